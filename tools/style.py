@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""The rules of the house that no formatter knows. `./dev lint` runs it.
+
+usage: style.py [FILE...]      (default: every file that git does not ignore)
+
+blanks     no trailing blanks, no tabs in C, one newline at the end of a file
+primitive  inline assembly and intrinsics live in templates/*/prim* alone
+rooms      a room includes only rooms below it, with the folder in the path
+length     at most 800 lines in a source file
+todo       a TODO names its issue: TODO(#12)
+listed     a source file is named in the meson.build of its folder or of one above
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+C_SUFFIXES = {".c", ".h", ".cpp", ".hpp", ".cu", ".cuh", ".def"}
+TEXT_SUFFIXES = C_SUFFIXES | {".py", ".sh", ".md", ".build", ".txt", ".t", ".test", ".json", ""}
+DATA = ("tests/fuzz/corpus/", "examples/data/", "tests/data/", "LICENSE")
+MAX_LINES = 800
+
+ROOMS_BELOW = {
+    "base": set(),
+    "expr": {"base"},
+    "cache": {"base"},
+    "driver": {"base"},
+    "jit": {"base", "expr", "cache", "driver"},
+    "fuse": {"base", "expr", "jit", "attn"},
+    "attn": {"base", "expr", "cache", "driver", "jit"},
+    "cli": set(),
+    "bench": set(),
+    "examples": set(),
+}
+ROOMS = set(ROOMS_BELOW)
+
+PRIMITIVE = re.compile(
+    r"\b(?:asm|__asm|__asm__)\b|\b_mm\d*_\w+|\b__m(?:128|256|512)\w*\b|\b__builtin_ia32_\w+"
+    r"|\b__shfl\w*|\b__syncthreads\b|\b__syncwarp\b|\b__cvta_\w+|\bcuda::|<(?:\w*intrin|cuda\w*)\.h>"
+)
+COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+
+def listed_files():
+    out = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], check=True, capture_output=True
+    ).stdout
+    return [pathlib.PurePosixPath(name) for name in out.decode().split("\0") if name]
+
+
+def line_of(text, offset):
+    return text.count("\n", 0, offset) + 1
+
+
+def code_only(text):
+    """The text with comments and strings blanked; lines keep their numbers."""
+    return COMMENT_OR_STRING.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
+
+
+def check_blanks(path, text):
+    for number, line in enumerate(text.split("\n"), 1):
+        if line != line.rstrip():
+            yield number, "trailing blanks"
+        if "\t" in line and path.suffix in C_SUFFIXES:
+            yield number, "a tab"
+    if text and not text.endswith("\n"):
+        yield line_of(text, len(text)), "no newline at the end"
+    if text.endswith("\n\n"):
+        yield line_of(text, len(text)), "blank lines at the end"
+
+
+def check_primitive(path, text):
+    if path.parts[0] == "templates" and path.name.startswith("prim"):
+        return
+    for match in PRIMITIVE.finditer(code_only(text)):
+        yield line_of(text, match.start()), f"{match.group()} outside templates/*/prim*"
+
+
+def check_rooms(path, text):
+    room = path.parts[0]
+    if room not in ROOMS:
+        return
+    for match in INCLUDE.finditer(text):
+        target = match.group(1).split("/")[0]
+        line = line_of(text, match.start())
+        if "/" not in match.group(1):
+            yield line, f'"{match.group(1)}": include with the folder in the path'
+        elif target in ROOMS and target != room and target not in ROOMS_BELOW[room]:
+            yield line, f"{room}/ may not include {target}/"
+
+
+def check_length(path, text):
+    lines = text.count("\n")
+    if lines > MAX_LINES:
+        yield lines, f"{lines} lines, more than {MAX_LINES}"
+
+
+def check_todo(path, text):
+    for match in re.finditer(r"\b(?:TODO|FIXME|XXX)\b(?!\(#\d+\))", text):
+        yield line_of(text, match.start()), f"{match.group()} without its issue"
+
+
+def check_listed(path, text):
+    built = path.suffix == ".c" or path.parts[0] == "templates"
+    if not built or path.parts[0] not in ROOMS | {"templates", "tests"} or path.name.startswith("fuzz_"):
+        return
+    for folder in path.parents:
+        build = pathlib.Path(folder, "meson.build")
+        if build.is_file() and path.name in build.read_text(encoding="utf-8"):
+            return
+    yield 1, "in no meson.build"
+
+
+def check_file(path):
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        yield 1, "not UTF-8"
+        return
+    yield from check_blanks(path, text)
+    if path.suffix in C_SUFFIXES:
+        for check in (check_primitive, check_rooms, check_length, check_todo, check_listed):
+            yield from check(path, text)
+
+
+def is_checked(path):
+    return path.suffix in TEXT_SUFFIXES and not str(path).startswith(DATA) and pathlib.Path(path).is_file()
+
+
+def main(names):
+    paths = [pathlib.PurePosixPath(name) for name in names] or listed_files()
+    found = 0
+    for path in filter(is_checked, paths):
+        for line, text in check_file(path):
+            print(f"{path}:{line}: {text}")
+            found += 1
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
