@@ -1,0 +1,372 @@
+/* flexjit: FlexAttention without Python.
+ *
+ * The one public header. Compiles as C11 or newer and as C++.
+ *
+ * The way of one call:
+ *
+ *     fj_context -> fj_mod      parse and type the user's score_mod and mask_mod
+ *                -> fj_device   cpu, reference
+ *     fj_plan    =  device + mod + problem: which variant; no compilation
+ *     fj_kernel  =  a plan made ready: may compile, load and block
+ *     fj_kernel_launch           no allocation, no compilation
+ *
+ * Conventions, unless a function says otherwise:
+ *   - Functions return fj_status: FJ_OK is 0, errors are negative. Outputs named ret_x are untouched
+ *     on failure. An fj_error may be NULL; it is filled on failure only.
+ *   - Objects are reference counted. Who gets a ret_x object owns one reference and gives it back
+ *     with the fj_..._unref function, which clears the pointer and takes NULL.
+ *   - Mods, devices, plans and kernels are immutable once made: any thread may use them at any time.
+ *     One fj_context may be used from many threads.
+ *   - Descriptors begin with struct_size = sizeof(the struct); zero-initialise the rest.
+ *   - Sizes are in bytes, lengths in elements, times in milliseconds.
+ */
+#ifndef FLEXJIT_H
+#define FLEXJIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "flexjit/dlpack.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(FJ_BUILDING) || defined(__GNUC__)
+#define FJ_API __attribute__((visibility("default")))
+#else
+#define FJ_API
+#endif
+
+#if defined(__GNUC__)
+#define FJ_NODISCARD __attribute__((warn_unused_result))
+#else
+#define FJ_NODISCARD
+#endif
+
+#define FJ_VERSION "0.1.0"
+#define FJ_MAX_RANK 8
+
+/* ---- Status and errors ------------------------------------------------------------------- */
+
+typedef enum fj_status {
+    FJ_OK = 0,
+    FJ_ERR_MEMORY = -1,      /* an allocation failed */
+    FJ_ERR_ARGUMENT = -2,    /* the caller broke a rule of this header */
+    FJ_ERR_MOD = -3,         /* the mod is wrong: located in fj_error */
+    FJ_ERR_NAME = -4,        /* an unknown NAME in a parameter or a choice of mod */
+    FJ_ERR_TENSOR = -5,      /* shapes, dtypes, strides or missing tensors */
+    FJ_ERR_INDEX = -6,       /* a mod read outside a captured tensor, or divided an int by zero */
+    FJ_ERR_UNSUPPORTED = -7, /* no variant of this device covers the problem */
+    FJ_ERR_DEVICE = -8,      /* the device or its toolchain is not there */
+    FJ_ERR_COMPILER = -9,    /* the compiler failed: its message is kept in fj_error */
+    FJ_ERR_IO = -10,         /* a file could not be read or written */
+    FJ_ERR_NO_JIT = -11,     /* FLEXJIT_NO_JIT is set and the cache has no such kernel */
+} fj_status;
+
+/* A failure, owned by the caller. line and column are 1-based, 0 when there is no place; column and
+ * length count code points. text is one sentence, note a second line or empty. source_line is the
+ * line of the mod that is at fault. detail, when not NULL, is a long text (a compiler's messages):
+ * heap memory that fj_error_finish frees. */
+typedef struct fj_error {
+    fj_status status;
+    int line;
+    int column;
+    int length;
+    char file[256];
+    char text[512];
+    char note[512];
+    char source_line[512];
+    char *detail;
+} fj_error;
+
+/* Frees what the error holds and clears it. Takes NULL. */
+FJ_API void fj_error_finish(fj_error *error);
+
+/* Renders the error as the command line prints it (file:line:column: error: text, the source line,
+ * a caret, the note), at most size bytes with the terminating NUL. Returns the length of the whole. */
+FJ_API size_t fj_error_format(const fj_error *error, char *buffer, size_t size);
+
+/* A text the library made; give it back with fj_text_finish. */
+typedef struct fj_text {
+    char *data; /* NUL-terminated */
+    size_t length;
+} fj_text;
+FJ_API void fj_text_finish(fj_text *text);
+
+/* ---- Context ----------------------------------------------------------------------------- */
+
+typedef struct fj_context fj_context;
+
+typedef enum fj_log_level {
+    FJ_LOG_DEBUG,
+    FJ_LOG_INFO,
+    FJ_LOG_WARN,
+    FJ_LOG_ERROR,
+} fj_log_level;
+
+typedef struct fj_context_desc {
+    size_t struct_size;
+    /* Resizes a block: new_size 0 frees and returns NULL, pointer NULL allocates, NULL is failure.
+     * Called from any thread. NULL: the C library's. */
+    void *(*resize)(void *user, void *pointer, size_t old_size, size_t new_size);
+    void *allocator_user;
+    /* Receives diagnostics of at least log_level; NULL: silence. Called from any thread. */
+    void (*log)(void *user, fj_log_level level, const char *message);
+    void *log_user;
+    fj_log_level log_level;
+    const char *cache_path; /* colon list, first is written; NULL: FLEXJIT_CACHE_PATH, else the user's */
+} fj_context_desc;
+
+/* desc may be NULL. */
+FJ_NODISCARD FJ_API fj_status fj_context_create(const fj_context_desc *desc, fj_context **ret_context);
+FJ_API void fj_context_unref(fj_context **context);
+
+/* ---- Data types -------------------------------------------------------------------------- */
+
+typedef enum fj_dtype {
+    FJ_DTYPE_BOOL,
+    FJ_DTYPE_I8,
+    FJ_DTYPE_U8,
+    FJ_DTYPE_I16,
+    FJ_DTYPE_I32,
+    FJ_DTYPE_I64,
+    FJ_DTYPE_F8_E4M3,
+    FJ_DTYPE_F8_E5M2,
+    FJ_DTYPE_F16,
+    FJ_DTYPE_BF16,
+    FJ_DTYPE_F32,
+    FJ_DTYPE_F64,
+    FJ_DTYPE_COUNT
+} fj_dtype;
+
+/* The name safetensors uses ("F32", "BF16", "BOOL", "F8_E4M3"...), and back: false if unknown. */
+FJ_API const char *fj_dtype_name(fj_dtype dtype);
+FJ_API bool fj_dtype_parse(const char *name, fj_dtype *ret_dtype);
+FJ_API size_t fj_dtype_size(fj_dtype dtype);
+FJ_API DLDataType fj_dtype_to_dlpack(fj_dtype dtype);
+FJ_API bool fj_dtype_from_dlpack(DLDataType dlpack, fj_dtype *ret_dtype);
+
+/* ---- Mods -------------------------------------------------------------------------------- */
+
+typedef struct fj_mod fj_mod;
+
+/* What the caller will bind to a captured tensor. dims[i] is -1 where it is not known yet. */
+typedef struct fj_binding {
+    const char *name;
+    fj_dtype dtype;
+    int rank;
+    int64_t dims[FJ_MAX_RANK];
+} fj_binding;
+
+typedef struct fj_param {
+    const char *name;
+    const char *expression; /* text in the mod language */
+} fj_param;
+
+/* The source is a Python file (source, file), or expressions (score, mask), or both: an expression
+ * wins over the file's mod of the same kind. Everything may be absent: identity, no mask. */
+typedef struct fj_mod_desc {
+    size_t struct_size;
+    const char *source; /* UTF-8 text, any bytes; copied; NULL: none */
+    size_t source_length;
+    const char *file;      /* name for messages; NULL: "<mod>" */
+    const char *score;     /* expression over score b h q kv; NULL: none */
+    const char *mask;      /* expression over b h q kv; NULL: none */
+    const char *score_mod; /* a name or a factory call of the file; NULL: chosen by LANGUAGE.md's rule */
+    const char *mask_mod;
+    const fj_param *params; /* replace module constants */
+    size_t param_count;
+    const char *const *runtime_params; /* constants that become run-time scalars */
+    size_t runtime_param_count;
+    const fj_binding *bindings;
+    size_t binding_count;
+    bool bindings_open; /* captures without a binding are no error yet (check without inputs) */
+} fj_mod_desc;
+
+/* Parses, evaluates at compile time, types and optimises. Errors: FJ_ERR_MOD with a place,
+ * FJ_ERR_NAME, FJ_ERR_MEMORY. */
+FJ_NODISCARD FJ_API fj_status fj_mod_create(fj_context *context, const fj_mod_desc *desc,
+                                            fj_mod **ret_mod, fj_error *error);
+FJ_API void fj_mod_unref(fj_mod **mod);
+
+/* A captured tensor or a run-time scalar that the mods reach. Names live as long as the mod. */
+typedef struct fj_input_info {
+    const char *name;
+    bool is_scalar;   /* a run-time scalar: rank 0, value passed in fj_args.scalars */
+    bool is_float;    /* value type */
+    bool gradient;    /* backward gives its gradient: a float that the score mod reads */
+    fj_dtype dtype;   /* as bound; scalars: F64 or I64 */
+    int rank;
+    double value;     /* scalars: the value in the source, the default */
+} fj_input_info;
+
+/* Captured tensors first, then run-time scalars, each in order of first use. */
+FJ_API size_t fj_mod_capture_count(const fj_mod *mod);
+FJ_API size_t fj_mod_scalar_count(const fj_mod *mod);
+FJ_API fj_input_info fj_mod_capture(const fj_mod *mod, size_t index);
+FJ_API fj_input_info fj_mod_scalar(const fj_mod *mod, size_t index);
+
+typedef enum fj_mask_tier {
+    FJ_TIER_NONE,        /* no mask */
+    FJ_TIER_RANGES,      /* block bounds in closed form, from interval analysis */
+    FJ_TIER_BLOCKS,      /* block lists */
+    FJ_TIER_ELEMENTWISE, /* evaluated at every position */
+} fj_mask_tier;
+FJ_API fj_mask_tier fj_mod_mask_tier(const fj_mod *mod);
+FJ_API const char *fj_mask_tier_name(fj_mask_tier tier);
+
+/* What the compiler made of a mod, as text. stage: "ast", "ir", "grad", "rates", "ranges". */
+FJ_NODISCARD FJ_API fj_status fj_mod_show(const fj_mod *mod, const char *stage, fj_text *ret_text,
+                                          fj_error *error);
+
+/* ---- Devices ----------------------------------------------------------------------------- */
+
+typedef struct fj_device fj_device;
+
+typedef enum fj_device_kind {
+    FJ_DEVICE_CPU,       /* fused kernels, compiled by the host's C compiler, found at run time */
+    FJ_DEVICE_REFERENCE, /* the definition in double, unfused */
+    FJ_DEVICE_UNFUSED,   /* the definition in the inputs' dtype: products and probabilities rounded
+                            to it, sums in float32; the yardstick of --check */
+} fj_device_kind;
+
+/* FJ_ERR_DEVICE says in one sentence what was looked for. */
+FJ_NODISCARD FJ_API fj_status fj_device_create(fj_context *context, fj_device_kind kind,
+                                               fj_device **ret_device, fj_error *error);
+FJ_API void fj_device_unref(fj_device **device);
+FJ_API const char *fj_device_name(const fj_device *device);
+
+/* Peak of this device in FLOP/s, measured now on `workers` threads (about 100 ms): FMA for F32, F64
+ * and F16, dot products for BF16 where the device has them. The peer for a share of the peak. */
+FJ_NODISCARD FJ_API fj_status fj_device_peak(fj_device *device, fj_dtype dtype, int workers,
+                                             double *ret_flops, fj_error *error);
+
+/* ---- Plans and kernels ------------------------------------------------------------------- */
+
+typedef enum fj_direction { FJ_FORWARD, FJ_BACKWARD } fj_direction;
+
+/* What a kernel is specialised on. Batch, heads and lengths are not here: a change of length never
+ * recompiles. */
+typedef struct fj_problem {
+    size_t struct_size;
+    fj_direction direction;
+    fj_dtype dtype; /* of query, key, value, out and their gradients: F16 BF16 F32 F64 */
+    int head_dim;   /* E, 1 to 256 */
+    int value_dim;  /* Ev, 1 to 256 */
+    bool max;       /* forward also writes the row maximum */
+    bool dlse;      /* backward also takes the gradient of lse */
+    bool nondeterministic;
+    bool tf32;           /* F32 products may be rounded to TF32 */
+    const char *variant; /* a variant's name; NULL: the plan chooses */
+} fj_problem;
+
+typedef struct fj_plan fj_plan;
+typedef struct fj_kernel fj_kernel;
+
+/* No compilation, no device work. FJ_ERR_UNSUPPORTED when no variant is legal, FJ_ERR_NAME for an
+ * unknown variant (the note lists the legal ones). The mod must have all its captures bound. */
+FJ_NODISCARD FJ_API fj_status fj_plan_create(fj_device *device, const fj_mod *mod,
+                                             const fj_problem *problem, fj_plan **ret_plan,
+                                             fj_error *error);
+FJ_API void fj_plan_unref(fj_plan **plan);
+FJ_API const char *fj_plan_variant(const fj_plan *plan);
+/* stage: "prologue", "source" (the whole kernel text), "plan", "key". */
+FJ_NODISCARD FJ_API fj_status fj_plan_show(const fj_plan *plan, const char *stage, fj_text *ret_text,
+                                           fj_error *error);
+
+/* Finds the kernel in the cache or compiles it. May block for as long as a compiler runs. */
+FJ_NODISCARD FJ_API fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel,
+                                               fj_error *error);
+FJ_API void fj_kernel_unref(fj_kernel **kernel);
+
+typedef struct fj_kernel_info {
+    const char *variant;
+    bool cache_hit;
+    double compile_ms; /* 0 on a hit */
+    double load_ms;
+} fj_kernel_info;
+FJ_API fj_kernel_info fj_kernel_describe(const fj_kernel *kernel);
+
+typedef union fj_scalar {
+    double f; /* float scalars */
+    int64_t i; /* int and bool scalars */
+} fj_scalar;
+
+/* Tensors of one call; all stay the caller's. Strides NULL means packed; otherwise any, in elements,
+ * with a unit last stride where the last extent is above 1. B batch, Hq and Hkv heads (Hq a multiple
+ * of Hkv), L and S lengths, any from 0 up.
+ *
+ *   query [B,Hq,L,E]  key [B,Hkv,S,E]  value [B,Hkv,S,Ev]   dtype of the problem
+ *   out [B,Hq,L,Ev]   lse [B,Hq,L] natural logarithm, -inf for a fully masked row   max [B,Hq,L]
+ *   dout as out       dlse as lse
+ *   dquery, dkey, dvalue as query, key, value
+ *
+ * lse, max, dlse and the gradients of captures are F32, or F64 for F64 inputs. Forward writes out,
+ * lse and max; backward reads out and lse as forward gave them and writes dquery, dkey, dvalue,
+ * dcaptures and dscalars, fully, whatever they held. The reference device also takes F64 outputs
+ * (and F64 out, lse, dout, dlse) for any input dtype.
+ * captures, dcaptures: in the order of fj_mod_capture; dcaptures[i] has the capture's shape, NULL
+ * where the gradient is not wanted or does not exist. scalars, dscalars (rank 0) likewise. */
+typedef struct fj_args {
+    size_t struct_size;
+    const DLTensor *query, *key, *value;
+    const DLTensor *out, *lse, *max;
+    const DLTensor *dout, *dlse;
+    const DLTensor *dquery, *dkey, *dvalue;
+    const DLTensor *const *captures;
+    const DLTensor *const *dcaptures;
+    const fj_scalar *scalars;
+    const DLTensor *const *dscalars;
+    double scale; /* any sign; callers usually give 1/sqrt(E) */
+} fj_args;
+
+/* Runs fn(arg, item, worker) for every item in [0, items), in any order, each exactly once, and
+ * returns when all are done. worker is in [0, workers) and no two concurrent calls share one. */
+typedef struct fj_executor {
+    void *user;
+    int workers;
+    void (*run)(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker), void *arg);
+} fj_executor;
+
+/* How a launch runs. NULL anywhere: OpenMP with its default number of threads. */
+typedef struct fj_launch {
+    size_t struct_size;
+    const fj_executor *executor; /* NULL: OpenMP */
+    int workers;                 /* threads when executor is NULL; 0: OpenMP's default */
+} fj_launch;
+
+/* Bytes of workspace that a launch with these shapes and workers needs; pointers are not followed. */
+FJ_NODISCARD FJ_API fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args,
+                                                  const fj_launch *launch, size_t *ret_size,
+                                                  fj_error *error);
+
+/* Validates the tensors and runs. workspace: 256-byte aligned, need not be initialised. On
+ * FJ_ERR_INDEX (a bad read in a mod) the outputs are unspecified; on any other error untouched. */
+FJ_NODISCARD FJ_API fj_status fj_kernel_launch(const fj_kernel *kernel, const fj_args *args,
+                                               const fj_launch *launch, void *workspace,
+                                               size_t workspace_size, fj_error *error);
+
+/* Blocks of keys that the last analysis finds full, partial and empty for these lengths; all heads
+ * and batches together. */
+typedef struct fj_block_counts {
+    int64_t full, partial, empty;
+} fj_block_counts;
+FJ_NODISCARD FJ_API fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args,
+                                               fj_block_counts *ret_counts, fj_error *error);
+
+/* ---- Tools ------------------------------------------------------------------------------- */
+
+/* What was found where, as JSON text: compilers, CPU features, cache layers, threads. */
+FJ_NODISCARD FJ_API fj_status fj_doctor(fj_context *context, fj_text *ret_json, fj_error *error);
+
+/* Evaluates one expression of the mod language with bindings "q=3 kv=5 t=[1,2]": the engine of
+ * `flexjit run-tests`. ret_text is the value as the language prints it. */
+FJ_NODISCARD FJ_API fj_status fj_evaluate(fj_context *context, const char *expression,
+                                          const char *bindings, fj_text *ret_text, fj_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
