@@ -1,0 +1,21 @@
+/* Private to expr/: which functions are the mods; parts of mod.c that evaluate.c shares. */
+#ifndef FJ_EXPR_CHOOSE_H
+#define FJ_EXPR_CHOOSE_H
+
+#include "expr/elaborate.h"
+
+/* choose.c: the function, or None; the place is what to point at when it is wrong. */
+fj_value fj_mod_choose(fj_elab *e, bool is_score, fj_place *ret_place);
+/* Whether it was only guessed, and may be something else: with another mod there, it is dropped when
+ * it cannot be a mod. */
+bool fj_mod_is_doubtful(fj_elab *e, fj_value mod, bool is_score);
+
+/* mod.c */
+fj_elab *fj_mod_begin(fj_scope *scope, const fj_mod_desc *desc, fj_hints *hints);
+void fj_mod_finish(fj_elab *e);
+fj_value fj_mod_expression(fj_elab *e, const fj_expr *expression, bool is_score);
+fj_source *fj_mod_source(fj_elab *e, const char *name, const char *text);
+/* Runs body in a scope, again as long as it asks for it; other failures leave `scope`. */
+void fj_mod_restarting(fj_scope *scope, fj_hints *hints, void (*body)(fj_scope *, void *), void *user);
+
+#endif

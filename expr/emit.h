@@ -1,0 +1,32 @@
+/* Private to expr/: what the emitters share. */
+#ifndef FJ_EXPR_EMIT_H
+#define FJ_EXPR_EMIT_H
+
+#include "expr/schedule.h"
+
+typedef struct fj_emit {
+    const fj_ir *ir;
+    fj_arena *arena;
+    fj_emit_target target;
+    fj_buf *out;
+    const fj_rate *rates;
+    const uint8_t *leaves;
+    const fj_free_loops *free_loops;
+    const bool *given; /* what the function being written reads from the states */
+} fj_emit;
+
+/* emit_node.c */
+/* A value as an argument of an operation: its name, or a constant. */
+void fj_emit_value(fj_emit *emit, fj_ref ref);
+/* The statements of a block. */
+void fj_emit_block(fj_emit *emit, const fj_sched_block *block, int depth);
+void fj_emit_indent(fj_emit *emit, int depth);
+
+/* emit_interval.c */
+void fj_emit_block_class(fj_emit *emit);
+
+static inline char fj_emit_letter(const fj_emit *emit, fj_ref ref) {
+    return fj_type_letters[fj_ir_type(emit->ir, ref)];
+}
+
+#endif

@@ -1,0 +1,4 @@
+def f(q):
+	if q:
+		return "é α",  q
+

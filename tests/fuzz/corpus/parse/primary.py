@@ -1,0 +1,1 @@
+x[(i, j), 1:, ::2, ...](*a, k=lambda s, /, t=1, *u, v: s, **w).m ** -n not in o
