@@ -1,0 +1,60 @@
+/* What a compiled cpu kernel and the library agree on. Included by both; plain C, no dependencies.
+ *
+ * A kernel exports one symbol, `fj_cpu_kernel`, of type struct fj_cpu_kernel. It holds no threads
+ * and allocates nothing. A launch is a sequence of phases, each a number of independent items; the
+ * driver runs all items of a phase, in any order on any threads, before the next phase. The
+ * decomposition may never make results depend on the number of workers.
+ */
+#ifndef FJ_CPU_ABI_H
+#define FJ_CPU_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FJ_CPU_ABI 1
+#define FJ_CPU_MAX_RANK 8
+
+struct fj_cpu_tensor {
+    char *data; /* first element; NULL: absent */
+    int64_t shape[FJ_CPU_MAX_RANK];  /* 1 past the rank; of captures also where data is NULL */
+    int64_t stride[FJ_CPU_MAX_RANK]; /* in elements */
+};
+
+union fj_cpu_scalar {
+    double f;
+    int64_t i;
+};
+
+/* The first bad read that an item saw; the library reports the one with the least position. */
+struct fj_cpu_fault {
+    int32_t found, b, h, q, kv;
+};
+
+struct fj_cpu_args {
+    struct fj_cpu_tensor query, key, value;   /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] */
+    struct fj_cpu_tensor out, lse, max;       /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L] */
+    struct fj_cpu_tensor dout, dlse;
+    struct fj_cpu_tensor dquery, dkey, dvalue;
+    const struct fj_cpu_tensor *captures;
+    const struct fj_cpu_tensor *dcaptures; /* data NULL: not wanted */
+    const union fj_cpu_scalar *scalars;
+    const struct fj_cpu_tensor *dscalars;
+    int64_t batch, heads_q, heads_kv, q_len, kv_len;
+    double scale;
+    int32_t workers;
+    char *workspace;             /* 256-byte aligned, kernel->workspace bytes */
+    struct fj_cpu_fault *faults; /* one per worker, zeroed by the driver */
+};
+
+struct fj_cpu_kernel {
+    int32_t abi; /* FJ_CPU_ABI */
+    /* Bytes of workspace for these shapes and workers; pointers are not followed. */
+    size_t (*workspace)(const struct fj_cpu_args *args);
+    /* Items of a phase; -1 past the last phase. */
+    int64_t (*items)(const struct fj_cpu_args *args, int phase);
+    void (*run)(const struct fj_cpu_args *args, int phase, int64_t item, int worker);
+    /* Full, partial and empty blocks that the kernel's own analysis finds (forward kernels). */
+    void (*blocks)(const struct fj_cpu_args *args, int64_t counts[3]);
+};
+
+#endif

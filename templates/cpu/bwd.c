@@ -1,0 +1,471 @@
+/* Backward attention on the cpu: fused, tiled; scores are computed again, nothing of size L x S is kept.
+ *
+ *            key block (FJ_TILE_KV)           phase 0, for each row:   delta = rowsum(O dO) - dlse
+ *           +---------------------+           rounds (bwd_grid.h), for each item:
+ *   query   | S  = Q K^T          |             for each key block:
+ *   tile    | P  = exp(mod(S)-lse)|               pack K and V
+ *   (FJ_    | dP = dO V^T         |               for each query tile that is not empty there:
+ *   TILE_Q) | dS = mod'(P(dP-     |                 pack Q and dO; S, dP; P and dS in place
+ *           |            delta))  |                 dV += P^T dO   dK += dS^T Q   dQ += dS K
+ *           +---------------------+           last phase: sums to dQ, dK, dV, captured gradients
+ *
+ * Five products of tile.h; between them one pass over the tile, row by row, with lanes along the keys.
+ * The hooks of the mod stand before this file, staged by rate: fj_head_state once per head of a key
+ * block, fj_col_state with it, fj_row_state once per row of a tile, fj_score, fj_mask and fj_score_grad on
+ * lanes. Their sinks are those of the item's slot (bwd_sinks.h).
+ *
+ * Invariants
+ *  1. P and dS are selected to 0 after the mod where a position is masked or past the last key; rows past
+ *     the last query are in no product's depth. Packing zeroes what is past the last key of K and V. So
+ *     padding, NaN or not, reaches no result.
+ *  2. A row that sees nothing has lse = -inf. Its base is -inf, as if lse were inf: P = exp2(-inf) = 0. A
+ *     score of -inf gives P = 0 the same way.
+ *  3. Without a score mod the scale is folded into the exponent and S stays as multiplied; with one, the
+ *     mod sees scale * S. dS is with respect to the scaled score: dQ and dK are multiplied by the scale
+ *     once, on their way out.
+ *  4. Accumulators are fj_real. With FJ_PAIRS the operands P and dS are rounded to BF16, as Q, K, V and dO
+ *     are; delta, dP and the sinks' adjoints are not.
+ *  5. Only a partial block, or one that ends within a pair of vectors, takes the masked copy of the pass.
+ *  6. Faults are the forward kernel's to report.
+ *
+ * What limits it: see tests/kern/README.md for figures. The products take about five sixths of the time at
+ * E = Ev = 64, the pass the rest; the pass is bound by exp2 and the loads of S and dP.
+ */
+#include "abi.h"
+
+#include "prim.h"
+
+#include "identity.h"
+
+#include "bwd_grid.h"
+
+#include "bwd_sinks.h"
+
+#define FJ_LOG2_E ((fj_real)1.44269504088896340736)
+#define FJ_INF ((fj_real)__builtin_inf())
+#define FJ_ROW_TASK 256 /* rows of a task of phases 0 and 2 */
+
+static inline char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
+    return t->data + (b * t->stride[0] + h * t->stride[1] + row * t->stride[2]) * FJ_IN_SIZE;
+}
+static inline fj_real real_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
+    return ((const fj_real *)t->data)[b * t->stride[0] + h * t->stride[1] + row * t->stride[2]];
+}
+
+/* Rows [begin, end) of one (batch, head), for the phases that go over rows. */
+struct rows {
+    int64_t b, h, begin, end;
+};
+
+static struct rows rows_of(int64_t number, int64_t heads, int64_t length) {
+    const int64_t chunks = divide_up(length, FJ_ROW_TASK), at = number % chunks * FJ_ROW_TASK;
+    number /= chunks;
+    return (struct rows){number / heads, number % heads, at, least(at + FJ_ROW_TASK, length)};
+}
+static inline int64_t row_tasks(int64_t batch, int64_t heads, int64_t length) {
+    return batch * heads * divide_up(length, FJ_ROW_TASK);
+}
+
+/* Halves folded onto each other: an order that is part of the result. */
+static inline fj_real sum_lanes(fj_f v) {
+    fj_real t[FJ_LANES];
+    fj_put_f(t, v);
+    for (int n = FJ_LANES / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) t[i] += t[i + n];
+    return t[0];
+}
+
+/* ---- Phase 0: delta -------------------------------------------------------------------------------- */
+
+static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+    const struct rows r = rows_of(number, a->heads_q, a->q_len);
+    fj_real *delta = grid_delta(a, g, r.b, r.h);
+    for (int64_t q = r.begin; q < r.end; q++) {
+        const char *out = row_at(&a->out, r.b, r.h, q), *dout = row_at(&a->dout, r.b, r.h, q);
+        fj_f sum = tile_splat(0);
+        for (int col = 0; col < FJ_VALUE_DIM; col += FJ_LANES) {
+            const int n = FJ_VALUE_DIM - col < FJ_LANES ? FJ_VALUE_DIM - col : FJ_LANES,
+                      at = col * FJ_IN_SIZE;
+            fj_f x = n == FJ_LANES ? tile_input(out + at) : tile_input_part(out + at, n);
+            fj_f y = n == FJ_LANES ? tile_input(dout + at) : tile_input_part(dout + at, n);
+            sum = tile_fma(x, y, sum);
+        }
+        delta[q] = sum_lanes(sum) - (a->dlse.data ? real_at(&a->dlse, r.b, r.h, q) : 0);
+    }
+}
+
+/* ---- Rounds: tiles --------------------------------------------------------------------------------- */
+
+struct pass {
+    const struct item *it;
+    const struct grid *grid;
+    int64_t head, q, key; /* the tile's head, first row and first key */
+    int rows, keys;
+    fj_real *dkey, *dvalue; /* sums of the block, lines of FJ_E_LINE and FJ_V_LINE */
+    fj_real unit;           /* what makes exponents of base 2 of S (invariant 3) */
+#if FJ_HAS_SCORE
+    struct fj_sinks sinks;
+#endif
+};
+
+/* One vector of a row: S and dP become P and dS. */
+FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, fj_f base, fj_f delta,
+                           const int masked) {
+    const struct fj_cpu_args *a = p->it->args;
+    const struct scratch *own = p->it->own;
+    const struct fj_head_state *head = &own->head;
+    const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
+    const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
+    const fj_f zero = tile_splat(0), raw = tile_load(s + at);
+    (void)a, (void)head, (void)state, (void)col;
+#if FJ_HAS_SCORE
+    const fj_f score = raw * tile_splat((fj_real)a->scale);
+    const fj_f exponent = tile_fma(fj_score(a, head, state, col, score), tile_splat(FJ_LOG2_E), base);
+#else
+    const fj_f exponent = tile_fma(raw, tile_splat(p->unit), base);
+#endif
+    fj_f prob = tile_exp2(exponent);
+    fj_f ds = prob * (tile_load(d + at) - delta);
+    if (masked) {
+        fj_b live = fj_lanes_below(p->keys - at);
+#if FJ_HAS_MASK
+        live = fj_and_b(live, fj_mask(a, head, state, col));
+#endif
+        prob = fj_where_f(live, prob, zero);
+        ds = fj_where_f(live, ds, zero);
+#if FJ_HAS_SCORE
+        ds = fj_where_f(live, fj_score_grad(a, head, state, col, score, ds, live, &p->sinks), zero);
+#endif
+    } else {
+#if FJ_HAS_SCORE
+        ds = fj_score_grad(a, head, state, col, score, ds, fj_splat_b(1), &p->sinks);
+#endif
+    }
+    tile_store(s + at, prob);
+    tile_store(d + at, ds);
+}
+
+FJ_INLINE void grad_rows(struct pass *p, const int masked) {
+    struct scratch *own = p->it->own;
+    const int count = FJ_ROUND(p->keys, 2 * FJ_LANES);
+    for (int row = 0; row < p->rows; row++) {
+        fj_real *s = own->scores + (int64_t)row * FJ_S_LINE, *d = own->adjoints + (int64_t)row * FJ_S_LINE;
+        const fj_f base = tile_splat(own->base[row]), delta = tile_splat(own->delta[row]);
+        for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, base, delta, masked);
+    }
+}
+/* Flat, so that what fj_score and fj_score_grad both compute is computed once. */
+static __attribute__((noinline, flatten)) void grad_masked(struct pass *p) { grad_rows(p, 1); }
+static __attribute__((noinline, flatten)) void grad_full(struct pass *p) { grad_rows(p, 0); }
+
+#if FJ_PAIRS
+/* P and dS as operands: along the queries for dV and dK, along the keys for dQ. */
+static __attribute__((noinline)) void make_pairs(const struct pass *p) {
+    struct scratch *own = p->it->own;
+    const int count = FJ_ROUND(p->keys, 2 * FJ_LANES);
+    const fj_f zero = tile_splat(0);
+    for (int row = 0; row < p->rows; row += 2) {
+        const int64_t at = (int64_t)row * FJ_S_LINE;
+        const int both = row + 1 < p->rows;
+        const fj_real *s = own->scores + at, *d = own->adjoints + at;
+        fj_opd *p_row = own->p_rows + at / 2, *ds_row = own->ds_rows + at / 2;
+        fj_opd *keys = own->ds_keys + (int64_t)row * FJ_K_LINE;
+        for (int j = 0; j < count; j += 2 * FJ_LANES) {
+            fj_f d0[2], d1[2];
+            FJ_UNROLL for (int k = 0; k < 2; k++) {
+                const int c = j + k * FJ_LANES;
+                d0[k] = tile_load(d + c);
+                d1[k] = both ? tile_load(d + FJ_S_LINE + c) : zero;
+                *(fj_ov *)(p_row + c) =
+                    tile_zip(tile_load(s + c), both ? tile_load(s + FJ_S_LINE + c) : zero);
+                *(fj_ov *)(ds_row + c) = tile_zip(d0[k], d1[k]);
+            }
+            tile_store_depth(keys + j / 2, d0[0], d0[1]);
+            tile_store_depth(keys + FJ_K_LINE + j / 2, d1[0], d1[1]);
+        }
+    }
+}
+#endif
+
+/* Q, dO, lse and delta of the tile, and the states of its rows. */
+static void load_tile(const struct pass *p) {
+    const struct fj_cpu_args *a = p->it->args;
+    struct scratch *own = p->it->own;
+    const int64_t b = p->it->batch, h = p->head;
+    const fj_real *delta = grid_delta(a, p->grid, b, h) + p->q;
+    for (int row = 0; row < p->rows; row++) {
+        const int64_t q = p->q + row;
+        fj_opd *line = own->queries + (int64_t)row * FJ_Q_OPERANDS;
+        tile_pack_row(line, FJ_Q_OPERANDS, row_at(&a->query, b, h, q), FJ_HEAD_DIM, 0);
+        if (!FJ_HAS_SCORE && a->scale == 0) memset(line, 0, sizeof(fj_opd) * FJ_Q_OPERANDS);
+        tile_pack_row(own->douts + (int64_t)row * FJ_O_OPERANDS, FJ_O_OPERANDS, row_at(&a->dout, b, h, q),
+                      FJ_VALUE_DIM, 0);
+        const fj_real lse = real_at(&a->lse, b, h, q);
+        own->base[row] = lse == -FJ_INF ? -FJ_INF : -lse * FJ_LOG2_E;
+        own->delta[row] = delta[row];
+#if !FJ_ROW_EMPTY
+        fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);
+#endif
+    }
+    tile_pack_depth(own->query_rows, row_at(&a->query, b, h, p->q), a->query.stride[2] * FJ_IN_SIZE, p->rows,
+                    FJ_HEAD_DIM);
+    tile_pack_depth(own->dout_rows, row_at(&a->dout, b, h, p->q), a->dout.stride[2] * FJ_IN_SIZE, p->rows,
+                    FJ_VALUE_DIM);
+}
+
+/* S = Q K^T and dP = dO V^T. */
+static void multiply_in(const struct pass *p) {
+    struct scratch *own = p->it->own;
+    struct tile_product qk = {.a = own->queries,
+                              .a_row = FJ_Q_OPERANDS,
+                              .a_depth = 1,
+                              .b = own->keys,
+                              .c = own->scores,
+                              .c_row = FJ_S_LINE,
+                              .depth = FJ_DEPTH(FJ_HEAD_DIM)};
+    tile_multiply(qk, p->rows, p->keys, (int64_t)FJ_DEPTH(FJ_HEAD_DIM) * FJ_PANEL, TILE_SET);
+    struct tile_product ov = {.a = own->douts,
+                              .a_row = FJ_O_OPERANDS,
+                              .a_depth = 1,
+                              .b = own->values,
+                              .c = own->adjoints,
+                              .c_row = FJ_S_LINE,
+                              .depth = FJ_DEPTH(FJ_VALUE_DIM)};
+    tile_multiply(ov, p->rows, p->keys, (int64_t)FJ_DEPTH(FJ_VALUE_DIM) * FJ_PANEL, TILE_SET);
+}
+
+/* dV += P^T dO, dK += dS^T Q, dQ += dS K. */
+static void multiply_out(const struct pass *p) {
+    const struct item *it = p->it;
+    struct scratch *own = it->own;
+#if FJ_PAIRS
+    const fj_opd *p_rows = own->p_rows, *ds_rows = own->ds_rows, *ds_keys = own->ds_keys;
+    const int64_t ds_line = FJ_K_LINE;
+#else
+    const fj_opd *p_rows = own->scores, *ds_rows = own->adjoints, *ds_keys = own->adjoints;
+    const int64_t ds_line = FJ_S_LINE;
+#endif
+    const int64_t rows = FJ_DEPTH(p->rows), keys = FJ_DEPTH(p->keys);
+    struct tile_product dv = {.a = p_rows,
+                              .a_row = 1,
+                              .a_depth = FJ_S_LINE,
+                              .b = own->dout_rows,
+                              .c = p->dvalue,
+                              .c_row = FJ_V_LINE,
+                              .depth = rows};
+    tile_multiply(dv, p->keys, FJ_VALUE_DIM, rows * FJ_PANEL, TILE_ADD);
+    struct tile_product dk = {.a = ds_rows,
+                              .a_row = 1,
+                              .a_depth = FJ_S_LINE,
+                              .b = own->query_rows,
+                              .c = p->dkey,
+                              .c_row = FJ_E_LINE,
+                              .depth = rows};
+    tile_multiply(dk, p->keys, FJ_HEAD_DIM, rows * FJ_PANEL, TILE_ADD);
+    struct tile_product dq = {.a = ds_keys,
+                              .a_row = ds_line,
+                              .a_depth = 1,
+                              .b = own->key_rows,
+                              .c = grid_dquery(it->args, p->grid, it->dquery_copy, it->batch, p->head, p->q),
+                              .c_row = FJ_E_LINE,
+                              .depth = keys};
+    tile_multiply(dq, p->rows, FJ_HEAD_DIM, keys * FJ_PANEL, TILE_ADD);
+}
+
+/* ---- Rounds: blocks -------------------------------------------------------------------------------- */
+
+/* 0 nothing of the tile is visible, 1 some, 2 all. */
+static int class_of(const struct pass *p) {
+#if FJ_HAS_MASK
+    return fj_block_class(p->it->args, (int32_t)p->it->batch, (int32_t)p->head, (int32_t)p->q,
+                          (int32_t)(p->q + p->rows - 1), (int32_t)p->key, (int32_t)(p->key + p->keys - 1));
+#else
+    (void)p;
+    return 2;
+#endif
+}
+
+static void start_block(const struct pass *p) {
+    const struct fj_cpu_args *a = p->it->args;
+    struct scratch *own = p->it->own;
+    const int64_t b = p->it->batch, h = p->it->head_kv;
+    const char *key = row_at(&a->key, b, h, p->key), *value = row_at(&a->value, b, h, p->key);
+    tile_pack_columns(own->keys, key, a->key.stride[2] * FJ_IN_SIZE, p->keys, FJ_HEAD_DIM);
+    tile_pack_depth(own->key_rows, key, a->key.stride[2] * FJ_IN_SIZE, p->keys, FJ_HEAD_DIM);
+    tile_pack_columns(own->values, value, a->value.stride[2] * FJ_IN_SIZE, p->keys, FJ_VALUE_DIM);
+}
+
+static void start_head(const struct pass *p) {
+    const struct fj_cpu_args *a = p->it->args;
+    struct scratch *own = p->it->own;
+    (void)a, (void)own;
+#if !FJ_HEAD_EMPTY
+    fj_head_init(a, (int32_t)p->it->batch, (int32_t)p->head, &own->head);
+#endif
+#if !FJ_COL_EMPTY
+    for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES)
+        fj_col_init(a, &own->head, fj_add_i(fj_splat_i((int32_t)p->key + at), fj_iota_i()),
+                    &own->cols[at / FJ_LANES]);
+#endif
+}
+
+/* Where dK and dV of the block are summed. */
+static void open_sums(struct pass *p) {
+    const struct item *it = p->it;
+    struct scratch *own = it->own;
+    if (p->grid->sums_in_scratch) {
+        memset(own->dkey, 0, sizeof own->dkey);
+        memset(own->dvalue, 0, sizeof own->dvalue);
+        p->dkey = own->dkey;
+        p->dvalue = own->dvalue;
+        return;
+    }
+    p->dkey = grid_dkey(it->args, p->grid, it->dkv_copy, it->batch, it->head_kv, p->key);
+    p->dvalue = grid_dvalue(it->args, p->grid, it->dkv_copy, it->batch, it->head_kv, p->key);
+}
+
+static void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t kv, const fj_real *dkey,
+                      const fj_real *dvalue) {
+    if (a->dkey.data) tile_unpack_row(row_at(&a->dkey, b, h, kv), dkey, FJ_HEAD_DIM, (fj_real)a->scale);
+    if (a->dvalue.data) tile_unpack_row(row_at(&a->dvalue, b, h, kv), dvalue, FJ_VALUE_DIM, 1);
+}
+
+static void do_block(struct pass *p, int64_t block) {
+    const struct item *it = p->it;
+    const struct fj_cpu_args *a = it->args;
+    int packed = 0;
+    int64_t head = -1;
+    p->key = block * FJ_TILE_KV;
+    p->keys = (int)least(FJ_TILE_KV, a->kv_len - p->key);
+    open_sums(p);
+    for (int64_t unit = it->unit; unit < it->unit_end; unit++) {
+        p->head = it->head_kv * p->grid->group + unit / p->grid->tiles;
+        p->q = unit % p->grid->tiles * FJ_TILE_Q;
+        p->rows = (int)least(FJ_TILE_Q, a->q_len - p->q);
+        const int class = class_of(p);
+        if (class == 0) continue;
+        if (!packed) start_block(p), packed = 1;
+        if (head != p->head) start_head(p), head = p->head;
+        load_tile(p);
+        multiply_in(p);
+        (class == 1 || p->keys % (2 * FJ_LANES) ? grad_masked : grad_full)(p);
+#if FJ_PAIRS
+        make_pairs(p);
+#endif
+        multiply_out(p);
+    }
+    if (p->grid->sums_in_scratch)
+        for (int64_t i = 0; i < p->keys; i++)
+            write_dkv(a, it->batch, it->head_kv, p->key + i, p->dkey + i * FJ_E_LINE,
+                      p->dvalue + i * FJ_V_LINE);
+}
+
+static void run_item(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t round,
+                     int64_t number, int64_t slot, int worker) {
+    const struct item it = item_of(a, g, round, number, worker);
+    struct pass p = {.it = &it, .grid = g, .unit = (fj_real)(a->scale * 1.44269504088896340736)};
+#if FJ_HAS_SCORE
+    for (int i = 0; i < FJ_CAPTURES; i++)
+        p.sinks.capture[i] = s->captures[i].count ? sink_array(a, s, i, slot) : NULL;
+    p.sinks.scalar = sink_scalars(a, s, slot);
+#else
+    (void)s, (void)slot;
+#endif
+    for (int64_t block = it.block; block < it.block_end; block++) do_block(&p, block);
+}
+
+static void run_slot(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t round,
+                     int64_t slot, int worker) {
+    const int64_t end = (slot + 1) * s->classes / s->slots;
+    for (int64_t class = slot * s->classes / s->slots; class < end; class ++) {
+        if (s->classes == g->items) {
+            run_item(a, g, s, round, class, slot, worker);
+            continue;
+        }
+        for (int64_t item = 0; item < g->items; item++)
+            if (sink_class(a, s->apart, item) == class) run_item(a, g, s, round, item, slot, worker);
+    }
+}
+
+/* ---- The last phase: sums to outputs --------------------------------------------------------------- */
+
+/* The first line with the same line of the other copies added, in order. Copies are bytes apart. */
+static void sum_copies(fj_real *first, int64_t copy, int64_t count, int line) {
+    for (int64_t i = 1; i < count; i++) {
+        const fj_real *other = (const fj_real *)((const char *)first + i * copy);
+        for (int col = 0; col < line; col += FJ_LANES)
+            tile_store(first + col, tile_load(first + col) + tile_load(other + col));
+    }
+}
+
+static void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+    const struct rows r = rows_of(number, a->heads_q, a->q_len);
+    for (int64_t q = r.begin; q < r.end && a->dquery.data; q++) {
+        fj_real *line = grid_dquery(a, g, 0, r.b, r.h, q);
+        sum_copies(line, g->dquery_copy, g->dquery_copies, FJ_E_LINE);
+        tile_unpack_row(row_at(&a->dquery, r.b, r.h, q), line, FJ_HEAD_DIM, (fj_real)a->scale);
+    }
+}
+
+static void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+    const struct rows r = rows_of(number, a->heads_kv, a->kv_len);
+    for (int64_t kv = r.begin; kv < r.end; kv++) {
+        fj_real *dkey = grid_dkey(a, g, 0, r.b, r.h, kv), *dvalue = grid_dvalue(a, g, 0, r.b, r.h, kv);
+        sum_copies(dkey, g->dkv_copy, g->dkv_copies, FJ_E_LINE);
+        sum_copies(dvalue, g->dkv_copy, g->dkv_copies, FJ_V_LINE);
+        write_dkv(a, r.b, r.h, kv, dkey, dvalue);
+    }
+}
+
+/* ---- The kernel ------------------------------------------------------------------------------------ */
+
+#define FJ_ZERO_TASK ((int64_t)1 << 18) /* bytes */
+
+static size_t kernel_workspace(const struct fj_cpu_args *a) {
+    const struct grid g = grid_of(a);
+    return (size_t)sinks_of(a, &g).end;
+}
+
+static int64_t kernel_items(const struct fj_cpu_args *a, int phase) {
+    const struct grid g = grid_of(a);
+    const struct sinks s = sinks_of(a, &g);
+    const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
+    if (phase == 0) return queries + divide_up(s.end - g.dquery, FJ_ZERO_TASK);
+    if (phase <= g.rounds) return FJ_HAS_SINKS ? least(s.slots, g.items) : g.items;
+    if (phase > g.rounds + 1) return -1;
+    const int64_t keys = g.sums_in_scratch ? 0 : row_tasks(a->batch, a->heads_kv, a->kv_len);
+    return queries + keys + sink_tasks(&s) + (FJ_HAS_SINKS && FJ_SCALARS > 0);
+}
+
+static void run_first(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s,
+                      int64_t item) {
+    const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
+    if (item < queries) return run_delta(a, g, item);
+    const int64_t at = g->dquery + (item - queries) * FJ_ZERO_TASK;
+    memset(a->workspace + at, 0, (size_t)least(FJ_ZERO_TASK, s->end - at));
+}
+
+static void run_last(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t item) {
+    const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
+    const int64_t keys = g->sums_in_scratch ? 0 : row_tasks(a->batch, a->heads_kv, a->kv_len);
+    if (item < queries) return run_dquery(a, g, item);
+    if ((item -= queries) < keys) return run_dkv(a, g, item);
+    if ((item -= keys) < sink_tasks(s)) return sink_reduce_task(a, s, item);
+    sink_reduce_scalars(a, s);
+}
+
+static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {
+    const struct grid g = grid_of(a);
+    const struct sinks s = sinks_of(a, &g);
+    if (phase == 0) return run_first(a, &g, &s, item);
+    if (phase > g.rounds) return run_last(a, &g, &s, item);
+    if (FJ_HAS_SINKS) return run_slot(a, &g, &s, phase - 1, item, worker);
+    run_item(a, &g, &s, phase - 1, item, 0, worker);
+}
+
+__attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {
+    .abi = FJ_CPU_ABI,
+    .workspace = kernel_workspace,
+    .items = kernel_items,
+    .run = kernel_run,
+};

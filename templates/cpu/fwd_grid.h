@@ -1,0 +1,156 @@
+/* How the forward kernel cuts a problem into items, and what an item keeps.
+ *
+ *             keys ->                     A *unit* is what one pass over the keys serves: the rows
+ *           +------+------+------+--      of one chunk of queries of one head, or, when queries are
+ *   unit 0  | item | item | item |        few, of several heads that share keys and values. Its
+ *           +------+------+------+--      rows are virtual: row v is query v % q of head v / q.
+ *   unit 1  |      |      |      |
+ *           +------+------+------+--      An *item* is a unit times a range of key blocks: all of
+ *             split 0    1     2          them, or a split where units alone would be too few.
+ *
+ * Invariants
+ *  1. `splits` depends on the problem only. All else may follow the number of workers: a row's
+ *     result does not depend on the rows around it (tile.h, invariant 5; a block in which a row is
+ *     wholly masked leaves it as it was).
+ *  2. Where there are splits, a unit has at most FJ_TILE_Q rows, and phase 1 merges them.
+ *  3. Items of late queries come first: under a causal mask they are the heaviest.
+ */
+#ifndef FJ_FWD_GRID_H
+#define FJ_FWD_GRID_H
+
+#include "tile.h"
+
+#ifndef FJ_TILE_Q
+#define FJ_TILE_Q 48
+#endif
+#ifndef FJ_TILE_KV
+#define FJ_TILE_KV (FJ_HEAD_DIM + FJ_VALUE_DIM <= 256 ? 256 : 128)
+#endif
+#ifndef FJ_CHUNK_TILES
+#define FJ_CHUNK_TILES 8
+#endif
+_Static_assert(FJ_TILE_Q % 48 == 0 && FJ_TILE_Q <= 240, "FJ_TILE_Q: a multiple of 48 up to 240");
+_Static_assert(FJ_TILE_KV % FJ_PANEL == 0 && FJ_TILE_KV <= 1024, "FJ_TILE_KV: a multiple of a panel up to 1024");
+_Static_assert(FJ_TILE_KV % 64 == 0, "FJ_TILE_KV: a multiple of 64");
+_Static_assert(FJ_CHUNK_TILES >= 1 && FJ_CHUNK_TILES <= 64, "FJ_CHUNK_TILES: 1 to 64");
+_Static_assert(FJ_HEAD_DIM >= 1 && FJ_HEAD_DIM <= 256, "FJ_HEAD_DIM: 1 to 256");
+_Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256");
+
+#define FJ_ROWS (FJ_TILE_Q * FJ_CHUNK_TILES) /* rows of a unit, at most */
+#define FJ_GRAIN (FJ_PANEL > 64 ? FJ_PANEL : 64) /* keys that a partial block is cut into */
+#define FJ_HEADS 64                          /* heads of a unit, at most */
+#define FJ_FEW 128                           /* fewer units than this: keys are split, 1024 at least */
+#define FJ_Q_LINE FJ_ROUND(FJ_DEPTH(FJ_HEAD_DIM), FJ_LANES)
+#define FJ_O_LINE FJ_ROUND(FJ_VALUE_DIM, FJ_LANES)
+
+/* What a worker keeps; the workspace holds one each. */
+struct scratch {
+    _Alignas(256) fj_opd keys[FJ_PACKED(FJ_DEPTH(FJ_HEAD_DIM), FJ_TILE_KV)];
+    _Alignas(256) fj_opd values[FJ_PACKED(FJ_DEPTH(FJ_TILE_KV), FJ_VALUE_DIM)];
+    _Alignas(256) fj_real scores[(FJ_TILE_Q + FJ_ROW_PAD) * FJ_TILE_KV]; /* then probabilities */
+    _Alignas(256) fj_opd queries[(FJ_ROWS + FJ_ROW_PAD) * FJ_Q_LINE];
+    _Alignas(256) fj_real sums[(FJ_ROWS + FJ_ROW_PAD) * FJ_O_LINE]; /* of p * v, not yet divided */
+    /* Per row: the maximum in units of log2, the sum of p, the factor for what was summed before. */
+    _Alignas(64) fj_real top[FJ_ROWS], sum[FJ_ROWS], factor[FJ_TILE_Q + FJ_ROW_PAD];
+    int32_t head[FJ_ROWS], q[FJ_ROWS]; /* of a row: index into heads, position */
+    uint16_t masks[FJ_TILE_Q][FJ_TILE_KV / FJ_LANES];
+    struct fj_head_state heads[FJ_HEADS];
+    struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_ROWS];
+    _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];
+};
+
+struct grid {
+    int64_t group;        /* query heads per key head */
+    int64_t heads, parts; /* query heads of a unit, units that share a key head */
+    int64_t rows, chunks; /* queries of a unit, units along the queries */
+    int64_t blocks;       /* key blocks */
+    int64_t splits, span; /* ranges of keys, blocks of one range */
+    int64_t units;
+};
+
+struct item {
+    const struct fj_cpu_args *args;
+    struct scratch *own;
+    int64_t unit, split;
+    int64_t batch, head_kv, head, q; /* head, q: of the first row */
+    int rows;
+    int heads, per_head;      /* rows = heads * per_head */
+    int64_t block, block_end; /* key blocks */
+    int worker;
+};
+
+static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static struct grid grid_of(const struct fj_cpu_args *a) {
+    struct grid g = {.splits = 1, .blocks = divide_up(a->kv_len, FJ_TILE_KV)};
+    if (a->batch < 1 || a->heads_q < 1 || a->q_len < 1) return g;
+    const int64_t want = 3 * (int64_t)(a->workers > 1 ? a->workers : 0), keys = a->batch * a->heads_kv;
+    g.group = a->heads_q / a->heads_kv;
+
+    g.heads = FJ_ROWS / a->q_len;
+    g.heads = g.heads > FJ_HEADS ? FJ_HEADS : g.heads < 1 ? 1 : g.heads;
+    if (g.heads > g.group) g.heads = g.group;
+    const int few = a->q_len <= FJ_TILE_Q && keys * divide_up(g.group, g.heads) < FJ_FEW;
+    if (few && g.heads * a->q_len > FJ_TILE_Q) g.heads = FJ_TILE_Q / a->q_len;
+    while (!few && g.heads > 1 && keys * divide_up(g.group, g.heads) < want) g.heads = divide_up(g.heads, 2);
+    g.parts = divide_up(g.group, g.heads);
+    g.heads = divide_up(g.group, g.parts);
+    g.parts = divide_up(g.group, g.heads);
+
+    const int64_t tiles = divide_up(a->q_len, FJ_TILE_Q);
+    int64_t per = tiles < FJ_CHUNK_TILES ? tiles : FJ_CHUNK_TILES;
+    while (per > 1 && keys * g.parts * divide_up(tiles, per) < want) per = divide_up(per, 2);
+    g.chunks = divide_up(tiles, per);
+    g.rows = divide_up(tiles, g.chunks) * FJ_TILE_Q;
+    g.chunks = divide_up(a->q_len, g.rows);
+    if (g.rows > a->q_len) g.rows = a->q_len;
+    g.units = keys * g.parts * g.chunks;
+
+    g.span = g.blocks;
+    if (few && g.units < FJ_FEW) {
+        int64_t least = divide_up(1024, FJ_TILE_KV), even = divide_up(g.blocks, divide_up(FJ_FEW, g.units));
+        g.span = even > least ? even : least;
+        if (g.span < g.blocks) g.splits = divide_up(g.blocks, g.span);
+    }
+    return g;
+}
+
+/* One split of one unit: sums, top, sum. */
+static inline int64_t partial_size(const struct grid *g) {
+    return FJ_ROUND(g->heads * g->rows * (FJ_O_LINE + 2), 256 / (int64_t)sizeof(fj_real));
+}
+
+static size_t grid_workspace(const struct fj_cpu_args *a) {
+    const struct grid g = grid_of(a);
+    size_t size = sizeof(struct scratch) * (size_t)(a->workers > 0 ? a->workers : 1);
+    if (g.splits > 1) size += (size_t)(g.units * g.splits * partial_size(&g)) * sizeof(fj_real);
+    return size;
+}
+
+static inline fj_real *grid_partial(const struct fj_cpu_args *a, const struct grid *g, int64_t unit,
+                                    int64_t split) {
+    fj_real *base = (fj_real *)(a->workspace + sizeof(struct scratch) * (size_t)a->workers);
+    return base + (unit * g->splits + split) * partial_size(g);
+}
+
+static struct item item_of(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
+    struct item it = {.args = a, .worker = worker, .split = number % g->splits};
+    it.own = (struct scratch *)a->workspace + worker;
+    it.unit = number / g->splits;
+    int64_t u = it.unit, part, chunk;
+    part = u % g->parts, u /= g->parts;
+    it.head_kv = u % a->heads_kv, u /= a->heads_kv;
+    it.batch = u % a->batch;
+    chunk = g->chunks - 1 - u / a->batch;
+    int64_t heads = g->group - part * g->heads, rows = a->q_len - chunk * g->rows;
+    it.head = it.head_kv * g->group + part * g->heads;
+    it.q = chunk * g->rows;
+    it.heads = (int)(heads < g->heads ? heads : g->heads);
+    it.per_head = (int)(rows < g->rows ? rows : g->rows);
+    it.rows = it.heads * it.per_head;
+    it.block = it.split * g->span;
+    it.block_end = it.block + g->span < g->blocks ? it.block + g->span : g->blocks;
+    return it;
+}
+
+#endif

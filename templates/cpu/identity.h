@@ -1,0 +1,26 @@
+/* The hooks of no mod at all, so that a template compiles and runs as it stands. A prologue that
+ * brings hooks of its own defines FJ_HAS_SCORE and its kin, and this file is then empty. */
+#ifndef FJ_HAS_SCORE
+
+#define FJ_HAS_SCORE 0
+#define FJ_HAS_MASK 0
+#define FJ_HAS_FAULT 0
+#define FJ_HAS_SINKS 0
+#define FJ_HEAD_EMPTY 1
+#define FJ_ROW_EMPTY 1
+#define FJ_COL_EMPTY 1
+#define FJ_CAPTURES 0
+#define FJ_SCALARS 0
+#define FJ_SINK_AXES {-1}
+
+struct fj_head_state {
+    char none;
+};
+struct fj_row_state {
+    char none;
+};
+struct fj_col_state {
+    char none;
+};
+
+#endif

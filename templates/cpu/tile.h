@@ -1,0 +1,215 @@
+/* Matrix products on packed operands: the products of attention, forward and backward.
+ *
+ *   C[rows][columns]  (=, +=, factor[row] * C +)  A[rows][depth] * B[depth][columns]
+ *
+ *                       panel 0          panel 1
+ *            depth    +-----------+    +-----------+      B: panels of FJ_PANEL columns, one after
+ *              |      | b b b b   |    | b b . .   |      the other. A row of a panel is FJ_PANEL
+ *              v      |           |    |           |      operands; a panel is `depth` rows, so the
+ *   A: any two        +-----------+    +-----------+      innermost loop reads B as one stream.
+ *   strides           +-----------+    +-----------+
+ *   rows | a . . .    | C C C C   |    |           |      C: plain rows of fj_real, `c_row` apart.
+ *        v            +-----------+    +-----------+
+ *
+ * Depth counts operands: FJ_DEPTH(n) of them for n elements (prim_tile.h: fj_opd). An operand of A
+ * is broadcast, a vector of B is loaded, C stays in registers over the whole depth.
+ *
+ *   product          A (row, depth strides)       B                                packed by
+ *   S  = Q K^T       Q  [q][E]    (ld, 1)         K: columns are keys, depth E     tile_pack_columns
+ *   O += P V         P  [q][kv]   (ld, 1)         V: depth is keys, columns Ev     tile_pack_depth
+ *   dP = dO V^T      dO [q][Ev]   (ld, 1)         V: columns are keys, depth Ev    tile_pack_columns
+ *   dV += P^T dO     P  [q][kv]   (1, ld)         dO: depth is q, columns Ev       tile_pack_depth
+ *   dK += dS^T Q     dS [q][kv]   (1, ld)         Q: depth is q, columns E         tile_pack_depth
+ *   dQ += dS K       dS [q][kv]   (ld, 1)         K: depth is keys, columns E      tile_pack_depth
+ *
+ * With FJ_PAIRS the pairs of an operand run along depth. So P and dS take two forms: for O and dQ
+ * pairs of keys (tile_store_depth: [q][kv / 2]), for dV and dK pairs of queries (tile_zip of two
+ * rows: [q / 2][kv], strides (1, ld)). Without it both forms are one matrix of fj_real.
+ *
+ * Invariants
+ *  1. B, C and every fj_opd buffer are aligned to 64 bytes; c_row is a multiple of FJ_LANES.
+ *  2. Rows come in groups of FJ_TILE_ROWS; the rest in groups of up to FJ_ROW_PAD. So A is readable
+ *     and C writable FJ_ROW_PAD rows past the last; what lands there is not to be used. Multiples of
+ *     48 rows leave no rest.
+ *  3. Columns come in whole vectors; the lanes past the last column hold what B holds there, which
+ *     packing makes zero.
+ *  4. Packing zeroes: columns up to a whole panel, the second half of a last odd operand. Depth
+ *     needs no other padding: the loops run over it exactly.
+ *  5. The sum of an element of C runs over depth in order, in one accumulator, wherever the element
+ *     lies in the tile: results do not depend on how rows are grouped.
+ */
+#ifndef FJ_TILE_H
+#define FJ_TILE_H
+
+#include "prim_tile.h"
+
+#define FJ_PANEL (FJ_PANEL_VECS * FJ_LANES)
+#define FJ_PANELS(n) (((n) + FJ_PANEL - 1) / FJ_PANEL)
+#define FJ_VECS(n) (((n) + FJ_LANES - 1) / FJ_LANES)
+#define FJ_ROUND(n, to) (((n) + (to) - 1) / (to) * (to))
+#define FJ_ROW_PAD 8
+
+/* Operands that a packed B takes: depth in operands, columns in elements. */
+#define FJ_PACKED(depth, columns) ((int64_t)(depth) * FJ_PANELS(columns) * FJ_PANEL)
+
+enum tile_start { TILE_SET, TILE_ADD, TILE_SCALE };
+
+/* ---- Products -------------------------------------------------------------------------------- */
+
+struct tile_product {
+    const fj_opd *a;
+    int64_t a_row, a_depth; /* strides in operands */
+    const fj_opd *b;        /* the panel, FJ_PANEL operands a row */
+    fj_real *c;
+    int64_t c_row;
+    int64_t depth;
+    const fj_real *factor; /* TILE_SCALE: one per row */
+};
+
+/* `height` rows of `vecs` vectors. Inlined with both constant. */
+FJ_INLINE void tile_registers(const struct tile_product *t, int64_t row, const int height, const int vecs,
+                              enum tile_start start) {
+    fj_f sum[24][FJ_PANEL_VECS];
+    const fj_opd *a = t->a + row * t->a_row, *b = t->b;
+    fj_real *c = t->c + row * t->c_row;
+    const int64_t a_row = t->a_row, a_depth = t->a_depth, c_row = t->c_row;
+    FJ_UNROLL for (int i = 0; i < height; i++)
+        FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_splat(0);
+    if (start != TILE_SET)
+        FJ_UNROLL for (int i = 0; i < height; i++) {
+            fj_f f = start == TILE_ADD ? tile_splat(1) : tile_splat(t->factor[row + i]);
+            FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_load(c + i * c_row + j * FJ_LANES) * f;
+        }
+    for (int64_t k = t->depth; k > 0; k--) {
+        fj_ov line[FJ_PANEL_VECS];
+        FJ_UNROLL for (int j = 0; j < vecs; j++) line[j] = tile_operands(b + j * FJ_LANES);
+        FJ_UNROLL for (int i = 0; i < height; i++) {
+            fj_ov x = tile_operand(a + i * a_row);
+            FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_step(sum[i][j], x, line[j]);
+        }
+        a += a_depth;
+        b += FJ_PANEL;
+    }
+    FJ_UNROLL for (int i = 0; i < height; i++)
+        FJ_UNROLL for (int j = 0; j < vecs; j++) tile_store(c + i * c_row + j * FJ_LANES, sum[i][j]);
+}
+
+/* All rows against one panel, for a constant number of vectors. The short groups of the remainder
+ * keep as few rows as still hide the latency of the instruction. */
+#define FJ_DEFINE_ROWS(vecs)                                                                                 \
+    static __attribute__((noinline, unused)) void tile_rows_##vecs(const struct tile_product *t,             \
+                                                                   int64_t rows, enum tile_start start) {    \
+        const int tall = FJ_TILE_ROWS(vecs), low = 8 / (vecs);                                               \
+        int64_t row = 0;                                                                                     \
+        for (; row + tall <= rows; row += tall) tile_registers(t, row, tall, vecs, start);                   \
+        for (; row < rows; row += low) tile_registers(t, row, low, vecs, start);                             \
+    }
+FJ_DEFINE_ROWS(1)
+#if FJ_PANEL_VECS >= 2
+FJ_DEFINE_ROWS(2)
+#endif
+#if FJ_PANEL_VECS >= 4
+FJ_DEFINE_ROWS(3)
+FJ_DEFINE_ROWS(4)
+#endif
+
+FJ_INLINE void tile_panel(const struct tile_product *t, int64_t rows, int vecs, enum tile_start start) {
+#if FJ_PANEL_VECS >= 4
+    if (vecs == 4) return tile_rows_4(t, rows, start);
+    if (vecs == 3) return tile_rows_3(t, rows, start);
+#endif
+#if FJ_PANEL_VECS >= 2
+    if (vecs == 2) return tile_rows_2(t, rows, start);
+#endif
+    tile_rows_1(t, rows, start);
+}
+
+/* C (start) A * B over `columns` columns, where the panels of B lie b_panel operands apart (at
+ * least depth * FJ_PANEL). Only the widths that a constant number of columns needs are compiled;
+ * one that is not constant is rounded up to whole panels, in C too. */
+FJ_INLINE void tile_multiply(struct tile_product t, int64_t rows, int columns, int64_t b_panel,
+                             enum tile_start start) {
+    const int fixed = __builtin_constant_p(columns);
+    const int whole = fixed ? columns / FJ_PANEL : FJ_PANELS(columns);
+    const int rest = fixed ? FJ_VECS(columns % FJ_PANEL) : 0;
+    for (int p = 0; p < whole; p++) {
+        tile_panel(&t, rows, FJ_PANEL_VECS, start);
+        t.b += b_panel;
+        t.c += FJ_PANEL;
+    }
+    if (rest) tile_panel(&t, rows, rest, start);
+}
+
+/* ---- Packing --------------------------------------------------------------------------------- */
+
+/* Rows of an A operand: dst[row][FJ_DEPTH(columns)], `ld` operands apart, from rows of input
+ * elements `stride` bytes apart. ld is a multiple of FJ_LANES; the line is filled up with zeros. */
+FJ_INLINE void tile_pack_row(fj_opd *dst, int64_t ld, const char *src, int columns, int negate) {
+    for (int k = 0; k < ld; k += FJ_LANES) {
+        int at = k * (1 + FJ_PAIRS);
+        fj_ov v = tile_input_depth(src + (int64_t)at * FJ_IN_SIZE, columns - at);
+        *(fj_ov *)(dst + k) = negate ? tile_negate(v) : v;
+    }
+}
+
+/* B whose columns are input rows: the transpose. src holds `rows` rows of `columns` elements, stride
+ * bytes apart; dst takes FJ_PACKED(FJ_DEPTH(columns), rows) operands. */
+static __attribute__((noinline, unused)) void tile_pack_columns(fj_opd *dst, const char *src, int64_t stride,
+                                                                int rows, int columns) {
+    const int depth = FJ_DEPTH(columns);
+    for (int row = 0; row < FJ_ROUND(rows, FJ_PANEL); row += FJ_LANES) {
+        fj_opd *to = dst + (int64_t)(row / FJ_PANEL) * depth * FJ_PANEL + row % FJ_PANEL;
+        for (int k = 0; k < depth; k += FJ_LANES) {
+            fj_ov m[FJ_LANES];
+            const int at = k * (1 + FJ_PAIRS);
+            FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = (fj_ov){0};
+            if (row + FJ_LANES <= rows && at + FJ_OPERAND_ELEMENTS <= columns)
+                FJ_UNROLL for (int i = 0; i < FJ_LANES; i++)
+                    m[i] = tile_input_depth(src + (row + i) * stride + (int64_t)at * FJ_IN_SIZE,
+                                            FJ_OPERAND_ELEMENTS);
+            else
+                for (int i = 0; i < FJ_LANES && row + i < rows; i++)
+                    m[i] = tile_input_depth(src + (row + i) * stride + (int64_t)at * FJ_IN_SIZE, columns - at);
+            tile_transpose(m);
+            const int n = depth - k < FJ_LANES ? depth - k : FJ_LANES;
+            for (int i = 0; i < n; i++) *(fj_ov *)(to + (int64_t)(k + i) * FJ_PANEL) = m[i];
+        }
+    }
+}
+
+/* B whose depth is input rows: dst takes FJ_PACKED(FJ_DEPTH(rows), columns) operands. Panels lie
+ * FJ_DEPTH(rows) * FJ_PANEL apart. */
+static __attribute__((noinline, unused)) void tile_pack_depth(fj_opd *dst, const char *src, int64_t stride,
+                                                              int rows, int columns) {
+    const int depth = FJ_DEPTH(rows);
+    for (int k = 0; k < depth; k++) {
+        const char *first = src + (int64_t)k * (1 + FJ_PAIRS) * stride;
+        for (int col = 0; col < FJ_PANELS(columns) * FJ_PANEL; col += FJ_LANES) {
+            fj_opd *to = dst + ((int64_t)(col / FJ_PANEL) * depth + k) * FJ_PANEL + col % FJ_PANEL;
+            const char *from = first + (int64_t)col * FJ_IN_SIZE;
+            int n = columns - col < FJ_LANES ? columns - col : FJ_LANES;
+            if (n <= 0)
+                *(fj_ov *)to = (fj_ov){0};
+            else
+#if FJ_PAIRS
+                *(fj_ov *)to = tile_input_zip(from, 2 * k + 1 < rows ? from + stride : NULL, n);
+#else
+                *(fj_ov *)to = n == FJ_LANES ? tile_input(from) : tile_input_part(from, n);
+#endif
+        }
+    }
+}
+
+/* `columns` results to one row of output elements. */
+FJ_INLINE void tile_unpack_row(char *dst, const fj_real *src, int columns, fj_real factor) {
+    for (int col = 0; col < columns; col += FJ_LANES) {
+        fj_f v = tile_fma(tile_load(src + col), tile_splat(factor), tile_splat(0)); /* -0 becomes 0 */
+        char *to = dst + (int64_t)col * FJ_IN_SIZE;
+        if (columns - col >= FJ_LANES)
+            tile_output(to, v);
+        else
+            tile_output_part(to, v, columns - col);
+    }
+}
+
+#endif

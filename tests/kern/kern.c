@@ -1,0 +1,551 @@
+/* Tests and benchmarks of the cpu kernels' text, after dav1d's checkasm: what is tested is compiled here, held
+ * against the definition in double, and timed by the same calls.
+ *
+ * usage: kern [--filter GLOB] [--all] [--bench] [--cc COMPILER] [--cflags FLAGS] [--seed N] [--keep] [-v]
+ *
+ * A variant (direction, dtype, instruction set, head and value dimension, mod) is one compiled kernel; it runs on
+ * every shape and layout. Each run has guards around and between all elements, NaN where nothing is to be read, a
+ * workspace of exactly the size asked for, and happens twice: items in order on one worker, and in reverse order on
+ * three. Both must give the same bits. */
+#include <dlfcn.h>
+#include <fnmatch.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/kern/kern.h"
+#include "tests/kern/kern_tensor.h"
+
+#ifndef KERN_SOURCE
+#define KERN_SOURCE "."
+#endif
+
+enum { ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_AVX512BF16, ISA_COUNT };
+static const struct {
+    const char *name, *flags;
+} isas[ISA_COUNT] = {
+    {"portable", ""},
+    {"avx2", "-DFJ_ISA_AVX2=1 -mavx2 -mfma -mf16c"},
+    {"avx512",
+     "-DFJ_ISA_AVX2=1 -DFJ_ISA_AVX512=1 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl"},
+    {"avx512bf16",
+     "-DFJ_ISA_AVX2=1 -DFJ_ISA_AVX512=1 -DFJ_ISA_AVX512BF16=1 -mavx2 -mfma -mf16c -mavx512f -mavx512bw "
+     "-mavx512dq -mavx512vl -mavx512bf16"},
+};
+static const char *const dtype_names[] = {"", "f16", "bf16", "f32", "f64"};
+
+typedef struct variant {
+    bool backward;
+    kern_dtype dtype;
+    int isa, head_dim, value_dim;
+    const kern_mod *mod;
+} variant;
+
+static struct options {
+    const char *filter, *cc, *cflags;
+    bool all, bench, keep, verbose;
+    uint64_t seed;
+} options = {.filter = "*", .cc = "cc", .cflags = "", .seed = 1};
+
+static int failures, runs, kernels;
+static char folder[64];
+
+static bool has_isa(int isa) {
+#ifdef __x86_64__
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (isa == ISA_AVX2) return avx2;
+    if (isa == ISA_AVX512) return avx512;
+    if (isa == ISA_AVX512BF16) return avx512 && __builtin_cpu_supports("avx512bf16");
+#endif
+    return isa == ISA_PORTABLE;
+}
+
+/* ---- Building --------------------------------------------------------------------------------------- */
+
+static void name_of(const variant *v, char name[96]) {
+    snprintf(name, 96, "%s_%s_%s_e%d_v%d_%s", v->backward ? "bwd" : "fwd", dtype_names[v->dtype],
+             isas[v->isa].name, v->head_dim, v->value_dim, v->mod->name);
+}
+
+static bool write_text(const variant *v, const char *path) {
+    FILE *file = fopen(path, "w");
+    if (!file) return false;
+    fprintf(
+        file,
+        "#define FJ_IN_DTYPE %d\n#define FJ_REAL_F64 %d\n#define FJ_HEAD_DIM %d\n#define FJ_VALUE_DIM %d\n",
+        v->dtype, v->dtype == KERN_F64, v->head_dim, v->value_dim);
+    fprintf(file, "#define FJ_WANT_MAX 1\n#define FJ_HAVE_DLSE 1\n#include \"prim.h\"\n");
+    static const char *const reaches[] = {"lanes", "mixed", "uniform"}; /* captures are of the real type */
+    for (int i = 0; i < 3; i++)
+        fprintf(file, "#define fj_load_FREAL_%s fj_load_%s_%s\n", reaches[i],
+                v->dtype == KERN_F64 ? "f64" : "f32", reaches[i]);
+    if (v->mod->hooks)
+        fprintf(file, "%s%s", v->mod->hooks,
+                v->backward ? v->mod->backward_hooks : "#define FJ_HAS_SINKS 0\n#define FJ_SINK_AXES {-1}\n");
+    fprintf(file, "#include \"%s.c\"\n", v->backward ? "bwd" : "fwd");
+    return fclose(file) == 0;
+}
+
+/* NULL after a message. */
+static const struct fj_cpu_kernel *build(const variant *v, void **ret_library) {
+    char name[96], source[200], object[200], command[1200];
+    name_of(v, name);
+    snprintf(source, sizeof source, "%s/%s.c", folder, name);
+    snprintf(object, sizeof object, "%s/%s.so", folder, name);
+    snprintf(
+        command, sizeof command,
+        "%s -std=c17 -O2 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -shared "
+        "-fvisibility=hidden %s %s -I" KERN_SOURCE "/templates/cpu %s -o %s -lm",
+        options.cc, isas[v->isa].flags, options.cflags, source, object);
+    *ret_library = NULL;
+    if (write_text(v, source) && system(command) == 0) *ret_library = dlopen(object, RTLD_NOW | RTLD_LOCAL);
+    const struct fj_cpu_kernel *kernel = *ret_library ? dlsym(*ret_library, "fj_cpu_kernel") : NULL;
+    if (!kernel || kernel->abi != FJ_CPU_ABI) {
+        printf("FAIL %s: not built: %s\n", name, *ret_library ? "no kernel" : command);
+        failures++;
+        return NULL;
+    }
+    kernels++;
+    return kernel;
+}
+
+/* ---- Data ------------------------------------------------------------------------------------------- */
+
+static uint64_t random_state;
+static double random_normal(void) { /* about: the sum of a few uniform numbers */
+    double sum = 0;
+    for (int i = 0; i < 4; i++) {
+        random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+        sum += (double)(int64_t)random_state * 0x1p-63;
+    }
+    return sum * 0.87;
+}
+
+enum { QUERY, KEY, VALUE, OUT, LSE, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, TENSORS };
+static const char *const tensor_names[] = {"query", "key",  "value",  "out",  "lse",   "max",
+                                           "dout",  "dlse", "dquery", "dkey", "dvalue"};
+
+typedef struct problem {
+    const variant *v;
+    kern_shape shape;
+    kern_layout layout;
+    double scale;
+    kern_tensor tensors[TENSORS], captures[KERN_MAX_CAPTURES], dcaptures[KERN_MAX_CAPTURES], dscalar;
+    double *values[TENSORS]; /* what the definition gives, and the inputs as rounded */
+    kern_captures wanted;
+} problem;
+
+static int64_t count_of(const kern_tensor *t) {
+    return t->tensor.shape[0] * t->tensor.shape[1] * t->tensor.shape[2] * t->tensor.shape[3];
+}
+
+static void make_tensor(problem *p, int which, int64_t heads, int64_t length, int64_t dim, double size) {
+    const int64_t dims[4] = {p->shape.batch, heads, length, dim};
+    bool input = which <= VALUE || which == DOUT, real = which == LSE || which == MAX || which == DLSE;
+    kern_dtype dtype = !real ? p->v->dtype : p->v->dtype == KERN_F64 ? KERN_F64 : KERN_F32;
+    kern_tensor *t = &p->tensors[which];
+    *t = kern_tensor_create(dims, dtype, p->layout == KERN_OVERLAP && !input ? KERN_GAPS : p->layout);
+    p->values[which] = calloc((size_t)count_of(t) + 1, sizeof(double));
+    for (int64_t i = 0; size > 0 && i < count_of(t); i++) p->values[which][i] = size * random_normal();
+    if (size > 0) kern_tensor_fill(t, p->values[which]);
+}
+
+static void make_captures(problem *p) {
+    const kern_dtype real = p->v->dtype == KERN_F64 ? KERN_F64 : KERN_F32;
+    const kern_mod *mod = p->v->mod;
+    for (int i = 0; i < mod->capture_count; i++) {
+        int64_t dims[4] = {1, 1, 1, 1}, *own = p->wanted.dims[i];
+        mod->capture_dims(&p->shape, i, own);
+        memcpy(dims, own, 3 * sizeof *own);
+        p->captures[i] = kern_tensor_create(dims, real, p->layout == KERN_PACKED ? KERN_PACKED : KERN_GAPS);
+        p->dcaptures[i] = kern_tensor_create(dims, real, p->layout == KERN_PACKED ? KERN_PACKED : KERN_GAPS);
+        p->wanted.values[i] = calloc((size_t)count_of(&p->captures[i]) + 1, sizeof(double));
+        p->wanted.gradients[i] = calloc((size_t)count_of(&p->captures[i]) + 1, sizeof(double));
+        p->wanted.sizes[i] = calloc((size_t)count_of(&p->captures[i]) + 1, sizeof(double));
+        for (int64_t n = 0; n < count_of(&p->captures[i]); n++)
+            p->wanted.values[i][n] = 0.3 * random_normal();
+        kern_tensor_fill(&p->captures[i], p->wanted.values[i]);
+    }
+    p->wanted.scalar = 0.75;
+    p->dscalar = kern_tensor_create((int64_t[4]){1, 1, 1, 1}, real, KERN_PACKED);
+}
+
+static kern_data data_of(const problem *p) {
+    double *const *v = p->values;
+    return (kern_data){v[QUERY], v[KEY],  v[VALUE],  v[OUT],  v[LSE],   v[MAX],
+                       v[DOUT],  v[DLSE], v[DQUERY], v[DKEY], v[DVALUE]};
+}
+
+static void make_problem(problem *p) {
+    const kern_shape *s = &p->shape;
+    const kern_data *data;
+    random_state = options.seed;
+    make_tensor(p, QUERY, s->heads_q, s->q_len, s->head_dim, 1);
+    make_tensor(p, KEY, s->heads_kv, s->kv_len, s->head_dim, 1);
+    make_tensor(p, VALUE, s->heads_kv, s->kv_len, s->value_dim, 1);
+    make_tensor(p, OUT, s->heads_q, s->q_len, s->value_dim, 0);
+    make_tensor(p, LSE, s->heads_q, s->q_len, 1, 0);
+    make_tensor(p, MAX, s->heads_q, s->q_len, 1, 0);
+    make_tensor(p, DOUT, s->heads_q, s->q_len, s->value_dim, 1);
+    make_tensor(p, DLSE, s->heads_q, s->q_len, 1, 0.5);
+    make_tensor(p, DQUERY, s->heads_q, s->q_len, s->head_dim, 0);
+    make_tensor(p, DKEY, s->heads_kv, s->kv_len, s->head_dim, 0);
+    make_tensor(p, DVALUE, s->heads_kv, s->kv_len, s->value_dim, 0);
+    make_captures(p);
+    p->scale = p->layout == KERN_GAPS ? -1.1 / sqrt(s->head_dim) : 1 / sqrt(s->head_dim);
+    data = &(kern_data){0};
+    kern_data all = data_of(p);
+    data = &all;
+    kern_reference_forward(s, p->v->mod, &p->wanted, p->scale, data);
+    if (!p->v->backward) return;
+    kern_reference_backward(s, p->v->mod, &p->wanted, p->scale, data);
+    double *lse = p->values[LSE];
+    kern_tensor_fill(&p->tensors[OUT], p->values[OUT]);
+    kern_tensor_fill(&p->tensors[LSE], lse);
+}
+
+static void free_problem(problem *p) {
+    for (int i = 0; i < TENSORS; i++) {
+        kern_tensor_destroy(&p->tensors[i]);
+        free(p->values[i]);
+    }
+    for (int i = 0; i < p->v->mod->capture_count; i++) {
+        kern_tensor_destroy(&p->captures[i]);
+        kern_tensor_destroy(&p->dcaptures[i]);
+        free(p->wanted.values[i]);
+        free(p->wanted.gradients[i]);
+        free(p->wanted.sizes[i]);
+    }
+    kern_tensor_destroy(&p->dscalar);
+}
+
+/* ---- Running ---------------------------------------------------------------------------------------- */
+
+struct launch {
+    struct fj_cpu_args args;
+    struct fj_cpu_tensor captures[KERN_MAX_CAPTURES], dcaptures[KERN_MAX_CAPTURES], dscalar;
+    union fj_cpu_scalar scalar;
+    struct fj_cpu_fault faults[8];
+    char *memory;
+    size_t size;
+};
+
+static void open_launch(struct launch *l, const problem *p, const struct fj_cpu_kernel *kernel, int workers) {
+    const kern_tensor *t = p->tensors;
+    *l = (struct launch){.scalar.f = p->wanted.scalar, .dscalar = p->dscalar.tensor};
+    for (int i = 0; i < KERN_MAX_CAPTURES; i++)
+        l->captures[i] = p->captures[i].tensor, l->dcaptures[i] = p->dcaptures[i].tensor;
+    l->args = (struct fj_cpu_args){
+        .query = t[QUERY].tensor,
+        .key = t[KEY].tensor,
+        .value = t[VALUE].tensor,
+        .out = t[OUT].tensor,
+        .lse = t[LSE].tensor,
+        .max = t[MAX].tensor,
+        .dout = t[DOUT].tensor,
+        .dlse = t[DLSE].tensor,
+        .dquery = t[DQUERY].tensor,
+        .dkey = t[DKEY].tensor,
+        .dvalue = t[DVALUE].tensor,
+        .captures = l->captures,
+        .dcaptures = l->dcaptures,
+        .scalars = &l->scalar,
+        .dscalars = &l->dscalar,
+        .batch = p->shape.batch,
+        .heads_q = p->shape.heads_q,
+        .heads_kv = p->shape.heads_kv,
+        .q_len = p->shape.q_len,
+        .kv_len = p->shape.kv_len,
+        .scale = p->scale,
+        .workers = workers,
+        .faults = l->faults,
+    };
+    l->size = (kernel->workspace(&l->args) + 255) / 256 * 256;
+    l->memory = aligned_alloc(256, l->size + 256);
+    memset(l->memory, 0xff, l->size + 256);
+    l->args.workspace = l->memory;
+}
+
+static bool close_launch(struct launch *l) {
+    bool intact = true;
+    for (int i = 0; i < 256; i++) intact &= l->memory[l->size + (size_t)i] == (char)0xff;
+    free(l->memory);
+    return intact;
+}
+
+static void run(const struct fj_cpu_kernel *kernel, struct launch *l) {
+    const int workers = l->args.workers;
+    for (int phase = 0;; phase++) {
+        int64_t items = kernel->items(&l->args, phase);
+        if (items < 0) return;
+        for (int64_t i = 0; i < items; i++) {
+            int64_t item = workers == 1 ? i : items - 1 - i;
+            kernel->run(&l->args, phase, item, (int)(item % workers));
+        }
+    }
+}
+
+/* ---- Comparing -------------------------------------------------------------------------------------- */
+
+static double tolerance(const variant *v, bool is_real) {
+    static const double of[] = {0, 4e-3, 3e-2, 5e-5, 1e-11};
+    if (is_real && v->dtype == KERN_F16) return 1e-4;
+    return of[v->dtype];
+}
+
+static void fail(const problem *p, const char *what, double error, double bound) {
+    char name[96];
+    name_of(p->v, name);
+    const kern_shape *s = &p->shape;
+    printf("FAIL %s b%lld hq%lld hkv%lld l%lld s%lld layout %d: %s: error %.3g, bound %.3g\n", name,
+           (long long)s->batch, (long long)s->heads_q, (long long)s->heads_kv, (long long)s->q_len,
+           (long long)s->kv_len, p->layout, what, error, bound);
+    failures++;
+}
+
+/* Errors are relative to the greatest of `sizes`: the values, or what sums were made of. */
+static double compare(const problem *p, const kern_tensor *t, const double *want, const double *sizes,
+                      const char *what, bool is_real) {
+    int64_t n = count_of(t);
+    double *got = malloc(sizeof(double) * ((size_t)n + 1)), worst = 0, size = 1e-3;
+    kern_tensor_read(t, got);
+    for (int64_t i = 0; i < n; i++)
+        if (isfinite(sizes[i])) size = fmax(size, fabs(sizes[i]));
+    for (int64_t i = 0; i < n; i++) {
+        double error = got[i] == want[i] ? 0 : fabs(got[i] - want[i]) / size;
+        if (!(error <= worst)) worst = isnan(error) ? HUGE_VAL : error;
+    }
+    double bound = tolerance(p->v, is_real);
+    if (!(worst <= bound)) fail(p, what, worst, bound);
+    if (!kern_tensor_intact(t)) fail(p, what, HUGE_VAL, 0);
+    free(got);
+    return worst;
+}
+
+static double compare_all(problem *p) {
+    double worst = 0;
+    int first = p->v->backward ? DQUERY : OUT, last = p->v->backward ? DVALUE : MAX;
+    for (int i = first; i <= last; i++)
+        worst = fmax(worst, compare(p, &p->tensors[i], p->values[i], p->values[i], tensor_names[i],
+                                    i == LSE || i == MAX));
+    if (!p->v->backward) return worst;
+    for (int i = 0; i < p->v->mod->capture_count; i++)
+        worst = fmax(worst, compare(p, &p->dcaptures[i], p->wanted.gradients[i], p->wanted.sizes[i],
+                                    "captured gradient", false));
+    if (p->v->mod->scalar_count)
+        worst = fmax(worst, compare(p, &p->dscalar, &p->wanted.dscalar, &p->wanted.scalar_size,
+                                    "scalar gradient", false));
+    return worst;
+}
+
+static kern_tensor *outputs(problem *p, int n) {
+    int first = p->v->backward ? DQUERY : OUT, captures = p->v->backward ? p->v->mod->capture_count : 0;
+    if (n < 3) return &p->tensors[first + n];
+    if (n - 3 < captures) return &p->dcaptures[n - 3];
+    return n - 3 == captures && p->v->backward ? &p->dscalar : NULL;
+}
+
+static void check(const struct fj_cpu_kernel *kernel, problem *p) {
+    struct launch l;
+    char *copies[8] = {0};
+    double worst = 0;
+    make_problem(p);
+    for (int workers = 1; workers <= 3; workers += 2) {
+        for (int i = 0; outputs(p, i); i++) kern_tensor_reset(outputs(p, i));
+        open_launch(&l, p, kernel, workers);
+        run(kernel, &l);
+        if (!close_launch(&l)) fail(p, "workspace overrun", HUGE_VAL, 0);
+        if (workers == 1) worst = compare_all(p);
+        for (int i = 0; outputs(p, i); i++) {
+            const kern_tensor *t = outputs(p, i);
+            if (workers == 1)
+                copies[i] = memcpy(malloc(t->bytes), t->memory, t->bytes);
+            else if (memcmp(copies[i], t->memory, t->bytes) != 0)
+                fail(p, "depends on the order of items", HUGE_VAL, 0);
+        }
+    }
+    for (int i = 0; i < 8; i++) free(copies[i]);
+    if (options.verbose)
+        printf("     b%lld hq%lld hkv%lld l%lld s%lld layout %d: error %.3g\n", (long long)p->shape.batch,
+               (long long)p->shape.heads_q, (long long)p->shape.heads_kv, (long long)p->shape.q_len,
+               (long long)p->shape.kv_len, p->layout, worst);
+    runs++;
+    free_problem(p);
+}
+
+/* ---- Benchmarks ------------------------------------------------------------------------------------- */
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* of one thread: neighbours disturb less */
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double best_time(const struct fj_cpu_kernel *kernel, struct launch *l, int times) {
+    double best = HUGE_VAL;
+    for (int i = 0; i < times; i++) {
+        double start = seconds();
+        run(kernel, l);
+        best = fmin(best, seconds() - start);
+    }
+    return best;
+}
+
+/* Operations per second on one thread that templates/cpu/peak.c reaches. */
+static double measure_peak(const variant *v) {
+    char command[1200], object[200];
+    snprintf(object, sizeof object, "%s/peak_%d_%d.so", folder, v->dtype, v->isa);
+    snprintf(
+        command, sizeof command,
+        "%s -std=c17 -O2 -ffp-contract=off -fPIC -shared %s -DFJ_IN_DTYPE=%d -DFJ_REAL_F64=%d -DFJ_HEAD_DIM=64 "
+        "-DFJ_VALUE_DIM=64 " KERN_SOURCE "/templates/cpu/peak.c -o %s -lm",
+        options.cc, isas[v->isa].flags, v->dtype, v->dtype == KERN_F64, object);
+    void *library = system(command) == 0 ? dlopen(object, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (!library) return 0;
+    const struct fj_cpu_kernel *kernel = dlsym(library, "fj_cpu_kernel");
+    const double *flops = dlsym(library, "fj_cpu_peak_flops");
+    struct launch l = {.args.workers = 1};
+    l.args.workspace = l.memory = aligned_alloc(256, 4096);
+    double best = best_time(kernel, &l, 20);
+    free(l.memory);
+    return *flops / best;
+}
+
+static void bench(const struct fj_cpu_kernel *kernel, const variant *v) {
+    char name[96];
+    name_of(v, name);
+    static double peaks[KERN_F64 + 1][ISA_COUNT]; /* the greatest seen: neighbours disturb */
+    double peak = fmax(measure_peak(v), peaks[v->dtype][v->isa]);
+    peaks[v->dtype][v->isa] = peak;
+    for (int64_t length = 512; length <= (options.all ? 8192 : 4096); length *= length == 512 ? 8 : 2) {
+        problem p = {.v = v,
+                     .shape = {1, length >= 2048 ? 1 : 4, length >= 2048 ? 1 : 4, length, length, v->head_dim,
+                               v->value_dim}};
+        const kern_shape *s = &p.shape;
+        make_tensor(&p, QUERY, s->heads_q, length, s->head_dim, 1);
+        make_tensor(&p, KEY, s->heads_kv, length, s->head_dim, 1);
+        make_tensor(&p, VALUE, s->heads_kv, length, s->value_dim, 1);
+        make_tensor(&p, OUT, s->heads_q, length, s->value_dim, 0.1);
+        make_tensor(&p, LSE, s->heads_q, length, 1, 0);
+        make_tensor(&p, MAX, s->heads_q, length, 1, 0);
+        make_tensor(&p, DOUT, s->heads_q, length, s->value_dim, 1);
+        make_tensor(&p, DLSE, s->heads_q, length, 1, 1);
+        make_tensor(&p, DQUERY, s->heads_q, length, s->head_dim, 0);
+        make_tensor(&p, DKEY, s->heads_kv, length, s->head_dim, 0);
+        make_tensor(&p, DVALUE, s->heads_kv, length, s->value_dim, 0);
+        make_captures(&p);
+        for (int64_t i = 0; i < count_of(&p.tensors[LSE]); i++) p.values[LSE][i] = 8;
+        kern_tensor_fill(&p.tensors[LSE], p.values[LSE]);
+        p.scale = 1 / sqrt(v->head_dim);
+        struct launch l;
+        open_launch(&l, &p, kernel, 1);
+        double area = (double)s->batch * (double)s->heads_q * (double)length * (double)length;
+        if (v->mod->mask) area *= 0.5 * (1 + 1 / (double)length);
+        double flops =
+            2 * area *
+            (v->backward ? 3.0 * s->head_dim + 2.0 * s->value_dim : (double)(s->head_dim + s->value_dim));
+        double time = best_time(kernel, &l, length <= 1024 ? 40 : 12);
+        printf("%-40s h%lld l%-5lld %8.3f ms %8.1f GFLOP/s %5.1f %% of the peak of %.1f\n", name,
+               (long long)s->heads_q, (long long)length, 1e3 * time, 1e-9 * flops / time,
+               100 * flops / time / peak, 1e-9 * peak);
+        free(l.memory);
+        free_problem(&p);
+    }
+}
+
+/* ---- What is run ------------------------------------------------------------------------------------ */
+
+static const kern_shape shapes[] = {
+    {1, 1, 1, 1, 1, 0, 0},      {2, 4, 2, 33, 70, 0, 0}, {1, 3, 1, 130, 257, 0, 0},
+    {1, 2, 2, 49, 192, 0, 0},   {2, 2, 1, 1, 391, 0, 0}, {1, 6, 2, 300, 5, 0, 0},
+    {1, 2, 1, 0, 7, 0, 0},      {1, 2, 1, 7, 0, 0, 0},   {0, 2, 1, 5, 5, 0, 0},
+    {1, 1, 1, 97, 600, 0, 0},   {1, 0, 0, 4, 4, 0, 0},   {1, 1, 1, 600, 400, 0, 0},
+    {1, 1, 1, 1000, 150, 0, 0},
+};
+
+static void run_variant(const variant *v) {
+    char name[96];
+    void *library;
+    name_of(v, name);
+    if (fnmatch(options.filter, name, 0) != 0 || !has_isa(v->isa)) return;
+    const int before = failures;
+    const struct fj_cpu_kernel *kernel = build(v, &library);
+    if (!kernel) return;
+    if (options.bench) {
+        bench(kernel, v);
+    } else {
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+            for (int layout = KERN_PACKED; layout <= KERN_OVERLAP; layout++) {
+                if (layout > KERN_PACKED && shapes[i].q_len * shapes[i].kv_len > 100000) continue; /* slow */
+                problem p = {.v = v, .shape = shapes[i], .layout = (kern_layout)layout};
+                p.shape.head_dim = v->head_dim, p.shape.value_dim = v->value_dim;
+                check(kernel, &p);
+            }
+        if (options.verbose || failures > before)
+            printf("%s %s\n", failures > before ? "FAIL" : "ok  ", name);
+    }
+    dlclose(library);
+}
+
+/* All pairs of dimensions and mods with every dtype and instruction set would take minutes: without --all, each dtype
+ * and instruction set sees a part of them, chosen so that all of both appear. */
+static void run_all(void) {
+    static const int dims[][2] = {{64, 64}, {17, 33}, {128, 128}, {1, 5}, {256, 40}, {80, 256}};
+    const int dim_count = (int)(sizeof dims / sizeof dims[0]);
+    int turn = 0;
+    for (int backward = 0; backward < 2; backward++)
+        for (int dtype = KERN_F16; dtype <= KERN_F64; dtype++)
+            for (int isa = 0; isa < ISA_COUNT; isa++) {
+                if (isa == ISA_AVX512BF16 && dtype != KERN_BF16) continue;
+                for (int i = 0; i < dim_count * kern_mod_count; i++) {
+                    const kern_mod *mod = &kern_mods[i % kern_mod_count];
+                    const int *dim = dims[i / kern_mod_count];
+                    bool chosen =
+                        options.all || (i % kern_mod_count * 2 + i / kern_mod_count + turn) % 10 == 0;
+                    if (options.bench) chosen = options.all || (dim[0] == dim[1]);
+                    if (!chosen) continue;
+                    run_variant(&(variant){backward, (kern_dtype)dtype, isa, dim[0], dim[1], mod});
+                }
+                turn++;
+            }
+}
+
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (!strcmp(argv[i], "--filter"))
+            options.filter = value, i++;
+        else if (!strcmp(argv[i], "--cc"))
+            options.cc = value, i++;
+        else if (!strcmp(argv[i], "--cflags"))
+            options.cflags = value, i++;
+        else if (!strcmp(argv[i], "--seed"))
+            options.seed = strtoull(value, NULL, 10), i++;
+        else if (!strcmp(argv[i], "--all"))
+            options.all = true;
+        else if (!strcmp(argv[i], "--bench"))
+            options.bench = true;
+        else if (!strcmp(argv[i], "--keep"))
+            options.keep = true;
+        else if (!strcmp(argv[i], "-v"))
+            options.verbose = true;
+        else
+            return printf(
+                       "usage: kern [--filter GLOB] [--all] [--bench] [--cc CC] [--cflags FLAGS] [--seed N] [--keep] [-v]\n"),
+                   2;
+    }
+    snprintf(folder, sizeof folder, "%.40s/fj-kern-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    if (!mkdtemp(folder)) return perror(folder), 1;
+    run_all();
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    if (options.keep || system(command) != 0) printf("%s is left behind\n", folder);
+    if (!options.bench) printf("kern: %d kernels, %d runs, %d failures\n", kernels, runs, failures);
+    return failures != 0;
+}
