@@ -1,0 +1,110 @@
+/* Devices, and the peak of one. */
+#include <time.h>
+
+#include "attn/objects.h"
+#include "driver/parallel.h"
+
+fj_device *fj_attn_device_ref(fj_device *device) {
+    (void)atomic_fetch_add_explicit(&device->refs, 1, memory_order_relaxed);
+    return device;
+}
+
+fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device **ret_device,
+                           fj_error *error) {
+    if (!context) return fj_error_set(error, FJ_ERR_ARGUMENT, "context is NULL");
+    if (kind != FJ_DEVICE_CPU && kind != FJ_DEVICE_REFERENCE && kind != FJ_DEVICE_UNFUSED)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown kind of device: %d", (int)kind);
+    fj_device *device = fj_alloc_zeroed(&context->allocator, sizeof *device);
+    if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    atomic_init(&device->refs, 1);
+    device->context = fj_attn_context_ref(context);
+    device->kind = kind;
+    device->driver = kind == FJ_DEVICE_CPU ? &fj_driver_cpu : NULL;
+    device->features = fj_jit_features();
+    *ret_device = device;
+    return FJ_OK;
+}
+
+void fj_device_unref(fj_device **device) {
+    if (!device || !*device) return;
+    fj_device *last = *device;
+    *device = NULL;
+    if (atomic_fetch_sub_explicit(&last->refs, 1, memory_order_acq_rel) != 1) return;
+    fj_context *context = last->context;
+    fj_free(&context->allocator, last, sizeof *last);
+    fj_context_unref(&context);
+}
+
+const char *fj_device_name(const fj_device *device) {
+    switch (device->kind) {
+    case FJ_DEVICE_CPU: return "cpu";
+    case FJ_DEVICE_REFERENCE: return "reference";
+    case FJ_DEVICE_UNFUSED: return "unfused";
+    }
+    return "?";
+}
+
+/* ---- Peak ------------------------------------------------------------------------------------------ */
+
+enum { PEAK_RUNS = 9 };
+
+static double seconds(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* The best of several runs of one item per worker: what the machine can do, whatever else runs on it. */
+static double measure(const struct fj_cpu_kernel *kernel, double flops_per_item,
+                      const struct fj_cpu_args *args, const fj_launch *launch) {
+    double best = 0;
+    for (int run = 0; run < PEAK_RUNS; run++) {
+        double start = seconds();
+        fj_driver_cpu_run(kernel, args, launch);
+        double taken = seconds() - start;
+        double rate = flops_per_item * (double)kernel->items(args, 0) / (taken > 0 ? taken : 1e-9);
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+
+/* Workspace and faults, aligned by hand within one block. */
+static fj_status measure_object(const fj_context *context, const fj_object *object, int workers,
+                                double *ret_flops, fj_error *error) {
+    const fj_code *code = fj_jit_object_code(object);
+    const struct fj_cpu_kernel *kernel = fj_driver_cpu_kernel(code);
+    const double *flops = fj_driver_cpu.symbol(code, "fj_cpu_peak_flops");
+    if (!kernel || !flops)
+        return fj_error_set(error, FJ_ERR_DEVICE, "the peak kernel does not export what it should");
+    fj_launch launch = {.struct_size = sizeof launch, .workers = workers};
+    struct fj_cpu_args args = {.workers = fj_driver_workers(&launch)};
+    size_t faults = (size_t)args.workers * sizeof *args.faults;
+    size_t size = kernel->workspace(&args) + faults + 512;
+    char *block = fj_alloc_zeroed(&context->allocator, size);
+    if (!block) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    args.workspace = block + (256 - (uintptr_t)block % 256);
+    args.faults =
+        (struct fj_cpu_fault *)(void *)(block + size - faults - (uintptr_t)(block + size - faults) % 16);
+    *ret_flops = measure(kernel, *flops, &args, &launch);
+    fj_free(&context->allocator, block, size);
+    return FJ_OK;
+}
+
+fj_status fj_device_peak(fj_device *device, fj_dtype dtype, int workers, double *ret_flops, fj_error *error) {
+    if (!device || !ret_flops) return fj_error_set(error, FJ_ERR_ARGUMENT, "device or ret_flops is NULL");
+    if (!device->driver)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no peak", fj_device_name(device));
+    fj_context *context = device->context;
+    fj_jit_problem problem = {.kind = FJ_JIT_PEAK, .dtype = dtype};
+    fj_variant variants[FJ_JIT_MAX_VARIANTS];
+    if (fj_jit_variants(&problem, &device->features, variants) == 0)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "no peak is measured for %s", fj_dtype_name(dtype));
+    fj_object *object = NULL;
+    fj_jit_info info;
+    fj_status status =
+        fj_jit_prepare(context->jit, device->driver, &problem, &variants[0], &object, &info, error);
+    if (status != FJ_OK) return status;
+    status = measure_object(context, object, workers, ret_flops, error);
+    fj_jit_release(context->jit, &object);
+    return status;
+}

@@ -1,0 +1,102 @@
+/* The objects behind flexjit.h's handles, and what the files of attn/ share. */
+#ifndef FJ_ATTN_OBJECTS_H
+#define FJ_ATTN_OBJECTS_H
+
+#include <stdatomic.h>
+
+#include "attn/resolved.h"
+#include "cache/cache.h"
+#include "driver/cpu.h"
+#include "jit/jit.h"
+
+/* ---- Context ----------------------------------------------------------------------------------- */
+
+struct fj_context {
+    atomic_int refs;
+    fj_allocator allocator;
+    void (*log)(void *user, fj_log_level level, const char *message);
+    void *log_user;
+    fj_log_level log_level;
+    const fj_file_ops *files; /* NULL: the system's */
+    fj_cache *cache;
+    fj_jit *jit;
+};
+
+/* As fj_context_create, with the file operations that cache and compiler use. */
+fj_status fj_attn_context_create(const fj_context_desc *desc, const fj_file_ops *files,
+                                 fj_context **ret_context);
+fj_context *fj_attn_context_ref(fj_context *context);
+
+/* Copies a descriptor of the caller, whose struct_size says how much of it there is: what is missing
+ * is zero, what we do not know must be zero. */
+fj_status fj_attn_read_desc(void *to, size_t to_size, const void *from, const char *name, fj_error *error);
+
+/* ---- Mod ----------------------------------------------------------------------------------------- */
+
+struct fj_mod {
+    atomic_int refs;
+    fj_context *context;
+    fj_arena arena; /* everything below lives in it; nothing is added once the mod is made */
+    fj_mod_desc desc;
+    const fj_ir *ir;       /* optimised, with the fault root */
+    const fj_ir *gradient; /* NULL when gradient_error says why */
+    fj_status gradient_status;
+    fj_error gradient_error;
+    fj_mask_tier tier;
+    const char *unbound; /* a capture that nobody binds; NULL: none */
+    size_t capture_count, scalar_count;
+    uint32_t *capture_index; /* the public order -> ir->captures: literals are not public */
+    fj_input_info *captures, *scalars;
+    fj_tensor *literals;      /* per ir->captures; present for literals */
+    fj_scalar *scalar_values; /* defaults */
+};
+
+fj_mod *fj_attn_mod_ref(const fj_mod *mod);
+
+/* ---- Device, plan, kernel -------------------------------------------------------------------------- */
+
+struct fj_device {
+    atomic_int refs;
+    fj_context *context;
+    fj_device_kind kind;
+    const fj_driver *driver; /* NULL: the reference path */
+    fj_features features;
+};
+
+fj_device *fj_attn_device_ref(fj_device *device);
+
+struct fj_plan {
+    atomic_int refs;
+    fj_device *device;
+    fj_mod *mod;
+    fj_problem problem; /* its variant points into the plan */
+    fj_jit_problem jit_problem;
+    fj_variant variant;
+};
+
+fj_plan *fj_attn_plan_ref(const fj_plan *plan);
+
+struct fj_kernel {
+    atomic_int refs;
+    fj_plan *plan;
+    fj_object *object;               /* NULL on the reference path */
+    const struct fj_cpu_kernel *cpu; /* likewise */
+    fj_kernel_info info;
+};
+
+/* ---- Validation -------------------------------------------------------------------------------------- */
+
+/* Bytes that fj_attn_resolve needs for the captures and scalars of a plan. */
+size_t fj_attn_resolve_size(const fj_plan *plan);
+
+/* Checks every tensor of a call and resolves it; storage (aligned to 16) holds the arrays that the
+ * result points to. sizing: data pointers are not looked at. Errors: FJ_ERR_TENSOR,
+ * FJ_ERR_ARGUMENT. */
+fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,
+                          fj_resolved *ret_resolved, fj_error *error);
+
+/* The sentence for a bad read at a fault's position. Returns FJ_ERR_INDEX. */
+fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault,
+                          fj_error *error);
+
+#endif

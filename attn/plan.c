@@ -1,0 +1,192 @@
+/* Plans: which variant runs a problem. No device, no compilation. */
+#include <stdio.h>
+#include <string.h>
+
+#include "attn/objects.h"
+
+static bool is_attention_dtype(fj_dtype dtype) {
+    return dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16 || dtype == FJ_DTYPE_F32 || dtype == FJ_DTYPE_F64;
+}
+
+static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_error *error) {
+    if (problem->direction != FJ_FORWARD && problem->direction != FJ_BACKWARD)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown direction %d", (int)problem->direction);
+    if ((unsigned)problem->dtype >= FJ_DTYPE_COUNT)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown dtype %d", (int)problem->dtype);
+    if (!is_attention_dtype(problem->dtype))
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED,
+                            "attention over %s is not there: F16, BF16, F32 and F64 are",
+                            fj_dtype_name(problem->dtype));
+    if (problem->head_dim < 1 || problem->head_dim > 256)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "head dimension %d is outside 1 to 256",
+                            problem->head_dim);
+    if (problem->value_dim < 1 || problem->value_dim > 256)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "value dimension %d is outside 1 to 256",
+                            problem->value_dim);
+    if (mod->unbound)
+        return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
+    if (problem->direction == FJ_BACKWARD && !mod->gradient)
+        return fj_error_set(error, mod->gradient_status, "%s", mod->gradient_error.text);
+    return FJ_OK;
+}
+
+/* ---- Choosing ---------------------------------------------------------------------------------------- */
+
+/* The note lists as many names as fit. */
+static void list_variants(const fj_variant *variants, int count, fj_error *error) {
+    char list[400];
+    size_t length = 0;
+    for (int i = 0; i < count; i++) {
+        size_t needed = strlen(variants[i].name) + 2;
+        if (length + needed >= sizeof list) break;
+        length +=
+            (size_t)snprintf(list + length, sizeof list - length, "%s%s", i ? ", " : "", variants[i].name);
+    }
+    fj_error_note(error, "there are: %s", count ? list : "none");
+}
+
+static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *error) {
+    fj_variant variants[FJ_JIT_MAX_VARIANTS];
+    int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
+    if (count == 0)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "no kernel of the cpu device covers this problem");
+    for (int i = 0; i < count; i++)
+        if (!name || strcmp(variants[i].name, name) == 0) {
+            plan->variant = variants[i];
+            return FJ_OK;
+        }
+    (void)fj_error_set(error, FJ_ERR_NAME, "unknown variant '%s' for this problem", name);
+    list_variants(variants, count, error);
+    return FJ_ERR_NAME;
+}
+
+static fj_status choose(fj_plan *plan, const char *name, fj_error *error) {
+    if (plan->device->driver) return choose_compiled(plan, name, error);
+    const char *only = fj_device_name(plan->device);
+    (void)snprintf(plan->variant.name, sizeof plan->variant.name, "%s", only);
+    if (!name || strcmp(name, only) == 0) return FJ_OK;
+    (void)fj_error_set(error, FJ_ERR_NAME, "unknown variant '%s' for this problem", name);
+    list_variants(&plan->variant, 1, error);
+    return FJ_ERR_NAME;
+}
+
+/* ---- Life ---------------------------------------------------------------------------------------------- */
+
+static void plan_destroy(fj_plan *plan) {
+    fj_device *device = plan->device;
+    fj_mod_unref(&plan->mod);
+    fj_free(&device->context->allocator, plan, sizeof *plan);
+    fj_device_unref(&device);
+}
+
+fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem *problem, fj_plan **ret_plan,
+                         fj_error *error) {
+    if (!device || !mod || !ret_plan)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "device, mod or ret_plan is NULL");
+    fj_problem all;
+    fj_status status = fj_attn_read_desc(&all, sizeof all, problem, "fj_problem", error);
+    if (status == FJ_OK) status = check_problem(mod, &all, error);
+    if (status != FJ_OK) return status;
+    fj_plan *plan = fj_alloc_zeroed(&device->context->allocator, sizeof *plan);
+    if (!plan) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    bool backward = all.direction == FJ_BACKWARD;
+    atomic_init(&plan->refs, 1);
+    plan->device = fj_attn_device_ref(device);
+    plan->mod = fj_attn_mod_ref(mod);
+    plan->problem = all;
+    plan->jit_problem = (fj_jit_problem){
+        .kind = backward ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD,
+        .ir = mod->ir,
+        .gradient = backward ? mod->gradient : NULL,
+        .dtype = all.dtype,
+        .head_dim = all.head_dim,
+        .value_dim = all.value_dim,
+        .max = all.max && !backward,
+        .dlse = all.dlse && backward,
+        .deterministic = !all.nondeterministic,
+    };
+    status = choose(plan, all.variant, error);
+    plan->problem.variant = plan->variant.name;
+    if (status != FJ_OK) {
+        plan_destroy(plan);
+        return status;
+    }
+    *ret_plan = plan;
+    return FJ_OK;
+}
+
+fj_plan *fj_attn_plan_ref(const fj_plan *plan) {
+    fj_plan *shared = (fj_plan *)(uintptr_t)plan;
+    (void)atomic_fetch_add_explicit(&shared->refs, 1, memory_order_relaxed);
+    return shared;
+}
+
+void fj_plan_unref(fj_plan **plan) {
+    if (!plan || !*plan) return;
+    fj_plan *last = *plan;
+    *plan = NULL;
+    if (atomic_fetch_sub_explicit(&last->refs, 1, memory_order_acq_rel) == 1) plan_destroy(last);
+}
+
+const char *fj_plan_variant(const fj_plan *plan) { return plan->variant.name; }
+
+/* ---- Showing --------------------------------------------------------------------------------------------- */
+
+static void put_plan(const fj_plan *plan, fj_buf *out) {
+    const fj_problem *problem = &plan->problem;
+    fj_buf_printf(out, "device        %s\n", fj_device_name(plan->device));
+    fj_buf_printf(out, "direction     %s\n", problem->direction == FJ_BACKWARD ? "backward" : "forward");
+    fj_buf_printf(out, "dtype         %s\n", fj_dtype_name(problem->dtype));
+    fj_buf_printf(out, "dimensions    key %d, value %d\n", problem->head_dim, problem->value_dim);
+    fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(plan->mod->tier));
+    fj_buf_printf(out, "deterministic %s\n", problem->nondeterministic ? "no" : "yes");
+    fj_buf_printf(out, "variant       %s\n", plan->variant.name);
+    if (!plan->device->driver) return;
+    fj_variant variants[FJ_JIT_MAX_VARIANTS];
+    int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
+    for (int i = 0; i < count; i++)
+        fj_buf_printf(out, "%s%s\n", i ? "              " : "legal         ", variants[i].name);
+}
+
+static fj_status put_source(const fj_plan *plan, bool whole, fj_buf *out, fj_error *error) {
+    fj_buf text;
+    fj_rendered rendered = {0};
+    fj_buf_init(&text, out->allocator);
+    fj_status status =
+        fj_jit_render(&plan->jit_problem, &plan->variant, out->allocator, &text, &rendered, error);
+    if (status == FJ_OK && whole) fj_buf_write(out, rendered.source.data, rendered.source.len);
+    if (status == FJ_OK && !whole) {
+        fj_buf_write(out, rendered.constants.data, rendered.constants.len);
+        fj_buf_write(out, rendered.hooks.data, rendered.hooks.len);
+    }
+    fj_buf_finish(&text);
+    return status;
+}
+
+fj_status fj_plan_show(const fj_plan *plan, const char *stage, fj_text *ret_text, fj_error *error) {
+    if (!plan || !stage || !ret_text)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "plan, stage or ret_text is NULL");
+    const fj_allocator *allocator = &plan->device->context->allocator;
+    bool is_source = strcmp(stage, "source") == 0, is_prologue = strcmp(stage, "prologue") == 0;
+    fj_buf out;
+    fj_buf_init(&out, allocator);
+    fj_status status = FJ_OK;
+    if (strcmp(stage, "plan") == 0)
+        put_plan(plan, &out);
+    else if (!plan->device->driver)
+        status = fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernel text",
+                              fj_device_name(plan->device));
+    else if (strcmp(stage, "key") == 0)
+        status = fj_jit_request_text(&plan->jit_problem, &plan->variant, allocator, &out, error);
+    else if (is_source || is_prologue)
+        status = put_source(plan, is_source, &out, error);
+    else
+        status = fj_error_set(error, FJ_ERR_NAME,
+                              "unknown stage '%s': a plan has prologue, source, plan, key", stage);
+    if (status != FJ_OK) {
+        fj_buf_finish(&out);
+        return status;
+    }
+    if (fj_buf_take(&out, ret_text) == FJ_OK) return FJ_OK;
+    return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+}

@@ -1,0 +1,299 @@
+/* The reference path: the definition of attention, unfused, row by row.
+ *
+ *     s  = q K^T * scale       s' = score_mod(s), -inf where masked      p = softmax(s')
+ *     o  = p V                 lse = log(sum(exp(s')))                   max = max(s')
+ *
+ *     dp = do V^T              ds' = p (dp - sum(p dp) + dlse)           ds = d s'/d s (ds')
+ *     dq = ds K scale          dK += ds^T q scale                        dV += p^T do
+ *
+ * 1. Backward recomputes p and the row sum from the definition; it does not read out and lse.
+ * 2. A masked position contributes exactly 0 to everything: what the mod or V hold there is never
+ *    multiplied in. A row without any finite score gives out = 0, lse = -inf, zero gradients.
+ * 3. definition.inc is included twice: in double, and for the unfused yardstick in float, where
+ *    products and probabilities are rounded to the problem's dtype and every sum is float32.
+ * 4. An item is one key head with its group of query heads. Gradients of captures are added in the
+ *    order of items, so a call that wants any runs its items one after the other.
+ */
+#include "attn/resolved.h"
+#include "base/dtype.h"
+#include "driver/parallel.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+/* What all items share. */
+typedef struct reference_call {
+    const fj_allocator *allocator;
+    const fj_ir *ir, *gradient;
+    const fj_resolved *args;
+    fj_dtype dtype; /* of the problem: what the yardstick rounds to */
+    bool backward, unfused;
+    fj_eval_input input;
+    fj_eval_sinks sinks;
+    fj_fault *faults;  /* one per item */
+    atomic_bool failed; /* out of memory somewhere */
+} reference_call;
+
+/* One row of scores and what the mods made of it, S values each. */
+typedef struct score_row {
+    double *before, *after; /* s and s' */
+    double *adjoint, *dscore;
+    bool *visible;
+} score_row;
+
+/* One item: a key head, on one thread. */
+typedef struct reference_item {
+    reference_call *call;
+    fj_arena *arena;
+    fj_eval *eval, *eval_gradient;
+    int64_t b, h_kv;
+    fj_fault fault;
+    score_row row;
+} reference_item;
+
+static char *element(const fj_tensor *tensor, int64_t i, int64_t j, int64_t k) {
+    if (!tensor->data)
+        return NULL; /* empty */
+    int64_t offset = i * tensor->strides[0] + j * tensor->strides[1] + k * tensor->strides[2];
+    return tensor->data + offset * (int64_t)fj_dtype_size(tensor->dtype);
+}
+
+static void store_value(const fj_tensor *tensor, int64_t b, int64_t h, int64_t q, double value) {
+    if (tensor->present)
+        fj_dtype_store_float(tensor->dtype, element(tensor, b, h, q), 0, value);
+}
+
+/* ---- The mods over a row ------------------------------------------------------------------------ */
+
+static void note_fault(reference_item *item, const fj_eval_lanes *lanes, const bool *fault) {
+    for (int i = 0; i < lanes->count && !item->fault.found; i++)
+        if (fault[i])
+            item->fault = (fj_fault){true, lanes->b, lanes->h, lanes->q, lanes->kv0 + i};
+}
+
+/* row->before -> row->after, row->visible. */
+static void apply_mods(reference_item *item, int64_t h, int64_t q) {
+    const reference_call *call = item->call;
+    score_row *row = &item->row;
+    bool fault[FJ_EVAL_LANES];
+    for (int64_t kv = 0; kv < call->args->kv_len; kv += FJ_EVAL_LANES) {
+        int64_t left = call->args->kv_len - kv;
+        fj_eval_lanes lanes = {
+            .b = (int32_t)item->b,
+            .h = (int32_t)h,
+            .q = (int32_t)q,
+            .kv0 = (int32_t)kv,
+            .count = left < FJ_EVAL_LANES ? (int)left : FJ_EVAL_LANES,
+            .score = row->before + kv,
+        };
+        double *after = call->ir->score ? row->after + kv : NULL;
+        fj_eval_run(item->eval, &call->input, &lanes, after, row->visible + kv, NULL, NULL, NULL);
+        if (!call->ir->score)
+            memcpy(row->after + kv, row->before + kv, (size_t)lanes.count * sizeof *row->after);
+        if (call->ir->fault) {
+            lanes.live = row->visible + kv;
+            fj_eval_run(item->eval, &call->input, &lanes, NULL, NULL, NULL, fault, NULL);
+            note_fault(item, &lanes, fault);
+        }
+    }
+}
+
+/* row->adjoint -> row->dscore, and the gradients of captures. */
+static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
+    const reference_call *call = item->call;
+    score_row *row = &item->row;
+    int64_t kv_len = call->args->kv_len;
+    if (!call->ir->score) {
+        memcpy(row->dscore, row->adjoint, (size_t)kv_len * sizeof *row->dscore);
+        return;
+    }
+    for (int64_t kv = 0; kv < kv_len; kv += FJ_EVAL_LANES) {
+        fj_eval_lanes lanes = {
+            .b = (int32_t)item->b,
+            .h = (int32_t)h,
+            .q = (int32_t)q,
+            .kv0 = (int32_t)kv,
+            .count = kv_len - kv < FJ_EVAL_LANES ? (int)(kv_len - kv) : FJ_EVAL_LANES,
+            .score = row->before + kv,
+            .adjoint = row->adjoint + kv,
+            .live = row->visible + kv,
+        };
+        fj_eval_run(item->eval_gradient, &call->input, &lanes, NULL, NULL, row->dscore + kv, NULL,
+                    &call->sinks);
+    }
+}
+
+/* ---- The definition, twice ---------------------------------------------------------------------- */
+
+#define REAL double
+#define REAL_EXP exp
+#define REAL_LOG log
+#define NAME(name) name##_double
+#define ROUND(call, value) (value)
+#include "attn/definition.inc"
+
+#define REAL float
+#define REAL_EXP expf
+#define REAL_LOG logf
+#define NAME(name) name##_unfused
+#define ROUND(call, value) ((float)fj_dtype_round((call)->dtype, (double)(value)))
+#include "attn/definition.inc"
+
+static void item_body(fj_scope *scope, void *argument) {
+    reference_item *item = argument;
+    const reference_call *call = item->call;
+    item->arena = scope->arena;
+    item->eval = fj_eval_create(scope->arena, call->ir);
+    item->eval_gradient = call->gradient ? fj_eval_create(scope->arena, call->gradient) : NULL;
+    int64_t kv_len = call->args->kv_len;
+    item->row = (score_row){
+        .before = FJ_NEW_ARRAY(scope->arena, double, kv_len),
+        .after = FJ_NEW_ARRAY(scope->arena, double, kv_len),
+        .adjoint = FJ_NEW_ARRAY(scope->arena, double, kv_len),
+        .dscore = FJ_NEW_ARRAY(scope->arena, double, kv_len),
+        .visible = FJ_NEW_ARRAY(scope->arena, bool, kv_len),
+    };
+    if (call->unfused && call->dtype != FJ_DTYPE_F64)
+        run_item_unfused(item);
+    else
+        run_item_double(item);
+}
+
+static void run_item(void *argument, int64_t index, int worker) {
+    (void)worker;
+    reference_call *call = argument;
+    reference_item item = {
+        .call = call,
+        .b = index / call->args->heads_kv,
+        .h_kv = index % call->args->heads_kv,
+    };
+    fj_arena arena;
+    fj_arena_init(&arena, call->allocator);
+    if (fj_scope_run(&arena, NULL, item_body, &item) != FJ_OK)
+        atomic_store(&call->failed, true);
+    call->faults[index] = item.fault;
+    fj_arena_finish(&arena);
+}
+
+/* ---- Gradients of captures ------------------------------------------------------------------------ */
+
+static int64_t element_count(const fj_tensor *tensor) {
+    int64_t count = 1;
+    for (int i = 0; i < tensor->rank; i++)
+        count *= tensor->shape[i];
+    return count;
+}
+
+/* packed, row-major -> the tensor. */
+static void store_packed(const fj_tensor *tensor, const double *packed) {
+    int64_t count = element_count(tensor);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t rest = i, offset = 0;
+        for (int axis = tensor->rank - 1; axis >= 0; axis--) {
+            offset += rest % tensor->shape[axis] * tensor->strides[axis];
+            rest /= tensor->shape[axis];
+        }
+        fj_dtype_store_float(tensor->dtype, tensor->data, offset, packed[i]);
+    }
+}
+
+/* Zeroed sums for every gradient that is wanted. True if there is any. */
+static bool make_sinks(reference_call *call, fj_arena *arena) {
+    const fj_resolved *args = call->args;
+    size_t captures = call->ir->captures.len, scalars = call->ir->scalars.len;
+    double **sinks = FJ_NEW_ARRAY(arena, double *, captures);
+    bool any = false;
+    for (size_t i = 0; i < captures; i++)
+        if (args->dcaptures && args->dcaptures[i].present) {
+            sinks[i] = FJ_NEW_ARRAY(arena, double, element_count(&args->dcaptures[i]));
+            any = true;
+        }
+    call->sinks.captures = sinks;
+    for (size_t i = 0; i < scalars; i++)
+        any |= args->dscalars && args->dscalars[i].present;
+    call->sinks.scalars = any ? FJ_NEW_ARRAY(arena, double, scalars) : NULL;
+    return any;
+}
+
+static void store_sinks(const reference_call *call) {
+    const fj_resolved *args = call->args;
+    for (size_t i = 0; i < call->ir->captures.len; i++)
+        if (call->sinks.captures[i])
+            store_packed(&args->dcaptures[i], call->sinks.captures[i]);
+    for (size_t i = 0; i < call->ir->scalars.len; i++)
+        if (args->dscalars && args->dscalars[i].present)
+            store_packed(&args->dscalars[i], &call->sinks.scalars[i]);
+}
+
+/* ---- The call --------------------------------------------------------------------------------------- */
+
+static const fj_eval_tensor *bind_captures(const reference_call *call, fj_arena *arena) {
+    size_t count = call->ir->captures.len;
+    fj_eval_tensor *bound = FJ_NEW_ARRAY(arena, fj_eval_tensor, count);
+    for (size_t i = 0; i < count; i++) {
+        const fj_tensor *tensor = &call->args->captures[i];
+        bound[i] = (fj_eval_tensor){.data = tensor->data, .dtype = tensor->dtype};
+        memcpy(bound[i].dims, tensor->shape, sizeof bound[i].dims);
+        memcpy(bound[i].strides, tensor->strides, sizeof bound[i].strides);
+    }
+    return bound;
+}
+
+typedef struct call_setup {
+    reference_call *call;
+    const fj_launch *launch;
+    fj_fault *ret_fault;
+} call_setup;
+
+static void call_body(fj_scope *scope, void *argument) {
+    call_setup *setup = argument;
+    reference_call *call = setup->call;
+    const fj_resolved *args = call->args;
+    int64_t items = args->batch * args->heads_kv;
+    call->input.captures = bind_captures(call, scope->arena);
+    call->input.scalars = args->scalars;
+    call->input.round_f32 = call->unfused && call->dtype != FJ_DTYPE_F64;
+    call->faults = FJ_NEW_ARRAY(scope->arena, fj_fault, items);
+    bool sequential = call->backward && make_sinks(call, scope->arena);
+    if (sequential)
+        for (int64_t item = 0; item < items; item++)
+            run_item(call, item, 0);
+    else
+        fj_driver_parallel(setup->launch, fj_driver_workers(setup->launch), items, run_item, call);
+    if (atomic_load(&call->failed))
+        fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
+    if (sequential)
+        store_sinks(call);
+    for (int64_t item = 0; item < items; item++) {
+        const fj_fault *fault = &call->faults[item], *least = setup->ret_fault;
+        if (fault->found && (!least->found || fault->b < least->b ||
+                             (fault->b == least->b && fault->h < least->h)))
+            *setup->ret_fault = *fault;
+    }
+}
+
+fj_status fj_reference_run(const fj_allocator *allocator, const fj_ir *ir, const fj_ir *gradient,
+                           const fj_problem *problem, const fj_resolved *args, bool unfused,
+                           const fj_launch *launch, fj_fault *ret_fault, fj_error *error) {
+    reference_call call = {
+        .allocator = allocator,
+        .ir = ir,
+        .gradient = gradient,
+        .args = args,
+        .dtype = problem->dtype,
+        .backward = problem->direction == FJ_BACKWARD,
+        .unfused = unfused,
+    };
+    fj_fault fault = {0};
+    call_setup setup = {&call, launch, &fault};
+    fj_arena arena;
+    fj_arena_init(&arena, allocator);
+    fj_status status = fj_scope_run(&arena, error, call_body, &setup);
+    fj_arena_finish(&arena);
+    if (status == FJ_OK && fault.found) {
+        *ret_fault = fault;
+        return FJ_ERR_INDEX;
+    }
+    return status;
+}

@@ -1,0 +1,52 @@
+/* The tensors of one call after validation: what the compiled kernels and the reference path read.
+ *
+ * attn/validate.c makes it from fj_args. Everything in it agrees: shapes, dtypes, strides, alignment
+ * and byte offsets were checked, so that no user of it checks again. Nothing is owned.
+ */
+#ifndef FJ_ATTN_RESOLVED_H
+#define FJ_ATTN_RESOLVED_H
+
+#include "expr/ir.h"
+
+typedef struct fj_tensor {
+    bool present;
+    fj_dtype dtype;
+    int rank;
+    char *data;                   /* first element (byte_offset is in it); may be NULL when empty */
+    int64_t shape[FJ_MAX_RANK];   /* dimensions past the rank: extent 1, stride 0 */
+    int64_t strides[FJ_MAX_RANK]; /* in elements */
+} fj_tensor;
+
+typedef struct fj_resolved {
+    int64_t batch, heads_q, heads_kv, q_len, kv_len; /* each below 2^31; heads_q a multiple of heads_kv */
+    int64_t head_dim, value_dim;
+    double scale;
+    fj_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev], dtype of the problem */
+    fj_tensor out, lse, max;     /* forward writes out, lse and, if present, max; backward reads out, lse */
+    fj_tensor dout, dlse;        /* backward; dlse may be absent: zero */
+    fj_tensor dquery, dkey, dvalue;
+    /* One entry per ir->captures, literals included (packed, in their dtype). */
+    const fj_tensor *captures;
+    const fj_tensor *dcaptures; /* not present: not wanted; forward: all absent */
+    /* One entry per ir->scalars: values (never NULL when there are scalars; bools are 0 or 1). */
+    const fj_scalar *scalars;
+    const fj_tensor *dscalars; /* rank 0 */
+} fj_resolved;
+
+/* A bad read in a mod: the least position (b, h, q, kv in this order) at which one happened. */
+typedef struct fj_fault {
+    bool found;
+    int32_t b, h, q, kv;
+} fj_fault;
+
+/* The definition, unfused (attn/reference.c). ir holds score, mask and fault roots; gradient is NULL
+ * for forward. unfused false: in double; true: in the problem's dtype, products and probabilities
+ * rounded to it, sums in float32. out, lse, max, dout, dlse and gradients may be F64 for any problem
+ * dtype. Runs on launch's executor, as fj_driver_parallel does (driver/parallel.h).
+ * A bad read fills *ret_fault and gives FJ_ERR_INDEX with the error left alone: the caller writes
+ * the sentence. Other errors: FJ_ERR_MEMORY. */
+fj_status fj_reference_run(const fj_allocator *allocator, const fj_ir *ir, const fj_ir *gradient,
+                           const fj_problem *problem, const fj_resolved *args, bool unfused,
+                           const fj_launch *launch, fj_fault *ret_fault, fj_error *error);
+
+#endif

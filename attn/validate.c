@@ -1,0 +1,333 @@
+/* The tensors of a call: checked against the plan and each other, and resolved.
+ *
+ * Every error is one sentence that names the tensor and says what it should have been.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "attn/objects.h"
+#include "base/dtype.h"
+
+enum { NAME_SIZE = 160, UNKNOWN = -1 };
+
+/* What a tensor must be. shape[i] UNKNOWN: anything. */
+struct expected {
+    char name[NAME_SIZE];
+    int rank;
+    int64_t shape[FJ_MAX_RANK];
+    const char *axes;     /* "[B,Hkv,S,E]" */
+    fj_dtype dtype, also; /* one of the two */
+    bool written;
+};
+
+struct validation {
+    const fj_plan *plan;
+    bool sizing; /* data pointers are not looked at */
+    fj_error *error;
+};
+
+static fj_status bad(const struct validation *v, const char *format, ...) FJ_PRINTF(2, 3);
+static fj_status bad(const struct validation *v, const char *format, ...) {
+    if (!v->error) return FJ_ERR_TENSOR;
+    char text[sizeof v->error->text];
+    va_list list;
+    va_start(list, format);
+    (void)vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    return fj_error_set(v->error, FJ_ERR_TENSOR, "%s", text);
+}
+
+/* ---- One tensor ------------------------------------------------------------------------------------------ */
+
+static void shape_text(char *text, size_t size, const int64_t *shape, int rank) {
+    size_t length = (size_t)snprintf(text, size, "[");
+    for (int i = 0; i < rank && length < size; i++) {
+        const char *comma = i ? "," : "";
+        if (shape[i] == UNKNOWN)
+            length += (size_t)snprintf(text + length, size - length, "%s*", comma);
+        else
+            length += (size_t)snprintf(text + length, size - length, "%s%lld", comma, (long long)shape[i]);
+    }
+    if (length < size) (void)snprintf(text + length, size - length, "]");
+}
+
+static fj_status check_form(const struct validation *v, const DLTensor *tensor, const struct expected *want) {
+    const char *name = want->name;
+    if (tensor->device.device_type != kDLCPU)
+        return bad(v, "%s is on another device (DLPack type %d): the %s device takes host memory", name,
+                   (int)tensor->device.device_type, fj_device_name(v->plan->device));
+    if (tensor->ndim != want->rank)
+        return bad(v, "%s has rank %d, not %d%s%s", name, (int)tensor->ndim, want->rank,
+                   want->axes ? ": " : "", want->axes ? want->axes : "");
+    if (want->rank > 0 && !tensor->shape) return bad(v, "%s has no shape", name);
+    fj_dtype dtype;
+    if (!fj_dtype_from_dlpack(tensor->dtype, &dtype))
+        return bad(v, "%s has an unknown dtype (DLPack code %d, %d bits, %d lanes)", name, tensor->dtype.code,
+                   tensor->dtype.bits, tensor->dtype.lanes);
+    if (dtype == want->dtype || dtype == want->also) return FJ_OK;
+    if (want->dtype == want->also)
+        return bad(v, "%s is %s, not %s", name, fj_dtype_name(dtype), fj_dtype_name(want->dtype));
+    return bad(v, "%s is %s, not %s or %s", name, fj_dtype_name(dtype), fj_dtype_name(want->dtype),
+               fj_dtype_name(want->also));
+}
+
+static fj_status check_shape(const struct validation *v, const DLTensor *tensor,
+                             const struct expected *want) {
+    char got[200], expected[200];
+    for (int i = 0; i < want->rank; i++)
+        if (tensor->shape[i] < 0)
+            return bad(v, "%s has a negative extent (%lld, dimension %d)", want->name,
+                       (long long)tensor->shape[i], i);
+    for (int i = 0; i < want->rank; i++) {
+        if (want->shape[i] == UNKNOWN || want->shape[i] == tensor->shape[i]) continue;
+        shape_text(got, sizeof got, tensor->shape, want->rank);
+        shape_text(expected, sizeof expected, want->shape, want->rank);
+        return bad(v, "%s has shape %s, not %s%s%s", want->name, got, expected, want->axes ? " " : "",
+                   want->axes ? want->axes : "");
+    }
+    return FJ_OK;
+}
+
+/* Fills shape and strides; packed when the caller gives none. A stride that is never used (extent 1)
+ * becomes what a packed tensor has. */
+static fj_status set_strides(const struct validation *v, const DLTensor *tensor, const struct expected *want,
+                             fj_tensor *out) {
+    int64_t packed = 1;
+    bool empty = false;
+    for (int i = 0; i < want->rank; i++) empty |= tensor->shape[i] == 0;
+    for (int i = 0; i < FJ_MAX_RANK; i++) out->shape[i] = 1;
+    for (int i = want->rank - 1; i >= 0; i--) {
+        int64_t extent = tensor->shape[i];
+        out->shape[i] = extent;
+        out->strides[i] = tensor->strides && extent > 1 ? tensor->strides[i] : packed;
+        if (i == want->rank - 1 && extent > 1 && out->strides[i] != 1)
+            return bad(v, "%s has stride %lld in its last dimension, where only 1 is taken", want->name,
+                       (long long)out->strides[i]);
+        if (want->written && extent > 1 && !empty && out->strides[i] == 0)
+            return bad(v, "%s has stride 0 in dimension %d: its elements overlap", want->name, i);
+        if (!empty && __builtin_mul_overflow(packed, extent, &packed))
+            return bad(v, "%s has more elements than 64 bits can count", want->name);
+    }
+    return FJ_OK;
+}
+
+/* Every byte of the tensor lies at an offset that 64 bits hold. */
+static fj_status check_extent(const struct validation *v, const DLTensor *tensor, const struct expected *want,
+                              fj_tensor *out) {
+    int64_t low = 0, high = 0, size = (int64_t)fj_dtype_size(out->dtype);
+    bool empty = false, over = tensor->byte_offset > INT64_MAX;
+    for (int i = 0; i < out->rank; i++) {
+        int64_t reach = 0;
+        empty |= out->shape[i] == 0;
+        if (out->shape[i] > 1) over |= __builtin_mul_overflow(out->strides[i], out->shape[i] - 1, &reach);
+        over |= __builtin_add_overflow(reach < 0 ? low : high, reach, reach < 0 ? &low : &high);
+    }
+    over |= __builtin_add_overflow(high, 1, &high);
+    over |= __builtin_mul_overflow(high, size, &high) || __builtin_mul_overflow(low, size, &low);
+    over |= __builtin_add_overflow(high, (int64_t)(tensor->byte_offset & INT64_MAX), &high);
+    if (over && !empty) return bad(v, "%s reaches further than 64-bit byte offsets", want->name);
+    if (v->sizing) return FJ_OK;
+    if (!tensor->data && !empty) return bad(v, "%s has no data", want->name);
+    out->data = tensor->data ? (char *)tensor->data + (empty ? 0 : tensor->byte_offset) : NULL;
+    if (!empty && (uintptr_t)out->data % (uintptr_t)size != 0)
+        return bad(v, "%s is not aligned to its elements of %lld bytes", want->name, (long long)size);
+    return FJ_OK;
+}
+
+static fj_status resolve(const struct validation *v, const DLTensor *tensor, const struct expected *want,
+                         fj_tensor *ret_tensor) {
+    if (!tensor) return bad(v, "%s is missing", want->name);
+    fj_tensor out = {.present = true, .rank = want->rank};
+    fj_status status = check_form(v, tensor, want);
+    if (status == FJ_OK) status = check_shape(v, tensor, want);
+    if (status != FJ_OK) return status;
+    (void)fj_dtype_from_dlpack(tensor->dtype, &out.dtype);
+    status = set_strides(v, tensor, want, &out);
+    if (status == FJ_OK) status = check_extent(v, tensor, want, &out);
+    if (status == FJ_OK) *ret_tensor = out;
+    return status;
+}
+
+/* ---- The operands ---------------------------------------------------------------------------------------- */
+
+/* lse, max, dlse and gradients of captures: F32, or F64 for F64 inputs; the reference path takes F64
+ * for any. */
+static struct expected statistic(const struct validation *v, bool written) {
+    bool wide = v->plan->problem.dtype == FJ_DTYPE_F64, reference = !v->plan->device->driver;
+    return (struct expected){
+        .dtype = wide ? FJ_DTYPE_F64 : FJ_DTYPE_F32,
+        .also = wide || reference ? FJ_DTYPE_F64 : FJ_DTYPE_F32,
+        .written = written,
+    };
+}
+
+static fj_status operand(const struct validation *v, const char *name, const DLTensor *tensor,
+                         const char *axes, const int64_t shape[4], bool written, bool result,
+                         fj_tensor *ret_tensor) {
+    fj_dtype dtype = v->plan->problem.dtype;
+    struct expected want = {.rank = 4, .axes = axes, .dtype = dtype, .also = dtype, .written = written};
+    if (result && !v->plan->device->driver) want.also = FJ_DTYPE_F64;
+    (void)snprintf(want.name, sizeof want.name, "%s", name);
+    memcpy(want.shape, shape, 4 * sizeof *shape);
+    return resolve(v, tensor, &want, ret_tensor);
+}
+
+static fj_status row_values(const struct validation *v, const char *name, const DLTensor *tensor,
+                            const fj_resolved *all, bool written, fj_tensor *ret_tensor) {
+    struct expected want = statistic(v, written);
+    (void)snprintf(want.name, sizeof want.name, "%s", name);
+    want.rank = 3;
+    want.axes = "[B,Hq,L]";
+    want.shape[0] = all->batch;
+    want.shape[1] = all->heads_q;
+    want.shape[2] = all->q_len;
+    return resolve(v, tensor, &want, ret_tensor);
+}
+
+static fj_status check_sizes(const struct validation *v, const fj_resolved *all) {
+    const struct {
+        const char *what;
+        int64_t value;
+    } sizes[] = {{"query has a batch of", all->batch},
+                 {"query has a number of heads of", all->heads_q},
+                 {"query has a length of", all->q_len},
+                 {"key has a length of", all->kv_len}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(sizes); i++)
+        if (sizes[i].value > INT32_MAX)
+            return bad(v, "%s %lld, which is above 2147483647", sizes[i].what, (long long)sizes[i].value);
+    if (all->heads_kv == 0 && all->heads_q > 0)
+        return bad(v, "query has %lld heads, but key has none", (long long)all->heads_q);
+    if (all->heads_kv > 0 && all->heads_q % all->heads_kv != 0)
+        return bad(v, "query has %lld heads, which is no multiple of key's %lld", (long long)all->heads_q,
+                   (long long)all->heads_kv);
+    return FJ_OK;
+}
+
+static fj_status resolve_inputs(const struct validation *v, const fj_args *args, fj_resolved *all) {
+    int64_t e = v->plan->problem.head_dim, ev = v->plan->problem.value_dim;
+    fj_status status = operand(v, "query", args->query, "[B,Hq,L,E]",
+                               (int64_t[]){UNKNOWN, UNKNOWN, UNKNOWN, e}, false, false, &all->query);
+    if (status != FJ_OK) return status;
+    all->batch = all->query.shape[0];
+    all->heads_q = all->query.shape[1];
+    all->q_len = all->query.shape[2];
+    all->head_dim = e;
+    all->value_dim = ev;
+    status = operand(v, "key", args->key, "[B,Hkv,S,E]", (int64_t[]){all->batch, UNKNOWN, UNKNOWN, e}, false,
+                     false, &all->key);
+    if (status != FJ_OK) return status;
+    all->heads_kv = all->key.shape[1];
+    all->kv_len = all->key.shape[2];
+    status = operand(v, "value", args->value, "[B,Hkv,S,Ev]",
+                     (int64_t[]){all->batch, all->heads_kv, all->kv_len, ev}, false, false, &all->value);
+    return status == FJ_OK ? check_sizes(v, all) : status;
+}
+
+static fj_status resolve_forward(const struct validation *v, const fj_args *args, fj_resolved *all) {
+    const int64_t out[] = {all->batch, all->heads_q, all->q_len, all->value_dim};
+    if (args->max && !v->plan->problem.max) return bad(v, "max is given, but the plan was made without it");
+    fj_status status = operand(v, "out", args->out, "[B,Hq,L,Ev]", out, true, true, &all->out);
+    if (status == FJ_OK) status = row_values(v, "lse", args->lse, all, true, &all->lse);
+    if (status == FJ_OK && v->plan->problem.max)
+        status = row_values(v, "max", args->max, all, true, &all->max);
+    return status;
+}
+
+static fj_status resolve_backward(const struct validation *v, const fj_args *args, fj_resolved *all) {
+    const int64_t out[] = {all->batch, all->heads_q, all->q_len, all->value_dim};
+    if (args->dlse && !v->plan->problem.dlse)
+        return bad(v, "dlse is given, but the plan was made without it");
+    fj_status status = operand(v, "out", args->out, "[B,Hq,L,Ev]", out, false, true, &all->out);
+    if (status == FJ_OK) status = row_values(v, "lse", args->lse, all, false, &all->lse);
+    if (status == FJ_OK) status = operand(v, "dout", args->dout, "[B,Hq,L,Ev]", out, false, true, &all->dout);
+    if (status == FJ_OK && v->plan->problem.dlse)
+        status = row_values(v, "dlse", args->dlse, all, false, &all->dlse);
+    if (status == FJ_OK)
+        status = operand(v, "dquery", args->dquery, "[B,Hq,L,E]", all->query.shape, true, true, &all->dquery);
+    if (status == FJ_OK)
+        status = operand(v, "dkey", args->dkey, "[B,Hkv,S,E]", all->key.shape, true, true, &all->dkey);
+    if (status == FJ_OK)
+        status =
+            operand(v, "dvalue", args->dvalue, "[B,Hkv,S,Ev]", all->value.shape, true, true, &all->dvalue);
+    return status;
+}
+
+/* ---- Captures and scalars ----------------------------------------------------------------------------------- */
+
+static fj_status resolve_capture(const struct validation *v, size_t index, const fj_args *args,
+                                 fj_tensor *capture, fj_tensor *dcapture) {
+    const fj_mod *mod = v->plan->mod;
+    const fj_capture *info = &mod->ir->captures.data[mod->capture_index[index]];
+    struct expected want = {.rank = info->rank, .dtype = info->dtype, .also = info->dtype};
+    (void)snprintf(want.name, sizeof want.name, "captured tensor '%.100s'", info->name);
+    for (int i = 0; i < info->rank; i++) want.shape[i] = info->dims[i] < 0 ? UNKNOWN : info->dims[i];
+    fj_status status = resolve(v, args->captures ? args->captures[index] : NULL, &want, capture);
+    bool backward = v->plan->problem.direction == FJ_BACKWARD;
+    const DLTensor *gradient = backward && args->dcaptures ? args->dcaptures[index] : NULL;
+    if (status != FJ_OK || !gradient) return status;
+    if (!info->gradient)
+        return bad(v, "captured tensor '%.100s' has no gradient, but one is asked for", info->name);
+    want = statistic(v, true);
+    (void)snprintf(want.name, sizeof want.name, "the gradient of captured tensor '%.100s'", info->name);
+    want.rank = info->rank;
+    memcpy(want.shape, capture->shape, sizeof want.shape);
+    return resolve(v, gradient, &want, dcapture);
+}
+
+static fj_status resolve_scalar(const struct validation *v, size_t index, const fj_args *args,
+                                fj_scalar *scalar, fj_tensor *dscalar) {
+    const fj_runtime_scalar *info = &v->plan->mod->ir->scalars.data[index];
+    *scalar = args->scalars ? args->scalars[index] : v->plan->mod->scalar_values[index];
+    if (info->type == FJ_TYPE_BOOL) scalar->i = scalar->i != 0;
+    bool backward = v->plan->problem.direction == FJ_BACKWARD;
+    const DLTensor *gradient = backward && args->dscalars ? args->dscalars[index] : NULL;
+    if (!gradient) return FJ_OK;
+    if (!info->gradient)
+        return bad(v, "run-time scalar '%.100s' has no gradient, but one is asked for", info->name);
+    struct expected want = statistic(v, true);
+    (void)snprintf(want.name, sizeof want.name, "the gradient of run-time scalar '%.100s'", info->name);
+    return resolve(v, gradient, &want, dscalar);
+}
+
+size_t fj_attn_resolve_size(const fj_plan *plan) {
+    size_t captures = plan->mod->ir->captures.len, scalars = plan->mod->scalar_count;
+    return 2 * captures * sizeof(fj_tensor) + scalars * (sizeof(fj_tensor) + sizeof(fj_scalar));
+}
+
+static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *args, void *storage,
+                                    fj_resolved *all) {
+    const fj_mod *mod = v->plan->mod;
+    size_t captures = mod->ir->captures.len;
+    fj_tensor *capture = storage, *dcapture = capture + captures, *dscalar = dcapture + captures;
+    fj_scalar *scalar = (fj_scalar *)(void *)(dscalar + mod->scalar_count);
+    memset(storage, 0, fj_attn_resolve_size(v->plan));
+    all->captures = capture;
+    all->dcaptures = dcapture;
+    all->dscalars = dscalar;
+    all->scalars = scalar;
+    for (size_t i = 0; i < captures; i++) capture[i] = mod->literals[i];
+    for (size_t i = 0; i < mod->capture_count; i++) {
+        size_t at = mod->capture_index[i];
+        fj_status status = resolve_capture(v, i, args, &capture[at], &dcapture[at]);
+        if (status != FJ_OK) return status;
+    }
+    for (size_t i = 0; i < mod->scalar_count; i++) {
+        fj_status status = resolve_scalar(v, i, args, &scalar[i], &dscalar[i]);
+        if (status != FJ_OK) return status;
+    }
+    return FJ_OK;
+}
+
+fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,
+                          fj_resolved *ret_resolved, fj_error *error) {
+    struct validation v = {plan, sizing, error};
+    fj_resolved all = {.scale = args->scale};
+    fj_status status = resolve_inputs(&v, args, &all);
+    if (status == FJ_OK)
+        status = plan->problem.direction == FJ_BACKWARD ? resolve_backward(&v, args, &all)
+                                                        : resolve_forward(&v, args, &all);
+    if (status == FJ_OK && fj_attn_resolve_size(plan) > 0)
+        status = resolve_mod_inputs(&v, args, storage, &all);
+    if (status == FJ_OK) *ret_resolved = all;
+    return status;
+}

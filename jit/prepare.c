@@ -1,0 +1,322 @@
+/* Making a kernel ready: share, find, or compile; load.
+ *
+ *   1. render, and from the text the request and source digests
+ *   2. an object of this process with the same request and source is shared; if another thread is
+ *      at it, wait for that
+ *   3. the cache: selection record -> kernel
+ *   4. the compiler: content key -> kernel of the cache, else compile and write both
+ *   5. load, or share an object with the same content
+ *
+ * The lock is held to look and to enter, never while compiling. An entry without an object is a
+ * promise of the thread that entered it: it ends as an object, or the entry goes and those who
+ * waited try themselves.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "jit/compile.h"
+#include "jit/jit.h"
+#include "jit/records.h"
+
+/* A loaded code object. Guarded by the lock of its jit. */
+struct fj_object {
+    fj_object *next;
+    const fj_driver *driver;
+    fj_code *code;
+    fj_digest content;
+    int64_t refs;
+};
+
+/* Request -> object; holds no reference: it goes with the object. */
+typedef struct promise {
+    struct promise *next;
+    fj_digest key, source;
+    fj_object *object; /* NULL while a thread is at it */
+} promise;
+
+struct fj_jit {
+    const fj_allocator *allocator;
+    fj_cache *cache;
+    const fj_file_ops *ops;
+    void (*log)(void *user, fj_log_level level, const char *message);
+    void *log_user;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    fj_object *objects;
+    promise *promises;
+};
+
+/* ---- Life ---------------------------------------------------------------------------------------- */
+
+fj_status fj_jit_create(const fj_jit_desc *desc, fj_jit **ret_jit) {
+    fj_jit *jit = fj_alloc_zeroed(desc->allocator, sizeof *jit);
+    if (!jit) return FJ_ERR_MEMORY;
+    jit->allocator = desc->allocator;
+    jit->cache = desc->cache;
+    jit->ops = desc->ops ? desc->ops : &fj_file_ops_system;
+    jit->log = desc->log;
+    jit->log_user = desc->log_user;
+    (void)pthread_mutex_init(&jit->lock, NULL);
+    (void)pthread_cond_init(&jit->changed, NULL);
+    *ret_jit = jit;
+    return FJ_OK;
+}
+
+void fj_jit_destroy(fj_jit **jit) {
+    if (!jit || !*jit) return;
+    (void)pthread_cond_destroy(&(*jit)->changed);
+    (void)pthread_mutex_destroy(&(*jit)->lock);
+    fj_free((*jit)->allocator, *jit, sizeof **jit);
+    *jit = NULL;
+}
+
+const fj_code *fj_jit_object_code(const fj_object *object) { return object->code; }
+
+static void say(const fj_jit *jit, fj_log_level level, const char *format, ...) FJ_PRINTF(3, 4);
+static void say(const fj_jit *jit, fj_log_level level, const char *format, ...) {
+    if (!jit->log) return;
+    char message[512];
+    va_list list;
+    va_start(list, format);
+    (void)vsnprintf(message, sizeof message, format, list);
+    va_end(list);
+    jit->log(jit->log_user, level, message);
+}
+
+static double now_ms(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+/* ---- The table, under the lock ---------------------------------------------------------------------- */
+
+static promise *find_promise(fj_jit *jit, const fj_request *request) {
+    for (promise *at = jit->promises; at; at = at->next)
+        if (fj_cache_digest_equal(at->key, request->key) &&
+            fj_cache_digest_equal(at->source, request->source))
+            return at;
+    return NULL;
+}
+
+static void drop_promises(fj_jit *jit, const promise *this, const fj_object *object) {
+    for (promise **at = &jit->promises; *at;) {
+        promise *here = *at;
+        if (here != this && (!object || here->object != object)) {
+            at = &here->next;
+            continue;
+        }
+        *at = here->next;
+        fj_free(jit->allocator, here, sizeof *here);
+    }
+}
+
+static fj_object *find_object(const fj_jit *jit, const fj_driver *driver, fj_digest content) {
+    for (fj_object *at = jit->objects; at; at = at->next)
+        if (at->driver == driver && fj_cache_digest_equal(at->content, content)) return at;
+    return NULL;
+}
+
+/* Shares an object, waiting for a thread that is making it; or enters a promise. Both NULL: out of
+ * memory. */
+static fj_object *share_or_promise(fj_jit *jit, const fj_request *request, promise **ret_promise) {
+    fj_object *object = NULL;
+    (void)pthread_mutex_lock(&jit->lock);
+    promise *found;
+    while ((found = find_promise(jit, request)) != NULL && !found->object)
+        (void)pthread_cond_wait(&jit->changed, &jit->lock);
+    if (found) {
+        object = found->object;
+        object->refs++;
+    } else {
+        promise *fresh = fj_alloc_zeroed(jit->allocator, sizeof *fresh);
+        if (fresh) {
+            fresh->key = request->key;
+            fresh->source = request->source;
+            fresh->next = jit->promises;
+            jit->promises = fresh;
+        }
+        *ret_promise = fresh;
+    }
+    (void)pthread_mutex_unlock(&jit->lock);
+    return object;
+}
+
+/* An object, with a reference for the caller, that an equal content loaded earlier gave. */
+static fj_object *share_content(fj_jit *jit, const fj_driver *driver, fj_digest content) {
+    (void)pthread_mutex_lock(&jit->lock);
+    fj_object *object = find_object(jit, driver, content);
+    if (object) object->refs++;
+    (void)pthread_mutex_unlock(&jit->lock);
+    return object;
+}
+
+/* Ends a promise: with an object, or (NULL) without. */
+static void settle(fj_jit *jit, promise *made, fj_object *object) {
+    (void)pthread_mutex_lock(&jit->lock);
+    if (object)
+        made->object = object;
+    else
+        drop_promises(jit, made, NULL);
+    (void)pthread_cond_broadcast(&jit->changed);
+    (void)pthread_mutex_unlock(&jit->lock);
+}
+
+void fj_jit_release(fj_jit *jit, fj_object **object) {
+    if (!object || !*object) return;
+    fj_object *last = *object;
+    *object = NULL;
+    (void)pthread_mutex_lock(&jit->lock);
+    if (--last->refs > 0) {
+        (void)pthread_mutex_unlock(&jit->lock);
+        return;
+    }
+    drop_promises(jit, NULL, last);
+    for (fj_object **at = &jit->objects; *at; at = &(*at)->next)
+        if (*at == last) {
+            *at = last->next;
+            break;
+        }
+    (void)pthread_mutex_unlock(&jit->lock);
+    last->driver->unload(&last->code);
+    fj_free(jit->allocator, last, sizeof *last);
+}
+
+/* ---- Making an object --------------------------------------------------------------------------------- */
+
+static fj_status load_object(fj_jit *jit, const fj_driver *driver, fj_digest content, fj_str payload,
+                             fj_object **ret_object, fj_error *error) {
+    fj_object *object = share_content(jit, driver, content);
+    if (!object) {
+        object = fj_alloc_zeroed(jit->allocator, sizeof *object);
+        if (!object) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+        fj_status status = driver->load(jit->allocator, payload.data, payload.len, &object->code, error);
+        if (status != FJ_OK) {
+            fj_free(jit->allocator, object, sizeof *object);
+            return status;
+        }
+        object->driver = driver;
+        object->content = content;
+        object->refs = 1;
+        (void)pthread_mutex_lock(&jit->lock);
+        object->next = jit->objects;
+        jit->objects = object;
+        (void)pthread_mutex_unlock(&jit->lock);
+    }
+    *ret_object = object;
+    return FJ_OK;
+}
+
+/* A content that this process or the cache has. A kernel that does not load here (made for another
+ * libc) is a miss. */
+static bool find_content(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_digest content,
+                         fj_object **ret_object) {
+    *ret_object = share_content(jit, driver, content);
+    if (*ret_object) return true;
+    fj_cache_entry entry;
+    if (!fj_cache_get(jit->cache, FJ_CACHE_KERNEL, content, &entry)) return false;
+    fj_error error = {0};
+    fj_status status = load_object(jit, driver, content, entry.payload, ret_object, &error);
+    if (status != FJ_OK)
+        say(jit, FJ_LOG_WARN, "kernel %s of the cache is not used: %s", request->variant, error.text);
+    fj_error_finish(&error);
+    fj_cache_entry_finish(jit->cache, &entry);
+    return status == FJ_OK;
+}
+
+/* What needs no compiler. */
+static bool find(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_object **ret_object) {
+    fj_digest content;
+    return fj_jit_record_find(jit->cache, request, &content) &&
+           find_content(jit, driver, request, content, ret_object);
+}
+
+static bool jit_is_off(void) {
+    const char *value = getenv("FLEXJIT_NO_JIT");
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+static fj_status compile(fj_jit *jit, const fj_driver *driver, const fj_request *request,
+                         const fj_compiler *compiler, fj_digest content, fj_str source,
+                         fj_object **ret_object, double *ret_end, fj_error *error) {
+    fj_buf bytes;
+    fj_buf_init(&bytes, jit->allocator);
+    say(jit, FJ_LOG_INFO, "compiling %s with %s", request->variant, compiler->path);
+    fj_status status = fj_jit_compile(compiler, jit->ops, source, request->isa, &bytes, error);
+    *ret_end = now_ms();
+    fj_str payload = {bytes.data, bytes.len};
+    if (status == FJ_OK) status = load_object(jit, driver, content, payload, ret_object, error);
+    if (status == FJ_OK) fj_jit_record_put_kernel(jit->cache, request, content, compiler, payload);
+    fj_buf_finish(&bytes);
+    return status;
+}
+
+/* Compiles, unless the cache has the content already under another request. */
+static fj_status make(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_str source,
+                      fj_object **ret_object, fj_jit_info *info, fj_error *error) {
+    if (jit_is_off())
+        return fj_error_set(error, FJ_ERR_NO_JIT,
+                            "FLEXJIT_NO_JIT is set and the cache has no kernel %s for this mod",
+                            request->variant);
+    fj_compiler compiler;
+    double start = now_ms(), end = start;
+    fj_status status = fj_jit_compiler_find(jit->ops, jit->allocator, &compiler, error);
+    if (status != FJ_OK) return status;
+    fj_digest content = fj_jit_content_key(request->source, &compiler);
+    if (!find_content(jit, driver, request, content, ret_object)) {
+        status = compile(jit, driver, request, &compiler, content, source, ret_object, &end, error);
+        info->cache_hit = false;
+        info->compile_ms = end - start;
+    }
+    if (status == FJ_OK) fj_jit_record_put(jit->cache, request, content);
+    return status;
+}
+
+static fj_status prepare(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_str source,
+                         fj_object **ret_object, fj_jit_info *info, fj_error *error) {
+    promise *made = NULL;
+    fj_object *object = share_or_promise(jit, request, &made);
+    if (!object && !made) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    if (!object) {
+        fj_status status = FJ_OK;
+        if (!find(jit, driver, request, &object))
+            status = make(jit, driver, request, source, &object, info, error);
+        settle(jit, made, object);
+        if (status != FJ_OK) return status;
+    }
+    *ret_object = object;
+    return FJ_OK;
+}
+
+fj_status fj_jit_prepare(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
+                         const fj_variant *variant, fj_object **ret_object, fj_jit_info *ret_info,
+                         fj_error *error) {
+    fj_buf source, text;
+    fj_rendered rendered = {0};
+    double start = now_ms();
+    fj_buf_init(&source, jit->allocator);
+    fj_buf_init(&text, jit->allocator);
+    fj_status status = fj_jit_render(problem, variant, jit->allocator, &source, &rendered, error);
+    if (status == FJ_OK) status = fj_jit_request_text(problem, variant, jit->allocator, &text, error);
+    if (status == FJ_OK) {
+        fj_request request = {
+            .key = fj_cache_digest(text.data, text.len),
+            .source = fj_jit_source_digest(rendered.source, variant->isa),
+            .text = {text.data, text.len},
+            .variant = variant->name,
+            .device = driver->name,
+            .isa = variant->isa,
+        };
+        fj_jit_info info = {.cache_hit = true};
+        status = prepare(jit, driver, &request, rendered.source, ret_object, &info, error);
+        info.load_ms = now_ms() - start - info.compile_ms;
+        if (status == FJ_OK) *ret_info = info;
+    }
+    fj_buf_finish(&text);
+    fj_buf_finish(&source);
+    return status;
+}

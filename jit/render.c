@@ -1,0 +1,221 @@
+/* The text of a kernel: prologue, prim.h, hooks, template, in one file.
+ *
+ *     prologue    #define FJ_HEAD_DIM 64 ...           written here
+ *     prim.h      and what it includes                 templates/cpu
+ *     hooks       fj_score, fj_mask ...                fj_ir_emit
+ *     template    fwd.c, bwd.c, peak.c                 templates/cpu
+ *
+ * Lines of the form #include "x.h" are replaced by that file the first time and dropped afterwards,
+ * so the text needs no folder to compile in. #line keeps the names of the parts in the compiler's
+ * messages. A file in the folder FLEXJIT_TEMPLATE_PATH wins over the one that is built in.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "base/embed.h"
+#include "jit/jit.h"
+
+enum { MAX_PARTS = 32, MAX_DEPTH = 16, NAME_SIZE = 128, LARGEST_TEMPLATE = 4 << 20 };
+
+struct render {
+    fj_buf *out;
+    char seen[MAX_PARTS][NAME_SIZE];
+    int seen_count;
+    const fj_jit_problem *problem;
+    const fj_variant *variant;
+    size_t constants_len;
+    size_t hooks_from, hooks_to; /* in out */
+};
+
+static const char *const templates[] = {
+    [FJ_JIT_FORWARD] = "cpu/fwd.c",
+    [FJ_JIT_BACKWARD] = "cpu/bwd.c",
+    [FJ_JIT_PEAK] = "cpu/peak.c",
+};
+_Static_assert(FJ_ARRAY_LEN(templates) == FJ_JIT_KIND_COUNT, "a template for each");
+
+/* ---- Finding the parts ----------------------------------------------------------------------- */
+
+static bool read_replacement(fj_scope *scope, const char *name, fj_str *ret_text) {
+    const char *folder = getenv("FLEXJIT_TEMPLATE_PATH");
+    if (!folder || !*folder) return false;
+    const fj_file_ops *ops = &fj_file_ops_system;
+    const char *path = fj_arena_printf(scope->arena, "%s/%s", folder, name);
+    int file = ops->openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (file < 0 && errno == ENOENT) return false;
+    struct stat status;
+    bool sound = file >= 0 && ops->fstat(file, &status) == 0 && S_ISREG(status.st_mode) &&
+                 status.st_size <= LARGEST_TEMPLATE;
+    char *text = sound ? fj_arena_alloc(scope->arena, (size_t)status.st_size + 1) : NULL;
+    sound = sound && fj_cache_read_all(ops, file, text, (size_t)status.st_size);
+    int reason = errno;
+    if (file >= 0) (void)ops->close(file);
+    if (!sound) fj_fail(scope, FJ_ERR_IO, "template '%s' cannot be read: %s", path, strerror(reason));
+    *ret_text = (fj_str){text, (size_t)status.st_size};
+    return true;
+}
+
+static bool find_part(fj_scope *scope, const char *name, fj_str *ret_text) {
+    if (read_replacement(scope, name, ret_text)) return true;
+    for (size_t i = 0; i < fj_template_table_len; i++) {
+        if (strcmp(fj_template_table[i].name, name) != 0) continue;
+        *ret_text = (fj_str){fj_template_table[i].text, fj_template_table[i].len};
+        return true;
+    }
+    return false;
+}
+
+/* ---- Putting them together ------------------------------------------------------------------- */
+
+static bool was_seen(fj_scope *scope, struct render *render, const char *name) {
+    for (int i = 0; i < render->seen_count; i++)
+        if (strcmp(render->seen[i], name) == 0) return true;
+    if (render->seen_count == MAX_PARTS) fj_fail(scope, FJ_ERR_IO, "template '%s': too many files", name);
+    (void)snprintf(render->seen[render->seen_count++], NAME_SIZE, "%s", name);
+    return false;
+}
+
+/* A line #include "x": gives x, resolved in the folder of `name`. */
+static bool is_include(fj_str line, const char *name, char ret_name[NAME_SIZE]) {
+    char text[NAME_SIZE], file[64];
+    if (line.len >= sizeof text) return false;
+    memcpy(text, line.data, line.len);
+    text[line.len] = '\0';
+    if (sscanf(text, " # include \"%63[A-Za-z0-9_./]\"", file) != 1) return false;
+    const char *slash = strrchr(name, '/');
+    (void)snprintf(ret_name, NAME_SIZE, "%.*s%s", slash ? (int)(slash - name + 1) : 0, name, file);
+    return true;
+}
+
+static void put_part(fj_scope *scope, struct render *render, const char *name, int depth) {
+    fj_str text;
+    if (was_seen(scope, render, name)) return;
+    if (!find_part(scope, name, &text) || depth > MAX_DEPTH)
+        fj_fail(scope, FJ_ERR_IO, "there is no kernel template '%s'", name);
+    fj_buf_printf(render->out, "#line 1 \"%s\"\n", name);
+    int number = 1;
+    for (const char *at = text.data, *end = text.data + text.len; at < end; number++) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at));
+        fj_str line = {at, (size_t)((newline ? newline : end) - at)};
+        char included[NAME_SIZE];
+        if (is_include(line, name, included)) {
+            put_part(scope, render, included, depth + 1);
+            fj_buf_printf(render->out, "#line %d \"%s\"\n", number + 1, name);
+        } else {
+            fj_buf_write(render->out, line.data, line.len);
+            fj_buf_put(render->out, "\n");
+        }
+        at += line.len + 1;
+    }
+}
+
+static void put_prologue(const struct render *render) {
+    const fj_jit_problem *problem = render->problem;
+    const fj_variant *variant = render->variant;
+    fj_isa isa = variant->isa;
+    char dtype[16];
+    (void)snprintf(dtype, sizeof dtype, "FJ_%s", fj_dtype_name(problem->dtype));
+    fj_buf_printf(render->out, "/* flexjit %s: %s */\n", FJ_VERSION, variant->name);
+    fj_buf_printf(render->out, "#define FJ_VARIANT \"%s\"\n", variant->name);
+    fj_buf_printf(render->out, "#define FJ_IN_DTYPE %s\n", dtype);
+    const struct {
+        const char *name;
+        int value;
+    } constants[] = {
+        {"REAL_F64", problem->dtype == FJ_DTYPE_F64},
+        {"ISA_AVX2", isa >= FJ_ISA_AVX2},
+        {"ISA_AVX512", isa >= FJ_ISA_AVX512},
+        {"ISA_AVX512BF16", isa >= FJ_ISA_AVX512BF16},
+        {"HEAD_DIM", problem->head_dim},
+        {"VALUE_DIM", problem->value_dim},
+        {"WANT_MAX", problem->max},
+        {"HAVE_DLSE", problem->dlse},
+        {"DETERMINISTIC", problem->deterministic},
+        {"TILE_Q", variant->tile_q},
+        {"TILE_KV", variant->tile_kv},
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++) {
+        if (problem->kind == FJ_JIT_PEAK && constants[i].value == 0 && i >= 4) continue;
+        fj_buf_printf(render->out, "#define FJ_%s %d\n", constants[i].name, constants[i].value);
+    }
+}
+
+/* The graphs are shared between threads, their arenas are not: a view borrows another. */
+static fj_ir view(const fj_ir *ir, fj_arena *arena) {
+    fj_ir copy = *ir;
+    copy.arena = arena;
+    return copy;
+}
+
+static void put_hooks(fj_scope *scope, struct render *render) {
+    const fj_jit_problem *problem = render->problem;
+    fj_ir ir = view(problem->ir, scope->arena), gradient = {0};
+    if (problem->gradient) gradient = view(problem->gradient, scope->arena);
+    fj_buf_put(render->out, "#line 1 \"hooks\"\n");
+    render->hooks_from = render->out->len;
+    fj_ir_emit(&ir, problem->gradient ? &gradient : NULL, FJ_EMIT_CPU, render->out);
+    render->hooks_to = render->out->len;
+}
+
+static void put_all(fj_scope *scope, void *argument) {
+    struct render *render = argument;
+    put_prologue(render);
+    render->constants_len = render->out->len;
+    if (render->problem->ir) {
+        put_part(scope, render, "cpu/prim.h", 0);
+        if (render->problem->ir->mask)
+            put_part(scope, render, "cpu/interval.h", 0); /* what fj_block_class calls */
+        put_hooks(scope, render);
+    }
+    put_part(scope, render, templates[render->problem->kind], 0);
+    if (render->out->failed) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
+}
+
+static fj_status run(struct render *render, const fj_allocator *allocator, fj_error *error,
+                     void (*body)(fj_scope *, void *)) {
+    fj_arena arena;
+    fj_arena_init(&arena, allocator);
+    fj_status status = fj_scope_run(&arena, error, body, render);
+    fj_arena_finish(&arena);
+    return status;
+}
+
+fj_status fj_jit_render(const fj_jit_problem *problem, const fj_variant *variant,
+                        const fj_allocator *allocator, fj_buf *text, fj_rendered *ret_rendered,
+                        fj_error *error) {
+    struct render render = {.out = text, .problem = problem, .variant = variant};
+    fj_status status = run(&render, allocator, error, put_all);
+    if (status != FJ_OK) return status;
+    ret_rendered->constants = (fj_str){text->data, render.constants_len};
+    ret_rendered->hooks = (fj_str){text->data + render.hooks_from, render.hooks_to - render.hooks_from};
+    ret_rendered->source = (fj_str){text->data, text->len};
+    return FJ_OK;
+}
+
+/* ---- The request ------------------------------------------------------------------------------- */
+
+static void put_request(fj_scope *scope, void *argument) {
+    static const char *const kinds[] = {"forward", "backward", "peak"};
+    const struct render *render = argument;
+    const fj_jit_problem *problem = render->problem;
+    fj_buf_printf(render->out, "flexjit %s\nkernel %s\ndirection %s\ndtype %s\n", FJ_VERSION,
+                  render->variant->name, kinds[problem->kind], fj_dtype_name(problem->dtype));
+    if (problem->ir) {
+        fj_buf_printf(render->out, "head_dim %d\nvalue_dim %d\nmax %d\ndlse %d\ndeterministic %d\n",
+                      problem->head_dim, problem->value_dim, problem->max, problem->dlse,
+                      problem->deterministic);
+        fj_ir ir = view(problem->ir, scope->arena);
+        fj_ir_print_canonical(&ir, render->out);
+    }
+    if (render->out->failed) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
+}
+
+fj_status fj_jit_request_text(const fj_jit_problem *problem, const fj_variant *variant,
+                              const fj_allocator *allocator, fj_buf *out, fj_error *error) {
+    struct render render = {.out = out, .problem = problem, .variant = variant};
+    return run(&render, allocator, error, put_request);
+}

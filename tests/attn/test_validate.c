@@ -1,0 +1,287 @@
+/* Bad calls: each is one sentence that names the tensor, and changes nothing. */
+#include "tests/attn/calls.h"
+
+static test_stack forward, backward;
+static test_call good;
+
+static const test_sizes standard = {2, 4, 2, 5, 7, 16, 16};
+
+static void setup(void) {
+    const fj_problem problem = {.struct_size = sizeof problem,
+                                .direction = FJ_BACKWARD,
+                                .dtype = FJ_DTYPE_F32,
+                                .head_dim = 16,
+                                .value_dim = 16};
+    stack_open(&forward, FJ_DEVICE_REFERENCE, NULL, NULL);
+    stack_open(&backward, FJ_DEVICE_REFERENCE, NULL, &problem);
+    call_init(&good, standard);
+}
+
+static void teardown(void) {
+    call_finish(&good);
+    stack_finish(&forward);
+    stack_finish(&backward);
+}
+
+static void check_with(const test_stack *stack, const test_call *call, fj_status expected, const char *text) {
+    fj_error error = {0};
+    fj_status status = call_launch(call, stack->kernel, NULL, &error);
+    ck_assert_msg(status == expected, "status %d: %s", status, error.text);
+    ck_assert_str_eq(error.text, text);
+    for (size_t i = 0; i < call->out.bytes / sizeof(float); i++)
+        ck_assert(((float *)call->out.dl.data)[i] == 0); /* untouched */
+    fj_error_finish(&error);
+}
+
+static void check(const test_call *call, const char *text) {
+    check_with(&forward, call, FJ_ERR_TENSOR, text);
+}
+
+START_TEST(a_good_call_is_good) {
+    fj_error error = {0};
+    ck_assert_msg(call_launch(&good, forward.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+    ck_assert_msg(call_launch(&good, backward.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+}
+END_TEST
+
+START_TEST(missing_tensors) {
+    test_call bad = good;
+    bad.args.query = NULL;
+    check(&bad, "query is missing");
+    bad = good;
+    bad.args.lse = NULL;
+    check(&bad, "lse is missing");
+    check_with(&backward, &bad, FJ_ERR_TENSOR, "lse is missing");
+    bad = good;
+    bad.args.dvalue = NULL;
+    check_with(&backward, &bad, FJ_ERR_TENSOR, "dvalue is missing");
+}
+END_TEST
+
+START_TEST(tensors_that_the_plan_does_not_know) {
+    test_call bad = good;
+    bad.args.max = &good.max.dl;
+    check(&bad, "max is given, but the plan was made without it");
+    bad = good;
+    bad.args.dlse = &good.dlse.dl;
+    check_with(&backward, &bad, FJ_ERR_TENSOR, "dlse is given, but the plan was made without it");
+}
+END_TEST
+
+START_TEST(ranks_and_dtypes) {
+    test_call bad = good;
+    DLTensor tensor = good.key.dl;
+    bad.args.key = &tensor;
+    tensor.ndim = 3;
+    check(&bad, "key has rank 3, not 4: [B,Hkv,S,E]");
+    tensor = good.key.dl;
+    tensor.dtype = fj_dtype_to_dlpack(FJ_DTYPE_F16);
+    check(&bad, "key is F16, not F32");
+    tensor.dtype = (DLDataType){.code = kDLFloat, .bits = 32, .lanes = 4};
+    check(&bad, "key has an unknown dtype (DLPack code 2, 32 bits, 4 lanes)");
+    tensor = good.key.dl;
+    tensor.device.device_type = kDLCUDA;
+    check(&bad, "key is on another device (DLPack type 2): the reference device takes host memory");
+    tensor = good.key.dl;
+    tensor.shape = NULL;
+    check(&bad, "key has no shape");
+    bad = good;
+    tensor = good.lse.dl;
+    tensor.dtype = fj_dtype_to_dlpack(FJ_DTYPE_BF16);
+    bad.args.lse = &tensor;
+    check(&bad, "lse is BF16, not F32 or F64");
+}
+END_TEST
+
+START_TEST(bad_shapes) {
+    test_call bad = good;
+    int64_t shape[4] = {2, 2, 7, 8};
+    DLTensor tensor = good.key.dl;
+    tensor.shape = shape;
+    bad.args.key = &tensor;
+    check(&bad, "key has shape [2,2,7,8], not [2,*,*,16] [B,Hkv,S,E]");
+    shape[3] = 16;
+    shape[1] = 3;
+    bad.args.value = &tensor;
+    check(&bad, "query has 4 heads, which is no multiple of key's 3");
+    shape[1] = 0;
+    check(&bad, "query has 4 heads, but key has none");
+    shape[1] = -2;
+    check(&bad, "key has a negative extent (-2, dimension 1)");
+    bad = good;
+    shape[1] = 2;
+    shape[2] = 6;
+    tensor = good.value.dl;
+    tensor.shape = shape;
+    bad.args.value = &tensor;
+    check(&bad, "value has shape [2,2,6,16], not [2,2,7,16] [B,Hkv,S,Ev]");
+    bad = good;
+    int64_t rows[3] = {2, 4, 4};
+    tensor = good.lse.dl;
+    tensor.shape = rows;
+    bad.args.lse = &tensor;
+    check(&bad, "lse has shape [2,4,4], not [2,4,5] [B,Hq,L]");
+    check_with(&backward, &bad, FJ_ERR_TENSOR, "lse has shape [2,4,4], not [2,4,5] [B,Hq,L]");
+}
+END_TEST
+
+START_TEST(bad_strides) {
+    test_call bad = good;
+    int64_t strides[4] = {448, 112, 16, 2};
+    DLTensor tensor = good.key.dl;
+    tensor.strides = strides;
+    bad.args.key = &tensor;
+    check(&bad, "key has stride 2 in its last dimension, where only 1 is taken");
+    bad = good;
+    tensor = good.out.dl;
+    tensor.strides = strides;
+    strides[3] = 1;
+    strides[1] = 0;
+    bad.args.out = &tensor;
+    check(&bad, "out has stride 0 in dimension 1: its elements overlap");
+    bad = good;
+    tensor = good.key.dl;
+    tensor.strides = strides;
+    bad.args.key = &tensor;
+    strides[0] = INT64_MAX / 4;
+    check(&bad, "key reaches further than 64-bit byte offsets");
+    strides[0] = INT64_MIN;
+    check(&bad, "key reaches further than 64-bit byte offsets");
+}
+END_TEST
+
+START_TEST(lengths_that_overflow) {
+    test_call bad = good;
+    int64_t shape[4] = {2, 2, INT64_MAX / 2, 16};
+    DLTensor tensor = good.key.dl;
+    tensor.shape = shape;
+    bad.args.key = &tensor;
+    check(&bad, "key has more elements than 64 bits can count");
+    int64_t strides[4] = {0, 0, 0, 1};
+    shape[2] = 3000000000;
+    tensor.strides = strides;
+    bad.args.value = &tensor;
+    check(&bad, "key has a length of 3000000000, which is above 2147483647");
+}
+END_TEST
+
+START_TEST(addresses) {
+    test_call bad = good;
+    DLTensor tensor = good.key.dl;
+    bad.args.key = &tensor;
+    tensor.data = NULL;
+    check(&bad, "key has no data");
+    tensor = good.key.dl;
+    tensor.byte_offset = 2;
+    check(&bad, "key is not aligned to its elements of 4 bytes");
+    tensor.byte_offset = UINT64_MAX - 3;
+    check(&bad, "key reaches further than 64-bit byte offsets");
+}
+END_TEST
+
+START_TEST(empty_tensors_are_legal) {
+    static const test_sizes empty[] = {{0, 4, 2, 5, 7, 16, 16},
+                                       {2, 0, 0, 5, 7, 16, 16},
+                                       {2, 4, 2, 0, 7, 16, 16},
+                                       {2, 4, 2, 5, 0, 16, 16},
+                                       {0, 0, 0, 0, 0, 16, 16}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(empty); i++) {
+        test_call call;
+        fj_error error = {0};
+        call_init(&call, empty[i]);
+        ck_assert_msg(call_launch(&call, forward.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+        ck_assert_msg(call_launch(&call, backward.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+        for (size_t j = 0; j < call.lse.bytes / sizeof(float); j++)
+            ck_assert(((float *)call.lse.dl.data)[j] == -INFINITY); /* no keys at all */
+        call_finish(&call);
+    }
+}
+END_TEST
+
+START_TEST(descriptors) {
+    test_call bad = good;
+    bad.args.struct_size = 0;
+    check_with(&forward, &bad, FJ_ERR_ARGUMENT, "fj_args: struct_size is not set");
+    bad = good;
+    bad.args.scale = (double)NAN;
+    check_with(&forward, &bad, FJ_ERR_ARGUMENT, "scale is not finite");
+    struct {
+        fj_args args;
+        int64_t more;
+    } longer = {good.args, 0};
+    longer.args.struct_size = sizeof longer;
+    fj_error error = {0};
+    ck_assert_int_eq(fj_kernel_launch(forward.kernel, &longer.args, NULL, NULL, 0, &error), FJ_OK);
+    longer.more = 1;
+    ck_assert_int_eq(fj_kernel_launch(forward.kernel, &longer.args, NULL, NULL, 0, &error), FJ_ERR_ARGUMENT);
+    ck_assert_str_eq(error.text, "fj_args has fields that this version of flexjit does not know");
+    fj_launch launch = {.struct_size = sizeof launch, .workers = -1};
+    ck_assert_int_eq(fj_kernel_launch(forward.kernel, &good.args, &launch, NULL, 0, &error), FJ_ERR_ARGUMENT);
+    fj_executor executor = {.workers = 2};
+    launch = (fj_launch){.struct_size = sizeof launch, .executor = &executor};
+    ck_assert_int_eq(fj_kernel_launch(forward.kernel, &good.args, &launch, NULL, 0, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(fj_kernel_launch(NULL, &good.args, NULL, NULL, 0, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(fj_kernel_launch(forward.kernel, NULL, NULL, NULL, 0, NULL), FJ_ERR_ARGUMENT);
+}
+END_TEST
+
+START_TEST(problems) {
+    static const struct {
+        fj_problem problem;
+        fj_status status;
+        const char *text;
+    } cases[] = {
+        {{.dtype = FJ_DTYPE_F32, .head_dim = 0, .value_dim = 16},
+         FJ_ERR_UNSUPPORTED,
+         "head dimension 0 is outside 1 to 256"},
+        {{.dtype = FJ_DTYPE_F32, .head_dim = 16, .value_dim = 257},
+         FJ_ERR_UNSUPPORTED,
+         "value dimension 257 is outside 1 to 256"},
+        {{.dtype = FJ_DTYPE_I32, .head_dim = 16, .value_dim = 16},
+         FJ_ERR_UNSUPPORTED,
+         "attention over I32 is not there: F16, BF16, F32 and F64 are"},
+        {{.dtype = (fj_dtype)99, .head_dim = 16, .value_dim = 16}, FJ_ERR_ARGUMENT, "unknown dtype 99"},
+        {{.direction = (fj_direction)7, .head_dim = 16, .value_dim = 16},
+         FJ_ERR_ARGUMENT,
+         "unknown direction 7"},
+        {{.dtype = FJ_DTYPE_F32, .head_dim = 16, .value_dim = 16, .variant = "fast"},
+         FJ_ERR_NAME,
+         "unknown variant 'fast' for this problem"},
+    };
+    fj_plan *plan = NULL;
+    fj_error error = {0};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        fj_problem problem = cases[i].problem;
+        problem.struct_size = sizeof problem;
+        fj_status status = fj_plan_create(forward.device, forward.mod, &problem, &plan, &error);
+        ck_assert_int_eq(status, cases[i].status);
+        ck_assert_str_eq(error.text, cases[i].text);
+        ck_assert_ptr_null(plan);
+    }
+    ck_assert_str_eq(error.note, "there are: reference");
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("attn");
+    TCase *tests = tcase_create("validate");
+    suite_add_tcase(suite, tests);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, a_good_call_is_good);
+    tcase_add_test(tests, missing_tensors);
+    tcase_add_test(tests, tensors_that_the_plan_does_not_know);
+    tcase_add_test(tests, ranks_and_dtypes);
+    tcase_add_test(tests, bad_shapes);
+    tcase_add_test(tests, bad_strides);
+    tcase_add_test(tests, lengths_that_overflow);
+    tcase_add_test(tests, addresses);
+    tcase_add_test(tests, empty_tensors_are_legal);
+    tcase_add_test(tests, descriptors);
+    tcase_add_test(tests, problems);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

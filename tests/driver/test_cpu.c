@@ -1,0 +1,201 @@
+/* The cpu driver: loading, and phases of items on OpenMP and on an executor. */
+#include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/cpu.h"
+#include "driver/parallel.h"
+#include "jit/compile.h"
+#include "tests/support/failing.h"
+
+/* Two phases: counts of visits per item, then of the first phase's sum seen by each item. */
+static const char kernel_text[] =
+    "#include <stddef.h>\n"
+    "#include <stdint.h>\n"
+    "#include \"abi.h\"\n"
+    "static size_t size(const struct fj_cpu_args *a) { return (size_t)a->workers * 8; }\n"
+    "static int64_t items(const struct fj_cpu_args *a, int phase) { return phase < 2 ? a->q_len : -1; }\n"
+    "static void run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {\n"
+    "    int32_t *visits = (int32_t *)a->out.data, *seen = (int32_t *)a->lse.data;\n"
+    "    if (worker < 0 || worker >= a->workers) a->faults[0].found = 1;\n"
+    "    if (phase == 0) { __atomic_fetch_add(&visits[item], 1, __ATOMIC_RELAXED); return; }\n"
+    "    for (int64_t i = 0; i < a->q_len; i++) seen[item] += visits[i];\n"
+    "}\n"
+    "static void blocks(const struct fj_cpu_args *a, int64_t c[3]) { c[0] = a->q_len; c[1] = c[2] = NUMBER; }\n"
+    "extern const struct fj_cpu_kernel fj_cpu_kernel;\n"
+    "__attribute__((visibility(\"default\"))) const struct fj_cpu_kernel fj_cpu_kernel = {\n"
+    "    ABI, size, items, run, blocks};\n";
+
+/* The text with abi.h in its place: objects are compiled from one text. */
+static void compile(const char *abi, int number, fj_buf *object) {
+    fj_error error = {0};
+    fj_compiler compiler;
+    if (fj_jit_compiler_find(&fj_file_ops_system, &fj_allocator_libc, &compiler, &error) != FJ_OK) abort();
+    fj_jit_problem problem = {.kind = FJ_JIT_PEAK, .dtype = FJ_DTYPE_F32};
+    fj_variant variant = {.name = "test"};
+    fj_buf text;
+    fj_rendered rendered;
+    fj_buf_init(&text, &fj_allocator_libc);
+    fj_buf_init(object, &fj_allocator_libc);
+    fj_status status = fj_jit_render(&problem, &variant, &fj_allocator_libc, &text, &rendered, &error);
+    ck_assert_msg(status == FJ_OK, "%s", error.text);
+    char defines[96];
+    (void)snprintf(defines, sizeof defines, "#define NUMBER %d\n#define ABI %s\n", number, abi);
+    fj_buf whole;
+    fj_buf_init(&whole, &fj_allocator_libc);
+    fj_buf_put(&whole, defines);
+    fj_buf_write(&whole, rendered.source.data, rendered.source.len);
+    status = fj_jit_compile(&compiler, &fj_file_ops_system, (fj_str){whole.data, whole.len}, FJ_ISA_PORTABLE,
+                            object, &error);
+    ck_assert_msg(status == FJ_OK, "%s\n%s", error.text, error.detail ? error.detail : "");
+    fj_buf_finish(&whole);
+    fj_buf_finish(&text);
+}
+
+static char folder[64];
+
+/* A folder of templates in which our kernel is the peak kernel, and abi.h is the real one. */
+static void setup(void) {
+    char path[128];
+    folder_create(folder);
+    (void)snprintf(path, sizeof path, "%s/cpu", folder);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    file_write(path, "peak.c", kernel_text, sizeof kernel_text - 1, 0600);
+    setenv("FLEXJIT_TEMPLATE_PATH", folder, 1);
+}
+
+static void teardown(void) { folder_remove(folder); }
+
+static fj_code *load(const fj_buf *object) {
+    fj_code *code = NULL;
+    fj_error error = {0};
+    fj_status status = fj_driver_cpu.load(&fj_allocator_libc, object->data, object->len, &code, &error);
+    ck_assert_msg(status == FJ_OK, "%s", error.text);
+    return code;
+}
+
+/* ---- Loading ---------------------------------------------------------------------------------- */
+
+START_TEST(objects_stay_apart) {
+    enum { OBJECTS = 3, TIMES = 40 };
+    fj_buf objects[OBJECTS];
+    fj_code *codes[OBJECTS * TIMES];
+    for (int i = 0; i < OBJECTS; i++) compile("FJ_CPU_ABI", i, &objects[i]);
+    for (int i = 0; i < OBJECTS * TIMES; i++) codes[i] = load(&objects[i % OBJECTS]);
+    for (int i = 0; i < OBJECTS * TIMES; i++) {
+        struct fj_cpu_args args = {.q_len = i};
+        int64_t counts[3];
+        fj_driver_cpu_kernel(codes[i])->blocks(&args, counts);
+        ck_assert_int_eq(counts[0], i);
+        ck_assert_int_eq(counts[1], i % OBJECTS);
+    }
+    for (int i = 0; i < OBJECTS * TIMES; i++) fj_driver_cpu.unload(&codes[i]);
+    ck_assert_ptr_null(codes[0]);
+    fj_driver_cpu.unload(&codes[0]);
+    fj_driver_cpu.unload(NULL);
+    for (int i = 0; i < OBJECTS; i++) fj_buf_finish(&objects[i]);
+}
+END_TEST
+
+START_TEST(rubbish_is_refused) {
+    fj_code *code = NULL;
+    fj_error error = {0};
+    ck_assert_int_eq(fj_driver_cpu.load(&fj_allocator_libc, "rubbish", 7, &code, &error), FJ_ERR_DEVICE);
+    ck_assert_int_eq(fj_driver_cpu.load(&fj_allocator_libc, "", 0, &code, &error), FJ_ERR_DEVICE);
+    ck_assert_ptr_null(code);
+    ck_assert(error.text[0] != '\0');
+    fj_error_finish(&error);
+}
+END_TEST
+
+START_TEST(another_abi_is_no_kernel) {
+    fj_buf object;
+    compile("(FJ_CPU_ABI + 1)", 0, &object);
+    fj_code *code = load(&object);
+    ck_assert_ptr_null(fj_driver_cpu_kernel(code));
+    fj_driver_cpu.unload(&code);
+    fj_buf_finish(&object);
+}
+END_TEST
+
+/* ---- Running ------------------------------------------------------------------------------------ */
+
+/* An executor of plain threads that take the next item each. */
+struct pool {
+    int64_t items;
+    atomic_llong next;
+    atomic_int worker;
+    void (*fn)(void *arg, int64_t item, int worker);
+    void *arg;
+};
+
+static void *work(void *argument) {
+    struct pool *pool = argument;
+    int worker = pool->worker++;
+    for (int64_t item; (item = pool->next++) < pool->items;) pool->fn(pool->arg, item, worker);
+    return NULL;
+}
+
+static void run_pool(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker), void *arg) {
+    int workers = *(const int *)user;
+    pthread_t threads[16];
+    struct pool pool = {.items = items, .fn = fn, .arg = arg};
+    for (int i = 0; i < workers; i++)
+        if (pthread_create(&threads[i], NULL, work, &pool) != 0) abort();
+    for (int i = 0; i < workers; i++) (void)pthread_join(threads[i], NULL);
+}
+
+static void check_run(const struct fj_cpu_kernel *kernel, const fj_launch *launch, int64_t items) {
+    int32_t visits[200] = {0}, seen[200] = {0};
+    struct fj_cpu_fault faults[16];
+    memset(faults, 0xff, sizeof faults);
+    struct fj_cpu_args args = {.q_len = items, .workers = fj_driver_workers(launch), .faults = faults};
+    args.out.data = (char *)visits;
+    args.lse.data = (char *)seen;
+    fj_driver_cpu_run(kernel, &args, launch);
+    for (int64_t i = 0; i < items; i++) {
+        ck_assert_int_eq(visits[i], 1);
+        ck_assert_int_eq(seen[i], items); /* the second phase began when the first was done */
+    }
+    for (int i = 0; i < args.workers; i++) ck_assert_int_eq(faults[i].found, 0);
+}
+
+START_TEST(every_item_runs_once) {
+    fj_buf object;
+    compile("FJ_CPU_ABI", 0, &object);
+    fj_code *code = load(&object);
+    const struct fj_cpu_kernel *kernel = fj_driver_cpu_kernel(code);
+    static const int64_t items[] = {0, 1, 2, 7, 200};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(items); i++) {
+        check_run(kernel, NULL, items[i]);
+        for (int workers = 1; workers <= 8; workers++) {
+            fj_launch launch = {.struct_size = sizeof launch, .workers = workers};
+            check_run(kernel, &launch, items[i]);
+            fj_executor executor = {.user = &workers, .workers = workers, .run = run_pool};
+            launch = (fj_launch){.struct_size = sizeof launch, .executor = &executor};
+            check_run(kernel, &launch, items[i]);
+        }
+    }
+    fj_driver_cpu.unload(&code);
+    fj_buf_finish(&object);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("driver");
+    TCase *tests = tcase_create("cpu");
+    suite_add_tcase(suite, tests);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, objects_stay_apart);
+    tcase_add_test(tests, rubbish_is_refused);
+    tcase_add_test(tests, another_abi_is_no_kernel);
+    tcase_add_test(tests, every_item_runs_once);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

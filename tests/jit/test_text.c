@@ -1,0 +1,101 @@
+/* Variants and their names; the text of a kernel. */
+#include "tests/jit/session.h"
+
+/* ---- Variants ------------------------------------------------------------------------------------------ */
+
+START_TEST(variants_spell_their_parameters) {
+    fj_features all = {{true, true, true, true}}, none = {{true}};
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    fj_jit_problem forward = {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_F32, .head_dim = 64, .value_dim = 32};
+    int count = fj_jit_variants(&forward, &all, list);
+    ck_assert_str_eq(list[0].name, "fwd_cpu_f32_e64_v32_m48_n256_avx512");
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < i; j++) ck_assert_str_ne(list[i].name, list[j].name);
+    forward.dtype = FJ_DTYPE_BF16;
+    ck_assert_int_gt(fj_jit_variants(&forward, &all, list), count);
+    ck_assert_str_eq(list[0].name, "fwd_cpu_bf16_e64_v32_m48_n256_avx512bf16");
+    count = fj_jit_variants(&forward, &none, list);
+    ck_assert_int_gt(count, 0);
+    for (int i = 0; i < count; i++) ck_assert_ptr_nonnull(strstr(list[i].name, "_portable"));
+}
+END_TEST
+
+START_TEST(what_no_kernel_covers_has_no_variant) {
+    fj_features all = {{true, true, true, true}};
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    static const fj_jit_problem problems[] = {
+        {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_I32, .head_dim = 64, .value_dim = 64},
+        {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_F8_E4M3, .head_dim = 64, .value_dim = 64},
+        {.kind = FJ_JIT_BACKWARD, .dtype = FJ_DTYPE_F32, .head_dim = 257, .value_dim = 64},
+        {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_F32, .head_dim = 64, .value_dim = 0},
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(problems); i++)
+        ck_assert_int_eq(fj_jit_variants(&problems[i], &all, list), 0);
+}
+END_TEST
+
+START_TEST(features_are_consistent) {
+    fj_features have = fj_jit_features();
+    ck_assert(have.isa[FJ_ISA_PORTABLE]);
+    ck_assert(!have.isa[FJ_ISA_AVX512] || have.isa[FJ_ISA_AVX2]);
+    ck_assert(!have.isa[FJ_ISA_AVX512BF16] || have.isa[FJ_ISA_AVX512]);
+#if defined(__x86_64__)
+    ck_assert_int_eq(have.isa[FJ_ISA_AVX2], __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+    ck_assert_int_eq(have.isa[FJ_ISA_AVX512],
+                     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"));
+#endif
+}
+END_TEST
+
+/* ---- Text ------------------------------------------------------------------------------------------------- */
+
+static fj_status render(fj_buf *text, fj_error *error) {
+    fj_rendered rendered;
+    fj_buf_init(text, &fj_allocator_libc);
+    return fj_jit_render(&problem, &variant, &fj_allocator_libc, text, &rendered, error);
+}
+
+static int occurrences(const char *text, const char *part) {
+    int count = 0;
+    for (; (text = strstr(text, part)) != NULL; text++) count++;
+    return count;
+}
+
+START_TEST(includes_are_put_in_once) {
+    static const char one[] = "int one;\n  #  include \"two.h\"\n", two[] = "#include \"one.h\"\nint two;";
+    file_write(templates, "one.h", one, sizeof one - 1, 0600);
+    file_write(templates, "two.h", two, sizeof two - 1, 0600);
+    write_template("#include \"one.h\"\n#include <math.h>\n#include \"two.h\"\n/* \"x\" */ int three;\n");
+    fj_buf text;
+    ck_assert_int_eq(render(&text, NULL), FJ_OK);
+    ck_assert_int_eq(occurrences(text.data, "int one;\n"), 1);
+    ck_assert_int_eq(occurrences(text.data, "int two;\n"), 1);
+    ck_assert_int_eq(occurrences(text.data, "#include"), 1);
+    ck_assert_int_eq(occurrences(text.data, "#include <math.h>\n"), 1);
+    ck_assert_ptr_nonnull(strstr(text.data, "#line 1 \"cpu/one.h\"\nint one;\n"));
+    ck_assert_ptr_nonnull(strstr(text.data, "#line 2 \"cpu/two.h\"\nint two;\n"));
+    ck_assert_ptr_nonnull(strstr(text.data, "#line 4 \"cpu/peak.c\"\n/* \"x\" */ int three;\n"));
+    fj_buf_finish(&text);
+}
+END_TEST
+
+START_TEST(a_missing_template_is_named) {
+    fj_buf text;
+    fj_error error = {0};
+    write_template("#include \"nowhere.h\"\n");
+    ck_assert_int_eq(render(&text, &error), FJ_ERR_IO);
+    ck_assert_str_eq(error.text, "there is no kernel template 'cpu/nowhere.h'");
+    fj_buf_finish(&text);
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/peak.c", templates);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    ck_assert_int_eq(render(&text, &error), FJ_ERR_IO);
+    ck_assert_ptr_nonnull(strstr(error.text, "cannot be read"));
+    fj_buf_finish(&text);
+}
+END_TEST
+
+RUN_SUITE("text", variants_spell_their_parameters, what_no_kernel_covers_has_no_variant,
+          features_are_consistent, includes_are_put_in_once, a_missing_template_is_named)
