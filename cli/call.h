@@ -1,0 +1,129 @@
+/* One call of attention: a problem, its tensors, a kernel, a launch that is timed. `run`, its check and `bench` are
+ * made of these. Functions return exit statuses; errors are reported. */
+#ifndef FJ_CLI_CALL_H
+#define FJ_CLI_CALL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cli/options.h"
+#include "flexjit/flexjit.h"
+
+/* A tensor, packed. It points into itself: it is not copied or moved once it was set. */
+typedef struct cli_view {
+    DLTensor tensor;
+    int64_t dims[FJ_MAX_RANK];
+    fj_dtype dtype;
+    size_t count; /* elements */
+    void *owned;  /* memory that cli_view_finish frees, or NULL */
+} cli_view;
+
+/* Refers to memory that outlives the view; a copy is made where it is not aligned to its elements. */
+int cli_view_borrow(cli_view *view, const char *name, fj_dtype dtype, int rank, const int64_t *dims,
+                    const void *data);
+/* Makes memory, 64-byte aligned, not initialised. name is for the message. */
+int cli_view_allocate(cli_view *view, const char *name, fj_dtype dtype, int rank, const int64_t *dims);
+void cli_view_finish(cli_view *view);
+bool cli_view_is_set(const cli_view *view);
+
+typedef struct cli_shape {
+    int64_t batch, heads, kv_heads, q_len, kv_len, head_dim, value_dim;
+} cli_shape;
+
+/* What a command line asks of a call. */
+typedef struct cli_wish {
+    cli_shape shape;
+    fj_dtype dtype;
+    bool max, nondeterministic, tf32;
+    double scale;
+    int workers;             /* 0: the default */
+    const char *variants[2]; /* by direction; NULL: the plan chooses */
+} cli_wish;
+
+/* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --threads. */
+int cli_wish_options(const cli_args *args, cli_wish *wish);
+
+typedef struct cli_inputs {
+    cli_view query, key, value, dout, dlse; /* dlse may be absent */
+    cli_view *captures;                     /* in the order of fj_mod_capture */
+    fj_scalar *scalars;
+    size_t capture_count, scalar_count;
+} cli_inputs;
+
+/* Makes room for the captures of a mod and takes the scalars' values from its source. */
+int cli_inputs_begin(cli_inputs *inputs, const fj_mod *mod);
+void cli_inputs_finish(cli_inputs *inputs);
+
+typedef struct cli_outputs {
+    cli_view out, lse, max, dquery, dkey, dvalue;
+    cli_view *dcaptures, *dscalars; /* absent where there is no gradient */
+    size_t capture_count, scalar_count;
+} cli_outputs;
+
+/* dtype is that of out and the gradients; statistics (lse, max, gradients of captures) have their own. */
+int cli_outputs_allocate(cli_outputs *outputs, const cli_wish *wish, const cli_inputs *inputs,
+                         const fj_mod *mod, bool backward, fj_dtype dtype, fj_dtype statistics);
+void cli_outputs_finish(cli_outputs *outputs);
+/* F32, or F64 for F64. */
+fj_dtype cli_statistics_dtype(fj_dtype dtype);
+
+/* The outputs that are there, in a fixed order, under the names that they have in a file. */
+typedef enum cli_output_kind {
+    CLI_OUTPUT_OUT,
+    CLI_OUTPUT_LSE,
+    CLI_OUTPUT_MAX,
+    CLI_OUTPUT_DQ, /* from here on by backward */
+    CLI_OUTPUT_DK,
+    CLI_OUTPUT_DV,
+    CLI_OUTPUT_GRADIENT, /* d_NAME */
+} cli_output_kind;
+
+typedef struct cli_output {
+    cli_output_kind kind;
+    char *name;
+    const cli_view *view;
+} cli_output;
+
+typedef struct cli_output_list {
+    cli_output *items;
+    size_t count;
+} cli_output_list;
+
+int cli_outputs_list(const cli_outputs *outputs, const fj_mod *mod, cli_output_list *ret_list);
+void cli_output_list_finish(cli_output_list *list);
+
+/* A kernel bound to tensors, ready to be launched any number of times. */
+typedef struct cli_kernel {
+    fj_plan *plan;
+    fj_kernel *kernel;
+    fj_kernel_info info;
+    fj_block_counts blocks; /* all zero when the device does not say */
+    fj_args args;
+    fj_launch launch;
+    void *workspace;
+    size_t workspace_size;
+    const DLTensor **pointers; /* the arrays of args */
+} cli_kernel;
+
+int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_wish *wish,
+                    fj_direction direction, const cli_inputs *inputs, const cli_outputs *outputs);
+int cli_kernel_launch(cli_kernel *kernel, double *ret_ms);
+void cli_kernel_close(cli_kernel *kernel);
+
+/* The part of the blocks that is computed, 1 when the device does not say. */
+double cli_computed_share(const fj_block_counts *blocks);
+/* FLOPs of one launch, by the convention that `flexjit run --help` states. */
+double cli_flops(const cli_shape *shape, fj_direction direction, const fj_block_counts *blocks);
+
+/* The devices of --device, in the order of its choices. A device that is not there is status 3. */
+typedef enum cli_device {
+    CLI_DEVICE_AUTO,
+    CLI_DEVICE_CPU,
+    CLI_DEVICE_CUDA,
+    CLI_DEVICE_EMU,
+    CLI_DEVICE_REFERENCE
+} cli_device;
+int cli_device_open(fj_context *context, const cli_args *args, cli_device which, fj_device **ret_device);
+
+#endif

@@ -1,0 +1,129 @@
+/* `flexjit run`: attention on the tensors of a file. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "cli/report.h"
+#include "cli/run.h"
+#include "cli/verbs.h"
+
+static int begin(cli_run *run) {
+    const cli_args *args = run->args;
+    if (!cli_args_has(args, CLI_OPT_INPUT)) return cli_usage(args->verb, "--input FILE is missing");
+    if (!cli_args_has(args, CLI_OPT_OUTPUT)) return cli_usage(args->verb, "--output FILE is missing");
+    run->input_path = cli_args_text(args, CLI_OPT_INPUT, NULL);
+    run->backward = cli_args_has(args, CLI_OPT_BACKWARD);
+    run->wish.scale = (double)NAN;
+    int device;
+    int status = cli_wish_options(args, &run->wish);
+    if (status == CLI_EXIT_OK) status = cli_args_real(args, CLI_OPT_SCALE, &run->wish.scale);
+    if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_DEVICE, CLI_DEVICE_AUTO, &device);
+    if (status == CLI_EXIT_OK) status = cli_context_open(&run->context);
+    if (status == CLI_EXIT_OK) status = cli_device_open(run->context, args, (cli_device)device, &run->device);
+    return status;
+}
+
+/* The tensors come first, so that what the mod captures is known. */
+static int load(cli_run *run) {
+    int status = cli_bindings_open(run->args, &run->bindings);
+    if (status == CLI_EXIT_OK)
+        status = cli_mod_open(run->context, run->args, &run->bindings, false, &run->mod);
+    if (status == CLI_EXIT_OK) status = cli_inputs_begin(&run->inputs, run->mod);
+    if (status == CLI_EXIT_OK) status = cli_run_shape(run);
+    if (status == CLI_EXIT_OK) status = cli_run_bind(run);
+    if (status == CLI_EXIT_OK && isnan(run->wish.scale)) {
+        run->wish.scale = run->wish.shape.head_dim > 0 ? 1 / sqrt((double)run->wish.shape.head_dim) : 1;
+    }
+    return status;
+}
+
+static int compute(cli_run *run) {
+    int status = CLI_EXIT_OK;
+    fj_direction last = run->backward ? FJ_BACKWARD : FJ_FORWARD;
+    for (fj_direction d = FJ_FORWARD; status == CLI_EXIT_OK && d <= last; d++) {
+        status = cli_kernel_open(&run->kernels[d], run->device, run->mod, &run->wish, d, &run->inputs,
+                                 &run->outputs);
+    }
+    for (fj_direction d = FJ_FORWARD; status == CLI_EXIT_OK && d <= last; d++) {
+        status = cli_kernel_launch(&run->kernels[d], &run->time_ms[d]);
+    }
+    return status;
+}
+
+/* The output file is begun before the work, so that one that cannot be written costs none. */
+static int compute_and_save(cli_run *run, cli_tensor *tensors) {
+    for (size_t i = 0; i < run->list.count; i++) {
+        const cli_view *view = run->list.items[i].view;
+        tensors[i] = (cli_tensor){
+            .name = run->list.items[i].name,
+            .dtype = view->dtype,
+            .rank = view->tensor.ndim,
+            .dims = view->tensor.shape,
+            .size = view->count * fj_dtype_size(view->dtype),
+            .data = view->tensor.data,
+        };
+    }
+    cli_st_writer writer = {0};
+    int status =
+        cli_st_create(cli_args_text(run->args, CLI_OPT_OUTPUT, NULL), tensors, run->list.count, &writer);
+    if (status != CLI_EXIT_OK) return status;
+    status = compute(run);
+    if (status == CLI_EXIT_OK) return cli_st_commit(&writer);
+    cli_st_discard(&writer);
+    return status;
+}
+
+static int execute(cli_run *run) {
+    int status = begin(run);
+    if (status == CLI_EXIT_OK) status = load(run);
+    if (status == CLI_EXIT_OK) {
+        fj_dtype dtype = run->wish.dtype;
+        status = cli_outputs_allocate(&run->outputs, &run->wish, &run->inputs, run->mod, run->backward, dtype,
+                                      cli_statistics_dtype(dtype));
+    }
+    if (status == CLI_EXIT_OK) status = cli_outputs_list(&run->outputs, run->mod, &run->list);
+    if (status != CLI_EXIT_OK) return status;
+    cli_tensor *tensors = calloc(run->list.count, sizeof *tensors);
+    status = tensors == NULL ? cli_no_memory() : compute_and_save(run, tensors);
+    free(tensors);
+    return status;
+}
+
+static int report(cli_run *run) {
+    bool json = cli_report_is_json();
+    if (!json) {
+        cli_run_print_line(run, FJ_FORWARD);
+        if (run->backward) cli_run_print_line(run, FJ_BACKWARD);
+    }
+    int status = CLI_EXIT_OK;
+    if (cli_args_has(run->args, CLI_OPT_CHECK)) {
+        status = cli_run_check(run);
+        if (status == CLI_EXIT_FAILED && run->comparisons != NULL) {
+            if (!json) cli_run_print_comparisons(run);
+            status = cli_fail(CLI_EXIT_FAILED, "an output is out of the bounds of the check");
+        } else if (!json) {
+            cli_run_print_comparisons(run);
+        }
+    }
+    if (json) {
+        int printed = cli_run_print_json(run);
+        if (status == CLI_EXIT_OK) status = printed;
+    }
+    return status;
+}
+
+int cli_verb_run(const cli_args *args) {
+    cli_run run = {.args = args};
+    int status = execute(&run);
+    if (status == CLI_EXIT_OK) status = report(&run);
+    free(run.comparisons);
+    cli_kernel_close(&run.kernels[FJ_FORWARD]);
+    cli_kernel_close(&run.kernels[FJ_BACKWARD]);
+    cli_output_list_finish(&run.list);
+    cli_outputs_finish(&run.outputs);
+    cli_inputs_finish(&run.inputs);
+    fj_mod_unref(&run.mod);
+    cli_bindings_close(&run.bindings);
+    fj_device_unref(&run.device);
+    fj_context_unref(&run.context);
+    return status;
+}

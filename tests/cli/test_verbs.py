@@ -1,0 +1,189 @@
+"""check, show, bench, doctor, run-tests."""
+
+import csv
+import io
+import json
+import signal
+import time
+
+import harness
+
+TESTS = """\
+# comment
+1 + 2
+-
+3
+
+# two lines are enough
+7 // -2
+-4
+
+q * 2 + kv
+q=3 kv=5
+11
+
+t[1] + 0.5
+t=[1.0, 2.0]
+2.5
+
+nonesuch + 1
+-
+error: nonesuch
+"""
+
+
+class Check(harness.Case):
+    def test_right(self):
+        done = self.ok("check", "--score", "score + (kv - q)")
+        self.assertEqual((done.stdout, done.stderr), ("", ""))
+        self.assertEqual(json.loads(self.ok("check", "--mask", "q >= kv", "--json").stdout), {"schema": 1, "ok": True})
+
+    def test_wrong(self):
+        self.fails(1, "<score>:1:9: error:", "check", "--score", "score + nonesuch")
+        mod = self.file("alibi.py", "def score_mod(score, b, h, q, kv):\n    return score + slopes[h, 0]\n")
+        self.fails(1, "alibi.py:2:20: error:", "check", mod, "--bind", "slopes=F32[8]")
+        report = json.loads(self.flexjit("check", mod, "--bind", "slopes=F32[8]", "--json").stdout)
+        self.assertEqual((report["error"]["line"], report["error"]["column"]), (2, 20))
+        self.assertEqual(report["error"]["file"], str(mod))
+
+    def test_files(self):
+        self.fails(1, "No such file", "check", self.folder / "none.py")
+        self.fails(1, "Is a directory", "check", self.folder)
+        self.fails(1, "error", "check", "/dev/zero")
+        self.fails(1, "error", "check", self.file("big.py", "x = 1\n" * 300000))
+        self.fails(1, "error", "check", self.file("bytes.py", b"def \xff\xfe(a, b"))
+
+    def test_names(self):
+        mod = self.file("m.py", "C = 1.0\ndef f(s, b, h, q, kv):\n    return s + C\n")
+        self.ok("check", mod, "--param", "C=2.0", "--score-mod", "f", "--runtime-param", "C")
+        self.fails(2, "D", "check", mod, "--param", "D=2.0")
+        self.fails(2, "D", "check", mod, "--runtime-param", "D")
+        self.fails(2, "nonesuch", "check", mod, "--mask-mod", "nonesuch")
+
+    def test_input_binds(self):
+        tensors = {**harness.attention_tensors(), "slopes": ("F32", [2], [1.0, 2.0])}
+        self.ok("check", "--score", "score + slopes[h]", "--input", self.file("in", harness.safetensors(tensors)))
+
+
+class Show(harness.Case):
+    def test_default(self):
+        text = self.ok("show", "--score", "score * 2").stdout
+        self.assertIn("# ir\n", text)
+        self.assertIn("# grad\n", text)
+
+    def test_one_stage_has_no_title(self):
+        self.assertNotIn("# ir", self.ok("show", "--score", "score * 2", "--stage", "ir").stdout)
+
+    def test_every_stage(self):
+        for stage in ("ast", "ir", "grad", "rates", "ranges", "prologue", "source", "plan", "key"):
+            with self.subTest(stage):
+                arguments = ("show", "--score", "score * 2", "--mask", "q >= kv", "--stage", stage, "--dtype", "BF16",
+                             "--head-dim", 32, "--value-dim", 16)
+                self.assertGreater(len(self.ok(*arguments).stdout), 1)
+                stages = json.loads(self.ok(*arguments, "--json").stdout)["stages"]
+                self.assertEqual(list(stages), [stage])
+
+    def test_backward(self):
+        forward, backward = (
+            self.ok("show", "--score", "score * 2", "--stage", "key", "--direction", d).stdout for d in ("fwd", "bwd"))
+        self.assertNotEqual(forward, backward)
+
+    def test_input_says_what_the_kernel_is(self):
+        key = self.ok("show", "--score", "score", "--stage", "key", "--input", self.tensors(e=24, dtype="F16")).stdout
+        self.assertNotEqual(key, self.ok("show", "--score", "score", "--stage", "key").stdout)
+
+
+class Bench(harness.Case):
+    def rows(self, *arguments):
+        report = json.loads(self.ok("bench", *arguments, "--once", "--json").stdout)
+        self.assertEqual(report["schema"], 1)
+        return report["rows"]
+
+    def test_cross_product(self):
+        rows = self.rows("--shape", "1,1+2,1,16..64,=,8,8", "--shape", "1,1,1,3,4,8", "--dtype", "F32,BF16",
+                         "--direction", "fwd", "--direction", "bwd")
+        shapes = [[1, h, 1, n, n, 8, 8] for h in (1, 2) for n in (16, 32, 64)] + [[1, 1, 1, 3, 4, 8, 8]]
+        self.assertEqual([row["shape"] for row in rows[::4]], shapes)
+        self.assertEqual([(row["dtype"], row["direction"]) for row in rows[:4]],
+                         [("F32", "fwd"), ("F32", "bwd"), ("BF16", "fwd"), ("BF16", "bwd")])
+        for row in rows:
+            self.assertLessEqual({"variant", "median_ms", "min_ms", "max_ms", "tflops", "gbps", "peak_tflops", "of_peak"},
+                                 set(row))
+
+    def test_devices(self):
+        rows = self.rows("--shape", "1,1,1,8,8,8", "--device", "cpu,reference")
+        self.assertEqual([row["device"] for row in rows], ["cpu", "reference"])
+
+    def test_captures_are_filled(self):
+        rows = self.rows("--shape", "1,2,2,64,64,8", "--score", "score + slopes[h] * table[q, kv]", "--mask",
+                         "(doc[q] == doc[kv]) & keep[kv]", "--bind", "slopes=BF16[2]", "--bind", "table=F32[64,64]",
+                         "--bind", "doc=I32[64]", "--bind", "keep=BOOL[64]", "--direction", "fwd,bwd",
+                         "--device", "reference")
+        self.assertEqual(len(rows), 2)
+        self.fails(2, "whole shape", "bench", "--shape", "1,1,1,8,8,8", "--score", "score + a[h]", "--bind", "a=F32[?]")
+
+    def test_captures_of_a_file(self):
+        path = self.file("in", harness.safetensors({"slopes": ("F32", [2], [1.0, 2.0])}))
+        self.assertEqual(len(self.rows("--shape", "1,2,2,8,8,8", "--score", "score + slopes[h]", "--input", path,
+                                       "--device", "reference")), 1)
+
+    def test_formats(self):
+        arguments = ("bench", "--shape", "1,1,1,8..16,=,8", "-n", "2", "--device", "reference")
+        self.assertEqual(self.ok(*arguments).stdout.count("\n"), 3)
+        self.assertEqual(self.ok(*arguments, "-o", "md").stdout.count("\n|"), 3)
+        rows = list(csv.DictReader(io.StringIO(self.ok(*arguments, "-ocsv").stdout)))
+        self.assertEqual([row["q_len"] for row in rows], ["8", "16"])
+        lines = self.ok(*arguments, "-o", "jsonl").stdout.splitlines()
+        self.assertEqual([json.loads(line)["shape"][3] for line in lines], [8, 16])
+        self.assertEqual(len(json.loads(self.ok(*arguments, "-o", "json").stdout)["rows"]), 2)
+
+    def test_interrupt_keeps_rows(self):
+        process = self.start("bench", "--shape", "1,1,1,16,16,8", "--shape", "1,1,1,512,512,64", "--device", "reference",
+                             "-o", "jsonl")
+        first = process.stdout.readline()
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        rest, stderr = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, first + rest + stderr)
+        self.assertEqual(json.loads(first)["shape"][3], 16)
+
+
+class Doctor(harness.Case):
+    def test_both_forms(self):
+        report = json.loads(self.ok("doctor", "--json").stdout)
+        self.assertEqual(report["schema"], 1)
+        text = self.ok("doctor").stdout
+        for key in report:
+            if key != "schema":
+                self.assertIn(key, text)
+        self.fails(2, "too much", "doctor", "now")
+
+
+class RunTests(harness.Case):
+    def test_pass(self):
+        path = self.file("good.test", TESTS)
+        self.assertEqual(self.ok("run-tests", path).stdout, "5 passed, 0 failed\n")
+        self.assertEqual(self.ok("run-tests", path, path).stdout, "10 passed, 0 failed\n")
+
+    def test_fail(self):
+        path = self.file("bad.test", "1 + 2\n-\n4\n\n1.5\n-\nerror: no\n\nnonesuch\n-\n1\n\nalone\n\n1\n2\n3\n4\n\n2\n-\n2.0\n")
+        done = self.flexjit("run-tests", path)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("0 passed, 6 failed", done.stdout)
+        for line in (1, 5, 9, 13, 15, 20):
+            self.assertIn(f"{path}:{line}: ", done.stdout)
+        report = json.loads(self.flexjit("run-tests", path, "--json").stdout)
+        self.assertEqual((report["passed"], report["failed"]), (0, 6))
+        self.assertEqual(report["failures"][0]["line"], 1)
+
+    def test_no_file(self):
+        self.fails(1, "No such file", "run-tests", self.folder / "none.test")
+
+    def test_odd_files(self):
+        self.assertEqual(self.ok("run-tests", self.file("a", "")).stdout, "0 passed, 0 failed\n")
+        self.assertEqual(self.ok("run-tests", self.file("b", "1\r\n-\r\n1")).stdout, "1 passed, 0 failed\n")
+        self.assertEqual(self.flexjit("run-tests", self.file("c", b"\0\xff\n\xff\0\n\0")).returncode, 1)
+
+
+if __name__ == "__main__":
+    harness.main()
