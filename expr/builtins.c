@@ -13,7 +13,8 @@
 #define X FJ_IN_FLEX
 #define U FJ_IN_FUNCTOOLS
 static const fj_builtin table[] = {
-#define FN(name, where, parameters, pointwise, build, data) {name, where, parameters, pointwise, build, (int)(data)},
+#define FN(name, where, parameters, pointwise, build, data) \
+    {name, where, parameters, pointwise, build, (int)(data)},
 #include "expr/builtins.def"
 };
 #undef T
@@ -72,8 +73,9 @@ static int read_parameters(const char *text, parameter *ret_parameters) {
 
 /* What a tensor is on, or how it is stored, changes no value. */
 static bool is_ignored(fj_str name) {
-    static const char *const names[] = {"device", "requires_grad", "non_blocking", "memory_format", "pin_memory",
-                                        "layout", "copy", "generator", "inplace", "strict", "out"};
+    static const char *const names[] = {"device",     "requires_grad", "non_blocking", "memory_format",
+                                        "pin_memory", "layout",        "copy",         "generator",
+                                        "inplace",    "strict",        "out"};
     for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) {
         if (fj_str_is(name, names[i])) return true;
     }
@@ -81,25 +83,31 @@ static bool is_ignored(fj_str name) {
 }
 
 static const char *alias(fj_str name) {
-    return fj_str_is(name, "axis") ? "dim" : fj_str_is(name, "keepdims") ? "keepdim" : fj_str_is(name, "self") ? "input" : NULL;
+    return fj_str_is(name, "axis")     ? "dim"
+         : fj_str_is(name, "keepdims") ? "keepdim"
+         : fj_str_is(name, "self")     ? "input"
+                                       : NULL;
 }
 
-static void bind_keyword(fj_elab *e, const fj_call *call, const parameter *parameters, fj_str name, fj_value value) {
+static void bind_keyword(fj_elab *e, const fj_call *call, const parameter *parameters, fj_str name,
+                         fj_value value) {
     const char *other = alias(name);
     fj_suggestion suggestion = fj_suggest_begin(name);
     for (int i = 0; i < call->count; i++) {
         fj_suggest(&suggestion, parameters[i].name);
-        const bool same = fj_str_equal(parameters[i].name, name) || (other != NULL && fj_str_is(parameters[i].name, other));
+        const bool same =
+            fj_str_equal(parameters[i].name, name) || (other != NULL && fj_str_is(parameters[i].name, other));
         if (!same || parameters[i].rest) continue;
         if (call->args[i].kind != FJ_VALUE_UNSET) {
-            fj_elab_fail(e, call->place, "%s() gets its argument '%.*s' twice", call->name, (int)name.len, name.data);
+            fj_elab_fail(e, call->place, "%s() gets its argument '%.*s' twice", call->name, (int)name.len,
+                         name.data);
         }
         call->args[i] = value;
         return;
     }
     if (is_ignored(name)) return;
-    fj_elab_fail(e, call->place, "%s() has no parameter '%.*s' in the mod language%s", call->name, (int)name.len, name.data,
-                 fj_suggest_text(e, &suggestion));
+    fj_elab_fail(e, call->place, "%s() has no parameter '%.*s' in the mod language%s", call->name,
+                 (int)name.len, name.data, fj_suggest_text(e, &suggestion));
 }
 
 static void bind_arguments(fj_elab *e, fj_call *call, const parameter *parameters) {
@@ -117,7 +125,8 @@ static void bind_arguments(fj_elab *e, fj_call *call, const parameter *parameter
         fj_elab_fail(e, call->place, "%s() takes %d %s but %zu are given", call->name, call->count,
                      call->count == 1 ? "argument" : "arguments", given->count);
     }
-    for (size_t i = 0; i < given->keyword_count; i++) bind_keyword(e, call, parameters, given->names[i], given->keywords[i]);
+    for (size_t i = 0; i < given->keyword_count; i++)
+        bind_keyword(e, call, parameters, given->names[i], given->keywords[i]);
     for (int i = 0; i < call->count; i++) {
         if (call->args[i].kind != FJ_VALUE_UNSET || parameters[i].optional) continue;
         fj_elab_fail(e, call->place, "%s() needs an argument for its parameter '%.*s'", call->name,
@@ -126,7 +135,8 @@ static void bind_arguments(fj_elab *e, fj_call *call, const parameter *parameter
 }
 
 /* Outside of a mod, a function of a tensor without a name gives one. */
-static bool find_opaque(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments, fj_value *ret_value) {
+static bool find_opaque(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments,
+                        fj_value *ret_value) {
     if (e->in_mod) return false;
     const bool only_first = builtin->build == fj_build_to || builtin->build == fj_build_same;
     for (size_t i = 0; i < arguments->count + arguments->keyword_count; i++) {
@@ -140,10 +150,12 @@ static bool find_opaque(fj_elab *e, const fj_builtin *builtin, const fj_argument
 }
 
 static bool keeps_opaque(const fj_builtin *builtin) {
-    return builtin->build != fj_build_partial && builtin->build != fj_build_callable && builtin->build != fj_build_isinstance;
+    return builtin->build != fj_build_partial && builtin->build != fj_build_callable &&
+           builtin->build != fj_build_isinstance;
 }
 
-fj_value fj_builtin_call(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments, fj_place place) {
+fj_value fj_builtin_call(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments,
+                         fj_place place) {
     fj_value opaque;
     if (keeps_opaque(builtin) && find_opaque(e, builtin, arguments, &opaque)) return opaque;
     fj_call call = {.data = builtin->data, .name = builtin->name, .place = place, .arguments = arguments};
@@ -163,12 +175,24 @@ bool fj_dtype_by_name(fj_str name, fj_dtype *ret_dtype) {
         const char *name;
         fj_dtype dtype;
     } names[] = {
-        {"bool", FJ_DTYPE_BOOL},         {"int8", FJ_DTYPE_I8},        {"uint8", FJ_DTYPE_U8},
-        {"int16", FJ_DTYPE_I16},         {"short", FJ_DTYPE_I16},      {"int32", FJ_DTYPE_I32},
-        {"int", FJ_DTYPE_I32},           {"int64", FJ_DTYPE_I64},      {"long", FJ_DTYPE_I64},
-        {"float8_e4m3fn", FJ_DTYPE_F8_E4M3}, {"float8_e5m2", FJ_DTYPE_F8_E5M2}, {"float16", FJ_DTYPE_F16},
-        {"half", FJ_DTYPE_F16},          {"bfloat16", FJ_DTYPE_BF16},  {"float32", FJ_DTYPE_F32},
-        {"float", FJ_DTYPE_F32},         {"float64", FJ_DTYPE_F64},    {"double", FJ_DTYPE_F64},
+        {"bool", FJ_DTYPE_BOOL},
+        {"int8", FJ_DTYPE_I8},
+        {"uint8", FJ_DTYPE_U8},
+        {"int16", FJ_DTYPE_I16},
+        {"short", FJ_DTYPE_I16},
+        {"int32", FJ_DTYPE_I32},
+        {"int", FJ_DTYPE_I32},
+        {"int64", FJ_DTYPE_I64},
+        {"long", FJ_DTYPE_I64},
+        {"float8_e4m3fn", FJ_DTYPE_F8_E4M3},
+        {"float8_e5m2", FJ_DTYPE_F8_E5M2},
+        {"float16", FJ_DTYPE_F16},
+        {"half", FJ_DTYPE_F16},
+        {"bfloat16", FJ_DTYPE_BF16},
+        {"float32", FJ_DTYPE_F32},
+        {"float", FJ_DTYPE_F32},
+        {"float64", FJ_DTYPE_F64},
+        {"double", FJ_DTYPE_F64},
     };
     for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) {
         if (!fj_str_is(name, names[i].name)) continue;
@@ -212,7 +236,8 @@ static bool constant_of(fj_str module, fj_str name, fj_value *ret_value) {
         const char *name;
         double value;
     } constants[] = {
-        {"inf", (double)INFINITY}, {"nan", (double)NAN}, {"pi", 3.14159265358979323846}, {"e", 2.71828182845904523536},
+        {"inf", (double)INFINITY},       {"nan", (double)NAN},
+        {"pi", 3.14159265358979323846},  {"e", 2.71828182845904523536},
         {"tau", 6.28318530717958647692},
     };
     if (!fj_str_is(module, "torch") && !fj_str_is(module, "math")) return false;
@@ -225,8 +250,13 @@ static bool constant_of(fj_str module, fj_str name, fj_value *ret_value) {
 }
 
 static bool is_submodule(fj_str path) {
-    static const char *const paths[] = {"torch.nn", "torch.nn.functional", "torch.special", "torch.ops", "torch.ops.approx",
-                                        "torch.nn.attention", "torch.nn.attention.flex_attention"};
+    static const char *const paths[] = {"torch.nn",
+                                        "torch.nn.functional",
+                                        "torch.special",
+                                        "torch.ops",
+                                        "torch.ops.approx",
+                                        "torch.nn.attention",
+                                        "torch.nn.attention.flex_attention"};
     for (size_t i = 0; i < FJ_ARRAY_LEN(paths); i++) {
         if (fj_str_is(path, paths[i])) return true;
     }
@@ -236,8 +266,8 @@ static bool is_submodule(fj_str path) {
 static const char *say_unknown(fj_elab *e, fj_str module, fj_str name) {
     fj_suggestion suggestion = fj_suggest_begin(name);
     fj_builtin_suggest(&suggestion, functions_of(module));
-    const char *text = fj_arena_printf(e->arena, "'%.*s.%.*s' is not in the mod language", (int)module.len, module.data,
-                                       (int)name.len, name.data);
+    const char *text = fj_arena_printf(e->arena, "'%.*s.%.*s' is not in the mod language", (int)module.len,
+                                       module.data, (int)name.len, name.data);
     return fj_arena_printf(e->arena, "%s%s", text, fj_suggest_text(e, &suggestion));
 }
 
@@ -255,7 +285,8 @@ fj_value fj_module_member(fj_elab *e, fj_str module, fj_str name) {
     if (fj_str_is(module, "torch.special") && fj_str_is(name, "expit")) {
         return fj_builtin_value(fj_builtin_find(FJ_STR("sigmoid"), FJ_IN_TORCH));
     }
-    const char *path = fj_arena_printf(e->arena, "%.*s.%.*s", (int)module.len, module.data, (int)name.len, name.data);
+    const char *path =
+        fj_arena_printf(e->arena, "%.*s.%.*s", (int)module.len, module.data, (int)name.len, name.data);
     if (is_submodule(fj_str_from(path))) return (fj_value){.kind = FJ_VALUE_MODULE, .str = fj_str_from(path)};
     return fj_value_unknown(e->arena, path, say_unknown(e, module, name));
 }
@@ -266,8 +297,9 @@ static bool is_known_module(fj_str module) {
 
 static fj_value foreign(fj_elab *e, const fj_import *import, fj_str name) {
     const fj_str module = import->module;
-    const char *why = fj_arena_printf(e->arena, "'%.*s' is imported from '%.*s': paste its definition into this file",
-                                      (int)name.len, name.data, (int)module.len, module.data);
+    const char *why =
+        fj_arena_printf(e->arena, "'%.*s' is imported from '%.*s': paste its definition into this file",
+                        (int)name.len, name.data, (int)module.len, module.data);
     return fj_value_unknown(e->arena, fj_arena_strdup(e->arena, name), why);
 }
 

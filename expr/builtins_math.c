@@ -41,7 +41,9 @@ static fj_type number_type(fj_elab *e, const fj_call *call, const fj_value *valu
 
 /* ---- Floats ------------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_float1(fj_elab *e, const fj_call *call) { return op1(e, call, (fj_op)call->data, arg(e, call, 0)); }
+fj_value fj_build_float1(fj_elab *e, const fj_call *call) {
+    return op1(e, call, (fj_op)call->data, arg(e, call, 0));
+}
 
 fj_value fj_build_float2(fj_elab *e, const fj_call *call) {
     return op2(e, call, (fj_op)call->data, arg(e, call, 0), arg(e, call, 1));
@@ -66,13 +68,15 @@ fj_value fj_build_math_log(fj_elab *e, const fj_call *call) {
     const fj_value log = check_domain(e, call, x, op1(e, call, FJ_OP_LOG, x));
     if (!fj_is_given(call->args[1])) return log;
     const fj_value base = arg(e, call, 1);
-    return fj_operate(e, FJ_OPERATOR_DIV, log, check_domain(e, call, base, op1(e, call, FJ_OP_LOG, base)), call->place);
+    return fj_operate(e, FJ_OPERATOR_DIV, log, check_domain(e, call, base, op1(e, call, FJ_OP_LOG, base)),
+                      call->place);
 }
 
 fj_value fj_build_math_log10(fj_elab *e, const fj_call *call) {
     const fj_value x = arg(e, call, 0);
     if (x.kind != FJ_VALUE_SCALAR) return check_domain(e, call, x, number(log10(fj_value_as_double(x))));
-    return fj_operate(e, FJ_OPERATOR_MUL, op1(e, call, FJ_OP_LOG, x), number(0.43429448190325182765), call->place);
+    return fj_operate(e, FJ_OPERATOR_MUL, op1(e, call, FJ_OP_LOG, x), number(0.43429448190325182765),
+                      call->place);
 }
 
 fj_value fj_build_math_pow(fj_elab *e, const fj_call *call) {
@@ -80,7 +84,9 @@ fj_value fj_build_math_pow(fj_elab *e, const fj_call *call) {
     return fj_operate(e, FJ_OPERATOR_POW, x, arg(e, call, 1), call->place);
 }
 
-fj_value fj_build_math_fabs(fj_elab *e, const fj_call *call) { return op1(e, call, FJ_OP_ABS, arg(e, call, 0)); }
+fj_value fj_build_math_fabs(fj_elab *e, const fj_call *call) {
+    return op1(e, call, FJ_OP_ABS, arg(e, call, 0));
+}
 
 fj_value fj_build_math_fmod(fj_elab *e, const fj_call *call) {
     return op2(e, call, FJ_OP_FMOD, arg(e, call, 0), arg(e, call, 1));
@@ -90,13 +96,16 @@ fj_value fj_build_math_fmod(fj_elab *e, const fj_call *call) {
 fj_value fj_build_math_round(fj_elab *e, const fj_call *call) {
     const fj_value x = arg(e, call, 0);
     if (!is_float(x)) return x;
-    if (x.kind == FJ_VALUE_FLOAT && !(fabs(x.f) < 9.2e18)) fj_elab_fail(e, call->place, "this number does not fit into an int");
+    if (x.kind == FJ_VALUE_FLOAT && !(fabs(x.f) < 9.2e18))
+        fj_elab_fail(e, call->place, "this number does not fit into an int");
     fj_value value = fj_convert(e, op1(e, call, (fj_op)call->data, x), FJ_TYPE_I64, call->place);
     value.weak = x.kind == FJ_VALUE_SCALAR && x.weak && value.known != NULL;
     return value;
 }
 
-fj_value fj_build_reciprocal(fj_elab *e, const fj_call *call) { return op2(e, call, FJ_OP_DIV, number(1.0), arg(e, call, 0)); }
+fj_value fj_build_reciprocal(fj_elab *e, const fj_call *call) {
+    return op2(e, call, FJ_OP_DIV, number(1.0), arg(e, call, 0));
+}
 
 fj_value fj_build_test(fj_elab *e, const fj_call *call) {
     const fj_value x = arg(e, call, 0);
@@ -106,14 +115,17 @@ fj_value fj_build_test(fj_elab *e, const fj_call *call) {
 fj_value fj_build_isfinite(fj_elab *e, const fj_call *call) {
     const fj_value x = arg(e, call, 0);
     if (!is_float(x)) return fj_value_bool(true);
-    const fj_value bad = fj_pointwise(e, FJ_OP_OR, FJ_TYPE_BOOL,
-                                      (fj_value[]){op1(e, call, FJ_OP_ISNAN, x), op1(e, call, FJ_OP_ISINF, x)}, 2, call->place);
+    const fj_value bad = fj_pointwise(
+        e, FJ_OP_OR, FJ_TYPE_BOOL, (fj_value[]){op1(e, call, FJ_OP_ISNAN, x), op1(e, call, FJ_OP_ISINF, x)},
+        2, call->place);
     return fj_pointwise(e, FJ_OP_NOT, FJ_TYPE_BOOL, &bad, 1, call->place);
 }
 
 fj_value fj_build_gcd(fj_elab *e, const fj_call *call) {
-    int64_t a = fj_elab_int(e, call->args[0], call->place, "gcd"), b = fj_elab_int(e, call->args[1], call->place, "gcd");
-    if (a == INT64_MIN || b == INT64_MIN) fj_elab_fail(e, call->place, "this constant does not fit into 64 bits");
+    int64_t a = fj_elab_int(e, call->args[0], call->place, "gcd"),
+            b = fj_elab_int(e, call->args[1], call->place, "gcd");
+    if (a == INT64_MIN || b == INT64_MIN)
+        fj_elab_fail(e, call->place, "this constant does not fit into 64 bits");
     while (b != 0) {
         const int64_t rest = a % b;
         a = b;
@@ -188,7 +200,8 @@ fj_value fj_build_div(fj_elab *e, const fj_call *call) {
     }
     const fj_value values[2] = {arg(e, call, 0), arg(e, call, 1)};
     const fj_type type = number_type(e, call, values, 2);
-    if (type == FJ_TYPE_FLOAT) return op1(e, call, FJ_OP_TRUNC, op2(e, call, FJ_OP_DIV, values[0], values[1]));
+    if (type == FJ_TYPE_FLOAT)
+        return op1(e, call, FJ_OP_TRUNC, op2(e, call, FJ_OP_DIV, values[0], values[1]));
     /* (a - fmod(a, b)) // b is exact */
     const fj_value rest = fj_pointwise(e, FJ_OP_FMOD, type, values, 2, call->place);
     const fj_value whole = fj_operate(e, FJ_OPERATOR_SUB, values[0], rest, call->place);
@@ -210,8 +223,10 @@ fj_value fj_build_clamp(fj_elab *e, const fj_call *call) {
     const fj_type type = number_type(e, call, values, count);
     fj_value x = values[0];
     int at = 1;
-    if (fj_is_given(call->args[1])) x = fj_pointwise(e, FJ_OP_CLAMP_MIN, type, (fj_value[]){x, values[at++]}, 2, call->place);
-    if (fj_is_given(call->args[2])) x = fj_pointwise(e, FJ_OP_CLAMP_MAX, type, (fj_value[]){x, values[at]}, 2, call->place);
+    if (fj_is_given(call->args[1]))
+        x = fj_pointwise(e, FJ_OP_CLAMP_MIN, type, (fj_value[]){x, values[at++]}, 2, call->place);
+    if (fj_is_given(call->args[2]))
+        x = fj_pointwise(e, FJ_OP_CLAMP_MAX, type, (fj_value[]){x, values[at]}, 2, call->place);
     return x;
 }
 
@@ -250,7 +265,8 @@ fj_value fj_build_softplus(fj_elab *e, const fj_call *call) {
     const fj_value beta = fj_is_given(call->args[1]) ? arg(e, call, 1) : number(1.0);
     const fj_value threshold = fj_is_given(call->args[2]) ? arg(e, call, 2) : number(20.0);
     const fj_value scaled = op2(e, call, FJ_OP_MUL, x, beta);
-    const fj_value soft = op2(e, call, FJ_OP_DIV, op1(e, call, FJ_OP_LOG1P, op1(e, call, FJ_OP_EXP, scaled)), beta);
+    const fj_value soft =
+        op2(e, call, FJ_OP_DIV, op1(e, call, FJ_OP_LOG1P, op1(e, call, FJ_OP_EXP, scaled)), beta);
     return choose(e, call, fj_operate_compare(e, FJ_OPERATOR_GT, scaled, threshold, call->place), x, soft);
 }
 
@@ -264,7 +280,8 @@ fj_value fj_build_leaky_relu(fj_elab *e, const fj_call *call) {
 /* min(x, 0) - log1p(exp(-|x|)) */
 fj_value fj_build_logsigmoid(fj_elab *e, const fj_call *call) {
     const fj_value x = fj_convert(e, arg(e, call, 0), FJ_TYPE_FLOAT, call->place);
-    const fj_value tail = op1(e, call, FJ_OP_LOG1P, op1(e, call, FJ_OP_EXP, op1(e, call, FJ_OP_NEG, op1(e, call, FJ_OP_ABS, x))));
+    const fj_value tail = op1(e, call, FJ_OP_LOG1P,
+                              op1(e, call, FJ_OP_EXP, op1(e, call, FJ_OP_NEG, op1(e, call, FJ_OP_ABS, x))));
     return op2(e, call, FJ_OP_SUB, op2(e, call, FJ_OP_MINIMUM, x, number(0.0)), tail);
 }
 
@@ -279,7 +296,8 @@ static fj_value truth(fj_elab *e, const fj_call *call, int i) {
 }
 
 fj_value fj_build_logical(fj_elab *e, const fj_call *call) {
-    return fj_pointwise(e, (fj_op)call->data, FJ_TYPE_BOOL, (fj_value[]){truth(e, call, 0), truth(e, call, 1)}, 2, call->place);
+    return fj_pointwise(e, (fj_op)call->data, FJ_TYPE_BOOL,
+                        (fj_value[]){truth(e, call, 0), truth(e, call, 1)}, 2, call->place);
 }
 
 fj_value fj_build_logical_not(fj_elab *e, const fj_call *call) {
@@ -290,8 +308,8 @@ fj_value fj_build_logical_not(fj_elab *e, const fj_call *call) {
 static fj_value condition(fj_elab *e, const fj_call *call, int i, const char *what) {
     const fj_value value = arg(e, call, i);
     if (fj_value_type(value) == FJ_TYPE_BOOL) return value;
-    fj_type_fail(e, value, FJ_DTYPE_BOOL, call->place, "%s must be a bool, not %s: compare it with something", what,
-                 fj_value_describe(value));
+    fj_type_fail(e, value, FJ_DTYPE_BOOL, call->place, "%s must be a bool, not %s: compare it with something",
+                 what, fj_value_describe(value));
 }
 
 fj_value fj_build_where(fj_elab *e, const fj_call *call) {
@@ -303,7 +321,8 @@ fj_value fj_build_where_method(fj_elab *e, const fj_call *call) {
 }
 
 fj_value fj_build_masked_fill(fj_elab *e, const fj_call *call) {
-    const fj_value x = arg(e, call, 0), mask = condition(e, call, 1, "the mask of masked_fill"), value = arg(e, call, 2);
+    const fj_value x = arg(e, call, 0), mask = condition(e, call, 1, "the mask of masked_fill"),
+                   value = arg(e, call, 2);
     const fj_type type = fj_value_type(x);
     if (type != FJ_TYPE_FLOAT && is_float(value)) {
         fj_elab_fail(e, call->place, "masked_fill() puts a float among ints: use '.float()' first");
@@ -322,10 +341,13 @@ fj_value fj_build_cast(fj_elab *e, const fj_call *call) {
 static fj_value filled(fj_elab *e, const fj_call *call, fj_value value, int dtype_at) {
     const fj_value dtype = call->args[dtype_at], like = arg(e, call, 0);
     const fj_type type = dtype.kind == FJ_VALUE_DTYPE ? fj_ir_value_type(dtype.dtype) : fj_value_type(like);
-    return fj_scalar_value(e, fj_to_ref(e, fj_convert(e, value, type, call->place), type, call->place), false);
+    return fj_scalar_value(e, fj_to_ref(e, fj_convert(e, value, type, call->place), type, call->place),
+                           false);
 }
 
-fj_value fj_build_like(fj_elab *e, const fj_call *call) { return filled(e, call, fj_value_int(call->data), 1); }
+fj_value fj_build_like(fj_elab *e, const fj_call *call) {
+    return filled(e, call, fj_value_int(call->data), 1);
+}
 fj_value fj_build_full_like(fj_elab *e, const fj_call *call) { return filled(e, call, arg(e, call, 1), 2); }
 
 /* int(x), float(x), bool(x) */
@@ -333,14 +355,23 @@ fj_value fj_build_python_cast(fj_elab *e, const fj_call *call) {
     const fj_type type = (fj_type)call->data;
     const fj_value given = call->args[0];
     if (given.kind == FJ_VALUE_UNSET) return fj_convert(e, fj_value_int(0), type, call->place);
-    if (type == FJ_TYPE_BOOL && given.kind != FJ_VALUE_SCALAR) return fj_value_bool(fj_elab_truth(e, given, call->place, "bool"));
+    if (type == FJ_TYPE_BOOL && given.kind != FJ_VALUE_SCALAR)
+        return fj_value_bool(fj_elab_truth(e, given, call->place, "bool"));
     if (given.kind == FJ_VALUE_STR) {
         static const struct {
             const char *text;
             double value;
-        } words[] = {{"inf", (double)INFINITY}, {"-inf", -(double)INFINITY}, {"+inf", (double)INFINITY}, {"nan", (double)NAN},
-                     {"infinity", (double)INFINITY}, {"-infinity", -(double)INFINITY}, {"Infinity", (double)INFINITY},
-                     {"-Infinity", -(double)INFINITY}, {"Inf", (double)INFINITY}, {"-Inf", -(double)INFINITY}, {"NaN", (double)NAN}};
+        } words[] = {{"inf", (double)INFINITY},
+                     {"-inf", -(double)INFINITY},
+                     {"+inf", (double)INFINITY},
+                     {"nan", (double)NAN},
+                     {"infinity", (double)INFINITY},
+                     {"-infinity", -(double)INFINITY},
+                     {"Infinity", (double)INFINITY},
+                     {"-Infinity", -(double)INFINITY},
+                     {"Inf", (double)INFINITY},
+                     {"-Inf", -(double)INFINITY},
+                     {"NaN", (double)NAN}};
         for (size_t i = 0; i < FJ_ARRAY_LEN(words) && type == FJ_TYPE_FLOAT; i++) {
             if (fj_str_is(given.str, words[i].text)) return number(words[i].value);
         }

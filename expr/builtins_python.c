@@ -11,7 +11,8 @@ static fj_value finish(fj_elab *e, const value_list *items, fj_value_kind kind) 
 
 static void push(fj_elab *e, const fj_call *call, value_list *items, fj_value value) {
     fj_elab_step(e, call->place, 1);
-    if (items->len >= FJ_ELAB_MAX_ITEMS) fj_elab_fail(e, call->place, "more than %d items", FJ_ELAB_MAX_ITEMS);
+    if (items->len >= FJ_ELAB_MAX_ITEMS)
+        fj_elab_fail(e, call->place, "more than %d items", FJ_ELAB_MAX_ITEMS);
     FJ_PUSH(e->arena, items, value);
 }
 
@@ -22,7 +23,8 @@ fj_value fj_build_len(fj_elab *e, const fj_call *call) {
     if (v.kind == FJ_VALUE_STR) return fj_value_int((int64_t)v.str.len);
     if (v.kind != FJ_VALUE_TENSOR) return fj_value_int((int64_t)fj_elab_iterate(e, v, call->place).len);
     if (fj_tensor_rank(e, v.tensor, call->place) < 0) return fj_scalar_value(e, fj_ir_i64(e->ir, 1), true);
-    if (fj_tensor_rank(e, v.tensor, call->place) == 0) fj_elab_fail(e, call->place, "a tensor of rank 0 has no len()");
+    if (fj_tensor_rank(e, v.tensor, call->place) == 0)
+        fj_elab_fail(e, call->place, "a tensor of rank 0 has no len()");
     return fj_tensor_dim(e, v.tensor, 0, call->place);
 }
 
@@ -31,7 +33,8 @@ fj_value fj_build_range(fj_elab *e, const fj_call *call) {
     int64_t parts[3] = {0, 0, 1};
     if (given->len < 1 || given->len > 3) fj_elab_fail(e, call->place, "range() takes 1 to 3 arguments");
     for (size_t i = 0; i < given->len; i++) {
-        if (given->items[i].kind == FJ_VALUE_FLOAT) fj_elab_fail(e, call->place, "range() needs ints, not a float");
+        if (given->items[i].kind == FJ_VALUE_FLOAT)
+            fj_elab_fail(e, call->place, "range() needs ints, not a float");
         parts[given->len == 1 ? 1 : i] = fj_elab_int(e, given->items[i], call->place, "range");
     }
     if (parts[2] == 0) fj_elab_fail(e, call->place, "the step of range() is 0");
@@ -45,7 +48,8 @@ fj_value fj_build_range(fj_elab *e, const fj_call *call) {
 
 fj_value fj_build_enumerate(fj_elab *e, const fj_call *call) {
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
-    const int64_t start = fj_is_given(call->args[1]) ? fj_elab_int(e, call->args[1], call->place, "enumerate") : 0;
+    const int64_t start =
+        fj_is_given(call->args[1]) ? fj_elab_int(e, call->args[1], call->place, "enumerate") : 0;
     value_list items = {0};
     for (size_t i = 0; i < from.len; i++) {
         const fj_value pair[2] = {fj_value_int((int64_t)((uint64_t)start + i)), from.items[i]};
@@ -55,7 +59,8 @@ fj_value fj_build_enumerate(fj_elab *e, const fj_call *call) {
 }
 
 /* The i-th items of several sequences; false at the end of the shortest. */
-static bool column(fj_elab *e, const fj_call *call, const fj_sequence *rows, size_t count, size_t i, value_list *ret_items) {
+static bool column(fj_elab *e, const fj_call *call, const fj_sequence *rows, size_t count, size_t i,
+                   value_list *ret_items) {
     *ret_items = (value_list){0};
     for (size_t j = 0; j < count; j++) {
         if (i >= rows[j].len) return false;
@@ -66,7 +71,8 @@ static bool column(fj_elab *e, const fj_call *call, const fj_sequence *rows, siz
 
 static fj_sequence *all_rows(fj_elab *e, const fj_call *call, fj_value sequences) {
     fj_sequence *rows = FJ_NEW_ARRAY(e->arena, fj_sequence, sequences.seq->len);
-    for (size_t i = 0; i < sequences.seq->len; i++) rows[i] = fj_elab_iterate(e, sequences.seq->items[i], call->place);
+    for (size_t i = 0; i < sequences.seq->len; i++)
+        rows[i] = fj_elab_iterate(e, sequences.seq->items[i], call->place);
     return rows;
 }
 
@@ -105,14 +111,16 @@ fj_value fj_build_reversed(fj_elab *e, const fj_call *call) {
 /* By insertion: stable, and each comparison is a step. */
 fj_value fj_build_sorted(fj_elab *e, const fj_call *call) {
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
-    const bool reverse = fj_is_given(call->args[1]) && fj_elab_truth(e, call->args[1], call->place, "reverse");
+    const bool reverse =
+        fj_is_given(call->args[1]) && fj_elab_truth(e, call->args[1], call->place, "reverse");
     value_list items = {0};
     for (size_t i = 0; i < from.len; i++) {
         push(e, call, &items, from.items[i]);
         for (size_t j = i; j > 0; j--) {
             const fj_value a = items.data[j - 1], b = items.data[j];
             fj_elab_step(e, call->place, 1);
-            if (!fj_value_is_constant(a) || !fj_value_is_constant(b)) fj_elab_fail(e, call->place, "sorted() takes constants");
+            if (!fj_value_is_constant(a) || !fj_value_is_constant(b))
+                fj_elab_fail(e, call->place, "sorted() takes constants");
             if (!fj_constant_compare(e, reverse ? FJ_OPERATOR_LT : FJ_OPERATOR_GT, a, b, call->place)) break;
             items.data[j - 1] = b;
             items.data[j] = a;
@@ -135,7 +143,8 @@ static fj_value lesser(fj_elab *e, const fj_call *call, fj_value a, fj_value b) 
         return fj_constant_compare(e, is_max ? FJ_OPERATOR_GT : FJ_OPERATOR_LT, b, a, call->place) ? b : a;
     }
     fj_value pair[2] = {a, b};
-    const fj_call joined = {.args = pair, .count = 2, .data = call->data, .name = call->name, .place = call->place};
+    const fj_call joined = {
+        .args = pair, .count = 2, .data = call->data, .name = call->name, .place = call->place};
     return fj_tensor_map(e, fj_build_num2, &joined);
 }
 
@@ -173,15 +182,18 @@ fj_value fj_build_python_prod(fj_elab *e, const fj_call *call) {
 fj_value fj_build_python_any(fj_elab *e, const fj_call *call) {
     const bool is_all = call->data != 0;
     if (call->args[0].kind == FJ_VALUE_TENSOR) {
-        return fj_tensor_reduce(e, is_all ? FJ_OP_REDUCE_ALL : FJ_OP_REDUCE_ANY, call->args[0], FJ_UNSET, false, call->place);
+        return fj_tensor_reduce(e, is_all ? FJ_OP_REDUCE_ALL : FJ_OP_REDUCE_ANY, call->args[0], FJ_UNSET,
+                                false, call->place);
     }
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
     fj_value found = fj_value_bool(is_all);
     for (size_t i = 0; i < from.len; i++) {
         const fj_value item = from.items[i];
-        const bool runtime = item.kind == FJ_VALUE_TENSOR || (item.kind == FJ_VALUE_SCALAR && item.known == NULL);
+        const bool runtime =
+            item.kind == FJ_VALUE_TENSOR || (item.kind == FJ_VALUE_SCALAR && item.known == NULL);
         if (runtime) {
-            found = found.kind == FJ_VALUE_BOOL ? item : fj_operate_logical(e, is_all, found, item, call->place);
+            found =
+                found.kind == FJ_VALUE_BOOL ? item : fj_operate_logical(e, is_all, found, item, call->place);
         } else if (fj_elab_truth(e, item, call->place, call->name) != is_all) {
             return fj_value_bool(!is_all);
         }
@@ -248,10 +260,12 @@ fj_value fj_build_never(fj_elab *e, const fj_call *call) {
 static void name_arguments(fj_elab *e, const fj_function *function, fj_arguments *arguments, fj_place place) {
     for (size_t i = 0; i < arguments->count && i < function->parameter_count; i++) {
         if (function->parameters[i].kind != FJ_PARAMETER_PLAIN) break;
-        arguments->values[i] = fj_capture_name(e, arguments->values[i], function->parameters[i].name, false, place);
+        arguments->values[i] =
+            fj_capture_name(e, arguments->values[i], function->parameters[i].name, false, place);
     }
     for (size_t i = 0; i < arguments->keyword_count; i++) {
-        arguments->keywords[i] = fj_capture_name(e, arguments->keywords[i], arguments->names[i], false, place);
+        arguments->keywords[i] =
+            fj_capture_name(e, arguments->keywords[i], arguments->names[i], false, place);
     }
 }
 
@@ -292,7 +306,8 @@ static fj_value delay(fj_elab *e, const fj_call *call, const char *name) {
     for (size_t i = 0; i < functions.seq->len; i++) {
         const fj_value f = functions.seq->items[i];
         if (f.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, call->place, "%s", f.unknown->why);
-        if (!fj_value_is_function(f)) fj_elab_fail(e, call->place, "%s() takes functions, not %s", call->name, fj_value_describe(f));
+        if (!fj_value_is_function(f))
+            fj_elab_fail(e, call->place, "%s() takes functions, not %s", call->name, fj_value_describe(f));
     }
     fj_arguments first = {.values = FJ_NEW(e->arena, fj_value), .count = 1};
     first.values[0] = functions;
@@ -310,7 +325,8 @@ fj_value fj_build_joined(fj_elab *e, const fj_call *call) {
     fj_value all = fj_scalar_value(e, fj_ir_bool(e->ir, call->data != 0), false);
     for (size_t i = 0; i < masks->len; i++) {
         const fj_value mask = fj_elab_call_values(e, masks->items[i], call->args + 1, 4, call->place);
-        all = i == 0 ? mask : fj_operate(e, call->data ? FJ_OPERATOR_AND : FJ_OPERATOR_OR, all, mask, call->place);
+        all = i == 0 ? mask
+                     : fj_operate(e, call->data ? FJ_OPERATOR_AND : FJ_OPERATOR_OR, all, mask, call->place);
     }
     return all;
 }
@@ -320,6 +336,7 @@ fj_value fj_build_composed(fj_elab *e, const fj_call *call) {
     const fj_sequence *functions = call->args[0].seq;
     fj_value args[5];
     for (int i = 0; i < 5; i++) args[i] = call->args[i + 1];
-    for (size_t i = functions->len; i-- > 0;) args[0] = fj_elab_call_values(e, functions->items[i], args, 5, call->place);
+    for (size_t i = functions->len; i-- > 0;)
+        args[0] = fj_elab_call_values(e, functions->items[i], args, 5, call->place);
     return args[0];
 }

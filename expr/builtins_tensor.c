@@ -19,7 +19,8 @@ fj_value fj_build_size(fj_elab *e, const fj_call *call) {
 fj_value fj_build_numel(fj_elab *e, const fj_call *call) {
     const fj_value shape = fj_elab_attribute(e, call->args[0], FJ_STR("shape"), call->place);
     fj_value count = fj_value_int(1);
-    for (size_t i = 0; i < shape.seq->len; i++) count = fj_operate(e, FJ_OPERATOR_MUL, shape.seq->items[i], count, call->place);
+    for (size_t i = 0; i < shape.seq->len; i++)
+        count = fj_operate(e, FJ_OPERATOR_MUL, shape.seq->items[i], count, call->place);
     return count;
 }
 
@@ -58,13 +59,15 @@ static fj_value cast(fj_elab *e, const fj_call *call) {
 
 static fj_value converted(fj_elab *e, const fj_call *call, fj_value value, fj_value dtype) {
     if (dtype.kind != FJ_VALUE_DTYPE) return value;
-    const fj_call to = {.args = &value, .count = 1, .data = (int)fj_ir_value_type(dtype.dtype), .place = call->place};
+    const fj_call to = {
+        .args = &value, .count = 1, .data = (int)fj_ir_value_type(dtype.dtype), .place = call->place};
     return fj_tensor_map(e, cast, &to);
 }
 
 fj_value fj_build_sum(fj_elab *e, const fj_call *call) {
     const fj_value value = converted(e, call, call->args[0], call->args[3]);
-    return fj_tensor_reduce(e, (fj_op)call->data, value, call->args[1], fj_is_keep(e, call->args[2], call->place), call->place);
+    return fj_tensor_reduce(e, (fj_op)call->data, value, call->args[1],
+                            fj_is_keep(e, call->args[2], call->place), call->place);
 }
 
 static bool is_reduced(fj_elab *e, fj_value axes, int rank, int axis, fj_place place) {
@@ -89,7 +92,8 @@ fj_value fj_build_mean(fj_elab *e, const fj_call *call) {
     const int rank = fj_tensor_rank(e, value.tensor, call->place);
     for (int i = 0; i < rank; i++) {
         if (!is_reduced(e, call->args[1], rank, i, call->place)) continue;
-        count = fj_operate(e, FJ_OPERATOR_MUL, fj_tensor_dim(e, value.tensor, i, call->place), count, call->place);
+        count = fj_operate(e, FJ_OPERATOR_MUL, fj_tensor_dim(e, value.tensor, i, call->place), count,
+                           call->place);
     }
     return fj_operate(e, FJ_OPERATOR_DIV, sum, count, call->place);
 }
@@ -99,20 +103,27 @@ fj_value fj_build_extreme(fj_elab *e, const fj_call *call) {
     const bool is_max = call->data == FJ_OP_REDUCE_MAX;
     const fj_value input = fj_tensor_settle(e, call->args[0], call->place), second = call->args[1];
     fj_value other = call->args[3];
-    const bool is_axis = second.kind == FJ_VALUE_INT && (input.kind == FJ_VALUE_TENSOR || call->arguments->keyword_count > 0);
+    const bool is_axis =
+        second.kind == FJ_VALUE_INT && (input.kind == FJ_VALUE_TENSOR || call->arguments->keyword_count > 0);
     if (fj_is_given(second) && !is_axis) other = second;
     if (fj_is_given(other)) {
         fj_value pair[2] = {input, other};
-        const fj_call joined = {.args = pair, .count = 2, .data = is_max ? FJ_OP_MAXIMUM : FJ_OP_MINIMUM,
-                                .name = call->name, .place = call->place};
+        const fj_call joined = {.args = pair,
+                                .count = 2,
+                                .data = is_max ? FJ_OP_MAXIMUM : FJ_OP_MINIMUM,
+                                .name = call->name,
+                                .place = call->place};
         return fj_tensor_map(e, fj_build_num2, &joined);
     }
     const bool keep = fj_is_keep(e, call->args[2], call->place);
-    if (!fj_is_given(second)) return fj_tensor_reduce(e, (fj_op)call->data, input, FJ_UNSET, keep, call->place);
+    if (!fj_is_given(second))
+        return fj_tensor_reduce(e, (fj_op)call->data, input, FJ_UNSET, keep, call->place);
     return fj_tensor_pick(e, is_max ? FJ_OP_ARGMAX : FJ_OP_ARGMIN, input, second, keep, call->place);
 }
 
-fj_value fj_build_dot(fj_elab *e, const fj_call *call) { return fj_tensor_dot(e, call->args[0], call->args[1], call->place); }
+fj_value fj_build_dot(fj_elab *e, const fj_call *call) {
+    return fj_tensor_dot(e, call->args[0], call->args[1], call->place);
+}
 
 /* ---- Casts ----------------------------------------------------------------------------------------------------- */
 
@@ -131,11 +142,13 @@ fj_value fj_build_to(fj_elab *e, const fj_call *call) {
         const fj_value to = call->args[i];
         if (to.kind == FJ_VALUE_DTYPE) dtype = to;
         if (to.kind == FJ_VALUE_SCALAR) dtype = fj_value_dtype(fj_type_dtype(to.type));
-        if (to.kind == FJ_VALUE_TENSOR && !fj_is_opaque(to)) dtype = fj_value_dtype(fj_type_dtype(fj_tensor_type(e, to.tensor, call->place)));
+        if (to.kind == FJ_VALUE_TENSOR && !fj_is_opaque(to))
+            dtype = fj_value_dtype(fj_type_dtype(fj_tensor_type(e, to.tensor, call->place)));
     }
     if (dtype.kind == FJ_VALUE_UNSET || learn_dtype(e, call, x, dtype.dtype)) return x;
     x = fj_tensor_settle(e, x, call->place);
-    const bool same = x.kind == FJ_VALUE_TENSOR && fj_tensor_type(e, x.tensor, call->place) == fj_ir_value_type(dtype.dtype);
+    const bool same = x.kind == FJ_VALUE_TENSOR &&
+                      fj_tensor_type(e, x.tensor, call->place) == fj_ir_value_type(dtype.dtype);
     return same ? x : converted(e, call, x, dtype);
 }
 
@@ -157,8 +170,9 @@ fj_value fj_build_tensor(fj_elab *e, const fj_call *call) {
 static fj_value own_dtype(fj_elab *e, const fj_call *call, fj_value dtype) {
     if (dtype.kind == FJ_VALUE_DTYPE) return dtype;
     const fj_value self = call->args[0];
-    const fj_type type = self.kind == FJ_VALUE_TENSOR ? fj_tensor_type(e, self.tensor, call->place)
-                                                      : fj_value_type(fj_operand(e, self, call->place, call->name));
+    const fj_type type = self.kind == FJ_VALUE_TENSOR
+                           ? fj_tensor_type(e, self.tensor, call->place)
+                           : fj_value_type(fj_operand(e, self, call->place, call->name));
     return fj_value_dtype(fj_type_dtype(type));
 }
 
@@ -176,7 +190,8 @@ fj_value fj_build_new_filled(fj_elab *e, const fj_call *call) {
     for (size_t i = 0; i < rank; i++) {
         const fj_value dim = fj_value_is_sequence(size) ? size.seq->items[i] : size;
         if (fj_elab_int(e, dim, call->place, call->name) != 1 || rank > FJ_MAX_RANK) {
-            fj_elab_fail(e, call->place, "%s() makes values of rank 0 in a mod: leave the size empty, ()", call->name);
+            fj_elab_fail(e, call->place, "%s() makes values of rank 0 in a mod: leave the size empty, ()",
+                         call->name);
         }
     }
     return fj_value_tensor(fj_tensor_wrap(e, one, (int)rank, call->place));
@@ -214,8 +229,9 @@ fj_value fj_build_finfo(fj_elab *e, const fj_call *call) {
 fj_value fj_build_iinfo(fj_elab *e, const fj_call *call) {
     static const char *const fields[] = {"min", "max"};
     static const int64_t limits[FJ_DTYPE_COUNT][2] = {
-        [FJ_DTYPE_I8] = {INT8_MIN, INT8_MAX},    [FJ_DTYPE_U8] = {0, UINT8_MAX},          [FJ_DTYPE_I16] = {INT16_MIN, INT16_MAX},
-        [FJ_DTYPE_I32] = {INT32_MIN, INT32_MAX}, [FJ_DTYPE_I64] = {INT64_MIN, INT64_MAX},
+        [FJ_DTYPE_I8] = {INT8_MIN, INT8_MAX},    [FJ_DTYPE_U8] = {0, UINT8_MAX},
+        [FJ_DTYPE_I16] = {INT16_MIN, INT16_MAX}, [FJ_DTYPE_I32] = {INT32_MIN, INT32_MAX},
+        [FJ_DTYPE_I64] = {INT64_MIN, INT64_MAX},
     };
     const fj_value type = call->args[0];
     if (type.kind != FJ_VALUE_DTYPE || type.dtype < FJ_DTYPE_I8 || type.dtype > FJ_DTYPE_I64) {
@@ -236,7 +252,8 @@ static fj_value keyword(const fj_call *call, const char *name) {
 
 static fj_table *placeholder(fj_elab *e, const fj_call *call, fj_dtype otherwise) {
     if (e->in_mod) {
-        fj_elab_fail_note(e, call->place, "make it outside of the mod, under a name: the caller binds its value",
+        fj_elab_fail_note(e, call->place,
+                          "make it outside of the mod, under a name: the caller binds its value",
                           "torch.%s() makes a tensor inside a mod", call->name);
     }
     fj_table *table = fj_table_create(e, call->place);
@@ -249,7 +266,8 @@ static fj_table *placeholder(fj_elab *e, const fj_call *call, fj_dtype otherwise
 static void set_dims(fj_table *table, const fj_value *dims, size_t count) {
     if (count > FJ_MAX_RANK) return;
     table->rank = (int)count;
-    for (size_t i = 0; i < count; i++) table->dims[i] = dims[i].kind == FJ_VALUE_INT && dims[i].i >= 0 ? dims[i].i : -1;
+    for (size_t i = 0; i < count; i++)
+        table->dims[i] = dims[i].kind == FJ_VALUE_INT && dims[i].i >= 0 ? dims[i].i : -1;
 }
 
 fj_value fj_build_sized(fj_elab *e, const fj_call *call) {
@@ -281,7 +299,8 @@ fj_value fj_build_full(fj_elab *e, const fj_call *call) {
 fj_value fj_build_eye(fj_elab *e, const fj_call *call) {
     fj_table *table = placeholder(e, call, FJ_DTYPE_F32);
     const fj_arguments *given = call->arguments;
-    if (given->count > 0) set_dims(table, (fj_value[]){given->values[0], given->values[given->count > 1 ? 1 : 0]}, 2);
+    if (given->count > 0)
+        set_dims(table, (fj_value[]){given->values[0], given->values[given->count > 1 ? 1 : 0]}, 2);
     return fj_capture_unnamed(e, table);
 }
 
@@ -299,7 +318,8 @@ fj_value fj_build_randint(fj_elab *e, const fj_call *call) {
     fj_table *table = placeholder(e, call, FJ_DTYPE_I64);
     const fj_arguments *given = call->arguments;
     for (size_t i = 0; i < given->count; i++) {
-        if (fj_value_is_sequence(given->values[i])) set_dims(table, given->values[i].seq->items, given->values[i].seq->len);
+        if (fj_value_is_sequence(given->values[i]))
+            set_dims(table, given->values[i].seq->items, given->values[i].seq->len);
     }
     return fj_capture_unnamed(e, table);
 }

@@ -49,8 +49,8 @@ fj_value fj_capture_free(fj_elab *e, fj_str name, fj_place place) {
 }
 
 bool fj_is_opaque(fj_value value) {
-    return value.kind == FJ_VALUE_TENSOR && value.tensor->kind == FJ_TENSOR_CAPTURE && value.tensor->names == NULL &&
-           value.tensor->table->literal == NULL;
+    return value.kind == FJ_VALUE_TENSOR && value.tensor->kind == FJ_TENSOR_CAPTURE &&
+           value.tensor->names == NULL && value.tensor->table->literal == NULL;
 }
 
 _Noreturn void fj_capture_fail_opaque(fj_elab *e, fj_value value, fj_place place) {
@@ -131,7 +131,8 @@ fj_value fj_capture_name(fj_elab *e, fj_value value, fj_str name, bool module, f
             return capture_create(e, fj_table_create(e, place), push_name(e, name, NULL));
         }
         if (tensor->names != NULL && fj_str_equal(tensor->names->name, name)) return value;
-        return capture_create(e, tensor->table, push_name(e, name, module && bound ? NULL : limited(tensor->names)));
+        return capture_create(e, tensor->table,
+                              push_name(e, name, module && bound ? NULL : limited(tensor->names)));
     }
     int budget = 64;
     if (!bound || (!module && is_made_of(e, value, name, &budget))) return value;
@@ -176,7 +177,9 @@ static void fill_from_guess(fj_elab *e, fj_captured *captured) {
     const fj_table *table = captured->table;
     const fj_hint *hint = find_hint(e, captured->name);
     captured->assumed_dtype = !table->has_dtype;
-    captured->dtype = table->has_dtype ? table->dtype : hint != NULL && hint->has_dtype ? hint->dtype : FJ_DTYPE_F32;
+    captured->dtype = table->has_dtype                ? table->dtype
+                    : hint != NULL && hint->has_dtype ? hint->dtype
+                                                      : FJ_DTYPE_F32;
     captured->assumed_rank = table->rank < 0;
     captured->rank = table->rank >= 0 ? table->rank : hint != NULL ? hint->rank : -1;
     for (int i = 0; i < FJ_MAX_RANK; i++) captured->dims[i] = i < captured->rank ? table->dims[i] : -1;
@@ -184,7 +187,7 @@ static void fill_from_guess(fj_elab *e, fj_captured *captured) {
 
 static fj_str literal_name(fj_elab *e, const fj_tensor *tensor) {
     if (tensor->names != NULL) return tensor->names->name;
-    return fj_str_from(fj_arena_printf(e->arena, "table@%u", tensor->table->place.offset));
+    return fj_str_from(fj_arena_printf(e->arena, "table%zu", tensor->table->number));
 }
 
 static fj_captured *find_captured(fj_elab *e, fj_str name, const fj_table *table, fj_place place) {
@@ -192,7 +195,8 @@ static fj_captured *find_captured(fj_elab *e, fj_str name, const fj_table *table
         fj_captured *captured = &e->captured.data[i];
         if (!fj_str_equal(captured->name, name)) continue;
         if (captured->table->identity == table->identity) return captured;
-        if (captured->table->literal != NULL || table->literal != NULL) continue; /* tables have no use for names */
+        if (captured->table->literal != NULL || table->literal != NULL)
+            continue; /* tables have no use for names */
         fj_elab_fail_note(e, place, "rename one of them: the caller binds tensors by name",
                           "two different captured tensors are called '%.*s'", (int)name.len, name.data);
     }
@@ -205,7 +209,8 @@ fj_captured *fj_capture_resolve(fj_elab *e, const fj_tensor *tensor, fj_place pl
     fj_str name = table->literal != NULL ? literal_name(e, tensor) : tensor->names->name;
     const fj_binding *binding = table->literal != NULL ? NULL : bound_name(e, tensor->names, &name);
     if (table->literal == NULL && is_reserved(name)) {
-        fj_elab_fail(e, place, "'%.*s' is the name of an attention input, so no captured tensor can be called so",
+        fj_elab_fail(e, place,
+                     "'%.*s' is the name of an attention input, so no captured tensor can be called so",
                      (int)name.len, name.data);
     }
     fj_captured *found = find_captured(e, name, table, place);
@@ -258,8 +263,9 @@ const char *fj_capture_note(fj_elab *e, const fj_captured *captured) {
     }
     if (text.len > 0 && text.len < sizeof dims) memcpy(dims, text.data, text.len + 1);
     fj_buf_finish(&text);
-    return fj_arena_printf(e->arena, "%s '%.*s' %s [%s]", captured->table->literal != NULL ? "the table" : "bound to",
-                           (int)captured->name.len, captured->name.data, fj_dtype_name(captured->dtype), dims);
+    return fj_arena_printf(
+        e->arena, "%s '%.*s' %s [%s]", captured->table->literal != NULL ? "the table" : "bound to",
+        (int)captured->name.len, captured->name.data, fj_dtype_name(captured->dtype), dims);
 }
 
 void fj_capture_report_missing(fj_elab *e) {
@@ -293,7 +299,8 @@ void fj_capture_specialise(fj_elab *e, fj_ref ref) {
         const int64_t index = node->imm.i >> 8, axis = node->imm.i & 255;
         for (size_t i = 0; i < e->captured.len; i++) {
             const fj_captured *captured = &e->captured.data[i];
-            if (captured->index == index && captured->bound) e->ir->captures.data[index].dims[axis] = captured->dims[axis];
+            if (captured->index == index && captured->bound)
+                e->ir->captures.data[index].dims[axis] = captured->dims[axis];
         }
     }
 }
@@ -309,7 +316,9 @@ void fj_capture_hint_rank(fj_elab *e, fj_value value) {
     if (value.kind != FJ_VALUE_SCALAR || fj_ir_at(e->ir, value.ref)->op != FJ_OP_LOAD) return;
     for (size_t i = 0; i < e->captured.len; i++) {
         const fj_captured *captured = &e->captured.data[i];
-        if (captured->index != fj_ir_at(e->ir, value.ref)->imm.i || !captured->assumed_rank || captured->bound) continue;
+        if (captured->index != fj_ir_at(e->ir, value.ref)->imm.i || !captured->assumed_rank ||
+            captured->bound)
+            continue;
         if (captured->rank >= FJ_MAX_RANK) return;
         make_hint(e, captured->name)->rank = captured->rank + 1;
         fj_elab_restart(e);
@@ -357,7 +366,8 @@ static void measure(fj_elab *e, fj_value v, int depth, table_shape *shape, fj_pl
     fj_elab_step(e, place, 1);
     if (!fj_value_is_sequence(v)) {
         if (!fj_value_is_number(v)) {
-            fj_elab_fail(e, place, "torch.tensor(...) takes constants in the mod language, not %s", fj_value_describe(v));
+            fj_elab_fail(e, place, "torch.tensor(...) takes constants in the mod language, not %s",
+                         fj_value_describe(v));
         }
         if (shape->rank < 0) shape->rank = depth;
         if (shape->rank != depth) fj_elab_fail(e, place, "the rows of this table differ in depth");
@@ -386,6 +396,28 @@ static void fill(fj_value v, fj_capture *literal, bool floating, double *floats,
     }
 }
 
+static bool same_literal(const fj_capture *a, const fj_capture *b, size_t count) {
+    if (a->dtype != b->dtype || a->rank != b->rank || memcmp(a->dims, b->dims, sizeof a->dims) != 0)
+        return false;
+    return a->values != NULL ? memcmp(a->values, b->values, count * sizeof *a->values) == 0
+                             : memcmp(a->int_values, b->int_values, count * sizeof *a->int_values) == 0;
+}
+
+/* A table that is written once is one table, however often its place is evaluated. */
+static const fj_table *literal_table(fj_elab *e, const fj_capture *literal, int64_t count, fj_place place) {
+    const size_t len = e->literals.len;
+    for (size_t i = len > 64 ? len - 64 : 0; i < len; i++) {
+        const fj_table *table = e->literals.data[i];
+        const bool here = table->place.source == place.source && table->place.offset == place.offset;
+        if (here && same_literal(table->literal, literal, (size_t)count)) return table;
+    }
+    fj_table *table = fj_table_create(e, place);
+    table->literal = literal;
+    table->number = len;
+    FJ_PUSH(e->arena, &e->literals, table);
+    return table;
+}
+
 static bool is_float_dtype(fj_dtype dtype) { return dtype >= FJ_DTYPE_F8_E4M3; }
 
 fj_value fj_capture_literal(fj_elab *e, fj_value list, fj_value dtype, fj_place place) {
@@ -396,12 +428,15 @@ fj_value fj_capture_literal(fj_elab *e, fj_value list, fj_value dtype, fj_place 
     literal->literal = true;
     literal->rank = shape.rank;
     /* Floats keep their digits: the reference path computes in double. */
-    literal->dtype = shape.floating || shape.count == 0 ? FJ_DTYPE_F64 : shape.integral ? FJ_DTYPE_I64 : FJ_DTYPE_BOOL;
+    literal->dtype = shape.floating || shape.count == 0 ? FJ_DTYPE_F64
+                   : shape.integral                     ? FJ_DTYPE_I64
+                                                        : FJ_DTYPE_BOOL;
     if (dtype.kind == FJ_VALUE_DTYPE) literal->dtype = dtype.dtype;
     if (literal->dtype == FJ_DTYPE_I8 || literal->dtype == FJ_DTYPE_U8 || literal->dtype == FJ_DTYPE_I16) {
         literal->dtype = FJ_DTYPE_I32;
     }
-    if (literal->dtype == FJ_DTYPE_F8_E4M3 || literal->dtype == FJ_DTYPE_F8_E5M2) literal->dtype = FJ_DTYPE_F32;
+    if (literal->dtype == FJ_DTYPE_F8_E4M3 || literal->dtype == FJ_DTYPE_F8_E5M2)
+        literal->dtype = FJ_DTYPE_F32;
     for (int i = 0; i < FJ_MAX_RANK; i++) literal->dims[i] = i < shape.rank ? shape.dims[i] : -1;
     const bool floating = is_float_dtype(literal->dtype);
     double *floats = floating ? FJ_NEW_ARRAY(e->arena, double, shape.count + 1) : NULL;
@@ -410,7 +445,5 @@ fj_value fj_capture_literal(fj_elab *e, fj_value list, fj_value dtype, fj_place 
     fill(list, literal, floating, floats, ints, &at);
     literal->values = floats;
     literal->int_values = ints;
-    fj_table *table = fj_table_create(e, place);
-    table->literal = literal;
-    return fj_capture_unnamed(e, table);
+    return fj_capture_unnamed(e, literal_table(e, literal, shape.count, place));
 }

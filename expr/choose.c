@@ -14,7 +14,8 @@ typedef struct search {
 
 static bool is_factory(fj_elab *e, const fj_function *function, int depth);
 
-static const fj_expr *find_assigned(const search *s, const fj_stmt_list *body, fj_str name, bool *ret_is_def) {
+static const fj_expr *find_assigned(const search *s, const fj_stmt_list *body, fj_str name,
+                                    bool *ret_is_def) {
     for (size_t i = body->len; i-- > 0;) {
         const fj_stmt *stmt = body->data[i];
         fj_elab_step(s->e, stmt->place, 1);
@@ -81,7 +82,8 @@ static int look_at_returns(search s, const fj_stmt_list *body) {
         const fj_stmt *stmt = body->data[i];
         fj_elab_step(s.e, stmt->place, 1);
         int here = 0;
-        if (stmt->kind == FJ_STMT_RETURN && stmt->value != NULL) here = gives_function(s, stmt->value) ? 2 : 1;
+        if (stmt->kind == FJ_STMT_RETURN && stmt->value != NULL)
+            here = gives_function(s, stmt->value) ? 2 : 1;
         if (stmt->kind == FJ_STMT_IF || stmt->kind == FJ_STMT_FOR) {
             const int then = look_at_returns(s, &stmt->body), otherwise = look_at_returns(s, &stmt->orelse);
             here = then > otherwise ? then : otherwise;
@@ -155,8 +157,9 @@ static bool may_be_mod(fj_elab *e, const fj_global *global, size_t wanted) {
     if (stmt->kind == FJ_STMT_DEF) {
         return arity(stmt->function, &least, &most) && least == wanted && returns_value(e, stmt->function);
     }
-    return stmt->kind == FJ_STMT_ASSIGN && (stmt->value->kind == FJ_EXPR_LAMBDA || stmt->value->kind == FJ_EXPR_CALL ||
-                                            stmt->value->kind == FJ_EXPR_NAME);
+    return stmt->kind == FJ_STMT_ASSIGN &&
+           (stmt->value->kind == FJ_EXPR_LAMBDA || stmt->value->kind == FJ_EXPR_CALL ||
+            stmt->value->kind == FJ_EXPR_NAME);
 }
 
 static void add_candidate(fj_elab *e, candidates *found, const attempt *a) {
@@ -172,10 +175,12 @@ static candidates find_candidates(fj_elab *e, size_t wanted) {
     candidates found = {0};
     for (size_t i = 0; i < e->globals.len; i++) {
         const fj_global *global = e->globals.data[i];
-        if (fj_scope_find(e, global->name) != global || global->mutation || !may_be_mod(e, global, wanted)) continue;
+        if (fj_scope_find(e, global->name) != global || global->mutation || !may_be_mod(e, global, wanted))
+            continue;
         attempt a = {global->name, global->thunk->stmt->place, FJ_NONE};
         if (global->thunk->stmt->kind == FJ_STMT_DEF) a.place = global->thunk->stmt->function->place;
-        if (fj_elab_try(e, look_up, &a) == NULL && value_arity(a.value) == wanted) add_candidate(e, &found, &a);
+        if (fj_elab_try(e, look_up, &a) == NULL && value_arity(a.value) == wanted)
+            add_candidate(e, &found, &a);
     }
     return found;
 }
@@ -195,18 +200,23 @@ static void check_arity(fj_elab *e, fj_value mod, bool is_score, fj_place place)
     const char *what = is_score ? "score" : "mask";
     if (mod.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", mod.unknown->why);
     if (fj_is_opaque(mod)) fj_capture_fail_opaque(e, mod, place);
-    if (mod.kind == FJ_VALUE_TENSOR && mod.tensor->kind == FJ_TENSOR_CAPTURE && mod.tensor->table->error != NULL) {
+    if (mod.kind == FJ_VALUE_TENSOR && mod.tensor->kind == FJ_TENSOR_CAPTURE &&
+        mod.tensor->table->error != NULL) {
         fj_elab_fail_again(e, mod.tensor->table->error);
     }
-    if (!fj_value_is_function(mod)) fj_elab_fail(e, place, "the %s mod is %s, not a function", what, fj_value_describe(mod));
+    if (!fj_value_is_function(mod))
+        fj_elab_fail(e, place, "the %s mod is %s, not a function", what, fj_value_describe(mod));
     if (mod.kind != FJ_VALUE_FUNCTION) return;
     const fj_function *function = mod.function->function;
     const size_t wanted = is_score ? 5 : 4;
     size_t least, most;
     if (arity(function, &least, &most) && least <= wanted && wanted <= most) return;
-    const char *note = is_factory(e, function, 0) ? "it is a factory: call it with its own arguments, as in generate(8)" : NULL;
-    fj_elab_fail_note(e, function->place, note, "a %s mod takes %zu arguments, (%sb, h, q_idx, kv_idx), but '%.*s' takes %zu",
-                      what, wanted, is_score ? "score, " : "", (int)function->name.len, function->name.data, least);
+    const char *note = is_factory(e, function, 0)
+                         ? "it is a factory: call it with its own arguments, as in generate(8)"
+                         : NULL;
+    fj_elab_fail_note(e, function->place, note,
+                      "a %s mod takes %zu arguments, (%sb, h, q_idx, kv_idx), but '%.*s' takes %zu", what,
+                      wanted, is_score ? "score, " : "", (int)function->name.len, function->name.data, least);
 }
 
 /* The name that a choice begins with must be there: this is a usage error, whatever is bound. */
@@ -219,8 +229,8 @@ static void check_choice(fj_elab *e, const fj_expr *x, bool is_score) {
     const candidates found = find_candidates(e, is_score ? 5 : 4);
     const char *note = NULL;
     if (found.names.len > 0) note = fj_arena_printf(e->arena, "there is %s", list_names(e, &found));
-    fj_elab_fail_name(e, x->place, note, "the module has no function '%.*s'%s", (int)x->text.len, x->text.data,
-                      fj_suggest_text(e, &suggestion));
+    fj_elab_fail_name(e, x->place, note, "the module has no function '%.*s'%s", (int)x->text.len,
+                      x->text.data, fj_suggest_text(e, &suggestion));
 }
 
 static fj_value chosen(fj_elab *e, const char *text, bool is_score, fj_place *ret_place) {
@@ -249,15 +259,19 @@ fj_value fj_mod_choose(fj_elab *e, bool is_score, fj_place *ret_place) {
     e->time = FJ_TIME_END;
     e->in_mod = false;
     bool there = true;
-    fj_value value = text != NULL ? chosen(e, text, is_score, ret_place) : by_name(e, is_score, &there, ret_place);
+    fj_value value =
+        text != NULL ? chosen(e, text, is_score, ret_place) : by_name(e, is_score, &there, ret_place);
     if (!there) {
         const candidates found = find_candidates(e, is_score ? 5 : 4);
         if (found.values.len == 0 || e->hints->skip[is_score]) return FJ_NONE;
         *ret_place = found.places.data[0];
         if (found.values.len > 1) {
-            fj_elab_fail_note(e, *ret_place, fj_arena_printf(e->arena, "choose with --%s-mod NAME, or call one of them %s_mod",
-                                                             is_score ? "score" : "mask", is_score ? "score" : "mask"),
-                              "several functions could be the %s mod: %s", is_score ? "score" : "mask", list_names(e, &found));
+            fj_elab_fail_note(e, *ret_place,
+                              fj_arena_printf(e->arena,
+                                              "choose with --%s-mod NAME, or call one of them %s_mod",
+                                              is_score ? "score" : "mask", is_score ? "score" : "mask"),
+                              "several functions could be the %s mod: %s", is_score ? "score" : "mask",
+                              list_names(e, &found));
         }
         value = found.values.data[0];
     }
@@ -267,14 +281,18 @@ fj_value fj_mod_choose(fj_elab *e, bool is_score, fj_place *ret_place) {
 
 /* A function that has the right number of parameters by chance: none is called as those of mods are. */
 bool fj_mod_is_doubtful(fj_elab *e, fj_value mod, bool is_score) {
-    static const char *const usual[] = {"score", "b",  "h",  "q",  "kv", "q_idx",  "kv_idx", "batch", "head",
-                                        "q_id",  "k_id", "kv_id", "k_idx", "i", "j", "m", "n", "s", "_"};
+    static const char *const usual[] = {"score", "b",    "h",    "q",    "kv",    "q_idx", "kv_idx",
+                                        "batch", "head", "q_id", "k_id", "kv_id", "k_idx", "i",
+                                        "j",     "m",    "n",    "s",    "_"};
     const fj_mod_desc *desc = e->desc;
     const char *own = is_score ? desc->score_mod : desc->mask_mod;
-    const bool chosen = own != NULL || fj_scope_find(e, is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod")) != NULL;
-    const char *other = is_score ? desc->mask_mod : desc->score_mod, *expression = is_score ? desc->mask : desc->score;
+    const bool chosen =
+        own != NULL || fj_scope_find(e, is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod")) != NULL;
+    const char *other = is_score ? desc->mask_mod : desc->score_mod,
+               *expression = is_score ? desc->mask : desc->score;
     const fj_global *named = fj_scope_find(e, is_score ? FJ_STR("mask_mod") : FJ_STR("score_mod"));
-    if (chosen || mod.kind != FJ_VALUE_FUNCTION || (other == NULL && expression == NULL && named == NULL)) return false;
+    if (chosen || mod.kind != FJ_VALUE_FUNCTION || (other == NULL && expression == NULL && named == NULL))
+        return false;
     const fj_function *function = mod.function->function;
     for (size_t i = 0; i < function->parameter_count; i++) {
         for (size_t k = 0; k < FJ_ARRAY_LEN(usual); k++) {

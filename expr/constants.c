@@ -94,8 +94,10 @@ static fj_value binary_float(fj_elab *e, fj_operator op, double a, double b, fj_
     case FJ_OPERATOR_MOD: return fj_value_float(float_mod(a, b));
     case FJ_OPERATOR_POW:
         if (a == 0 && b < 0) fail_zero(e, place);
-        if (a < 0 && isfinite(b) && b != floor(b) && isfinite(a)) fj_elab_fail(e, place, "the result is a complex number");
-        if (isinf(pow(a, b)) && isfinite(a) && isfinite(b)) fj_elab_fail(e, place, "the result is too large for a float");
+        if (a < 0 && isfinite(b) && b != floor(b) && isfinite(a))
+            fj_elab_fail(e, place, "the result is a complex number");
+        if (isinf(pow(a, b)) && isfinite(a) && isfinite(b))
+            fj_elab_fail(e, place, "the result is too large for a float");
         return fj_value_float(pow(a, b));
     default: fj_elab_fail(e, place, "'%s' needs ints or bools, not floats", fj_operator_text(op));
     }
@@ -121,7 +123,8 @@ static fj_value concatenate(fj_elab *e, fj_value a, fj_value b, fj_place place) 
     if (len > FJ_ELAB_MAX_ITEMS) fj_elab_fail(e, place, "a list of more than %d items", FJ_ELAB_MAX_ITEMS);
     fj_elab_step(e, place, len);
     fj_value *items = FJ_NEW_ARRAY(e->arena, fj_value, len);
-    for (size_t i = 0; i < len; i++) items[i] = i < a.seq->len ? a.seq->items[i] : b.seq->items[i - a.seq->len];
+    for (size_t i = 0; i < len; i++)
+        items[i] = i < a.seq->len ? a.seq->items[i] : b.seq->items[i - a.seq->len];
     return fj_value_sequence(e->arena, a.kind, items, len);
 }
 
@@ -134,21 +137,25 @@ fj_value fj_constant_binary(fj_elab *e, fj_operator op, fj_value a, fj_value b, 
         if (op == FJ_OPERATOR_OR) return fj_value_bool(a.b || b.b);
         if (op == FJ_OPERATOR_XOR) return fj_value_bool(a.b != b.b);
     }
-    if (is_int(a) && is_int(b) && op != FJ_OPERATOR_MATMUL) return binary_int(e, op, as_int(a), as_int(b), place);
+    if (is_int(a) && is_int(b) && op != FJ_OPERATOR_MATMUL)
+        return binary_int(e, op, as_int(a), as_int(b), place);
     if (fj_value_is_number(a) && fj_value_is_number(b) && op != FJ_OPERATOR_MATMUL) {
         return binary_float(e, op, fj_value_as_double(a), fj_value_as_double(b), place);
     }
-    if (op == FJ_OPERATOR_ADD && fj_value_is_sequence(a) && a.kind == b.kind) return concatenate(e, a, b, place);
+    if (op == FJ_OPERATOR_ADD && fj_value_is_sequence(a) && a.kind == b.kind)
+        return concatenate(e, a, b, place);
     if (op == FJ_OPERATOR_MUL && fj_value_is_sequence(a) && is_int(b)) return repeat(e, a, as_int(b), place);
     if (op == FJ_OPERATOR_MUL && is_int(a) && fj_value_is_sequence(b)) return repeat(e, b, as_int(a), place);
     if (op == FJ_OPERATOR_ADD && a.kind == FJ_VALUE_STR && b.kind == FJ_VALUE_STR &&
         a.str.len + b.str.len <= FJ_SOURCE_MAX) {
         fj_elab_step(e, place, (a.str.len + b.str.len) / 64);
-        const char *text = fj_arena_printf(e->arena, "%.*s%.*s", (int)a.str.len, a.str.data, (int)b.str.len, b.str.data);
+        const char *text =
+            fj_arena_printf(e->arena, "%.*s%.*s", (int)a.str.len, a.str.data, (int)b.str.len, b.str.data);
         return fj_value_str(fj_str_from(text));
     }
     if (op == FJ_OPERATOR_OR && !fj_value_is_number(a)) return FJ_NONE; /* int | None, in an annotation */
-    fj_elab_fail(e, place, "'%s' does not take %s and %s", fj_operator_text(op), fj_value_describe(a), fj_value_describe(b));
+    fj_elab_fail(e, place, "'%s' does not take %s and %s", fj_operator_text(op), fj_value_describe(a),
+                 fj_value_describe(b));
 }
 
 fj_value fj_constant_unary(fj_elab *e, fj_operator op, fj_value a, fj_place place) {
@@ -175,7 +182,8 @@ static bool contains(fj_elab *e, fj_value item, fj_value in, fj_place place) {
         return false;
     }
     if (in.kind != FJ_VALUE_STR || item.kind != FJ_VALUE_STR) {
-        fj_elab_fail(e, place, "'in' looks into tuples, lists and strings, not into %s", fj_value_describe(in));
+        fj_elab_fail(e, place, "'in' looks into tuples, lists and strings, not into %s",
+                     fj_value_describe(in));
     }
     for (size_t i = 0; i + item.str.len <= in.str.len; i++) {
         if (fj_str_equal((fj_str){in.str.data + i, item.str.len}, item.str)) return true;
@@ -201,7 +209,8 @@ static int order(fj_elab *e, fj_value a, fj_value b, fj_place place, fj_operator
         }
         return (a.seq->len > b.seq->len) - (a.seq->len < b.seq->len);
     }
-    fj_elab_fail(e, place, "'%s' does not compare %s with %s", fj_operator_text(op), fj_value_describe(a), fj_value_describe(b));
+    fj_elab_fail(e, place, "'%s' does not compare %s with %s", fj_operator_text(op), fj_value_describe(a),
+                 fj_value_describe(b));
 }
 
 bool fj_constant_compare(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_place place) {

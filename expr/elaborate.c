@@ -6,11 +6,11 @@
 
 /* ---- Errors ------------------------------------------------------------------------------------ */
 
-#define FORMAT_TEXT(text, format)                                                                              \
-    char text[512];                                                                                            \
-    va_list list;                                                                                              \
-    va_start(list, format);                                                                                    \
-    (void)vsnprintf(text, sizeof text, format, list);                                                          \
+#define FORMAT_TEXT(text, format)                     \
+    char text[512];                                   \
+    va_list list;                                     \
+    va_start(list, format);                           \
+    (void)vsnprintf(text, sizeof text, format, list); \
     va_end(list)
 
 /* Something assumed of a tensor that nobody binds may be the cause: that it is missing goes first. */
@@ -59,7 +59,8 @@ void fj_suggest(fj_suggestion *suggestion, fj_str candidate) {
 
 const char *fj_suggest_text(fj_elab *e, const fj_suggestion *suggestion) {
     const fj_str best = suggestion->best;
-    return best.data == NULL ? "" : fj_arena_printf(e->arena, ": did you mean '%.*s'?", (int)best.len, best.data);
+    return best.data == NULL ? ""
+                             : fj_arena_printf(e->arena, ": did you mean '%.*s'?", (int)best.len, best.data);
 }
 
 /* ---- Bounds ------------------------------------------------------------------------------------ */
@@ -113,7 +114,8 @@ const fj_error *fj_elab_try(fj_elab *e, void (*body)(fj_elab *, void *), void *a
     e->calls = calls;
     e->in_mod = in_mod;
     /* Nothing that an attempt may hide. */
-    if (status == FJ_ERR_MEMORY || e->hints->restart || e->steps > FJ_ELAB_MAX_STEPS) fj_elab_fail_again(e, &error);
+    if (status == FJ_ERR_MEMORY || e->hints->restart || e->steps > FJ_ELAB_MAX_STEPS)
+        fj_elab_fail_again(e, &error);
     fj_error *kept = FJ_NEW(e->arena, fj_error);
     *kept = error;
     return kept;

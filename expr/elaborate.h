@@ -2,7 +2,7 @@
  *
  *   mod.c             chooses the mods, applies them to the leaves, makes the graph
  *   elaborate.c       errors, steps, attempts
- *   elaborate_scope.c module names (lazy, in the order of the file), frames, lookup, --param
+ *   elaborate_module.c the module's names; elaborate_param.c --param; elaborate_scope.c frames, lookup
  *   elaborate_stmt.c  statements
  *   elaborate_expr.c  expressions
  *   elaborate_call.c  functions
@@ -86,6 +86,7 @@ typedef struct fj_table {
     int64_t dims[FJ_MAX_RANK];
     bool free; /* a free name of the source */
     const fj_capture *literal;
+    size_t number;         /* of a literal */
     const char *why;       /* what is outside the language in it; NULL */
     const char *missing;   /* it is computed from a tensor of this name that nobody binds; NULL */
     const fj_error *error; /* evaluating it failed: said when nobody binds it */
@@ -135,7 +136,7 @@ typedef struct fj_elab {
     fj_ir *ir;
     const fj_mod_desc *desc;
     fj_hints *hints;
-    const fj_module *module; /* NULL: none */
+    const fj_module *module;     /* NULL: none */
     FJ_VEC(fj_global *) globals; /* in the order of the file */
     fj_global **table;           /* the latest binding of each name */
     size_t table_cap;
@@ -145,6 +146,7 @@ typedef struct fj_elab {
     FJ_VEC(fj_captured) captured;
     FJ_VEC(fj_table *) free_tables; /* of free names: one table per name */
     FJ_VEC(fj_names) free_names;
+    FJ_VEC(fj_table *) literals;
     FJ_VEC(const char *) missing;
     fj_place missing_place;
     /* Where evaluation is. */
@@ -184,13 +186,27 @@ const fj_error *fj_elab_try(fj_elab *e, void (*body)(fj_elab *, void *), void *a
 /* Starts again with a better guess about an unbound tensor. */
 _Noreturn void fj_elab_restart(fj_elab *e);
 
-/* elaborate_scope.c */
+/* elaborate_module.c */
 void fj_scope_load(fj_elab *e, const fj_module *module);
+fj_global *fj_scope_find(fj_elab *e, fj_str name);
+/* Whether the module binds name now; gives the value, as the source says. */
+bool fj_scope_original_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value);
+/* Evaluation moves to module level, and back. */
+typedef struct fj_whereabouts {
+    fj_frame *frame;
+    size_t time;
+    bool in_mod;
+} fj_whereabouts;
+fj_whereabouts fj_scope_enter_module(fj_elab *e, size_t time);
+void fj_scope_leave_module(fj_elab *e, fj_whereabouts was);
+
+/* elaborate_param.c */
 void fj_scope_load_overrides(fj_elab *e);
 void fj_scope_check_overrides(fj_elab *e);
-fj_global *fj_scope_find(fj_elab *e, fj_str name);
-/* Whether the module binds name now; gives the value. */
+/* As fj_scope_original_value, with the caller's values. */
 bool fj_scope_module_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value);
+
+/* elaborate_scope.c */
 fj_value fj_scope_lookup(fj_elab *e, fj_str name, fj_place place);
 void fj_scope_assign(fj_elab *e, fj_str name, fj_value value, fj_place place);
 /* Destructures; set is called for each name. */
@@ -253,8 +269,8 @@ fj_value fj_convert(fj_elab *e, fj_value value, fj_type type, fj_place place);
 /* Type of a number or scalar: bool, int64 for an int, float. */
 fj_type fj_value_type(fj_value value);
 /* Says that an operand has the wrong type; first lets a wrong assumption about a tensor be mended. */
-_Noreturn void fj_type_fail(fj_elab *e, fj_value value, fj_dtype wanted, fj_place place, const char *format, ...)
-    FJ_PRINTF(5, 6);
+_Noreturn void fj_type_fail(fj_elab *e, fj_value value, fj_dtype wanted, fj_place place, const char *format,
+                            ...) FJ_PRINTF(5, 6);
 /* Whether the value depends on nothing but dimensions, run-time scalars and constants. */
 bool fj_is_uniform(fj_elab *e, fj_ref ref);
 /* The name of a run-time parameter that the value depends on, or "". */
@@ -405,7 +421,8 @@ typedef struct fj_builtin {
 
 const fj_builtin *fj_builtin_find(fj_str name, int where);
 fj_value fj_builtin_value(const fj_builtin *builtin);
-fj_value fj_builtin_call(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments, fj_place place);
+fj_value fj_builtin_call(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments,
+                         fj_place place);
 /* Adds the names of all functions of these places. */
 void fj_builtin_suggest(fj_suggestion *suggestion, int where);
 /* A member of a module, a constant, a dtype: UNKNOWN where there is none. */

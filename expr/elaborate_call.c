@@ -7,8 +7,9 @@
 
 /* Decorators that leave what a mod computes as it is. */
 static bool is_neutral(const fj_expr *decorator) {
-    static const char *const names[] = {"compile", "no_grad", "inference_mode", "jit", "wraps", "lru_cache", "cache",
-                                        "staticmethod", "script", "disable", "register_fake", "custom_op", "export"};
+    static const char *const names[] = {"compile",       "no_grad",   "inference_mode", "jit",    "wraps",
+                                        "lru_cache",     "cache",     "staticmethod",   "script", "disable",
+                                        "register_fake", "custom_op", "export"};
     while (decorator->kind == FJ_EXPR_CALL) decorator = decorator->left;
     if (decorator->kind != FJ_EXPR_NAME && decorator->kind != FJ_EXPR_ATTRIBUTE) return false;
     for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) {
@@ -26,7 +27,8 @@ fj_value fj_elab_define(fj_elab *e, const fj_function *function) {
         const fj_parameter *parameter = &function->parameters[i];
         if (parameter->default_value == NULL) continue;
         const fj_value value = fj_scope_attempt(e, parameter->default_value);
-        closure->defaults[i] = e->in_mod ? value : fj_capture_name(e, value, parameter->name, false, parameter->place);
+        closure->defaults[i] =
+            e->in_mod ? value : fj_capture_name(e, value, parameter->name, false, parameter->place);
     }
     fj_value value = {.kind = FJ_VALUE_FUNCTION, .function = closure};
     for (size_t i = function->decorators.len; i-- > 0;) {
@@ -62,7 +64,8 @@ static fj_arguments evaluate_arguments(fj_elab *e, const fj_expr *x) {
     arguments.keywords = FJ_NEW_ARRAY(e->arena, fj_value, x->keyword_count);
     for (size_t i = 0; i < x->keyword_count; i++) {
         if (x->keywords[i].name.len == 0) {
-            fj_elab_fail(e, x->keywords[i].place, "'**' in a call is not in the mod language: name the arguments");
+            fj_elab_fail(e, x->keywords[i].place,
+                         "'**' in a call is not in the mod language: name the arguments");
         }
         push_keyword(e, &arguments, x->keywords[i].name, fj_elab_expr(e, x->keywords[i].value));
     }
@@ -79,10 +82,12 @@ static fj_arguments join_arguments(fj_elab *e, const fj_arguments *first, const 
     joined.keywords = FJ_NEW_ARRAY(e->arena, fj_value, first->keyword_count + second->keyword_count);
     for (size_t i = 0; i < first->keyword_count; i++) {
         bool again = false; /* a later keyword wins over one of functools.partial */
-        for (size_t j = 0; j < second->keyword_count; j++) again |= fj_str_equal(first->names[i], second->names[j]);
+        for (size_t j = 0; j < second->keyword_count; j++)
+            again |= fj_str_equal(first->names[i], second->names[j]);
         if (!again) push_keyword(e, &joined, first->names[i], first->keywords[i]);
     }
-    for (size_t i = 0; i < second->keyword_count; i++) push_keyword(e, &joined, second->names[i], second->keywords[i]);
+    for (size_t i = 0; i < second->keyword_count; i++)
+        push_keyword(e, &joined, second->names[i], second->keywords[i]);
     return joined;
 }
 
@@ -103,7 +108,8 @@ static void bind_positional(fj_elab *e, const binding *b) {
     for (size_t i = 0; i < function->parameter_count; i++) {
         const fj_parameter *parameter = &function->parameters[i];
         if (parameter->kind == FJ_PARAMETER_STAR && parameter->name.len > 0) {
-            b->values[i] = fj_value_rest(e->arena, FJ_VALUE_TUPLE, b->arguments->values, at, b->arguments->count);
+            b->values[i] =
+                fj_value_rest(e->arena, FJ_VALUE_TUPLE, b->arguments->values, at, b->arguments->count);
             at = b->arguments->count;
         } else if (parameter->kind == FJ_PARAMETER_PLAIN && !parameter->keyword_only) {
             room++;
@@ -136,8 +142,8 @@ static void bind_keyword(fj_elab *e, const binding *b, fj_str keyword, fj_value 
     for (size_t i = 0; i < function->parameter_count; i++) {
         if (function->parameters[i].kind == FJ_PARAMETER_DOUBLE_STAR) return;
     }
-    fj_elab_fail(e, b->place, "%.*s() has no parameter '%.*s'%s", (int)name.len, name.data, (int)keyword.len, keyword.data,
-                 fj_suggest_text(e, &suggestion));
+    fj_elab_fail(e, b->place, "%.*s() has no parameter '%.*s'%s", (int)name.len, name.data, (int)keyword.len,
+                 keyword.data, fj_suggest_text(e, &suggestion));
 }
 
 static void bind_defaults(fj_elab *e, const binding *b) {
@@ -152,8 +158,8 @@ static void bind_defaults(fj_elab *e, const binding *b) {
         }
         b->values[i] = b->closure->defaults[i];
         if (b->values[i].kind == FJ_VALUE_UNSET) {
-            fj_elab_fail(e, b->place, "%.*s() needs an argument for its parameter '%.*s'", (int)name.len, name.data,
-                         (int)parameter->name.len, parameter->name.data);
+            fj_elab_fail(e, b->place, "%.*s() needs an argument for its parameter '%.*s'", (int)name.len,
+                         name.data, (int)parameter->name.len, parameter->name.data);
         }
     }
 }
@@ -164,22 +170,27 @@ static void check_recursion(fj_elab *e, const fj_closure *closure, fj_place plac
     const fj_str name = closure->function->name;
     for (const fj_active *active = e->active; active != NULL; active = active->outer) {
         if (active->closure->function == closure->function && active->closure->frame == closure->frame) {
-            fj_elab_fail(e, place, "'%.*s' calls itself: the mod language has no recursion", (int)name.len, name.data);
+            fj_elab_fail(e, place, "'%.*s' calls itself: the mod language has no recursion", (int)name.len,
+                         name.data);
         }
     }
-    if (e->calls >= FJ_ELAB_MAX_CALLS) fj_elab_fail(e, place, "calls are nested more than %d deep", FJ_ELAB_MAX_CALLS);
+    if (e->calls >= FJ_ELAB_MAX_CALLS)
+        fj_elab_fail(e, place, "calls are nested more than %d deep", FJ_ELAB_MAX_CALLS);
 }
 
-static fj_value call_function(fj_elab *e, const fj_closure *closure, const fj_arguments *arguments, fj_place place) {
+static fj_value call_function(fj_elab *e, const fj_closure *closure, const fj_arguments *arguments,
+                              fj_place place) {
     const fj_function *function = closure->function;
     if (function->is_generator || function->is_async) {
         fj_elab_fail(e, place, "'%.*s' is a generator or a coroutine, which the mod language does not have",
                      (int)function->name.len, function->name.data);
     }
     check_recursion(e, closure, place);
-    const binding b = {closure, arguments, FJ_NEW_ARRAY(e->arena, fj_value, function->parameter_count), place};
+    const binding b = {closure, arguments, FJ_NEW_ARRAY(e->arena, fj_value, function->parameter_count),
+                       place};
     bind_positional(e, &b);
-    for (size_t i = 0; i < arguments->keyword_count; i++) bind_keyword(e, &b, arguments->names[i], arguments->keywords[i]);
+    for (size_t i = 0; i < arguments->keyword_count; i++)
+        bind_keyword(e, &b, arguments->names[i], arguments->keywords[i]);
     bind_defaults(e, &b);
 
     fj_frame *outer = e->frame;
@@ -238,7 +249,8 @@ fj_value fj_elab_call(fj_elab *e, fj_value callee, const fj_arguments *arguments
     return value;
 }
 
-fj_value fj_elab_call_values(fj_elab *e, fj_value callee, const fj_value *values, size_t count, fj_place place) {
+fj_value fj_elab_call_values(fj_elab *e, fj_value callee, const fj_value *values, size_t count,
+                             fj_place place) {
     const fj_arguments arguments = {.values = FJ_NEW_ARRAY(e->arena, fj_value, count), .count = count};
     for (size_t i = 0; i < count; i++) arguments.values[i] = values[i];
     return fj_elab_call(e, callee, &arguments, place);

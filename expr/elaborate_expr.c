@@ -25,8 +25,10 @@ bool fj_elab_truth(fj_elab *e, fj_value value, fj_place place, const char *what)
         return fj_value_truth(*value.known);
     }
     if (reading_runtime(e, value) != NULL) {
-        fj_elab_fail_note(e, place, "a run-time parameter, or a dimension that is not known yet, cannot decide what is compiled",
-                          "%s is not known at compile time", what);
+        fj_elab_fail_note(
+            e, place,
+            "a run-time parameter, or a dimension that is not known yet, cannot decide what is compiled",
+            "%s is not known at compile time", what);
     }
     fj_elab_fail_note(e, place, "torch.where(condition, a, b) chooses at run time",
                       "%s is a run-time value: use torch.where", what);
@@ -52,7 +54,9 @@ int64_t fj_elab_int(fj_elab *e, fj_value value, fj_place place, const char *what
         }
         const char *scalar = reading_runtime(e, value);
         if (scalar != NULL && *scalar != '\0') {
-            fj_elab_fail(e, place, "the run-time parameter '%s' cannot be used in %s: it is not known at compile time", scalar, what);
+            fj_elab_fail(e, place,
+                         "the run-time parameter '%s' cannot be used in %s: it is not known at compile time",
+                         scalar, what);
         }
         if (scalar != NULL && e->desc->bindings_open) return 1; /* a dimension that nobody gave */
         fj_elab_fail(e, place, "%s needs an int that is known at compile time", what);
@@ -101,7 +105,8 @@ static void run_clause(fj_elab *e, const fj_expr *x, size_t at, value_list *item
         bool wanted = true;
         for (size_t j = 0; j < clause->conditions.len && wanted; j++) {
             const fj_expr *condition = clause->conditions.data[j];
-            wanted = fj_elab_truth(e, fj_elab_expr(e, condition), condition->place, "the condition of a comprehension");
+            wanted = fj_elab_truth(e, fj_elab_expr(e, condition), condition->place,
+                                   "the condition of a comprehension");
         }
         if (wanted) run_clause(e, x, at + 1, items);
     }
@@ -156,7 +161,8 @@ static fj_value comparison(fj_elab *e, const fj_expr *x) {
         } else if (result.kind == FJ_VALUE_BOOL && !result.b) {
             return result;
         } else {
-            result = result.kind == FJ_VALUE_BOOL ? link : fj_operate_logical(e, true, result, link, x->place);
+            result =
+                result.kind == FJ_VALUE_BOOL ? link : fj_operate_logical(e, true, result, link, x->place);
         }
         left = right;
     }
@@ -176,9 +182,10 @@ static _Noreturn void fail_attribute(fj_elab *e, fj_value object, fj_str name, f
         fj_elab_fail(e, place, "'.item()' is not in the mod language: a tensor of rank 0 is used as it is");
     }
     fj_suggestion suggestion = fj_suggest_begin(name);
-    if (object.kind == FJ_VALUE_SCALAR || object.kind == FJ_VALUE_TENSOR) fj_builtin_suggest(&suggestion, FJ_IN_METHOD);
-    fj_elab_fail(e, place, "%s has no attribute '%.*s' in the mod language%s", fj_value_describe(object), (int)name.len,
-                 name.data, fj_suggest_text(e, &suggestion));
+    if (object.kind == FJ_VALUE_SCALAR || object.kind == FJ_VALUE_TENSOR)
+        fj_builtin_suggest(&suggestion, FJ_IN_METHOD);
+    fj_elab_fail(e, place, "%s has no attribute '%.*s' in the mod language%s", fj_value_describe(object),
+                 (int)name.len, name.data, fj_suggest_text(e, &suggestion));
 }
 
 static fj_value shape_of(fj_elab *e, fj_value object, fj_place place) {
@@ -231,7 +238,8 @@ static bool property(fj_elab *e, fj_value object, fj_str name, fj_place place, f
         const bool is_tensor = object.kind == FJ_VALUE_TENSOR;
         const bool capture = is_tensor && object.tensor->kind == FJ_TENSOR_CAPTURE;
         const fj_type type = is_tensor ? fj_tensor_type(e, object.tensor, place) : object.type;
-        *ret_value = fj_value_dtype(capture ? fj_capture_resolve(e, object.tensor, place)->dtype : fj_type_dtype(type));
+        *ret_value = fj_value_dtype(capture ? fj_capture_resolve(e, object.tensor, place)->dtype
+                                            : fj_type_dtype(type));
     } else {
         *ret_value = object;
     }
@@ -276,7 +284,8 @@ fj_value fj_elab_attribute(fj_elab *e, fj_value object, fj_str name, fj_place pl
         if (method != NULL) return bind_method(e, object, method);
         if (object.kind == FJ_VALUE_TENSOR && !e->in_mod) {
             const char *full = fj_arena_printf(e->arena, "Tensor.%.*s", (int)name.len, name.data);
-            const char *why = fj_arena_printf(e->arena, "the method '%.*s' is not in the mod language", (int)name.len, name.data);
+            const char *why = fj_arena_printf(e->arena, "the method '%.*s' is not in the mod language",
+                                              (int)name.len, name.data);
             return fj_value_unknown(e->arena, full, why);
         }
         break;
@@ -292,7 +301,8 @@ fj_value fj_elab_attribute(fj_elab *e, fj_value object, fj_str name, fj_place pl
     case FJ_VALUE_FUNCTION:
     case FJ_VALUE_BUILTIN:
     case FJ_VALUE_PARTIAL:
-        if (fj_str_is(name, "__name__") || fj_str_is(name, "__doc__")) return fj_value_str(FJ_STR("function"));
+        if (fj_str_is(name, "__name__") || fj_str_is(name, "__doc__"))
+            return fj_value_str(FJ_STR("function"));
         break;
     default: break;
     }
@@ -309,7 +319,8 @@ static fj_value attribute(fj_elab *e, const fj_expr *x) {
             }
         }
         if (found == NULL) {
-            fj_elab_fail(e, x->place, "'self' is not known: make '%.*s' a parameter of a factory, or a module constant",
+            fj_elab_fail(e, x->place,
+                         "'self' is not known: make '%.*s' a parameter of a factory, or a module constant",
                          (int)x->text.len, x->text.data);
         }
     }
@@ -325,7 +336,8 @@ static fj_value slice_value(fj_elab *e, const fj_expr *x) {
     return fj_value_sequence(e->arena, FJ_VALUE_SLICE, values, 3);
 }
 
-static int64_t slice_bound(fj_elab *e, fj_value v, int64_t otherwise, int64_t low, int64_t high, int64_t len, fj_place place) {
+static int64_t slice_bound(fj_elab *e, fj_value v, int64_t otherwise, int64_t low, int64_t high, int64_t len,
+                           fj_place place) {
     if (v.kind == FJ_VALUE_NONE) return otherwise;
     int64_t i = fj_elab_int(e, v, place, "a slice");
     if (i < 0) i += len;
@@ -338,7 +350,8 @@ static fj_value slice_sequence(fj_elab *e, fj_value object, fj_value slice, fj_p
     const int64_t step = parts[2].kind == FJ_VALUE_NONE ? 1 : fj_elab_int(e, parts[2], place, "a slice");
     if (step == 0) fj_elab_fail(e, place, "the step of a slice is 0");
     const bool up = step > 0;
-    const int64_t start = slice_bound(e, parts[0], up ? 0 : len - 1, up ? 0 : -1, up ? len : len - 1, len, place);
+    const int64_t start =
+        slice_bound(e, parts[0], up ? 0 : len - 1, up ? 0 : -1, up ? len : len - 1, len, place);
     const int64_t stop = slice_bound(e, parts[1], up ? len : -1, up ? 0 : -1, up ? len : len - 1, len, place);
     FJ_VEC(fj_value) items = {0};
     for (int64_t i = start; up ? i < stop : i > stop; i += step) {
@@ -351,14 +364,16 @@ static fj_value slice_sequence(fj_elab *e, fj_value object, fj_value slice, fj_p
 static fj_value index_sequence(fj_elab *e, fj_value object, fj_value index, fj_place place) {
     if (index.kind == FJ_VALUE_SLICE) return slice_sequence(e, object, index, place);
     if (index.kind == FJ_VALUE_SCALAR && index.known == NULL && !fj_is_uniform(e, index.ref)) {
-        fj_elab_fail(e, place, "a %s is indexed by a run-time value: make it a table with torch.tensor([...])",
+        fj_elab_fail(e, place,
+                     "a %s is indexed by a run-time value: make it a table with torch.tensor([...])",
                      object.kind == FJ_VALUE_LIST ? "list" : "tuple");
     }
     const int64_t len = (int64_t)object.seq->len;
     const int64_t given = fj_elab_int(e, index, place, "an index of a list");
     const int64_t i = given < 0 ? given + len : given;
-    if (i < 0 || i >= len) fj_elab_fail(e, place, "index %lld is outside of a %s of %lld", (long long)given,
-                                        object.kind == FJ_VALUE_LIST ? "list" : "tuple", (long long)len);
+    if (i < 0 || i >= len)
+        fj_elab_fail(e, place, "index %lld is outside of a %s of %lld", (long long)given,
+                     object.kind == FJ_VALUE_LIST ? "list" : "tuple", (long long)len);
     return object.seq->items[i];
 }
 
@@ -386,7 +401,8 @@ static fj_value subscript(fj_elab *e, const fj_expr *x) {
         fj_elab_fail(e, x->place, "%s", object.unknown->why);
     case FJ_VALUE_SCALAR:
         fj_capture_hint_rank(e, object);
-        fj_elab_fail(e, x->place, "a value of rank 0 is read with %zu %s", count, count == 1 ? "index" : "indices");
+        fj_elab_fail(e, x->place, "a value of rank 0 is read with %zu %s", count,
+                     count == 1 ? "index" : "indices");
     default: fj_elab_fail(e, x->place, "%s cannot be indexed", fj_value_describe(object));
     }
 }

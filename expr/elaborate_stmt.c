@@ -9,7 +9,8 @@ static fj_sequence iterate_tensor(fj_elab *e, fj_value value, fj_place place) {
     const int rank = fj_tensor_rank(e, value.tensor, place);
     if (rank < 1) fj_elab_fail(e, place, "a tensor of rank 0 cannot be iterated");
     const int64_t count = fj_elab_int(e, fj_tensor_dim(e, value.tensor, 0, place), place, "a loop");
-    if (count > FJ_ELAB_MAX_ITEMS) fj_elab_fail(e, place, "a loop over %lld elements is not unrolled", (long long)count);
+    if (count > FJ_ELAB_MAX_ITEMS)
+        fj_elab_fail(e, place, "a loop over %lld elements is not unrolled", (long long)count);
     fj_sequence items = {.items = FJ_NEW_ARRAY(e->arena, fj_value, count), .len = (size_t)count};
     for (int64_t i = 0; i < count; i++) {
         const fj_value index = fj_value_int(i);
@@ -22,7 +23,8 @@ fj_sequence fj_elab_iterate(fj_elab *e, fj_value value, fj_place place) {
     if (fj_value_is_sequence(value)) return *value.seq;
     if (value.kind == FJ_VALUE_TENSOR) return iterate_tensor(e, value, place);
     if (value.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", value.unknown->why);
-    fj_elab_fail(e, place, "%s cannot be iterated: loops run over range(...), lists, tuples, enumerate and zip",
+    fj_elab_fail(e, place,
+                 "%s cannot be iterated: loops run over range(...), lists, tuples, enumerate and zip",
                  fj_value_describe(value));
 }
 
@@ -64,14 +66,16 @@ static const char *message_note(fj_elab *e, const fj_expr *message) {
 static void run_assert(fj_elab *e, const fj_stmt *stmt) {
     const fj_value value = fj_elab_expr(e, stmt->value);
     if (fj_elab_claim(e, value, stmt->value->place, "the condition of 'assert'") == 0) {
-        fj_elab_fail_note(e, stmt->value->place, message_note(e, stmt->message), "this assertion does not hold");
+        fj_elab_fail_note(e, stmt->value->place, message_note(e, stmt->message),
+                          "this assertion does not hold");
     }
 }
 
 static _Noreturn void run_raise(fj_elab *e, const fj_stmt *stmt) {
     const fj_expr *value = stmt->value;
     const char *note = NULL;
-    if (value != NULL && value->kind == FJ_EXPR_CALL && value->items.len > 0) note = message_note(e, value->items.data[0]);
+    if (value != NULL && value->kind == FJ_EXPR_CALL && value->items.len > 0)
+        note = message_note(e, value->items.data[0]);
     fj_elab_fail_note(e, stmt->place, note, "the mod raises this error");
 }
 
@@ -85,10 +89,12 @@ static void run_assign(fj_elab *e, const fj_stmt *stmt) {
 static void run_augmented(fj_elab *e, const fj_stmt *stmt) {
     const fj_expr *target = stmt->targets.data[0];
     if (target->kind != FJ_EXPR_NAME) {
-        fj_elab_fail(e, target->place, "only a local name can be changed: elements and attributes keep their value");
+        fj_elab_fail(e, target->place,
+                     "only a local name can be changed: elements and attributes keep their value");
     }
     const fj_value left = fj_elab_expr(e, target);
-    fj_scope_assign_target(e, target, fj_operate(e, stmt->op, left, fj_elab_expr(e, stmt->value), stmt->place));
+    fj_scope_assign_target(e, target,
+                           fj_operate(e, stmt->op, left, fj_elab_expr(e, stmt->value), stmt->place));
 }
 
 static void run_import(fj_elab *e, const fj_stmt *stmt) {
@@ -101,13 +107,16 @@ static void run_import(fj_elab *e, const fj_stmt *stmt) {
 /* Calls whose result is dropped: print and the like change nothing here. */
 static void run_expression(fj_elab *e, const fj_expr *value) {
     if (value->kind == FJ_EXPR_STRING || value->kind == FJ_EXPR_ELLIPSIS) return;
-    if (value->kind == FJ_EXPR_CALL && value->left->kind == FJ_EXPR_NAME && fj_str_is(value->left->text, "print")) return;
+    if (value->kind == FJ_EXPR_CALL && value->left->kind == FJ_EXPR_NAME &&
+        fj_str_is(value->left->text, "print"))
+        return;
     if (value->kind == FJ_EXPR_CALL && value->left->kind == FJ_EXPR_ATTRIBUTE) {
         const fj_str name = value->left->text;
         const bool underscore = name.len > 1 && name.data[name.len - 1] == '_';
         if (underscore || fj_str_is(name, "append") || fj_str_is(name, "extend")) {
-            fj_elab_fail(e, value->place, "'%.*s' changes a value in place, which the mod language does not have: "
-                                          "make a new value",
+            fj_elab_fail(e, value->place,
+                         "'%.*s' changes a value in place, which the mod language does not have: "
+                         "make a new value",
                          (int)name.len, name.data);
         }
     }
@@ -117,8 +126,10 @@ static void run_expression(fj_elab *e, const fj_expr *value) {
 /* A class is an error where it is used; the rest is one where it is reached. */
 static void run_unsupported(fj_elab *e, const fj_stmt *stmt) {
     const fj_str text = stmt->place.source->text;
-    const bool is_class = text.len - stmt->place.offset > 6 && fj_str_is((fj_str){text.data + stmt->place.offset, 6}, "class ");
-    if (!is_class || stmt->bind_count != 1) fj_elab_fail(e, stmt->place, "%.*s", (int)stmt->text.len, stmt->text.data);
+    const bool is_class =
+        text.len - stmt->place.offset > 6 && fj_str_is((fj_str){text.data + stmt->place.offset, 6}, "class ");
+    if (!is_class || stmt->bind_count != 1)
+        fj_elab_fail(e, stmt->place, "%.*s", (int)stmt->text.len, stmt->text.data);
     const char *why = fj_arena_strdup(e->arena, stmt->text);
     const fj_value value = fj_value_unknown(e->arena, fj_arena_strdup(e->arena, stmt->binds[0]), why);
     fj_scope_assign(e, stmt->binds[0], value, stmt->place);
@@ -143,10 +154,13 @@ static fj_flow run_stmt(fj_elab *e, const fj_stmt *stmt, fj_value *ret_value) {
     case FJ_STMT_CONTINUE: return FJ_FLOW_CONTINUE;
     case FJ_STMT_ASSERT: run_assert(e, stmt); break;
     case FJ_STMT_RAISE: run_raise(e, stmt);
-    case FJ_STMT_DEF: fj_scope_assign(e, stmt->function->name, fj_elab_define(e, stmt->function), stmt->place); break;
+    case FJ_STMT_DEF:
+        fj_scope_assign(e, stmt->function->name, fj_elab_define(e, stmt->function), stmt->place);
+        break;
     case FJ_STMT_IMPORT: run_import(e, stmt); break;
     case FJ_STMT_GLOBAL:
-        fj_elab_fail(e, stmt->place, "'global' and 'nonlocal' are not in the mod language: return the value instead");
+        fj_elab_fail(e, stmt->place,
+                     "'global' and 'nonlocal' are not in the mod language: return the value instead");
     case FJ_STMT_UNSUPPORTED: run_unsupported(e, stmt); break;
     default: break; /* pass, annotations */
     }

@@ -6,10 +6,10 @@
 typedef struct indexing {
     const fj_tensor *base;
     fj_tensor *result;
-    int axis;          /* of base: the next */
+    int axis; /* of base: the next */
     int base_rank;
-    int gather_rank;   /* axes that tensors of indices make; 0: none */
-    int gather_at;     /* the axis of the result where they stand */
+    int gather_rank;               /* axes that tensors of indices make; 0: none */
+    int gather_at;                 /* the axis of the result where they stand */
     int gather_first, gather_last; /* items */
     fj_value gather_dims[FJ_MAX_RANK];
     fj_place place;
@@ -24,7 +24,8 @@ static bool is_full(fj_value item) {
 }
 
 static void add_axis(fj_elab *e, indexing *ix, fj_value dim, bool plain) {
-    if (ix->result->rank >= FJ_MAX_RANK) fj_elab_fail(e, ix->place, "a tensor has at most %d dimensions", FJ_MAX_RANK);
+    if (ix->result->rank >= FJ_MAX_RANK)
+        fj_elab_fail(e, ix->place, "a tensor has at most %d dimensions", FJ_MAX_RANK);
     ix->result->dims[ix->result->rank] = dim;
     ix->result->plain[ix->result->rank++] = plain;
 }
@@ -46,7 +47,8 @@ static fj_value slice_bound(fj_elab *e, const indexing *ix, fj_value bound, fj_v
     const fj_value zero = fj_value_int(0);
     bound = fj_operand(e, bound, place, "a slice");
     const fj_type type = fj_value_type(bound);
-    if (type == FJ_TYPE_FLOAT || type == FJ_TYPE_BOOL) fj_elab_fail(e, place, "a slice needs ints, not %s", fj_value_describe(bound));
+    if (type == FJ_TYPE_FLOAT || type == FJ_TYPE_BOOL)
+        fj_elab_fail(e, place, "a slice needs ints, not %s", fj_value_describe(bound));
     if (bound.kind == FJ_VALUE_SCALAR && !fj_is_uniform(e, bound.ref)) {
         fj_elab_fail(e, place, "a slice cannot depend on a position: the number of elements would differ");
     }
@@ -74,9 +76,11 @@ static void add_slice(fj_elab *e, indexing *ix, fj_value item) {
         return;
     }
     const fj_value dim = fj_tensor_dim(e, ix->base, ix->axis, place);
-    const fj_value start = parts[0].kind == FJ_VALUE_NONE ? fj_value_int(0) : slice_bound(e, ix, parts[0], dim);
+    const fj_value start =
+        parts[0].kind == FJ_VALUE_NONE ? fj_value_int(0) : slice_bound(e, ix, parts[0], dim);
     const fj_value stop = parts[1].kind == FJ_VALUE_NONE ? dim : slice_bound(e, ix, parts[1], dim);
-    const int64_t step = parts[2].kind == FJ_VALUE_NONE ? 1 : fj_elab_int(e, parts[2], place, "the step of a slice");
+    const int64_t step =
+        parts[2].kind == FJ_VALUE_NONE ? 1 : fj_elab_int(e, parts[2], place, "the step of a slice");
     if (step < 1 || step > 1 << 20) fj_elab_fail(e, place, "the step of a slice of a tensor is positive");
     fj_value len = fj_dim_max(e, fj_operate(e, FJ_OPERATOR_SUB, stop, start, place), fj_value_int(0), place);
     if (step > 1) {
@@ -101,7 +105,8 @@ static void add_fixed(fj_elab *e, indexing *ix, fj_value item) {
                            ? FJ_NONE
                            : fj_tensor_dim(e, ix->base, ix->axis, ix->place);
     if (item.kind == FJ_VALUE_INT && dim.kind == FJ_VALUE_INT && (item.i < -dim.i || item.i >= dim.i)) {
-        fj_elab_fail(e, ix->place, "index %lld is outside of a dimension of %lld", (long long)item.i, (long long)dim.i);
+        fj_elab_fail(e, ix->place, "index %lld is outside of a dimension of %lld", (long long)item.i,
+                     (long long)dim.i);
     }
     const bool narrow = item.kind == FJ_VALUE_INT && item.i >= INT32_MIN && item.i <= INT32_MAX;
     const fj_ref ref = fj_to_ref(e, item, narrow ? FJ_TYPE_I32 : type, ix->place);
@@ -140,7 +145,9 @@ static bool is_adjacent(const indexing *ix, const fj_value *items, size_t count)
         last = (int)i;
     }
     for (int i = first; i <= last; i++) {
-        if (items[i].kind == FJ_VALUE_SLICE || items[i].kind == FJ_VALUE_NONE || items[i].kind == FJ_VALUE_ELLIPSIS) return false;
+        if (items[i].kind == FJ_VALUE_SLICE || items[i].kind == FJ_VALUE_NONE ||
+            items[i].kind == FJ_VALUE_ELLIPSIS)
+            return false;
     }
     (void)ix;
     return true;
@@ -165,8 +172,9 @@ static _Noreturn void fail_rank(fj_elab *e, const fj_tensor *tensor, int rank, i
         fj_elab_fail(e, place, "a tensor of rank %d is read with %d %s", rank, given, indices);
     }
     const fj_captured *captured = fj_capture_resolve(e, tensor, place);
-    fj_elab_fail_note(e, place, fj_capture_note(e, captured), "captured tensor '%.*s' has rank %d but is read with %d %s",
-                      (int)captured->name.len, captured->name.data, rank, given, indices);
+    fj_elab_fail_note(e, place, fj_capture_note(e, captured),
+                      "captured tensor '%.*s' has rank %d but is read with %d %s", (int)captured->name.len,
+                      captured->name.data, rank, given, indices);
 }
 
 static int count_axes(fj_elab *e, const fj_value *items, size_t count, fj_place place) {
@@ -187,7 +195,8 @@ static void add_item(fj_elab *e, indexing *ix, fj_value item, int rest) {
         break;
     case FJ_VALUE_SLICE: add_slice(e, ix, item); break;
     case FJ_VALUE_TENSOR:
-        ix->result->sources[ix->axis++] = (fj_axis_source){FJ_AXIS_GATHER, item, ix->gather_at + ix->gather_rank, 0};
+        ix->result->sources[ix->axis++] =
+            (fj_axis_source){FJ_AXIS_GATHER, item, ix->gather_at + ix->gather_rank, 0};
         break;
     default: add_fixed(e, ix, item); break;
     }
@@ -212,7 +221,8 @@ static fj_value run_index(fj_elab *e, indexing *ix, fj_value *items, size_t coun
     return fj_tensor_settle(e, fj_value_tensor(ix->result), ix->place);
 }
 
-fj_value fj_tensor_index(fj_elab *e, const fj_tensor *tensor, const fj_value *given, size_t count, fj_place place) {
+fj_value fj_tensor_index(fj_elab *e, const fj_tensor *tensor, const fj_value *given, size_t count,
+                         fj_place place) {
     fj_value opaque;
     if (fj_gives_opaque(e, fj_value_tensor(tensor), &opaque)) {
         if (e->in_mod) fj_capture_fail_opaque(e, opaque, place);
@@ -225,7 +235,8 @@ fj_value fj_tensor_index(fj_elab *e, const fj_tensor *tensor, const fj_value *gi
         items[i] = given[i];
     }
     const int axes = count_axes(e, items, count, place);
-    if (tensor->kind == FJ_TENSOR_CAPTURE) fj_capture_hint_indices(e, fj_capture_resolve(e, tensor, place), axes);
+    if (tensor->kind == FJ_TENSOR_CAPTURE)
+        fj_capture_hint_indices(e, fj_capture_resolve(e, tensor, place), axes);
     const int rank = fj_tensor_rank(e, tensor, place);
     if (axes > rank) fail_rank(e, tensor, rank, axes, place);
     indexing ix = {.base = tensor, .base_rank = rank, .place = place};
@@ -237,7 +248,9 @@ fj_value fj_tensor_index(fj_elab *e, const fj_tensor *tensor, const fj_value *gi
 
 static const fj_tensor *tensor_of(fj_elab *e, fj_value value, int rank, fj_place place) {
     value = fj_tensor_settle(e, value, place);
-    return value.kind == FJ_VALUE_TENSOR ? value.tensor : fj_tensor_wrap(e, fj_operand(e, value, place, "this"), rank, place);
+    return value.kind == FJ_VALUE_TENSOR
+             ? value.tensor
+             : fj_tensor_wrap(e, fj_operand(e, value, place, "this"), rank, place);
 }
 
 static fj_value full_slice(fj_elab *e) {
@@ -248,7 +261,8 @@ fj_value fj_tensor_unsqueeze(fj_elab *e, fj_value value, fj_value axis, fj_place
     value = fj_tensor_settle(e, value, place);
     const int rank = value.kind == FJ_VALUE_TENSOR ? fj_tensor_rank(e, value.tensor, place) : 0;
     const int at = fj_tensor_axis(e, axis, rank + 1, place);
-    if (rank == 0) return fj_value_tensor(fj_tensor_wrap(e, fj_operand(e, value, place, "unsqueeze"), 1, place));
+    if (rank == 0)
+        return fj_value_tensor(fj_tensor_wrap(e, fj_operand(e, value, place, "unsqueeze"), 1, place));
     fj_value items[FJ_MAX_RANK + 1];
     for (int i = 0; i < at; i++) items[i] = full_slice(e);
     items[at] = FJ_NONE;

@@ -10,7 +10,8 @@ enum { ARGUMENTS = 5 };
 static const fj_op leaves[ARGUMENTS] = {FJ_OP_SCORE, FJ_OP_B, FJ_OP_H, FJ_OP_Q, FJ_OP_KV};
 
 static void make_arguments(fj_elab *e, fj_value *ret_values) {
-    for (int i = 0; i < ARGUMENTS; i++) ret_values[i] = fj_scalar_value(e, fj_ir_leaf(e->ir, leaves[i]), false);
+    for (int i = 0; i < ARGUMENTS; i++)
+        ret_values[i] = fj_scalar_value(e, fj_ir_leaf(e->ir, leaves[i]), false);
 }
 
 static void enter_mod(fj_elab *e) {
@@ -23,7 +24,8 @@ static fj_value apply(fj_elab *e, fj_value mod, bool is_score, fj_place place) {
     fj_value arguments[ARGUMENTS];
     make_arguments(e, arguments);
     enter_mod(e);
-    return is_score ? fj_elab_call_values(e, mod, arguments, 5, place) : fj_elab_call_values(e, mod, arguments + 1, 4, place);
+    return is_score ? fj_elab_call_values(e, mod, arguments, 5, place)
+                    : fj_elab_call_values(e, mod, arguments + 1, 4, place);
 }
 
 /* An expression of the command line, over the positions. */
@@ -55,7 +57,8 @@ static fj_value one_value(fj_elab *e, fj_value value, bool is_score, fj_place pl
     }
     if (value.kind == FJ_VALUE_TENSOR) {
         fj_elab_fail_note(e, place, "reduce it, or read it with more indices",
-                          "the %s mod returns a tensor of rank %d, not one value", what, fj_tensor_rank(e, value.tensor, place));
+                          "the %s mod returns a tensor of rank %d, not one value", what,
+                          fj_tensor_rank(e, value.tensor, place));
     }
     return fj_operand(e, value, place, is_score ? "a score" : "a mask");
 }
@@ -69,7 +72,8 @@ static void set_score(fj_elab *e, fj_value value, fj_place place) {
 static void set_mask(fj_elab *e, fj_value value, fj_place place) {
     value = one_value(e, value, false, place);
     if (fj_value_type(value) != FJ_TYPE_BOOL) {
-        fj_type_fail(e, value, FJ_DTYPE_BOOL, place, "the mask mod returns %s, not a bool: compare it with something",
+        fj_type_fail(e, value, FJ_DTYPE_BOOL, place,
+                     "the mask mod returns %s, not a bool: compare it with something",
                      fj_value_describe(value));
     }
     const fj_ref ref = fj_to_ref(e, value, FJ_TYPE_BOOL, place);

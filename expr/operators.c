@@ -32,13 +32,15 @@ fj_type fj_promote(const fj_value *values, size_t count, bool *weak) {
         const fj_type type = fj_value_type(values[i]);
         if (type > *joined) *joined = type;
     }
-    _Static_assert(FJ_TYPE_BOOL < FJ_TYPE_I32 && FJ_TYPE_I32 < FJ_TYPE_I64 && FJ_TYPE_I64 < FJ_TYPE_FLOAT, "order");
+    _Static_assert(FJ_TYPE_BOOL < FJ_TYPE_I32 && FJ_TYPE_I32 < FJ_TYPE_I64 && FJ_TYPE_I64 < FJ_TYPE_FLOAT,
+                   "order");
     if (weak != NULL) *weak = strong == FJ_TYPE_VOID;
     if (strong == FJ_TYPE_VOID) return soft;
     return soft != FJ_TYPE_VOID && category(soft) > category(strong) ? soft : strong;
 }
 
-_Noreturn void fj_type_fail(fj_elab *e, fj_value value, fj_dtype wanted, fj_place place, const char *format, ...) {
+_Noreturn void fj_type_fail(fj_elab *e, fj_value value, fj_dtype wanted, fj_place place, const char *format,
+                            ...) {
     char text[512];
     va_list list;
     if (value.kind == FJ_VALUE_SCALAR) fj_capture_hint_dtype(e, value.ref, wanted);
@@ -73,7 +75,8 @@ bool fj_is_uniform(fj_elab *e, fj_ref ref) {
         const fj_node *node = fj_ir_at(e->ir, at);
         const bool leaf = node->argc == 0 && !fj_op_is_const((fj_op)node->op);
         if (leaf && node->op != FJ_OP_SCALAR && node->op != FJ_OP_DIM) return false;
-        if (node->op == FJ_OP_LOAD || node->op == FJ_OP_LOOP || fj_op_is_reduction((fj_op)node->op)) return false;
+        if (node->op == FJ_OP_LOAD || node->op == FJ_OP_LOOP || fj_op_is_reduction((fj_op)node->op))
+            return false;
     }
     return true;
 }
@@ -95,8 +98,8 @@ static fj_ref constant_ref(fj_elab *e, fj_value value, fj_type type, fj_place pl
     case FJ_TYPE_I64: return fj_ir_i64(e->ir, i);
     default:
         if (i < INT32_MIN || i > INT32_MAX) {
-            fj_elab_fail_note(e, place, "'.long()' makes the other operand an int64", "%lld does not fit into an int32",
-                              (long long)i);
+            fj_elab_fail_note(e, place, "'.long()' makes the other operand an int64",
+                              "%lld does not fit into an int32", (long long)i);
         }
         return fj_ir_i32(e->ir, (int32_t)i);
     }
@@ -241,8 +244,8 @@ static fj_value bits(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_type
     for (int i = 0; i < 2; i++) {
         if (!is_float_type(values[i])) continue;
         const bool other_bool = fj_value_type(values[1 - i]) == FJ_TYPE_BOOL || is_float_type(values[1 - i]);
-        fj_type_fail(e, values[i], other_bool ? FJ_DTYPE_BOOL : FJ_DTYPE_I32, place, "'%s' needs bools or ints, not a float",
-                     fj_operator_text(op));
+        fj_type_fail(e, values[i], other_bool ? FJ_DTYPE_BOOL : FJ_DTYPE_I32, place,
+                     "'%s' needs bools or ints, not a float", fj_operator_text(op));
     }
     return pair(e, node, type, a, b, place);
 }
@@ -263,7 +266,8 @@ static fj_value bool_arithmetic(fj_elab *e, fj_operator op, fj_value a, fj_value
     case FJ_OPERATOR_ADD: return pair(e, FJ_OP_OR, FJ_TYPE_BOOL, a, b, place);
     case FJ_OPERATOR_MUL: return pair(e, FJ_OP_AND, FJ_TYPE_BOOL, a, b, place);
     case FJ_OPERATOR_SUB:
-        fj_elab_fail_note(e, place, "'^' tells whether they differ, '~' negates", "'-' does not take two bools");
+        fj_elab_fail_note(e, place, "'^' tells whether they differ, '~' negates",
+                          "'-' does not take two bools");
     default: fj_elab_fail(e, place, "'%s' does not take two bools", fj_operator_text(op));
     }
 }
@@ -283,8 +287,9 @@ static fj_value arithmetic(fj_elab *e, fj_operator op, fj_value a, fj_value b, f
     }
     if (type == FJ_TYPE_BOOL) return bool_arithmetic(e, op, a, b, place);
     static const fj_op ops[] = {
-        [FJ_OPERATOR_ADD] = FJ_OP_ADD, [FJ_OPERATOR_SUB] = FJ_OP_SUB,           [FJ_OPERATOR_MUL] = FJ_OP_MUL,
-        [FJ_OPERATOR_DIV] = FJ_OP_DIV, [FJ_OPERATOR_FLOORDIV] = FJ_OP_FLOORDIV, [FJ_OPERATOR_MOD] = FJ_OP_FLOORMOD,
+        [FJ_OPERATOR_ADD] = FJ_OP_ADD,           [FJ_OPERATOR_SUB] = FJ_OP_SUB,
+        [FJ_OPERATOR_MUL] = FJ_OP_MUL,           [FJ_OPERATOR_DIV] = FJ_OP_DIV,
+        [FJ_OPERATOR_FLOORDIV] = FJ_OP_FLOORDIV, [FJ_OPERATOR_MOD] = FJ_OP_FLOORMOD,
     };
     return pair(e, ops[op], type, a, b, place);
 }
@@ -311,7 +316,8 @@ static fj_value operate_scalars(fj_elab *e, const fj_call *call) {
 /* ---- Operators on anything ------------------------------------------------------------------------------------ */
 
 /* Outside of a mod, what is made of a tensor without a name is one too. */
-static bool opaque_result(fj_elab *e, const fj_value *values, int count, fj_place place, fj_value *ret_value) {
+static bool opaque_result(fj_elab *e, const fj_value *values, int count, fj_place place,
+                          fj_value *ret_value) {
     for (int i = 0; i < count; i++) {
         if (values[i].kind == FJ_VALUE_UNKNOWN) {
             if (e->in_mod) fj_elab_fail(e, place, "%s", values[i].unknown->why);
@@ -328,9 +334,10 @@ static bool opaque_result(fj_elab *e, const fj_value *values, int count, fj_plac
 fj_value fj_operate(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_place place) {
     fj_value values[2] = {a, b}, result;
     if (opaque_result(e, values, 2, place, &result)) return result;
-    if (fj_value_is_sequence(a) && b.kind == FJ_VALUE_SCALAR) b = fj_value_int(fj_elab_int(e, b, place, "the length of a list"));
-    const bool runtime = a.kind == FJ_VALUE_SCALAR || a.kind == FJ_VALUE_TENSOR || b.kind == FJ_VALUE_SCALAR ||
-                         b.kind == FJ_VALUE_TENSOR;
+    if (fj_value_is_sequence(a) && b.kind == FJ_VALUE_SCALAR)
+        b = fj_value_int(fj_elab_int(e, b, place, "the length of a list"));
+    const bool runtime = a.kind == FJ_VALUE_SCALAR || a.kind == FJ_VALUE_TENSOR ||
+                         b.kind == FJ_VALUE_SCALAR || b.kind == FJ_VALUE_TENSOR;
     if (!runtime) return fj_constant_binary(e, op, a, b, place);
     if (op == FJ_OPERATOR_MATMUL) return fj_tensor_dot(e, a, b, place);
     const char *name = fj_arena_printf(e->arena, "'%s'", fj_operator_text(op));
@@ -344,7 +351,8 @@ static fj_value unary_scalar(fj_elab *e, const fj_call *call) {
     const fj_type type = fj_value_type(a);
     if (fj_value_is_number(a)) return fj_constant_unary(e, op, a, call->place);
     if (op == FJ_OPERATOR_INVERT) {
-        if (type == FJ_TYPE_FLOAT) fj_type_fail(e, a, FJ_DTYPE_BOOL, call->place, "'~' needs a bool or an int, not a float");
+        if (type == FJ_TYPE_FLOAT)
+            fj_type_fail(e, a, FJ_DTYPE_BOOL, call->place, "'~' needs a bool or an int, not a float");
         return fj_pointwise(e, FJ_OP_NOT, type, &a, 1, call->place);
     }
     if (type == FJ_TYPE_BOOL) {
@@ -414,7 +422,8 @@ static fj_value compare_sequences(fj_elab *e, fj_operator op, fj_value a, fj_val
 }
 
 static fj_value find_in(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_place place) {
-    if (!fj_value_is_sequence(b)) fj_elab_fail(e, place, "'in' looks into tuples and lists, not into %s", fj_value_describe(b));
+    if (!fj_value_is_sequence(b))
+        fj_elab_fail(e, place, "'in' looks into tuples and lists, not into %s", fj_value_describe(b));
     fj_value found = fj_value_bool(false);
     for (size_t i = 0; i < b.seq->len; i++) {
         const fj_value same = fj_operate_compare(e, FJ_OPERATOR_EQ, a, b.seq->items[i], place);
@@ -429,9 +438,11 @@ fj_value fj_operate_compare(fj_elab *e, fj_operator op, fj_value a, fj_value b, 
     const bool identity = op == FJ_OPERATOR_IS || op == FJ_OPERATOR_IS_NOT;
     const bool equality = op == FJ_OPERATOR_EQ || op == FJ_OPERATOR_NE || identity;
     const bool none = a.kind == FJ_VALUE_NONE || b.kind == FJ_VALUE_NONE;
-    if (equality && none) return fj_value_bool((a.kind == b.kind) == (op == FJ_OPERATOR_EQ || op == FJ_OPERATOR_IS));
+    if (equality && none)
+        return fj_value_bool((a.kind == b.kind) == (op == FJ_OPERATOR_EQ || op == FJ_OPERATOR_IS));
     if (opaque_result(e, values, 2, place, &result)) return result;
-    if (fj_value_is_constant(a) && fj_value_is_constant(b)) return fj_value_bool(fj_constant_compare(e, op, a, b, place));
+    if (fj_value_is_constant(a) && fj_value_is_constant(b))
+        return fj_value_bool(fj_constant_compare(e, op, a, b, place));
     if (op == FJ_OPERATOR_IN || op == FJ_OPERATOR_NOT_IN) return find_in(e, op, a, b, place);
     if (identity) fj_elab_fail(e, place, "'is' compares with None; values are compared with '=='");
     if (fj_value_is_sequence(a) && fj_value_is_sequence(b)) return compare_sequences(e, op, a, b, place);
@@ -445,7 +456,8 @@ fj_value fj_operate_compare(fj_elab *e, fj_operator op, fj_value a, fj_value b, 
 static fj_value truth_of(fj_elab *e, fj_value value, fj_place place, const char *what) {
     const fj_value a = fj_operand(e, value, place, what);
     if (fj_value_type(a) == FJ_TYPE_BOOL) return a;
-    fj_type_fail(e, a, FJ_DTYPE_BOOL, place, "%s takes bools, not %s: compare it with something", what, fj_value_describe(a));
+    fj_type_fail(e, a, FJ_DTYPE_BOOL, place, "%s takes bools, not %s: compare it with something", what,
+                 fj_value_describe(a));
 }
 
 static fj_value not_scalar(fj_elab *e, const fj_call *call) {
@@ -462,13 +474,15 @@ fj_value fj_operate_not(fj_elab *e, fj_value a, fj_place place) {
 
 static fj_value logical_scalars(fj_elab *e, const fj_call *call) {
     const char *what = call->data ? "'and'" : "'or'";
-    const fj_value a = truth_of(e, call->args[0], call->place, what), b = truth_of(e, call->args[1], call->place, what);
+    const fj_value a = truth_of(e, call->args[0], call->place, what),
+                   b = truth_of(e, call->args[1], call->place, what);
     return pair(e, call->data ? FJ_OP_AND : FJ_OP_OR, FJ_TYPE_BOOL, a, b, call->place);
 }
 
 fj_value fj_operate_logical(fj_elab *e, bool is_and, fj_value a, fj_value b, fj_place place) {
     fj_value values[2] = {a, b}, result;
     if (opaque_result(e, values, 2, place, &result)) return result;
-    const fj_call call = {.args = values, .count = 2, .data = is_and, .name = is_and ? "'and'" : "'or'", .place = place};
+    const fj_call call = {
+        .args = values, .count = 2, .data = is_and, .name = is_and ? "'and'" : "'or'", .place = place};
     return fj_tensor_map(e, logical_scalars, &call);
 }

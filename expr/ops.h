@@ -2,6 +2,7 @@
 #ifndef FJ_EXPR_OPS_H
 #define FJ_EXPR_OPS_H
 
+#include <stddef.h>
 #include <stdbool.h>
 #include <stdint.h>
 

@@ -25,7 +25,8 @@ static fj_type result_type(fj_op op, fj_type type) {
 }
 
 static void mark_axes(fj_elab *e, fj_tensor *result, fj_value axes, int rank, fj_place place) {
-    if (axes.kind == FJ_VALUE_UNSET || axes.kind == FJ_VALUE_NONE || (fj_value_is_sequence(axes) && axes.seq->len == 0)) {
+    if (axes.kind == FJ_VALUE_UNSET || axes.kind == FJ_VALUE_NONE ||
+        (fj_value_is_sequence(axes) && axes.seq->len == 0)) {
         for (int i = 0; i < rank; i++) result->reduced[i] = true;
     } else if (fj_value_is_sequence(axes)) {
         for (size_t i = 0; i < axes.seq->len; i++) {
@@ -38,8 +39,8 @@ static void mark_axes(fj_elab *e, fj_tensor *result, fj_value axes, int rank, fj
     }
 }
 
-static fj_tensor *create(fj_elab *e, fj_tensor_kind kind, fj_op op, const fj_tensor *base, fj_value axes, bool keep,
-                         fj_place place) {
+static fj_tensor *create(fj_elab *e, fj_tensor_kind kind, fj_op op, const fj_tensor *base, fj_value axes,
+                         bool keep, fj_place place) {
     const int rank = fj_tensor_rank(e, base, place);
     fj_tensor *result = fj_tensor_create(e, kind, base, place);
     result->op = op;
@@ -67,7 +68,8 @@ fj_value fj_tensor_reduce(fj_elab *e, fj_op op, fj_value value, fj_value axes, b
         fj_elab_fail(e, place, "argmax and argmin need a dim in the mod language");
     }
     if (op == FJ_OP_ARGMAX || op == FJ_OP_ARGMIN) {
-        if (reduced == 0 || fj_tensor_rank(e, base, place) == 0) return fj_scalar_value(e, fj_ir_i64(e->ir, 0), false);
+        if (reduced == 0 || fj_tensor_rank(e, base, place) == 0)
+            return fj_scalar_value(e, fj_ir_i64(e->ir, 0), false);
     }
     return fj_tensor_settle(e, fj_value_tensor(result), place);
 }
@@ -108,7 +110,8 @@ fj_value fj_tensor_dot(fj_elab *e, fj_value a, fj_value b, fj_place place) {
     const fj_value dim = fj_dim_join(e, dims[0], dims[1], place);
     const fj_ref loop = fj_ir_loop(e->ir, fj_dim_ref(e, dim, place));
     const fj_ref at[2] = {fj_dim_index(e, dims[0], dim, loop), fj_dim_index(e, dims[1], dim, loop)};
-    const fj_value left = fj_tensor_element(e, x, &at[0], place), right = fj_tensor_element(e, y, &at[1], place);
+    const fj_value left = fj_tensor_element(e, x, &at[0], place),
+                   right = fj_tensor_element(e, y, &at[1], place);
     const fj_value product = fj_operate(e, FJ_OPERATOR_MUL, left, right, place);
     if (product.type == FJ_TYPE_BOOL) fj_elab_fail(e, place, "a dot product does not take bools");
     return fj_scalar_value(e, fj_ir_reduce(e->ir, FJ_OP_REDUCE_SUM, loop, product.ref), false);

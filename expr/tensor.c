@@ -22,8 +22,12 @@ static fj_value dim_pick(fj_elab *e, fj_op op, fj_value a, fj_value b, fj_place 
     return fj_pointwise(e, op, FJ_TYPE_I64, (fj_value[]){a, b}, 2, place);
 }
 
-fj_value fj_dim_min(fj_elab *e, fj_value a, fj_value b, fj_place place) { return dim_pick(e, FJ_OP_MINIMUM, a, b, place); }
-fj_value fj_dim_max(fj_elab *e, fj_value a, fj_value b, fj_place place) { return dim_pick(e, FJ_OP_MAXIMUM, a, b, place); }
+fj_value fj_dim_min(fj_elab *e, fj_value a, fj_value b, fj_place place) {
+    return dim_pick(e, FJ_OP_MINIMUM, a, b, place);
+}
+fj_value fj_dim_max(fj_elab *e, fj_value a, fj_value b, fj_place place) {
+    return dim_pick(e, FJ_OP_MAXIMUM, a, b, place);
+}
 
 static bool is_one(fj_value dim) { return dim.kind == FJ_VALUE_INT && dim.i == 1; }
 
@@ -85,7 +89,8 @@ fj_tensor *fj_tensor_create(fj_elab *e, fj_tensor_kind kind, const fj_tensor *ba
     tensor->kind = kind;
     tensor->base = base;
     tensor->depth = base == NULL ? 1 : base->depth + 1;
-    if (tensor->depth > DEEPEST) fj_elab_fail(e, place, "small tensors are nested more than %d deep", DEEPEST);
+    if (tensor->depth > DEEPEST)
+        fj_elab_fail(e, place, "small tensors are nested more than %d deep", DEEPEST);
     return tensor;
 }
 
@@ -103,7 +108,8 @@ static fj_ref normalise(fj_elab *e, fj_ref index, fj_value dim, fj_place place) 
     const fj_value i = fj_convert(e, fj_scalar_value(e, index, false), FJ_TYPE_I64, place);
     const fj_value from_end = fj_operate(e, FJ_OPERATOR_ADD, i, size, place);
     const fj_value negative = fj_operate_compare(e, FJ_OPERATOR_LT, i, zero, place);
-    const fj_value at = fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){negative, from_end, i}, 3, place);
+    const fj_value at =
+        fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){negative, from_end, i}, 3, place);
     const fj_value low = fj_operate_compare(e, FJ_OPERATOR_GE, at, zero, place);
     const fj_value high = fj_operate_compare(e, FJ_OPERATOR_LT, at, size, place);
     const fj_value inside = fj_operate_logical(e, true, low, high, place);
@@ -111,8 +117,8 @@ static fj_ref normalise(fj_elab *e, fj_ref index, fj_value dim, fj_place place) 
     return fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){inside, at, outside}, 3, place).ref;
 }
 
-static fj_ref gathered_index(fj_elab *e, const fj_tensor *tensor, const fj_axis_source *source, const fj_ref *indices,
-                             fj_place place) {
+static fj_ref gathered_index(fj_elab *e, const fj_tensor *tensor, const fj_axis_source *source,
+                             const fj_ref *indices, fj_place place) {
     const fj_tensor *gather = source->value.tensor;
     const int rank = fj_tensor_rank(e, gather, place);
     fj_ref inner[FJ_MAX_RANK];
@@ -124,7 +130,8 @@ static fj_ref gathered_index(fj_elab *e, const fj_tensor *tensor, const fj_axis_
     return element.ref;
 }
 
-static fj_ref source_index(fj_elab *e, const fj_tensor *tensor, int axis, const fj_ref *indices, fj_place place) {
+static fj_ref source_index(fj_elab *e, const fj_tensor *tensor, int axis, const fj_ref *indices,
+                           fj_place place) {
     const fj_axis_source *source = &tensor->sources[axis];
     if (source->kind == FJ_AXIS_RANGE) {
         const fj_ref index = indices[source->axis];
@@ -133,7 +140,8 @@ static fj_ref source_index(fj_elab *e, const fj_tensor *tensor, int axis, const 
         if (source->step != 1) at = fj_operate(e, FJ_OPERATOR_MUL, at, fj_value_int(source->step), place);
         return fj_operate(e, FJ_OPERATOR_ADD, at, source->value, place).ref;
     }
-    const fj_ref index = source->kind == FJ_AXIS_FIXED ? source->value.ref : gathered_index(e, tensor, source, indices, place);
+    const fj_ref index =
+        source->kind == FJ_AXIS_FIXED ? source->value.ref : gathered_index(e, tensor, source, indices, place);
     const bool plain = tensor->base->kind == FJ_TENSOR_CAPTURE || tensor->base->plain[axis];
     return plain ? index : normalise(e, index, tensor->base->dims[axis], place);
 }
@@ -156,7 +164,8 @@ static fj_value map_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *i
         fj_ref inner[FJ_MAX_RANK];
         for (int j = 0; j < rank; j++) {
             const int axis = tensor->rank - rank + j;
-            inner[j] = fj_dim_index(e, fj_tensor_dim(e, arg.tensor, j, place), tensor->dims[axis], indices[axis]);
+            inner[j] =
+                fj_dim_index(e, fj_tensor_dim(e, arg.tensor, j, place), tensor->dims[axis], indices[axis]);
         }
         call.args[i] = fj_tensor_element(e, arg.tensor, inner, place);
     }
@@ -174,7 +183,8 @@ static void base_indices(const fj_tensor *tensor, int base_rank, const fj_ref *i
 static fj_value reduction_body(fj_elab *e, const fj_tensor *tensor, const fj_ref *inner, fj_place place) {
     const fj_value element = fj_tensor_element(e, tensor->base, inner, place);
     fj_type type = tensor->type;
-    if (tensor->op == FJ_OP_ARGMAX || tensor->op == FJ_OP_ARGMIN) type = element.type == FJ_TYPE_BOOL ? FJ_TYPE_I32 : element.type;
+    if (tensor->op == FJ_OP_ARGMAX || tensor->op == FJ_OP_ARGMIN)
+        type = element.type == FJ_TYPE_BOOL ? FJ_TYPE_I32 : element.type;
     return fj_convert(e, element, type, place);
 }
 
@@ -184,7 +194,8 @@ static bool is_max(fj_op op) { return op == FJ_OP_REDUCE_MAX || op == FJ_OP_REDU
 static fj_value flat_reduction(fj_elab *e, const fj_tensor *tensor, fj_ref *inner, int rank, fj_place place) {
     fj_value total = fj_value_int(1);
     for (int i = 0; i < rank; i++) {
-        if (tensor->reduced[i]) total = fj_operate(e, FJ_OPERATOR_MUL, total, fj_tensor_dim(e, tensor->base, i, place), place);
+        if (tensor->reduced[i])
+            total = fj_operate(e, FJ_OPERATOR_MUL, total, fj_tensor_dim(e, tensor->base, i, place), place);
     }
     const fj_ref loop = fj_ir_loop(e->ir, fj_dim_ref(e, total, place));
     fj_value rest = fj_scalar_value(e, loop, false);
@@ -194,7 +205,8 @@ static fj_value flat_reduction(fj_elab *e, const fj_tensor *tensor, fj_ref *inne
         inner[i] = fj_operate(e, FJ_OPERATOR_MOD, rest, dim, place).ref;
         rest = fj_operate(e, FJ_OPERATOR_FLOORDIV, rest, dim, place);
     }
-    return fj_scalar_value(e, fj_ir_reduce(e->ir, tensor->op, loop, reduction_body(e, tensor, inner, place).ref), false);
+    return fj_scalar_value(
+        e, fj_ir_reduce(e->ir, tensor->op, loop, reduction_body(e, tensor, inner, place).ref), false);
 }
 
 static fj_value reduce_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
@@ -255,7 +267,8 @@ fj_value fj_tensor_settle(fj_elab *e, fj_value value, fj_place place) {
     if (rank < 0) {
         fj_captured *captured = fj_capture_resolve(e, value.tensor, place);
         if (captured->table->free) {
-            fj_elab_fail(e, captured->table->place, "unknown name '%.*s'", (int)captured->name.len, captured->name.data);
+            fj_elab_fail(e, captured->table->place, "unknown name '%.*s'", (int)captured->name.len,
+                         captured->name.data);
         }
         captured->rank = 0;
     }
@@ -291,7 +304,8 @@ static void infer_type(fj_elab *e, fj_tensor *map) {
         if (arg.kind != FJ_VALUE_TENSOR) continue;
         const fj_type type = fj_tensor_type(e, arg.tensor, call.place);
         const bool weak = arg.tensor->kind != FJ_TENSOR_CAPTURE && arg.tensor->weak;
-        const fj_ref zero = fj_to_ref(e, type == FJ_TYPE_FLOAT ? fj_value_float(0.0) : fj_value_int(0), type, call.place);
+        const fj_ref zero =
+            fj_to_ref(e, type == FJ_TYPE_FLOAT ? fj_value_float(0.0) : fj_value_int(0), type, call.place);
         call.args[i] = fj_scalar_value(e, zero, weak);
     }
     const fj_value value = as_scalar(e, map->apply(e, &call), call.place);
@@ -332,7 +346,8 @@ static fj_value same(fj_elab *e, const fj_call *call) {
 const fj_tensor *fj_tensor_wrap(fj_elab *e, fj_value value, int rank, fj_place place) {
     fj_tensor *tensor = fj_tensor_create(e, FJ_TENSOR_MAP, NULL, place);
     tensor->apply = same;
-    tensor->call = (fj_call){.args = FJ_NEW(e->arena, fj_value), .count = 1, .name = "a value", .place = place};
+    tensor->call =
+        (fj_call){.args = FJ_NEW(e->arena, fj_value), .count = 1, .name = "a value", .place = place};
     tensor->call.args[0] = value;
     tensor->rank = rank;
     for (int i = 0; i < rank; i++) tensor->dims[i] = fj_value_int(1);

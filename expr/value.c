@@ -8,7 +8,9 @@ enum { DEEPEST = 64 };
 
 static const int64_t HEAVIEST = (int64_t)1 << 40;
 
-int64_t fj_value_weight(fj_value v) { return fj_value_is_sequence(v) || v.kind == FJ_VALUE_SLICE ? v.seq->weight : 1; }
+int64_t fj_value_weight(fj_value v) {
+    return fj_value_is_sequence(v) || v.kind == FJ_VALUE_SLICE ? v.seq->weight : 1;
+}
 
 fj_value fj_value_sequence(fj_arena *arena, fj_value_kind kind, const fj_value *items, size_t len) {
     fj_sequence *seq = FJ_NEW(arena, fj_sequence);
@@ -91,8 +93,8 @@ bool fj_value_equal(fj_value a, fj_value b) { return equal(a, b, 0); }
 
 const char *fj_value_describe(fj_value v) {
     static const char *const scalars[FJ_TYPE_COUNT] = {
-        [FJ_TYPE_VOID] = "a run-time value", [FJ_TYPE_BOOL] = "a run-time bool",
-        [FJ_TYPE_I32] = "a run-time int",    [FJ_TYPE_I64] = "a run-time int",
+        [FJ_TYPE_VOID] = "a run-time value",  [FJ_TYPE_BOOL] = "a run-time bool",
+        [FJ_TYPE_I32] = "a run-time int",     [FJ_TYPE_I64] = "a run-time int",
         [FJ_TYPE_FLOAT] = "a run-time float",
     };
     switch (v.kind) {

@@ -32,16 +32,16 @@ static fj_status compile(fj_mod_desc desc) {
     return status;
 }
 
-#define ASSERT_OK(...)                                                                                         \
-    do {                                                                                                       \
-        const fj_status status_ = compile((fj_mod_desc){__VA_ARGS__});                                         \
-        ck_assert_msg(status_ == FJ_OK, "%s (%s)", error.text, error.note);                                    \
+#define ASSERT_OK(...)                                                      \
+    do {                                                                    \
+        const fj_status status_ = compile((fj_mod_desc){__VA_ARGS__});      \
+        ck_assert_msg(status_ == FJ_OK, "%s (%s)", error.text, error.note); \
     } while (0)
 
-#define ASSERT_FAILS(wanted, words, ...)                                                                       \
-    do {                                                                                                       \
-        ck_assert_int_eq(compile((fj_mod_desc){__VA_ARGS__}), (wanted));                                       \
-        ck_assert_msg(strstr(error.text, (words)) != NULL, "%s", error.text);                                  \
+#define ASSERT_FAILS(wanted, words, ...)                                      \
+    do {                                                                      \
+        ck_assert_int_eq(compile((fj_mod_desc){__VA_ARGS__}), (wanted));      \
+        ck_assert_msg(strstr(error.text, (words)) != NULL, "%s", error.text); \
     } while (0)
 
 static void count(const fj_ir *ir, fj_op op, int *ret_count) {
@@ -62,22 +62,26 @@ START_TEST(names_win) {
 END_TEST
 
 START_TEST(only_candidate) {
-    ASSERT_OK(.source = "def f(a, x, y, z, w, n=3):\n    return a * n\ndef g(x, y, z, w):\n    return z >= w\n");
+    ASSERT_OK(.source =
+                  "def f(a, x, y, z, w, n=3):\n    return a * n\ndef g(x, y, z, w):\n    return z >= w\n");
     ck_assert_uint_ne(graph->score, 0);
     ck_assert_uint_ne(graph->mask, 0);
 }
 END_TEST
 
 START_TEST(factories_are_no_candidates) {
-    ASSERT_OK(.source = "def make(a, b, c, d):\n    def mask(b, h, q, kv):\n        return q >= kv\n    return mask\n"
-                        "def nothing(a, b, c, d):\n    print(a)\n");
+    ASSERT_OK(
+            .source =
+                "def make(a, b, c, d):\n    def mask(b, h, q, kv):\n        return q >= kv\n    return mask\n"
+                "def nothing(a, b, c, d):\n    print(a)\n");
     ck_assert_uint_eq(graph->mask, 0);
 }
 END_TEST
 
 START_TEST(several_candidates) {
     ASSERT_FAILS(FJ_ERR_MOD, "'f', 'g'",
-                 .source = "def f(b, h, q, kv):\n    return q >= kv\ndef g(b, h, q, kv):\n    return q < kv\n");
+                 .source =
+                     "def f(b, h, q, kv):\n    return q >= kv\ndef g(b, h, q, kv):\n    return q < kv\n");
 }
 END_TEST
 
@@ -89,7 +93,8 @@ START_TEST(nothing_at_all) {
 END_TEST
 
 START_TEST(chosen_by_option) {
-    const char *source = "def make(n, k=1):\n    return lambda b, h, q, kv: q - kv <= n * k\n" MASK("q >= kv");
+    const char *source =
+        "def make(n, k=1):\n    return lambda b, h, q, kv: q - kv <= n * k\n" MASK("q >= kv");
     ASSERT_OK(.source = source, .mask_mod = "make(8, k=2)");
     ASSERT_FAILS(FJ_ERR_NAME, "did you mean 'make'", .source = source, .mask_mod = "maek(8)");
     ASSERT_FAILS(FJ_ERR_MOD, "takes 4 arguments", .source = source, .mask_mod = "make");
@@ -108,18 +113,22 @@ END_TEST
 
 START_TEST(unreached_is_not_compiled) {
     ASSERT_OK(.source = "import foo\nfrom bar import baz\nx = baz(foo.y)\nclass C:\n    pass\n"
-                        "def main():\n    while True:\n        pass\n" SCORE("score * 2") "if __name__ == '__main__':\n    main()\n");
+                        "def main():\n    while True:\n        pass\n" SCORE(
+                            "score * 2") "if __name__ == '__main__':\n    main()\n");
 }
 END_TEST
 
 /* ---- Captures -------------------------------------------------------------------------------------------- */
 
 static const fj_binding vectors[] = {
-    {"slopes", FJ_DTYPE_F32, 1, {8}}, {"table", FJ_DTYPE_F16, 1, {8}}, {"ids", FJ_DTYPE_I32, 1, {64}},
+    {"slopes", FJ_DTYPE_F32, 1, {8}},
+    {"table", FJ_DTYPE_F16, 1, {8}},
+    {"ids", FJ_DTYPE_I32, 1, {64}},
 };
 
 START_TEST(captures_in_order) {
-    ASSERT_OK(.source = SCORE("score + slopes[h] * ids[q]") MASK("ids[q] == ids[kv]"), .bindings = vectors, .binding_count = 3);
+    ASSERT_OK(.source = SCORE("score + slopes[h] * ids[q]") MASK("ids[q] == ids[kv]"), .bindings = vectors,
+              .binding_count = 3);
     ck_assert_uint_eq(graph->captures.len, 2);
     ck_assert_str_eq(graph->captures.data[0].name, "slopes");
     ck_assert(graph->captures.data[0].gradient);
@@ -128,8 +137,8 @@ START_TEST(captures_in_order) {
 }
 END_TEST
 
-#define FACTORY                                                                                                \
-    "import torch\nslopes = torch.randn(8)\ndef make(table):\n    def mod(score, b, h, q, kv):\n"              \
+#define FACTORY                                                                                   \
+    "import torch\nslopes = torch.randn(8)\ndef make(table):\n    def mod(score, b, h, q, kv):\n" \
     "        return score + table[h]\n    return mod\nscore_mod = make(slopes)\n"
 
 START_TEST(innermost_name) {
@@ -142,29 +151,34 @@ START_TEST(innermost_name) {
 END_TEST
 
 START_TEST(two_captures_of_one_name) {
-    ASSERT_FAILS(FJ_ERR_MOD, "two different captured tensors",
-                 .source = "import torch\ndef make(table):\n    return lambda b, h, q, kv: table[h] > 0\n"
-                           "x = torch.randn(8)\ny = torch.randn(8)\n"
-                           "from torch.nn.attention.flex_attention import and_masks\nmask_mod = and_masks(make(x), make(y))\n",
-                 .bindings = vectors, .binding_count = 3);
+    ASSERT_FAILS(
+        FJ_ERR_MOD, "two different captured tensors",
+        .source =
+            "import torch\ndef make(table):\n    return lambda b, h, q, kv: table[h] > 0\n"
+            "x = torch.randn(8)\ny = torch.randn(8)\n"
+            "from torch.nn.attention.flex_attention import and_masks\nmask_mod = and_masks(make(x), make(y))\n",
+        .bindings = vectors, .binding_count = 3);
 }
 END_TEST
 
 START_TEST(reserved_names) {
-    ASSERT_FAILS(FJ_ERR_MOD, "name of an attention input", .source = "import torch\nk = torch.randn(8)\n" SCORE("score + k[h]"));
+    ASSERT_FAILS(FJ_ERR_MOD, "name of an attention input",
+                 .source = "import torch\nk = torch.randn(8)\n" SCORE("score + k[h]"));
 }
 END_TEST
 
 START_TEST(missing_are_listed) {
     ASSERT_FAILS(FJ_ERR_TENSOR, "'a', 'c'",
-                 .source = "import torch\na, c = torch.ones(8), torch.ones(4)\n" SCORE("score + a[h] + slopes[h] + c[b]"),
+                 .source = "import torch\na, c = torch.ones(8), torch.ones(4)\n" SCORE(
+                     "score + a[h] + slopes[h] + c[b]"),
                  .bindings = vectors, .binding_count = 1);
     ck_assert_int_eq(error.line, 4);
 }
 END_TEST
 
 START_TEST(open_bindings_are_guessed) {
-    ASSERT_OK(.source = SCORE("score + w[h][table[q], 0]") MASK("flags[q] & (ids[kv] == 3)"), .bindings_open = true);
+    ASSERT_OK(.source = SCORE("score + w[h][table[q], 0]") MASK("flags[q] & (ids[kv] == 3)"),
+              .bindings_open = true);
     for (size_t i = 0; i < graph->captures.len; i++) {
         const fj_capture *capture = &graph->captures.data[i];
         if (strcmp(capture->name, "w") == 0) ck_assert_int_eq(capture->rank, 3);
@@ -189,7 +203,8 @@ START_TEST(literal_tables) {
 END_TEST
 
 START_TEST(dimensions_specialise) {
-    ASSERT_OK(.score = "score + sum(slopes[i] for i in range(slopes.shape[0]))", .bindings = vectors, .binding_count = 1);
+    ASSERT_OK(.score = "score + sum(slopes[i] for i in range(slopes.shape[0]))", .bindings = vectors,
+              .binding_count = 1);
     ck_assert_int_eq(graph->captures.data[0].dims[0], 8);
     ASSERT_OK(.score = "score + slopes[h % slopes.shape[0]]", .bindings = vectors, .binding_count = 1);
     ck_assert_int_eq(graph->captures.data[0].dims[0], -1);
@@ -201,15 +216,17 @@ START_TEST(dimensions_specialise) {
 END_TEST
 
 START_TEST(assertions) {
-#define CHECKED(text)                                                                                          \
+#define CHECKED(text) \
     "def make(t):\n    " text "\n    return lambda s, b, h, q, kv: s + t[h]\nscore_mod = make(slopes)\n"
-    ASSERT_OK(.source = CHECKED("assert t.ndim == 1 and t.shape == (8,)"), .bindings = vectors, .binding_count = 1);
+    ASSERT_OK(.source = CHECKED("assert t.ndim == 1 and t.shape == (8,)"), .bindings = vectors,
+              .binding_count = 1);
     ck_assert_int_eq(graph->captures.data[0].dims[0], -1);
-    ASSERT_FAILS(FJ_ERR_MOD, "does not hold", .source = CHECKED("assert t.shape[0] == 4, 'four'"), .bindings = vectors,
-                 .binding_count = 1);
-    ck_assert_str_eq(error.note, "four");
-    ASSERT_FAILS(FJ_ERR_MOD, "raises this error", .source = CHECKED("if t.dim() != 2: raise ValueError('two')"),
+    ASSERT_FAILS(FJ_ERR_MOD, "does not hold", .source = CHECKED("assert t.shape[0] == 4, 'four'"),
                  .bindings = vectors, .binding_count = 1);
+    ck_assert_str_eq(error.note, "four");
+    ASSERT_FAILS(FJ_ERR_MOD, "raises this error",
+                 .source = CHECKED("if t.dim() != 2: raise ValueError('two')"), .bindings = vectors,
+                 .binding_count = 1);
 }
 END_TEST
 
@@ -240,9 +257,11 @@ START_TEST(runtime_params) {
     ck_assert(graph->scalars.data[0].gradient);
     ck_assert_int_eq(graph->scalars.data[1].i, 4);
     ck_assert(!graph->scalars.data[1].gradient);
-    ASSERT_FAILS(FJ_ERR_NAME, "not a constant", .source = source, .runtime_params = unknown, .runtime_param_count = 1);
-    ASSERT_FAILS(FJ_ERR_MOD, "'N' cannot be used in range", .source = "N = 4\n" SCORE("sum([score for i in range(N)])"),
-                 .runtime_params = names, .runtime_param_count = 1);
+    ASSERT_FAILS(FJ_ERR_NAME, "not a constant", .source = source, .runtime_params = unknown,
+                 .runtime_param_count = 1);
+    ASSERT_FAILS(FJ_ERR_MOD, "'N' cannot be used in range",
+                 .source = "N = 4\n" SCORE("sum([score for i in range(N)])"), .runtime_params = names,
+                 .runtime_param_count = 1);
 }
 END_TEST
 
@@ -251,23 +270,29 @@ END_TEST
 START_TEST(late_binding) {
     ASSERT_OK(.source = "A = 1\nB = A\nA = 2\n" SCORE("score * A + B"));
     ASSERT_FAILS(FJ_ERR_MOD, "unknown name 'A'", .source = "B = A\nA = 2\n" SCORE("score * B"));
-    ASSERT_FAILS(FJ_ERR_MOD, "before it is assigned", .source = "def score_mod(s, b, h, q, kv):\n    x = s + y\n    y = 1\n    return x\n");
-    ASSERT_OK(.source = "T = 0\nfor i in range(3):\n    T += i\nif T == 3:\n    K = 2.0\nelse:\n    K = bad\n" SCORE("score * K"));
+    ASSERT_FAILS(FJ_ERR_MOD, "before it is assigned",
+                 .source = "def score_mod(s, b, h, q, kv):\n    x = s + y\n    y = 1\n    return x\n");
+    ASSERT_OK(
+            .source =
+                "T = 0\nfor i in range(3):\n    T += i\nif T == 3:\n    K = 2.0\nelse:\n    K = bad\n" SCORE(
+                    "score * K"));
 }
 END_TEST
 
 START_TEST(mutation_is_refused) {
     ASSERT_FAILS(FJ_ERR_MOD, "changed in place", .source = "L = [1]\nL.append(2)\n" SCORE("score * L[0]"));
-    ASSERT_FAILS(FJ_ERR_MOD, "cannot be assigned", .source = "def score_mod(s, b, h, q, kv):\n    t = [s]\n    t[0] = 1\n    return s\n");
-    ASSERT_OK(.source = "import torch\nids = torch.zeros(64)\nids[3:] = 1\n" SCORE("score + ids[q]"), .bindings = vectors,
-              .binding_count = 3);
+    ASSERT_FAILS(FJ_ERR_MOD, "cannot be assigned",
+                 .source = "def score_mod(s, b, h, q, kv):\n    t = [s]\n    t[0] = 1\n    return s\n");
+    ASSERT_OK(.source = "import torch\nids = torch.zeros(64)\nids[3:] = 1\n" SCORE("score + ids[q]"),
+              .bindings = vectors, .binding_count = 3);
 }
 END_TEST
 
 START_TEST(results) {
     ASSERT_FAILS(FJ_ERR_MOD, "not a bool", .source = MASK("q - kv"));
     ASSERT_FAILS(FJ_ERR_MOD, "returns nothing", .source = "def mask_mod(b, h, q, kv):\n    x = q\n");
-    ASSERT_FAILS(FJ_ERR_MOD, "tensor of rank 1", .source = SCORE("score + slopes"), .bindings = vectors, .binding_count = 1);
+    ASSERT_FAILS(FJ_ERR_MOD, "tensor of rank 1", .source = SCORE("score + slopes"), .bindings = vectors,
+                 .binding_count = 1);
     ASSERT_FAILS(FJ_ERR_MOD, "returns a function", .source = SCORE("lambda x: x"), .score_mod = "score_mod");
     ASSERT_OK(.source = SCORE("q >= kv"));
     ASSERT_OK(.source = MASK("True"));
@@ -276,8 +301,8 @@ START_TEST(results) {
 END_TEST
 
 START_TEST(error_place) {
-    ASSERT_FAILS(FJ_ERR_MOD, "rank 1 but is read with 2", .source = SCORE("score + slopes[h, 0]"), .file = "alibi.py",
-                 .bindings = vectors, .binding_count = 1);
+    ASSERT_FAILS(FJ_ERR_MOD, "rank 1 but is read with 2", .source = SCORE("score + slopes[h, 0]"),
+                 .file = "alibi.py", .bindings = vectors, .binding_count = 1);
     ck_assert_str_eq(error.file, "alibi.py");
     ck_assert_int_eq(error.line, 2);
     ck_assert_int_eq(error.column, 20);
@@ -299,7 +324,10 @@ static void *limited(void *user, void *pointer, size_t old_size, size_t new_size
 }
 
 START_TEST(every_allocation_fails_once) {
-    fj_mod_desc desc = {.struct_size = sizeof desc, .source = FACTORY, .source_length = strlen(FACTORY), .bindings = vectors,
+    fj_mod_desc desc = {.struct_size = sizeof desc,
+                        .source = FACTORY,
+                        .source_length = strlen(FACTORY),
+                        .bindings = vectors,
                         .binding_count = 2};
     fj_status status = FJ_ERR_MEMORY;
     for (long n = 0; status != FJ_OK; n++) {
@@ -318,10 +346,30 @@ END_TEST
 
 int main(void) {
     const TTest *const tests[] = {
-        names_win, only_candidate, factories_are_no_candidates, several_candidates, nothing_at_all, chosen_by_option,
-        expressions_win, unreached_is_not_compiled, captures_in_order, innermost_name, two_captures_of_one_name,
-        reserved_names, missing_are_listed, open_bindings_are_guessed, literal_tables, dimensions_specialise, assertions,
-        params, runtime_params, late_binding, mutation_is_refused, results, error_place, every_allocation_fails_once,
+        names_win,
+        only_candidate,
+        factories_are_no_candidates,
+        several_candidates,
+        nothing_at_all,
+        chosen_by_option,
+        expressions_win,
+        unreached_is_not_compiled,
+        captures_in_order,
+        innermost_name,
+        two_captures_of_one_name,
+        reserved_names,
+        missing_are_listed,
+        open_bindings_are_guessed,
+        literal_tables,
+        dimensions_specialise,
+        assertions,
+        params,
+        runtime_params,
+        late_binding,
+        mutation_is_refused,
+        results,
+        error_place,
+        every_allocation_fails_once,
     };
     TCase *all = tcase_create("mod");
     tcase_add_checked_fixture(all, setup, teardown);

@@ -42,7 +42,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         {"t", FJ_DTYPE_F32, 1, {8}},      {"m", FJ_DTYPE_F64, 2, {3, 4}}, {"i", FJ_DTYPE_I32, 1, {8}},
         {"b2", FJ_DTYPE_BOOL, 2, {4, 4}}, {"s", FJ_DTYPE_I64, 0, {0}},
     };
-    input in = {.desc = {.struct_size = sizeof in.desc, .bindings = bindings, .binding_count = FJ_ARRAY_LEN(bindings)}};
+    input in = {.desc = {.struct_size = sizeof in.desc,
+                         .bindings = bindings,
+                         .binding_count = FJ_ARRAY_LEN(bindings)}};
     in.text = malloc(size + 1);
     if (in.text == NULL) return 0;
     if (size > 0) memcpy(in.text, data, size);
