@@ -196,7 +196,7 @@ fj_status fj_mod_create(fj_context *context, const fj_mod_desc *desc, fj_mod **r
     mod->desc = all;
     fj_arena_init(&mod->arena, &context->allocator);
     status = fj_scope_run(&mod->arena, error, compile, mod);
-    if (status == FJ_OK && !mod->unbound) {
+    if (status == FJ_OK) {
         mod->gradient_status = fj_scope_run(&mod->arena, &mod->gradient_error, differentiate, mod);
         if (mod->gradient_status == FJ_ERR_MEMORY)
             status = fj_error_set(error, FJ_ERR_MEMORY, "out of memory");

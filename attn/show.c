@@ -26,10 +26,7 @@ static void print(fj_scope *scope, void *argument) {
     } else if (strcmp(show->stage, "ranges") == 0) {
         fj_ir_print_ranges(&ir, show->out);
     } else if (strcmp(show->stage, "grad") == 0) {
-        if (!mod->gradient)
-            fj_fail(scope, mod->gradient_status ? mod->gradient_status : FJ_ERR_MOD, "%s",
-                    mod->gradient_status ? mod->gradient_error.text
-                                         : "the captured tensors are not bound yet");
+        if (!mod->gradient) fj_fail(scope, mod->gradient_status, "%s", mod->gradient_error.text);
         fj_ir gradient = *mod->gradient;
         gradient.arena = scope->arena;
         fj_ir_print(&gradient, show->out);
