@@ -2,13 +2,13 @@
  *
  *            key block (FJ_TILE_KV)           for each item (fwd_grid.h):
  *           +---------------------+             pack Q; sums = 0, top = -inf
- *   query   |                     |             for each key block:
- *   tile    |  S = Q K^T          |               pack K and V, once for all tiles of the unit
- *   (FJ_    |  score mod, mask    |               for each query tile that is not empty there:
- *   TILE_Q) |  P = exp2(c S - M)  |                 S = Q K^T
- *           |                     |                 per row: mod, mask, maximum; P, its sum
- *           +---------------------+                 sums = factor sums + P V
- *                                               out = sums / sum, lse = ln2 M + log(sum)
+ *   query   |                     |             for each key block, for each query tile:
+ *   tile    |  S = Q K^T          |               class: empty, partial, full; the mask as bits
+ *   (FJ_    |  score mod, mask    |               first tile that sees any: pack K and V
+ *   TILE_Q) |  P = exp2(c S - M)  |               S = Q K^T
+ *           |                     |               per row: mod, mask, maximum; P, its sum
+ *           +---------------------+               sums = factor sums + P V
+ *                                             out = sums / sum, lse = ln2 M + log(sum)
  *
  * The hooks of the mod stand before this file, staged by rate: fj_head_state once per head of a
  * unit, fj_row_state once per row of it, fj_col_state once per key block (and head), fj_score and
@@ -141,9 +141,12 @@ static __attribute__((noinline)) void note_fault(const struct item *it, int row,
 
 /* ---- Masks ----------------------------------------------------------------------------------- */
 
-static void make_cols(const struct pass *p, int head) {
+/* The column states of the block for one head of the unit, unless they are at hand. */
+static inline void need_cols(const struct pass *p, int head) {
 #if !FJ_COL_EMPTY
     struct scratch *own = p->it->own;
+    if (own->cols_of == head) return;
+    own->cols_of = head;
     for (int j = 0; j < FJ_ROUND(p->keys, 2 * FJ_LANES) / FJ_LANES; j++) {
         fj_i kv = fj_add_i(fj_splat_i((int32_t)p->key + j * FJ_LANES), fj_iota_i());
         fj_col_init(p->it->args, &own->heads[head], kv, &own->cols[j]);
@@ -174,18 +177,19 @@ static __attribute__((noinline)) void mask_rows(const struct pass *p, int first,
 
 /* Evaluates a tile's mask over the block, finds the runs of grains that hold anything. Returns the
  * tile's class. */
-static int mask_tile(struct pass *p, int first, int rows, int *cols_of) {
+static int mask_tile(struct pass *p, int first, int rows) {
     const struct item *it = p->it;
     uint32_t any[FJ_TILE_KV / FJ_GRAIN] = {0}, all = FJ_ALL_BITS;
     for (int row = first; row < first + rows;) {
         const int end = run_end(it, row, first + rows);
-        if (*cols_of != it->own->head[row]) make_cols(p, *cols_of = it->own->head[row]);
+        need_cols(p, it->own->head[row]);
         mask_rows(p, first, row, end, any, &all);
         row = end;
     }
     /* Past the last whole vector lies one that only loops over pairs of vectors see. */
     const int odd = FJ_ROUND(p->keys, FJ_LANES) % (2 * FJ_LANES);
-    for (int row = 0; odd && row < rows; row++) it->own->masks[row][FJ_ROUND(p->keys, FJ_LANES) / FJ_LANES] = 0;
+    for (int row = 0; odd && row < rows; row++)
+        it->own->masks[row][FJ_ROUND(p->keys, FJ_LANES) / FJ_LANES] = 0;
     p->runs = 0;
     for (int grain = 0; grain * FJ_GRAIN < p->keys; grain++) {
         const int from = grain * FJ_GRAIN, to = from + FJ_GRAIN < p->keys ? from + FJ_GRAIN : p->keys;
@@ -246,10 +250,12 @@ FJ_INLINE void score_rows(const struct pass *p, int first, int row, int end, fj_
     }
 }
 
-static __attribute__((noinline)) void rows_masked(const struct pass *p, int first, int row, int end, fj_f *top) {
+static __attribute__((noinline)) void rows_masked(const struct pass *p, int first, int row, int end,
+                                                  fj_f *top) {
     score_rows(p, first, row, end, top, 1);
 }
-static __attribute__((noinline)) void rows_full(const struct pass *p, int first, int row, int end, fj_f *top) {
+static __attribute__((noinline)) void rows_full(const struct pass *p, int first, int row, int end,
+                                                fj_f *top) {
     score_rows(p, first, row, end, top, 0);
 }
 
@@ -293,6 +299,18 @@ static void exponential_rows(const struct pass *p, int first, int at, int rows, 
 
 /* ---- Blocks ---------------------------------------------------------------------------------- */
 
+/* The block's keys and values, once some tile sees anything of them. */
+static void need_packed(const struct pass *p) {
+    const struct item *it = p->it;
+    const struct fj_cpu_tensor *k = &it->args->key, *v = &it->args->value;
+    if (it->own->packed) return;
+    it->own->packed = 1;
+    tile_pack_columns(it->own->keys, row_at(k, it->batch, it->head_kv, p->key), k->stride[2] * FJ_IN_SIZE,
+                      p->keys, FJ_HEAD_DIM);
+    tile_pack_depth(it->own->values, row_at(v, it->batch, it->head_kv, p->key), v->stride[2] * FJ_IN_SIZE,
+                    p->keys, FJ_VALUE_DIM);
+}
+
 static void tile_scores(const struct pass *p, int first, int rows) {
     struct scratch *own = p->it->own;
     const int64_t panel = (int64_t)FJ_DEPTH(FJ_HEAD_DIM) * FJ_PANEL;
@@ -319,22 +337,24 @@ static void tile_values(const struct pass *p, int first, int rows) {
                                         .c_row = FJ_O_LINE,
                                         .depth = FJ_DEPTH(p->run[r].to - p->run[r].from),
                                         .factor = own->factor};
-        tile_multiply(pv, rows, FJ_VALUE_DIM, (int64_t)FJ_DEPTH(p->keys) * FJ_PANEL, r ? TILE_ADD : TILE_SCALE);
+        tile_multiply(pv, rows, FJ_VALUE_DIM, (int64_t)FJ_DEPTH(p->keys) * FJ_PANEL,
+                      r ? TILE_ADD : TILE_SCALE);
     }
 }
 
-static void do_tile(struct pass p, int first, int rows, int class, int *cols_of) {
+static void do_tile(struct pass p, int first, int rows, int class) {
     const struct item *it = p.it;
     p.runs = 1, p.run[0].from = 0, p.run[0].to = p.keys;
-    if (class == 1 || p.keys % (2 * FJ_LANES)) class = mask_tile(&p, first, rows, cols_of);
+    if (class == 1 || p.keys % (2 * FJ_LANES)) class = mask_tile(&p, first, rows);
     if (!class) return;
+    need_packed(&p);
     tile_scores(&p, first, rows);
     for (int at = 0; at < rows; at += FJ_LANES) {
         const int stop = first + (at + FJ_LANES < rows ? at + FJ_LANES : rows), here = stop - first - at;
         fj_f top[FJ_LANES];
         for (int row = first + at; row < stop;) {
             const int end = run_end(it, row, stop);
-            if (*cols_of != it->own->head[row]) make_cols(&p, *cols_of = it->own->head[row]);
+            need_cols(&p, it->own->head[row]);
             (class == 1 ? rows_masked : rows_full)(&p, first, row, end, top + (row - first - at));
             row = end;
         }
@@ -345,22 +365,15 @@ static void do_tile(struct pass p, int first, int rows, int class, int *cols_of)
 }
 
 static void do_block(const struct item *it, int64_t block, fj_real unit) {
-    const struct fj_cpu_args *a = it->args;
-    const int64_t key = block * FJ_TILE_KV, left = a->kv_len - key;
+    const int64_t key = block * FJ_TILE_KV, left = it->args->kv_len - key;
     const struct pass p = {it, key, (int)(left < FJ_TILE_KV ? left : FJ_TILE_KV), unit, 0, {{0, 0}}};
-    int class[FJ_CHUNK_TILES], any = 0, cols_of = -1;
-    for (int i = 0, row = 0; row < it->rows; i++, row += FJ_TILE_Q) {
-        int end = row + FJ_TILE_Q < it->rows ? row + FJ_TILE_Q : it->rows;
-        any |= class[i] = tile_class(it, row, end, key, p.keys);
+    it->own->packed = 0;
+    it->own->cols_of = -1;
+    for (int row = 0; row < it->rows; row += FJ_TILE_Q) {
+        const int end = row + FJ_TILE_Q < it->rows ? row + FJ_TILE_Q : it->rows;
+        const int class = tile_class(it, row, end, key, p.keys);
+        if (class) do_tile(p, row, end - row, class);
     }
-    if (!any) return;
-    tile_pack_columns(it->own->keys, row_at(&a->key, it->batch, it->head_kv, key),
-                      a->key.stride[2] * FJ_IN_SIZE, p.keys, FJ_HEAD_DIM);
-    tile_pack_depth(it->own->values, row_at(&a->value, it->batch, it->head_kv, key),
-                    a->value.stride[2] * FJ_IN_SIZE, p.keys, FJ_VALUE_DIM);
-    for (int i = 0, row = 0; row < it->rows; i++, row += FJ_TILE_Q)
-        if (class[i])
-            do_tile(p, row, it->rows - row < FJ_TILE_Q ? it->rows - row : FJ_TILE_Q, class[i], &cols_of);
 }
 
 /* ---- Results --------------------------------------------------------------------------------- */
@@ -383,9 +396,11 @@ static void finish_rows(const struct item *it, fj_real *sums, const fj_real *top
         }
         /* Nothing to see: zeros, whatever 0 * V left in the sums. */
         if (total == 0) memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
-        tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM, total == 0 ? 0 : 1 / total);
+        tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM,
+                        total == 0 ? 0 : 1 / total);
         put_real(&a->lse, it->batch, h, q, total == 0 ? -FJ_INF : m * FJ_LN_2 + log[row % FJ_LANES]);
-        if (FJ_WANT_MAX) put_real(&a->max, it->batch, h, q, total != total && m < FJ_INF ? total : m * FJ_LN_2);
+        if (FJ_WANT_MAX)
+            put_real(&a->max, it->batch, h, q, total != total && m < FJ_INF ? total : m * FJ_LN_2);
     }
 }
 
@@ -423,7 +438,8 @@ static void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t
             fj_f f = tile_exp2(tile_splat(from[at_top] - top));
             sum += from[at_sum] * f[0];
             for (int j = 0; j < FJ_O_LINE; j += FJ_LANES)
-                tile_store(line + j, tile_fma(f, tile_load(from + (int64_t)row * FJ_O_LINE + j), tile_load(line + j)));
+                tile_store(line + j,
+                           tile_fma(f, tile_load(from + (int64_t)row * FJ_O_LINE + j), tile_load(line + j)));
         }
         own->top[row] = top;
         own->sum[row] = sum;
@@ -447,13 +463,14 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
         run_merge(a, &g, item, worker);
 }
 
+/* In grains: what is computed is about the full and the partial ones. */
 static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) {
-    const int64_t tiles = divide_up(a->q_len, FJ_TILE_Q), blocks = divide_up(a->kv_len, FJ_TILE_KV);
+    const int64_t tiles = divide_up(a->q_len, FJ_TILE_Q), blocks = divide_up(a->kv_len, FJ_GRAIN);
     counts[0] = counts[1] = counts[2] = 0;
 #if FJ_HAS_MASK
     for (int64_t n = 0; n < a->batch * a->heads_q * tiles * blocks; n++) {
-        int64_t key = n % blocks * FJ_TILE_KV, q = n / blocks % tiles * FJ_TILE_Q, bh = n / blocks / tiles;
-        int64_t key_end = key + FJ_TILE_KV < a->kv_len ? key + FJ_TILE_KV : a->kv_len;
+        int64_t key = n % blocks * FJ_GRAIN, q = n / blocks % tiles * FJ_TILE_Q, bh = n / blocks / tiles;
+        int64_t key_end = key + FJ_GRAIN < a->kv_len ? key + FJ_GRAIN : a->kv_len;
         int64_t q_end = q + FJ_TILE_Q < a->q_len ? q + FJ_TILE_Q : a->q_len;
         int class = fj_block_class(a, (int32_t)(bh / a->heads_q), (int32_t)(bh % a->heads_q), (int32_t)q,
                                    (int32_t)q_end - 1, (int32_t)key, (int32_t)key_end - 1);

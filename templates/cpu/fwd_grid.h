@@ -30,16 +30,17 @@
 #define FJ_CHUNK_TILES 8
 #endif
 _Static_assert(FJ_TILE_Q % 48 == 0 && FJ_TILE_Q <= 240, "FJ_TILE_Q: a multiple of 48 up to 240");
-_Static_assert(FJ_TILE_KV % FJ_PANEL == 0 && FJ_TILE_KV <= 1024, "FJ_TILE_KV: a multiple of a panel up to 1024");
+_Static_assert(FJ_TILE_KV % FJ_PANEL == 0 && FJ_TILE_KV <= 1024,
+               "FJ_TILE_KV: a multiple of a panel up to 1024");
 _Static_assert(FJ_TILE_KV % 64 == 0, "FJ_TILE_KV: a multiple of 64");
 _Static_assert(FJ_CHUNK_TILES >= 1 && FJ_CHUNK_TILES <= 64, "FJ_CHUNK_TILES: 1 to 64");
 _Static_assert(FJ_HEAD_DIM >= 1 && FJ_HEAD_DIM <= 256, "FJ_HEAD_DIM: 1 to 256");
 _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256");
 
-#define FJ_ROWS (FJ_TILE_Q * FJ_CHUNK_TILES) /* rows of a unit, at most */
+#define FJ_ROWS (FJ_TILE_Q * FJ_CHUNK_TILES)     /* rows of a unit, at most */
 #define FJ_GRAIN (FJ_PANEL > 64 ? FJ_PANEL : 64) /* keys that a partial block is cut into */
-#define FJ_HEADS 64                          /* heads of a unit, at most */
-#define FJ_FEW 128                           /* fewer units than this: keys are split, 1024 at least */
+#define FJ_HEADS 64                              /* heads of a unit, at most */
+#define FJ_FEW 128                               /* fewer units than this: keys are split, 1024 at least */
 #define FJ_Q_LINE FJ_ROUND(FJ_DEPTH(FJ_HEAD_DIM), FJ_LANES)
 #define FJ_O_LINE FJ_ROUND(FJ_VALUE_DIM, FJ_LANES)
 
@@ -53,6 +54,7 @@ struct scratch {
     /* Per row: the maximum in units of log2, the sum of p, the factor for what was summed before. */
     _Alignas(64) fj_real top[FJ_ROWS], sum[FJ_ROWS], factor[FJ_TILE_Q + FJ_ROW_PAD];
     int32_t head[FJ_ROWS], q[FJ_ROWS]; /* of a row: index into heads, position */
+    int packed, cols_of; /* of the block at work: whether keys and values are packed, whose cols */
     uint16_t masks[FJ_TILE_Q][FJ_TILE_KV / FJ_LANES];
     struct fj_head_state heads[FJ_HEADS];
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_ROWS];

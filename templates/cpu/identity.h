@@ -11,7 +11,8 @@
 #define FJ_COL_EMPTY 1
 #define FJ_CAPTURES 0
 #define FJ_SCALARS 0
-#define FJ_SINK_AXES {-1}
+#define FJ_SINK_AXES \
+    { -1 }
 
 struct fj_head_state {
     char none;

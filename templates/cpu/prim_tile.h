@@ -116,15 +116,14 @@ FJ_INLINE void tile_interleave(fj_ov a, fj_ov b, fj_ov *low, fj_ov *high) {
 
 /* FJ_LANES vectors, each reduced over its lanes, as one vector: lane i is v[i]'s. The order of
  * additions is the same for each: halves folded onto each other. v is used up. */
-#define FJ_REDUCE(name, combine)                                                                             \
-    FJ_INLINE fj_f name(fj_f v[FJ_LANES]) {                                                                  \
-        FJ_UNROLL for (int n = FJ_LANES / 2; n > 0; n /= 2)                                                  \
-            FJ_UNROLL for (int i = 0; i < n; i++) {                                                          \
-                fj_ov low, high;                                                                             \
-                tile_interleave((fj_ov)v[i], (fj_ov)v[i + n], &low, &high);                                  \
-                v[i] = combine((fj_f)low, (fj_f)high);                                                       \
-            }                                                                                                \
-        return v[0];                                                                                         \
+#define FJ_REDUCE(name, combine)                                                                    \
+    FJ_INLINE fj_f name(fj_f v[FJ_LANES]) {                                                         \
+        FJ_UNROLL for (int n = FJ_LANES / 2; n > 0; n /= 2) FJ_UNROLL for (int i = 0; i < n; i++) { \
+            fj_ov low, high;                                                                        \
+            tile_interleave((fj_ov)v[i], (fj_ov)v[i + n], &low, &high);                             \
+            v[i] = combine((fj_f)low, (fj_f)high);                                                  \
+        }                                                                                           \
+        return v[0];                                                                                \
     }
 FJ_INLINE fj_f tile_add(fj_f a, fj_f b) { return a + b; }
 FJ_REDUCE(tile_reduce_sum, tile_add)
@@ -142,10 +141,10 @@ FJ_INLINE fj_f tile_polynomial(fj_f x, const fj_real *c, int n) {
 
 FJ_INLINE fj_f tile_exp2(fj_f x) {
 #if FJ_ISA_AVX512 && FJ_REAL_F64
-    static const double c[] = {6.27243695713783512e-10, 6.5544557738570504e-9,  1.02544577142324723e-7,
+    static const double c[] = {6.27243695713783512e-10, 6.5544557738570504e-9,    1.02544577142324723e-7,
                                1.320819344985004e-6,    0.0000152531902527511925, 0.000154035114462742881,
-                               0.00133335586615834706,  0.00961812909879244896, 0.0555041086657111632,
-                               0.240226506959054712,    0.693147180559946235,   1.0};
+                               0.00133335586615834706,  0.00961812909879244896,   0.0555041086657111632,
+                               0.240226506959054712,    0.693147180559946235,     1.0};
     return (fj_f)_mm512_scalef_pd((__m512d)tile_polynomial((fj_f)_mm512_reduce_pd((__m512d)x, 1), c, 12),
                                   (__m512d)x);
 #elif FJ_ISA_AVX512
@@ -156,10 +155,10 @@ FJ_INLINE fj_f tile_exp2(fj_f x) {
 #else
 #if FJ_REAL_F64
     const fj_real magic = 0x1.8p52 + 1023, low = -1023;
-    static const double c[] = {4.43477010883327712e-10, 7.07378311555888531e-9,  1.01781995784035934e-7,
+    static const double c[] = {4.43477010883327712e-10, 7.07378311555888531e-9,   1.01781995784035934e-7,
                                1.32154352831002927e-6,  0.0000152527334931161927, 0.000154035304571104917,
-                               0.00133335581467746259,  0.00961812910759412134,  0.0555041086648200832,
-                               0.240226506959101313,    0.693147180559945326,    1.0};
+                               0.00133335581467746259,  0.00961812910759412134,   0.0555041086648200832,
+                               0.240226506959101313,    0.693147180559945326,     1.0};
 #else
     const fj_real magic = 0x1.8p23f + 127, low = -127;
     static const float c[] = {0.00132647270738298188f, 0.00967151260596862778f, 0.0555073374318849147f,
@@ -174,19 +173,6 @@ FJ_INLINE fj_f tile_exp2(fj_f x) {
 }
 
 /* ---- Input and output elements ------------------------------------------------------------- */
-
-FJ_INLINE float tile_from_half(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, body = (uint32_t)(h & 0x7fff) << 13;
-    /* Exponent and fraction moved in place; a product with 2^112 mends the bias, denormals included. */
-    float f, scale = 0x1p112f;
-    memcpy(&f, &body, 4);
-    f *= scale;
-    memcpy(&body, &f, 4);
-    if ((h & 0x7c00) == 0x7c00) body = 0x7f800000 | (uint32_t)(h & 0x3ff) << 13;
-    body |= sign;
-    memcpy(&f, &body, 4);
-    return f;
-}
 
 FJ_INLINE uint16_t tile_to_half(float f) {
     uint32_t u;
@@ -228,12 +214,7 @@ FJ_INLINE fj_f tile_input(const char *p) {
 #else
     uint16_t t[FJ_LANES];
     memcpy(t, p, sizeof(t));
-    for (int i = 0; i < FJ_LANES; i++) {
-        uint32_t u = (uint32_t)t[i] << 16;
-        float f;
-        memcpy(&f, &u, 4);
-        v[i] = FJ_IN_DTYPE == FJ_F16 ? tile_from_half(t[i]) : f;
-    }
+    for (int i = 0; i < FJ_LANES; i++) v[i] = FJ_IN_DTYPE == FJ_F16 ? fj_from_f16(t[i]) : fj_from_bf16(t[i]);
 #endif
     return v;
 }
@@ -248,7 +229,8 @@ FJ_INLINE void tile_output(char *p, fj_f v) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, 0));
 #else
     uint16_t t[FJ_LANES];
-    for (int i = 0; i < FJ_LANES; i++) t[i] = FJ_IN_DTYPE == FJ_F16 ? tile_to_half(v[i]) : tile_to_bfloat(v[i]);
+    for (int i = 0; i < FJ_LANES; i++)
+        t[i] = FJ_IN_DTYPE == FJ_F16 ? tile_to_half(v[i]) : tile_to_bfloat(v[i]);
     memcpy(p, t, sizeof(t));
 #endif
 }

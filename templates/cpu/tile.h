@@ -46,11 +46,11 @@
 #define FJ_PANEL (FJ_PANEL_VECS * FJ_LANES)
 #define FJ_PANELS(n) (((n) + FJ_PANEL - 1) / FJ_PANEL)
 #define FJ_VECS(n) (((n) + FJ_LANES - 1) / FJ_LANES)
-#define FJ_ROUND(n, to) (((n) + (to) - 1) / (to) * (to))
+#define FJ_ROUND(n, to) (((n) + (to)-1) / (to) * (to))
 #define FJ_ROW_PAD 8
 
 /* Operands that a packed B takes: depth in operands, columns in elements. */
-#define FJ_PACKED(depth, columns) ((int64_t)(depth) * FJ_PANELS(columns) * FJ_PANEL)
+#define FJ_PACKED(depth, columns) ((int64_t)(depth)*FJ_PANELS(columns) * FJ_PANEL)
 
 enum tile_start { TILE_SET, TILE_ADD, TILE_SCALE };
 
@@ -73,10 +73,9 @@ FJ_INLINE void tile_registers(const struct tile_product *t, int64_t row, const i
     const fj_opd *a = t->a + row * t->a_row, *b = t->b;
     fj_real *c = t->c + row * t->c_row;
     const int64_t a_row = t->a_row, a_depth = t->a_depth, c_row = t->c_row;
-    FJ_UNROLL for (int i = 0; i < height; i++)
-        FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_splat(0);
-    if (start != TILE_SET)
-        FJ_UNROLL for (int i = 0; i < height; i++) {
+    FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
+        tile_splat(0);
+    if (start != TILE_SET) FJ_UNROLL for (int i = 0; i < height; i++) {
             fj_f f = start == TILE_ADD ? tile_splat(1) : tile_splat(t->factor[row + i]);
             FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_load(c + i * c_row + j * FJ_LANES) * f;
         }
@@ -90,19 +89,19 @@ FJ_INLINE void tile_registers(const struct tile_product *t, int64_t row, const i
         a += a_depth;
         b += FJ_PANEL;
     }
-    FJ_UNROLL for (int i = 0; i < height; i++)
-        FJ_UNROLL for (int j = 0; j < vecs; j++) tile_store(c + i * c_row + j * FJ_LANES, sum[i][j]);
+    FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++)
+        tile_store(c + i * c_row + j * FJ_LANES, sum[i][j]);
 }
 
 /* All rows against one panel, for a constant number of vectors. The short groups of the remainder
  * keep as few rows as still hide the latency of the instruction. */
-#define FJ_DEFINE_ROWS(vecs)                                                                                 \
-    static __attribute__((noinline, unused)) void tile_rows_##vecs(const struct tile_product *t,             \
-                                                                   int64_t rows, enum tile_start start) {    \
-        const int tall = FJ_TILE_ROWS(vecs), low = 8 / (vecs);                                               \
-        int64_t row = 0;                                                                                     \
-        for (; row + tall <= rows; row += tall) tile_registers(t, row, tall, vecs, start);                   \
-        for (; row < rows; row += low) tile_registers(t, row, low, vecs, start);                             \
+#define FJ_DEFINE_ROWS(vecs)                                                                              \
+    static __attribute__((noinline, unused)) void tile_rows_##vecs(const struct tile_product *t,          \
+                                                                   int64_t rows, enum tile_start start) { \
+        const int tall = FJ_TILE_ROWS(vecs), low = 8 / (vecs);                                            \
+        int64_t row = 0;                                                                                  \
+        for (; row + tall <= rows; row += tall) tile_registers(t, row, tall, vecs, start);                \
+        for (; row < rows; row += low) tile_registers(t, row, low, vecs, start);                          \
     }
 FJ_DEFINE_ROWS(1)
 #if FJ_PANEL_VECS >= 2
@@ -164,12 +163,12 @@ static __attribute__((noinline, unused)) void tile_pack_columns(fj_opd *dst, con
             const int at = k * (1 + FJ_PAIRS);
             FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = (fj_ov){0};
             if (row + FJ_LANES <= rows && at + FJ_OPERAND_ELEMENTS <= columns)
-                FJ_UNROLL for (int i = 0; i < FJ_LANES; i++)
-                    m[i] = tile_input_depth(src + (row + i) * stride + (int64_t)at * FJ_IN_SIZE,
-                                            FJ_OPERAND_ELEMENTS);
+                FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = tile_input_depth(
+                    src + (row + i) * stride + (int64_t)at * FJ_IN_SIZE, FJ_OPERAND_ELEMENTS);
             else
                 for (int i = 0; i < FJ_LANES && row + i < rows; i++)
-                    m[i] = tile_input_depth(src + (row + i) * stride + (int64_t)at * FJ_IN_SIZE, columns - at);
+                    m[i] =
+                        tile_input_depth(src + (row + i) * stride + (int64_t)at * FJ_IN_SIZE, columns - at);
             tile_transpose(m);
             const int n = depth - k < FJ_LANES ? depth - k : FJ_LANES;
             for (int i = 0; i < n; i++) *(fj_ov *)(to + (int64_t)(k + i) * FJ_PANEL) = m[i];

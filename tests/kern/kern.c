@@ -294,7 +294,7 @@ static void run(const struct fj_cpu_kernel *kernel, struct launch *l) {
 /* ---- Comparing -------------------------------------------------------------------------------------- */
 
 static double tolerance(const variant *v, bool is_real) {
-    static const double of[] = {0, 4e-3, 3e-2, 5e-5, 1e-11};
+    static const double of[] = {0, 4e-3, 3e-2, 1e-4, 1e-11};
     if (is_real && v->dtype == KERN_F16) return 1e-4;
     return of[v->dtype];
 }

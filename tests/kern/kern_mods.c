@@ -79,11 +79,11 @@ static void slopes_dims(const kern_shape *s, int capture, int64_t dims[3]) {
     dims[0] = s->heads_q, dims[1] = dims[2] = 1;
 }
 static double softcap_score(const kern_captures *c, int64_t h, int64_t q, int64_t kv, double score) {
-    return 5 * tanh(score / 5) + c->values[0][h] * (double)(kv - q);
+    return 5 * tanh(score / 5) + c->values[0][h] * (double)(kv - q) / 16;
 }
 static double softcap_grad(kern_captures *c, int64_t h, int64_t q, int64_t kv, double score, double adjoint) {
     double t = tanh(score / 5);
-    add(c, h, adjoint * (double)(kv - q));
+    add(c, h, adjoint * (double)(kv - q) / 16);
     return adjoint * (1 - t * t);
 }
 static const char softcap_hooks[] = FACTS(1, 0, 1, 0) STATES
@@ -91,12 +91,12 @@ static const char softcap_hooks[] = FACTS(1, 0, 1, 0) STATES
     "    head->slope = fj_first_f(fj_load_FREAL_uniform(&a->captures[0], 1, at));\n}\n" HOOK(
         "fj_f", "score",
         ", fj_f score") "    fj_f t = fj_tanh_f(fj_div_f(score, fj_splat_f(5)));\n"
-                        "    fj_f d = fj_cast_i_f(fj_sub_i(col->kv, fj_splat_i(row->q)));\n"
+                        "    fj_f d = fj_mul_f(fj_cast_i_f(fj_sub_i(col->kv, fj_splat_i(row->q))), fj_splat_f(0.0625f));\n"
                         "    return fj_add_f(fj_mul_f(fj_splat_f(5), t), fj_mul_f(fj_splat_f(head->slope), d));\n}\n";
 static const char softcap_backward[] = "#define FJ_HAS_SINKS 1\n#define FJ_SINK_AXES {2, -1}\n" HOOK(
     "fj_f", "score_grad",
     ", fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks") "    fj_f t = fj_tanh_f(fj_div_f(score, fj_splat_f(5)));\n"
-                                                                     "    fj_f d = fj_cast_i_f(fj_sub_i(col->kv, fj_splat_i(row->q)));\n"
+                                                                     "    fj_f d = fj_mul_f(fj_cast_i_f(fj_sub_i(col->kv, fj_splat_i(row->q))), fj_splat_f(0.0625f));\n"
                                                                      "    const fj_l at[1] = {fj_splat_l(head->h)};\n"
                                                                      "    fj_scatter_mixed_f(sinks->capture[0], &a->captures[0], 1, at, 0u, fj_mul_f(adjoint, d), live);\n"
                                                                      "    return fj_mul_f(adjoint, fj_sub_f(fj_splat_f(1), fj_mul_f(t, t)));\n}\n";
