@@ -1,6 +1,6 @@
 /* Backward attention on the cpu: fused, tiled; scores are computed again, nothing of size L x S is kept.
  *
- *            key block (FJ_TILE_KV)           phase 0, for each row:   delta = rowsum(O dO) - dlse
+ *            key block (FJ_TILE_KV)           first, for each row:     delta = rowsum(O dO) - dlse
  *           +---------------------+           rounds (bwd_grid.h), for each item:
  *   query   | S  = Q K^T          |             for each key block:
  *   tile    | P  = exp(mod(S)-lse)|               pack K and V
@@ -27,6 +27,9 @@
  *     are; delta, dP and the sinks' adjoints are not.
  *  5. Only a partial block, or one that ends within a pair of vectors, takes the masked copy of the pass.
  *  6. Faults are the forward kernel's to report.
+ *  7. Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last
+ *     digit, and one made of O in 16 bits leaves an error a thousand times larger. So with sinks and
+ *     16-bit inputs delta is measured, rowsum(P dP), by a phase of its own: two products more.
  *
  * What limits it, with figures: tests/kern/README.md. The products take nine tenths of the time in F32 and eight in
  * BF16 at E = Ev = 64; larger query tiles amortise the loads and stores of dV and dK, larger key blocks those of
@@ -42,58 +45,11 @@
 
 #include "bwd_sinks.h"
 
+#include "bwd_rows.h"
+
+#include "blocks.h"
+
 #define FJ_LOG2_E ((fj_real)1.44269504088896340736)
-#define FJ_INF ((fj_real)__builtin_inf())
-#define FJ_ROW_TASK 256 /* rows of a task of phases 0 and 2 */
-
-static inline char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
-    return t->data + (b * t->stride[0] + h * t->stride[1] + row * t->stride[2]) * FJ_IN_SIZE;
-}
-static inline fj_real real_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
-    return ((const fj_real *)t->data)[b * t->stride[0] + h * t->stride[1] + row * t->stride[2]];
-}
-
-/* Rows [begin, end) of one (batch, head), for the phases that go over rows. */
-struct rows {
-    int64_t b, h, begin, end;
-};
-
-static struct rows rows_of(int64_t number, int64_t heads, int64_t length) {
-    const int64_t chunks = divide_up(length, FJ_ROW_TASK), at = number % chunks * FJ_ROW_TASK;
-    number /= chunks;
-    return (struct rows){number / heads, number % heads, at, least(at + FJ_ROW_TASK, length)};
-}
-static inline int64_t row_tasks(int64_t batch, int64_t heads, int64_t length) {
-    return batch * heads * divide_up(length, FJ_ROW_TASK);
-}
-
-/* Halves folded onto each other: an order that is part of the result. */
-static inline fj_real sum_lanes(fj_f v) {
-    fj_real t[FJ_LANES];
-    fj_put_f(t, v);
-    for (int n = FJ_LANES / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) t[i] += t[i + n];
-    return t[0];
-}
-
-/* ---- Phase 0: delta -------------------------------------------------------------------------------- */
-
-static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
-    const struct rows r = rows_of(number, a->heads_q, a->q_len);
-    fj_real *delta = grid_delta(a, g, r.b, r.h);
-    for (int64_t q = r.begin; q < r.end; q++) {
-        const char *out = row_at(&a->out, r.b, r.h, q), *dout = row_at(&a->dout, r.b, r.h, q);
-        fj_f sum = tile_splat(0);
-        for (int col = 0; col < FJ_VALUE_DIM; col += FJ_LANES) {
-            const int n = FJ_VALUE_DIM - col < FJ_LANES ? FJ_VALUE_DIM - col : FJ_LANES,
-                      at = col * FJ_IN_SIZE;
-            fj_f x = n == FJ_LANES ? tile_input(out + at) : tile_input_part(out + at, n);
-            fj_f y = n == FJ_LANES ? tile_input(dout + at) : tile_input_part(dout + at, n);
-            sum = tile_fma(x, y, sum);
-        }
-        delta[q] = sum_lanes(sum) - (a->dlse.data ? real_at(&a->dlse, r.b, r.h, q) : 0);
-    }
-}
 
 /* ---- Rounds: tiles --------------------------------------------------------------------------------- */
 
@@ -104,44 +60,58 @@ struct pass {
     int rows, keys;
     fj_real *dkey, *dvalue; /* sums of the block, lines of FJ_E_LINE and FJ_V_LINE */
     fj_real unit;           /* what makes exponents of base 2 of S (invariant 3) */
+    int measures;           /* delta instead of gradients (invariant 7) */
 #if FJ_HAS_SCORE
     struct fj_sinks sinks;
 #endif
 };
 
+/* One vector of a row: P of S, whether masked or not; *ret_score is what the mod saw. */
+FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, fj_f base, fj_f *ret_score) {
+    const struct scratch *own = p->it->own;
+    const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
+    const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
+    (void)state, (void)col;
+#if FJ_HAS_SCORE
+    const struct fj_cpu_args *a = p->it->args;
+    *ret_score = raw * tile_splat((fj_real)a->scale);
+    return tile_exp2(tile_fma(fj_score(a, &own->head, state, col, *ret_score), tile_splat(FJ_LOG2_E), base));
+#else
+    *ret_score = raw;
+    return tile_exp2(tile_fma(raw, tile_splat(p->unit), base));
+#endif
+}
+
+/* The lanes of a vector that are neither masked nor past the last key. */
+FJ_INLINE fj_b live_vector(const struct pass *p, int row, int at) {
+    fj_b live = fj_lanes_below(p->keys - at);
+    (void)row;
+#if FJ_HAS_MASK
+    const struct scratch *own = p->it->own;
+    live = fj_and_b(live, fj_mask(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
+                                  &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]));
+#endif
+    return live;
+}
+
 /* One vector of a row: S and dP become P and dS. */
 FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, fj_f base, fj_f delta,
                            const int masked) {
-    const struct fj_cpu_args *a = p->it->args;
-    const struct scratch *own = p->it->own;
-    const struct fj_head_state *head = &own->head;
-    const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
-    const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
-    const fj_f zero = tile_splat(0), raw = tile_load(s + at);
-    (void)a, (void)head, (void)state, (void)col;
-#if FJ_HAS_SCORE
-    const fj_f score = raw * tile_splat((fj_real)a->scale);
-    const fj_f exponent = tile_fma(fj_score(a, head, state, col, score), tile_splat(FJ_LOG2_E), base);
-#else
-    const fj_f exponent = tile_fma(raw, tile_splat(p->unit), base);
-#endif
-    fj_f prob = tile_exp2(exponent);
+    const fj_f zero = tile_splat(0);
+    fj_f score, prob = prob_vector(p, row, at, tile_load(s + at), base, &score);
     fj_f ds = prob * (tile_load(d + at) - delta);
+    fj_b live = fj_splat_b(1);
     if (masked) {
-        fj_b live = fj_lanes_below(p->keys - at);
-#if FJ_HAS_MASK
-        live = fj_and_b(live, fj_mask(a, head, state, col));
-#endif
+        live = live_vector(p, row, at);
         prob = fj_where_f(live, prob, zero);
         ds = fj_where_f(live, ds, zero);
-#if FJ_HAS_SCORE
-        ds = fj_where_f(live, fj_score_grad(a, head, state, col, score, ds, live, &p->sinks), zero);
-#endif
-    } else {
-#if FJ_HAS_SCORE
-        ds = fj_score_grad(a, head, state, col, score, ds, fj_splat_b(1), &p->sinks);
-#endif
     }
+#if FJ_HAS_SCORE
+    const struct scratch *own = p->it->own;
+    ds = fj_score_grad(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
+                       &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES], score, ds, live, &p->sinks);
+    if (masked) ds = fj_where_f(live, ds, zero);
+#endif
     tile_store(s + at, prob);
     tile_store(d + at, ds);
 }
@@ -158,6 +128,24 @@ FJ_INLINE void grad_rows(struct pass *p, const int masked) {
 /* Flat, so that what fj_score and fj_score_grad both compute is computed once. */
 static __attribute__((noinline, flatten)) void grad_masked(struct pass *p) { grad_rows(p, 1); }
 static __attribute__((noinline, flatten)) void grad_full(struct pass *p) { grad_rows(p, 0); }
+
+#if FJ_MEASURED_DELTA
+/* delta += rowsum(P dP) of the tile. */
+static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p) {
+    const struct scratch *own = p->it->own;
+    fj_real *delta = grid_delta(p->it->args, p->grid, p->it->batch, p->head) + p->q;
+    for (int row = 0; row < p->rows; row++) {
+        const fj_real *s = own->scores + (int64_t)row * FJ_S_LINE, *d = own->adjoints + (int64_t)row * FJ_S_LINE;
+        const fj_f base = tile_splat(own->base[row]);
+        fj_f sum = tile_splat(0), score;
+        for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES) {
+            fj_f part = prob_vector(p, row, at, tile_load(s + at), base, &score) * tile_load(d + at);
+            sum += fj_where_f(live_vector(p, row, at), part, tile_splat(0));
+        }
+        delta[row] += sum_lanes(sum);
+    }
+}
+#endif
 
 #if FJ_PAIRS
 /* P and dS as operands: along the queries for dV and dK, along the keys for dQ. */
@@ -325,41 +313,78 @@ static void open_sums(struct pass *p) {
     p->dvalue = grid_dvalue(it->args, p->grid, it->dkv_copy, it->batch, it->head_kv, p->key);
 }
 
-static void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t kv, const fj_real *dkey,
-                      const fj_real *dvalue) {
-    if (a->dkey.data) tile_unpack_row(row_at(&a->dkey, b, h, kv), dkey, FJ_HEAD_DIM, (fj_real)a->scale);
-    if (a->dvalue.data) tile_unpack_row(row_at(&a->dvalue, b, h, kv), dvalue, FJ_VALUE_DIM, 1);
+static void do_tile(struct pass *p, int class) {
+    load_tile(p);
+    multiply_in(p);
+#if FJ_MEASURED_DELTA
+    if (p->measures) {
+        measure_rows(p);
+        return;
+    }
+#endif
+    (class == 1 || p->keys % (2 * FJ_LANES) ? grad_masked : grad_full)(p);
+#if FJ_PAIRS
+    make_pairs(p);
+#endif
+    multiply_out(p);
+}
+
+/* The units of the item that see something of a block. */
+static void do_units(struct pass *p) {
+    const struct item *it = p->it;
+    int packed = 0;
+    int64_t head = -1;
+    for (int64_t unit = it->unit; unit < it->unit_end; unit++) {
+        p->head = it->head_kv * p->grid->group + unit / p->grid->tiles;
+        p->q = unit % p->grid->tiles * FJ_TILE_Q;
+        p->rows = (int)least(FJ_TILE_Q, it->args->q_len - p->q);
+        const int class = class_of(p);
+        if (class == 0) continue;
+        if (!packed) start_block(p), packed = 1;
+        if (head != p->head) start_head(p), head = p->head;
+        do_tile(p, class);
+    }
+}
+
+static void set_block(struct pass *p, int64_t block) {
+    p->key = block * FJ_TILE_KV;
+    p->keys = (int)least(FJ_TILE_KV, p->it->args->kv_len - p->key);
 }
 
 static void do_block(struct pass *p, int64_t block) {
     const struct item *it = p->it;
     const struct fj_cpu_args *a = it->args;
-    int packed = 0;
-    int64_t head = -1;
-    p->key = block * FJ_TILE_KV;
-    p->keys = (int)least(FJ_TILE_KV, a->kv_len - p->key);
+    set_block(p, block);
     open_sums(p);
-    for (int64_t unit = it->unit; unit < it->unit_end; unit++) {
-        p->head = it->head_kv * p->grid->group + unit / p->grid->tiles;
-        p->q = unit % p->grid->tiles * FJ_TILE_Q;
-        p->rows = (int)least(FJ_TILE_Q, a->q_len - p->q);
-        const int class = class_of(p);
-        if (class == 0) continue;
-        if (!packed) start_block(p), packed = 1;
-        if (head != p->head) start_head(p), head = p->head;
-        load_tile(p);
-        multiply_in(p);
-        (class == 1 || p->keys % (2 * FJ_LANES) ? grad_masked : grad_full)(p);
-#if FJ_PAIRS
-        make_pairs(p);
-#endif
-        multiply_out(p);
-    }
+    do_units(p);
     if (p->grid->sums_in_scratch)
         for (int64_t i = 0; i < p->keys; i++)
             write_dkv(a, it->batch, it->head_kv, p->key + i, p->dkey + i * FJ_E_LINE,
                       p->dvalue + i * FJ_V_LINE);
 }
+
+#if FJ_MEASURED_DELTA
+/* Chunks of a key head's units; what a row gets does not depend on them. */
+static inline int64_t measure_chunks(const struct fj_cpu_args *a, const struct grid *g) {
+    const int64_t wanted = divide_up(FJ_ITEMS, most(1, a->batch * a->heads_kv));
+    return most(1, least(wanted, g->units / FJ_LEAST_UNITS));
+}
+
+static void run_measure(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
+    const int64_t chunks = measure_chunks(a, g), chunk = number % chunks, head = number / chunks;
+    const struct item it = {.args = a,
+                            .own = (struct scratch *)a->workspace + worker,
+                            .batch = head / a->heads_kv,
+                            .head_kv = head % a->heads_kv,
+                            .unit = chunk * g->units / chunks,
+                            .unit_end = (chunk + 1) * g->units / chunks};
+    struct pass p = {.it = &it, .grid = g, .unit = (fj_real)(a->scale * 1.44269504088896340736), .measures = 1};
+    for (int64_t block = 0; block < g->blocks; block++) {
+        set_block(&p, block);
+        do_units(&p);
+    }
+}
+#endif
 
 static void run_item(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t round,
                      int64_t number, int64_t slot, int worker) {
@@ -388,36 +413,6 @@ static void run_slot(const struct fj_cpu_args *a, const struct grid *g, const st
     }
 }
 
-/* ---- The last phase: sums to outputs --------------------------------------------------------------- */
-
-/* The first line with the same line of the other copies added, in order. Copies are bytes apart. */
-static void sum_copies(fj_real *first, int64_t copy, int64_t count, int line) {
-    for (int64_t i = 1; i < count; i++) {
-        const fj_real *other = (const fj_real *)((const char *)first + i * copy);
-        for (int col = 0; col < line; col += FJ_LANES)
-            tile_store(first + col, tile_load(first + col) + tile_load(other + col));
-    }
-}
-
-static void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
-    const struct rows r = rows_of(number, a->heads_q, a->q_len);
-    for (int64_t q = r.begin; q < r.end && a->dquery.data; q++) {
-        fj_real *line = grid_dquery(a, g, 0, r.b, r.h, q);
-        sum_copies(line, g->dquery_copy, g->dquery_copies, FJ_E_LINE);
-        tile_unpack_row(row_at(&a->dquery, r.b, r.h, q), line, FJ_HEAD_DIM, (fj_real)a->scale);
-    }
-}
-
-static void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
-    const struct rows r = rows_of(number, a->heads_kv, a->kv_len);
-    for (int64_t kv = r.begin; kv < r.end; kv++) {
-        fj_real *dkey = grid_dkey(a, g, 0, r.b, r.h, kv), *dvalue = grid_dvalue(a, g, 0, r.b, r.h, kv);
-        sum_copies(dkey, g->dkv_copy, g->dkv_copies, FJ_E_LINE);
-        sum_copies(dvalue, g->dkv_copy, g->dkv_copies, FJ_V_LINE);
-        write_dkv(a, r.b, r.h, kv, dkey, dvalue);
-    }
-}
-
 /* ---- The kernel ------------------------------------------------------------------------------------ */
 
 #define FJ_ZERO_TASK ((int64_t)1 << 18) /* bytes */
@@ -432,6 +427,9 @@ static int64_t kernel_items(const struct fj_cpu_args *a, int phase) {
     const struct sinks s = sinks_of(a, &g);
     const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
     if (phase == 0) return queries + divide_up(s.end - g.dquery, FJ_ZERO_TASK);
+#if FJ_MEASURED_DELTA
+    if (--phase == 0) return a->batch * a->heads_kv * measure_chunks(a, &g);
+#endif
     if (phase <= g.rounds) return FJ_HAS_SINKS ? least(s.slots, g.items) : g.items;
     if (phase > g.rounds + 1) return -1;
     const int64_t keys = g.sums_in_scratch ? 0 : row_tasks(a->batch, a->heads_kv, a->kv_len);
@@ -459,14 +457,20 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
     const struct grid g = grid_of(a);
     const struct sinks s = sinks_of(a, &g);
     if (phase == 0) return run_first(a, &g, &s, item);
+#if FJ_MEASURED_DELTA
+    if (--phase == 0) return run_measure(a, &g, item, worker);
+#endif
     if (phase > g.rounds) return run_last(a, &g, &s, item);
     if (FJ_HAS_SINKS) return run_slot(a, &g, &s, phase - 1, item, worker);
     run_item(a, &g, &s, phase - 1, item, 0, worker);
 }
+
+static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) { count_blocks(a, FJ_TILE_KV, counts); }
 
 __attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {
     .abi = FJ_CPU_ABI,
     .workspace = kernel_workspace,
     .items = kernel_items,
     .run = kernel_run,
+    .blocks = kernel_blocks,
 };

@@ -12,7 +12,7 @@
  * Where there are fewer columns than rows (or the reverse), a column has as many *copies* of dK and dV (a row of
  * dQ) as squares of one round meet in it; the last phase adds them in order.
  *
- *   phase 0           delta; zeros for all sums
+ *   phase 0           delta; zeros for all sums (with a measured delta, bwd.c, the next phase is that)
  *   phases 1 .. R     rounds
  *   phase R + 1       dQ, dK, dV and captured gradients to the outputs
  *

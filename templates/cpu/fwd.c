@@ -36,6 +36,8 @@
 
 #include "fwd_grid.h"
 
+#include "blocks.h"
+
 #define FJ_LOG2_E ((fj_real)1.44269504088896340736)
 #define FJ_LN_2 ((fj_real)0.69314718055994530942)
 #define FJ_INF ((fj_real)__builtin_inf())
@@ -464,22 +466,7 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
 }
 
 /* In grains: what is computed is about the full and the partial ones. */
-static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) {
-    const int64_t tiles = divide_up(a->q_len, FJ_TILE_Q), blocks = divide_up(a->kv_len, FJ_GRAIN);
-    counts[0] = counts[1] = counts[2] = 0;
-#if FJ_HAS_MASK
-    for (int64_t n = 0; n < a->batch * a->heads_q * tiles * blocks; n++) {
-        int64_t key = n % blocks * FJ_GRAIN, q = n / blocks % tiles * FJ_TILE_Q, bh = n / blocks / tiles;
-        int64_t key_end = key + FJ_GRAIN < a->kv_len ? key + FJ_GRAIN : a->kv_len;
-        int64_t q_end = q + FJ_TILE_Q < a->q_len ? q + FJ_TILE_Q : a->q_len;
-        int class = fj_block_class(a, (int32_t)(bh / a->heads_q), (int32_t)(bh % a->heads_q), (int32_t)q,
-                                   (int32_t)q_end - 1, (int32_t)key, (int32_t)key_end - 1);
-        counts[2 - class]++;
-    }
-#else
-    counts[0] = a->batch * a->heads_q * tiles * blocks;
-#endif
-}
+static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) { count_blocks(a, FJ_GRAIN, counts); }
 
 extern const struct fj_cpu_kernel fj_cpu_kernel;
 __attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {

@@ -1,0 +1,99 @@
+/* The phases of the backward kernel that go over rows: delta at first, sums to outputs at last. */
+#ifndef FJ_BWD_ROWS_H
+#define FJ_BWD_ROWS_H
+
+#include "bwd_grid.h"
+
+#define FJ_INF ((fj_real)__builtin_inf())
+#define FJ_ROW_TASK 256 /* rows of a task of the first and the last phase */
+#define FJ_MEASURED_DELTA (FJ_HAS_SINKS && FJ_IN_SIZE == 2) /* invariant 7 */
+
+static inline char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
+    return t->data + (b * t->stride[0] + h * t->stride[1] + row * t->stride[2]) * FJ_IN_SIZE;
+}
+static inline fj_real real_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
+    return ((const fj_real *)t->data)[b * t->stride[0] + h * t->stride[1] + row * t->stride[2]];
+}
+
+/* Rows [begin, end) of one (batch, head), for the phases that go over rows. */
+struct rows {
+    int64_t b, h, begin, end;
+};
+
+static struct rows rows_of(int64_t number, int64_t heads, int64_t length) {
+    const int64_t chunks = divide_up(length, FJ_ROW_TASK), at = number % chunks * FJ_ROW_TASK;
+    number /= chunks;
+    return (struct rows){number / heads, number % heads, at, least(at + FJ_ROW_TASK, length)};
+}
+static inline int64_t row_tasks(int64_t batch, int64_t heads, int64_t length) {
+    return batch * heads * divide_up(length, FJ_ROW_TASK);
+}
+
+/* Halves folded onto each other: an order that is part of the result. */
+static inline fj_real sum_lanes(fj_f v) {
+    fj_real t[FJ_LANES];
+    fj_put_f(t, v);
+    for (int n = FJ_LANES / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) t[i] += t[i + n];
+    return t[0];
+}
+
+/* ---- The first phase: delta ------------------------------------------------------------------------ */
+
+static fj_real out_dout(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t q) {
+    const char *out = row_at(&a->out, b, h, q), *dout = row_at(&a->dout, b, h, q);
+    fj_f sum = tile_splat(0);
+    for (int col = 0; col < FJ_VALUE_DIM; col += FJ_LANES) {
+        const int n = FJ_VALUE_DIM - col < FJ_LANES ? FJ_VALUE_DIM - col : FJ_LANES, at = col * FJ_IN_SIZE;
+        fj_f x = n == FJ_LANES ? tile_input(out + at) : tile_input_part(out + at, n);
+        fj_f y = n == FJ_LANES ? tile_input(dout + at) : tile_input_part(dout + at, n);
+        sum = tile_fma(x, y, sum);
+    }
+    return sum_lanes(sum);
+}
+
+static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+    const struct rows r = rows_of(number, a->heads_q, a->q_len);
+    fj_real *delta = grid_delta(a, g, r.b, r.h);
+    for (int64_t q = r.begin; q < r.end; q++)
+        delta[q] = (FJ_MEASURED_DELTA ? 0 : out_dout(a, r.b, r.h, q)) -
+                   (a->dlse.data ? real_at(&a->dlse, r.b, r.h, q) : 0);
+}
+
+/* ---- The last phase: sums to outputs --------------------------------------------------------------- */
+
+/* The first line with the same line of the other copies added, in order. Copies are bytes apart. */
+static void sum_copies(fj_real *first, int64_t copy, int64_t count, int line) {
+    for (int64_t i = 1; i < count; i++) {
+        const fj_real *other = (const fj_real *)((const char *)first + i * copy);
+        for (int col = 0; col < line; col += FJ_LANES)
+            tile_store(first + col, tile_load(first + col) + tile_load(other + col));
+    }
+}
+
+static void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+    const struct rows r = rows_of(number, a->heads_q, a->q_len);
+    for (int64_t q = r.begin; q < r.end && a->dquery.data; q++) {
+        fj_real *line = grid_dquery(a, g, 0, r.b, r.h, q);
+        sum_copies(line, g->dquery_copy, g->dquery_copies, FJ_E_LINE);
+        tile_unpack_row(row_at(&a->dquery, r.b, r.h, q), line, FJ_HEAD_DIM, (fj_real)a->scale);
+    }
+}
+
+static void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t kv, const fj_real *dkey,
+                      const fj_real *dvalue) {
+    if (a->dkey.data) tile_unpack_row(row_at(&a->dkey, b, h, kv), dkey, FJ_HEAD_DIM, (fj_real)a->scale);
+    if (a->dvalue.data) tile_unpack_row(row_at(&a->dvalue, b, h, kv), dvalue, FJ_VALUE_DIM, 1);
+}
+
+static void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+    const struct rows r = rows_of(number, a->heads_kv, a->kv_len);
+    for (int64_t kv = r.begin; kv < r.end; kv++) {
+        fj_real *dkey = grid_dkey(a, g, 0, r.b, r.h, kv), *dvalue = grid_dvalue(a, g, 0, r.b, r.h, kv);
+        sum_copies(dkey, g->dkv_copy, g->dkv_copies, FJ_E_LINE);
+        sum_copies(dvalue, g->dkv_copy, g->dkv_copies, FJ_V_LINE);
+        write_dkv(a, r.b, r.h, kv, dkey, dvalue);
+    }
+}
+
+#endif
