@@ -80,6 +80,7 @@ def main():
     parser.add_argument("--tool", default=str(ROOT / "build/flexjit"), help="the flexjit to test")
     parser.add_argument("--shape", action="append", metavar="B,Hq,Hkv,L,S,E[,Ev]", help="may be repeated")
     parser.add_argument("--dtype", default=DTYPES, help=f"default: {DTYPES}")
+    parser.add_argument("--quick", action="store_true", help="one shape and dtype a mod, in turn")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backward", action=argparse.BooleanOptionalAction, default=True)
@@ -95,12 +96,12 @@ def main():
     failed = passed = 0
     print(f"{'mod':28} {'type':4} {'shape':18} {'tier':12}{' '.join(f'{c:>6}' for c in COLUMNS)}")
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        cases = [(shape, dtype) for shape in shapes for dtype in options.dtype.split(",")]
         runs = [
             pool.submit(run, options, name, entry, dtype, shape, folder)
-            for shape in shapes
-            for dtype in options.dtype.split(",")
-            for name, entry in corpus.items()
-            if options.filter in name
+            for turn, (shape, dtype) in enumerate(cases)
+            for i, (name, entry) in enumerate(corpus.items())
+            if options.filter in name and (not options.quick or i % len(cases) == turn)
         ]
         for done in runs:
             row, trouble = done.result()
