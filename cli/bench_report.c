@@ -68,10 +68,14 @@ static void print_md_head(void) {
 
 static void print_csv_row(const cli_bench_row *row) {
     char shape[SHAPE_TEXT];
-    printf("%s,%s,%s,%s,%s,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f\n", shape_text(&row->shape, shape),
+    printf("%s,%s,%s,%s,%s,%.6f,%.6f,%.6f,%.6f,%.6f,", shape_text(&row->shape, shape),
            fj_dtype_name(row->dtype), direction_name(row->direction), row->device, row->variant,
-           row->median_ms, row->min_ms, row->max_ms, tflops(row), gbps(row), row->peak_flops * 1e-12,
-           of_peak(row));
+           row->median_ms, row->min_ms, row->max_ms, tflops(row), gbps(row));
+    if (row->peak_flops > 0) {
+        printf("%.6f,%.6f\n", row->peak_flops * 1e-12, of_peak(row));
+    } else {
+        printf(",\n"); /* not known, as null in JSON */
+    }
 }
 
 static void print_csv_head(void) {

@@ -1,4 +1,5 @@
 /* `flexjit run-tests`: tests of the language, each an expression, its bindings and the value expected. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,20 @@ typedef struct tests {
 
 /* ---- Expectations ------------------------------------------------------------------------ */
 
-/* Whether two values are the same but for blanks and for how a number is spelled; an int is not a float. */
+/* Floats agree to 12 digits, as the functions of two C libraries do; an int is not a float; bools are as in Python too. */
+static bool same_word(const char *a, size_t a_size, const char *b, size_t b_size) {
+    if (a_size == b_size && memcmp(a, b, a_size) == 0) return true;
+    if (a_size == 4 && strncmp(a, "true", 4) == 0) return b_size == 4 && strncmp(b, "True", 4) == 0;
+    if (a_size == 5 && strncmp(a, "false", 5) == 0) return b_size == 5 && strncmp(b, "False", 5) == 0;
+    char *a_end, *b_end;
+    const double x = strtod(a, &a_end), y = strtod(b, &b_end);
+    const bool numbers = a_end == a + a_size && b_end == b + b_size,
+               a_is_int = strspn(a, "+-0123456789") >= a_size, b_is_int = strspn(b, "+-0123456789") >= b_size;
+    if (!numbers || a_is_int || b_is_int) return false;
+    return x == y || (isfinite(x) && isfinite(y) && fabs(x - y) <= 1e-12 * fabs(y));
+}
+
+/* Whether a value is the one expected, but for blanks and for how its words are spelled. */
 static bool same_value(const char *a, const char *b) {
     for (;;) {
         a += strspn(a, " \t");
@@ -31,14 +45,7 @@ static bool same_value(const char *a, const char *b) {
             if (*a++ != *b++) return false;
             continue;
         }
-        if (a_size != b_size || memcmp(a, b, a_size) != 0) {
-            char *a_end, *b_end;
-            double x = strtod(a, &a_end), y = strtod(b, &b_end);
-            bool numbers = a_end == a + a_size && b_end == b + b_size;
-            bool a_is_int = strspn(a, "+-0123456789") >= a_size,
-                 b_is_int = strspn(b, "+-0123456789") >= b_size;
-            if (!numbers || a_is_int || b_is_int || !(x == y)) return false;
-        }
+        if (!same_word(a, a_size, b, b_size)) return false;
         a += a_size;
         b += b_size;
     }
@@ -131,7 +138,8 @@ static int run_file(tests *run, const char *path) {
     size_t size = 0;
     int status = cli_read_file(path, MOST_TEXT, &text, &size);
     run->path = path;
-    if (status == CLI_EXIT_OK) run_lines(run, text, size);
+    const size_t mark = size >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; /* of UTF-8 */
+    if (status == CLI_EXIT_OK) run_lines(run, text + mark, size - mark);
     free(text);
     return status;
 }

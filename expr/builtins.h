@@ -7,9 +7,10 @@
 /* builtins_math.c, builtins_tensor.c, builtins_python.c */
 #define FJ_BUILDERS(X)                                                                                       \
     X(float1)                                                                                                \
-    X(float2) X(math1) X(math_log) X(math_log10) X(math_pow) X(math_fabs) X(math_fmod) X(math_round)         \
-        X(reciprocal) X(test) X(isfinite) X(gcd) X(isqrt) X(num1) X(square) X(round) X(python_round) X(num2) \
-            X(operator) X(div) X(invert) X(clamp) X(relu) X(silu) X(gelu) X(softplus) X(leaky_relu)          \
+    X(float2)                                                                                                \
+    X(math1) X(math_log) X(math_log10) X(math_pow) X(math_fabs) X(math_fmod) X(math_round) X(reciprocal)     \
+        X(test) X(isfinite) X(gcd) X(isqrt) X(num1) X(square) X(round) X(python_round) X(num2) X(operator)   \
+            X(div) X(invert) X(clamp) X(clamp_one) X(relu) X(silu) X(gelu) X(softplus) X(leaky_relu)         \
                 X(logsigmoid) X(compare) X(logical) X(logical_not) X(where) X(where_method) X(masked_fill)   \
                     X(to) X(cast) X(same) X(like) X(full_like) X(new_tensor) X(new_filled) X(tensor)         \
                         X(finfo) X(iinfo) X(sized) X(full) X(eye) X(arange) X(randint) X(dim) X(size)        \

@@ -212,6 +212,18 @@ fj_value fj_build_invert(fj_elab *e, const fj_call *call) {
     return fj_operate_unary(e, FJ_OPERATOR_INVERT, call->args[0], call->place);
 }
 
+/* At a bound that is a number there is no gradient; one that is a tensor takes half, as PyTorch has it. */
+static fj_op clamp_op(fj_op of_number, fj_value bound) {
+    if (fj_value_is_number(bound)) return of_number;
+    return of_number == FJ_OP_CLAMP_MIN ? FJ_OP_MAXIMUM : FJ_OP_MINIMUM;
+}
+
+fj_value fj_build_clamp_one(fj_elab *e, const fj_call *call) {
+    const fj_value values[2] = {arg(e, call, 0), arg(e, call, 1)};
+    const fj_type type = number_type(e, call, values, 2);
+    return fj_pointwise(e, clamp_op((fj_op)call->data, values[1]), type, values, 2, call->place);
+}
+
 /* min(max(x, lo), hi): hi wins where lo > hi. */
 fj_value fj_build_clamp(fj_elab *e, const fj_call *call) {
     fj_value values[3] = {arg(e, call, 0)};
@@ -223,10 +235,14 @@ fj_value fj_build_clamp(fj_elab *e, const fj_call *call) {
     const fj_type type = number_type(e, call, values, count);
     fj_value x = values[0];
     int at = 1;
-    if (fj_is_given(call->args[1]))
-        x = fj_pointwise(e, FJ_OP_CLAMP_MIN, type, (fj_value[]){x, values[at++]}, 2, call->place);
-    if (fj_is_given(call->args[2]))
-        x = fj_pointwise(e, FJ_OP_CLAMP_MAX, type, (fj_value[]){x, values[at]}, 2, call->place);
+    if (fj_is_given(call->args[1])) {
+        const fj_op op = clamp_op(FJ_OP_CLAMP_MIN, values[at]);
+        x = fj_pointwise(e, op, type, (fj_value[]){x, values[at++]}, 2, call->place);
+    }
+    if (fj_is_given(call->args[2])) {
+        const fj_op op = clamp_op(FJ_OP_CLAMP_MAX, values[at]);
+        x = fj_pointwise(e, op, type, (fj_value[]){x, values[at]}, 2, call->place);
+    }
     return x;
 }
 

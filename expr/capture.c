@@ -221,7 +221,8 @@ fj_captured *fj_capture_resolve(fj_elab *e, const fj_tensor *tensor, fj_place pl
     } else if (binding != NULL) {
         fill_from_binding(&captured, binding);
     } else {
-        if (table->error != NULL && !e->desc->bindings_open) fj_elab_fail_again(e, table->error);
+        const bool final = table->constant || !e->desc->bindings_open;
+        if (table->error != NULL && final) fj_elab_fail_again(e, table->error);
         fill_from_guess(e, &captured);
     }
     FJ_PUSH(e->arena, &e->captured, captured);

@@ -119,17 +119,45 @@ static bool arity(const fj_function *function, size_t *ret_least, size_t *ret_mo
     return !function->is_generator && !function->is_async;
 }
 
-static size_t value_arity(fj_value v) {
-    size_t least, most;
-    if (v.kind == FJ_VALUE_FUNCTION) return arity(v.function->function, &least, &most) ? least : 0;
-    if (v.kind != FJ_VALUE_PARTIAL) return 0;
-    if (v.partial->callee.kind == FJ_VALUE_BUILTIN) {
-        const char *name = v.partial->callee.builtin->name;
-        return strcmp(name, "apply compose") == 0 ? 5 : strncmp(name, "apply ", 6) == 0 ? 4 : 0;
+static size_t builtin_arity(const fj_builtin *builtin) {
+    if (strcmp(builtin->name, "apply compose") == 0) return 5;
+    return strncmp(builtin->name, "apply ", 6) == 0 ? 4 : 0;
+}
+
+static bool names_keyword(fj_value v, fj_str name) {
+    for (; v.kind == FJ_VALUE_PARTIAL; v = v.partial->callee) {
+        for (size_t i = 0; i < v.partial->arguments.keyword_count; i++) {
+            if (fj_str_equal(v.partial->arguments.names[i], name)) return true;
+        }
     }
-    const size_t given = v.partial->arguments.count + v.partial->arguments.keyword_count;
-    const size_t needed = value_arity(v.partial->callee);
-    return needed > given ? needed - given : 0;
+    return false;
+}
+
+/* How many positional arguments a value needs to be called; 0: it cannot be a mod. */
+static size_t value_arity(fj_value v) {
+    size_t given = 0, needed = 0;
+    fj_value callee = v;
+    for (; callee.kind == FJ_VALUE_PARTIAL; callee = callee.partial->callee) {
+        if (callee.partial->callee.kind == FJ_VALUE_BUILTIN)
+            return builtin_arity(callee.partial->callee.builtin);
+        given += callee.partial->arguments.count;
+    }
+    if (callee.kind != FJ_VALUE_FUNCTION) return 0;
+    const fj_function *function = callee.function->function;
+    if (function->is_generator || function->is_async) return 0;
+    for (size_t i = 0; i < function->parameter_count; i++) {
+        const fj_parameter *parameter = &function->parameters[i];
+        if (parameter->kind != FJ_PARAMETER_PLAIN) continue;
+        const bool there = parameter->default_value != NULL || names_keyword(v, parameter->name);
+        if (parameter->keyword_only) {
+            if (!there) return 0;
+        } else if (given > 0) {
+            given--;
+        } else {
+            needed += !there;
+        }
+    }
+    return needed;
 }
 
 /* ---- Candidates -------------------------------------------------------------------------------------------- */
@@ -210,6 +238,7 @@ static void check_arity(fj_elab *e, fj_value mod, bool is_score, fj_place place)
     const fj_function *function = mod.function->function;
     const size_t wanted = is_score ? 5 : 4;
     size_t least, most;
+    if (function->is_generator || function->is_async) return; /* its call says so */
     if (arity(function, &least, &most) && least <= wanted && wanted <= most) return;
     const char *note = is_factory(e, function, 0)
                          ? "it is a factory: call it with its own arguments, as in generate(8)"
@@ -233,10 +262,20 @@ static void check_choice(fj_elab *e, const fj_expr *x, bool is_score) {
                       x->text.data, fj_suggest_text(e, &suggestion));
 }
 
-static fj_value chosen(fj_elab *e, const char *text, bool is_score, fj_place *ret_place) {
+static const fj_expr *parse_choice(fj_elab *e, bool is_score) {
+    const char *text = is_score ? e->desc->score_mod : e->desc->mask_mod;
+    if (text == NULL) return NULL;
     const fj_source *source = fj_mod_source(e, is_score ? "<score-mod>" : "<mask-mod>", text);
-    const fj_expr *x = fj_expr_parse_expression(e->scope, source);
-    check_choice(e, x, is_score);
+    return fj_expr_parse_expression(e->scope, source);
+}
+
+void fj_mod_check_choice(fj_elab *e, bool is_score) {
+    const fj_expr *x = parse_choice(e, is_score);
+    if (x != NULL) check_choice(e, x, is_score);
+}
+
+static fj_value chosen(fj_elab *e, bool is_score, fj_place *ret_place) {
+    const fj_expr *x = parse_choice(e, is_score);
     *ret_place = x->place;
     return fj_elab_expr(e, x);
 }
@@ -259,8 +298,7 @@ fj_value fj_mod_choose(fj_elab *e, bool is_score, fj_place *ret_place) {
     e->time = FJ_TIME_END;
     e->in_mod = false;
     bool there = true;
-    fj_value value =
-        text != NULL ? chosen(e, text, is_score, ret_place) : by_name(e, is_score, &there, ret_place);
+    fj_value value = text != NULL ? chosen(e, is_score, ret_place) : by_name(e, is_score, &there, ret_place);
     if (!there) {
         const candidates found = find_candidates(e, is_score ? 5 : 4);
         if (found.values.len == 0 || e->hints->skip[is_score]) return FJ_NONE;

@@ -6,6 +6,8 @@
 
 /* choose.c: the function, or None; the place is what to point at when it is wrong. */
 fj_value fj_mod_choose(fj_elab *e, bool is_score, fj_place *ret_place);
+/* The name that --score-mod or --mask-mod begins with is there; else it fails, whatever is bound. */
+void fj_mod_check_choice(fj_elab *e, bool is_score);
 /* Whether it was only guessed, and may be something else: with another mod there, it is dropped when
  * it cannot be a mod. */
 bool fj_mod_is_doubtful(fj_elab *e, fj_value mod, bool is_score);

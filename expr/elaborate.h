@@ -90,6 +90,7 @@ typedef struct fj_table {
     const char *why;       /* what is outside the language in it; NULL */
     const char *missing;   /* it is computed from a tensor of this name that nobody binds; NULL */
     const fj_error *error; /* evaluating it failed: said when nobody binds it */
+    bool constant;         /* what failed is plain arithmetic, which no binding is to replace */
     const void *identity;
 } fj_table;
 
@@ -156,6 +157,7 @@ typedef struct fj_elab {
     int64_t steps;
     int depth, calls;
     bool in_mod;
+    fj_place returned; /* the value of the last return */
     bool checking; /* the mods are done: nothing more enters the graph */
 } fj_elab;
 

@@ -225,6 +225,14 @@ static fj_value call_unknown(fj_elab *e, const fj_unknown *unknown, fj_place pla
     return fj_capture_unnamed(e, table);
 }
 
+static _Noreturn void fail_tensor(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+    if (tensor->kind != FJ_TENSOR_CAPTURE || !tensor->table->free)
+        fj_elab_fail(e, place, "a tensor cannot be called");
+    const fj_str name = tensor->names->name;
+    fj_elab_fail(e, place, "unknown function '%.*s': paste its definition into this file", (int)name.len,
+                 name.data);
+}
+
 fj_value fj_elab_call(fj_elab *e, fj_value callee, const fj_arguments *arguments, fj_place place) {
     fj_elab_enter(e, place);
     fj_value value;
@@ -242,7 +250,7 @@ fj_value fj_elab_call(fj_elab *e, fj_value callee, const fj_arguments *arguments
             value = callee;
             break;
         }
-        fj_elab_fail(e, place, "a tensor cannot be called");
+        fail_tensor(e, callee.tensor, place);
     default: fj_elab_fail(e, place, "%s cannot be called", fj_value_describe(callee));
     }
     fj_elab_leave(e);

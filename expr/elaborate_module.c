@@ -145,6 +145,7 @@ static void set_global(fj_elab *e, void *user, fj_str name, fj_value value, fj_p
     fj_thunk *thunk = user;
     for (size_t i = thunk->time; i < e->globals.len && e->globals.data[i]->thunk == thunk; i++) {
         fj_global *global = e->globals.data[i];
+        fj_elab_step(e, place, 1);
         if (!global->mutation && fj_str_equal(global->name, name)) {
             global->value = fj_capture_name(e, value, name, true, place);
         }

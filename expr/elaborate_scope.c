@@ -20,12 +20,19 @@ static fj_value *find_local(fj_elab *e, fj_frame *frame, fj_str name, fj_place p
     return NULL;
 }
 
-static _Noreturn void fail_unknown(fj_elab *e, fj_str name, fj_place place) {
+/* The nearest of the names of the source. */
+static fj_suggestion nearest_name(fj_elab *e, fj_str name, fj_place place) {
+    fj_elab_step(e, place, e->globals.len);
     fj_suggestion suggestion = fj_suggest_begin(name);
     for (const fj_frame *frame = e->frame; frame != NULL; frame = frame->parent) {
         for (size_t i = 0; i < frame->count; i++) fj_suggest(&suggestion, frame->names[i]);
     }
     for (size_t i = 0; i < e->globals.len; i++) fj_suggest(&suggestion, e->globals.data[i]->name);
+    return suggestion;
+}
+
+static _Noreturn void fail_unknown(fj_elab *e, fj_str name, fj_place place) {
+    fj_suggestion suggestion = nearest_name(e, name, place);
     for (size_t i = 0; i < e->desc->binding_count; i++)
         fj_suggest(&suggestion, fj_str_from(e->desc->bindings[i].name));
     fj_builtin_suggest(&suggestion, FJ_IN_BARE | FJ_IN_PYTHON);
@@ -40,13 +47,8 @@ static _Noreturn void fail_unknown(fj_elab *e, fj_str name, fj_place place) {
 }
 
 /* Whether a name looks like a misspelt one, though it could be a tensor that is bound later. */
-static bool is_near_miss(fj_elab *e, fj_str name) {
-    fj_suggestion suggestion = fj_suggest_begin(name);
-    for (const fj_frame *frame = e->frame; frame != NULL; frame = frame->parent) {
-        for (size_t i = 0; i < frame->count; i++) fj_suggest(&suggestion, frame->names[i]);
-    }
-    for (size_t i = 0; i < e->globals.len; i++) fj_suggest(&suggestion, e->globals.data[i]->name);
-    return suggestion.best.data != NULL;
+static bool is_near_miss(fj_elab *e, fj_str name, fj_place place) {
+    return nearest_name(e, name, place).best.data != NULL;
 }
 
 static fj_value lookup_builtin(fj_elab *e, fj_str name, fj_place place) {
@@ -64,7 +66,7 @@ static fj_value lookup_builtin(fj_elab *e, fj_str name, fj_place place) {
     if (fj_str_is(name, "pi")) return fj_value_float(3.14159265358979323846);
     builtin = fj_builtin_find(name, FJ_IN_BARE | FJ_IN_FLEX);
     if (builtin != NULL) return fj_builtin_value(builtin);
-    if (e->desc->bindings_open && !is_near_miss(e, name)) return fj_capture_free(e, name, place);
+    if (e->desc->bindings_open && !is_near_miss(e, name, place)) return fj_capture_free(e, name, place);
     fail_unknown(e, name, place);
 }
 
@@ -161,6 +163,7 @@ void fj_scope_unpack(fj_elab *e, const fj_expr *target, fj_value value, fj_scope
 typedef struct evaluation {
     const fj_expr *expression;
     fj_value value;
+    bool constant;
 } evaluation;
 
 static void evaluate(fj_elab *e, void *user) {
@@ -168,12 +171,41 @@ static void evaluate(fj_elab *e, void *user) {
     it->value = fj_elab_expr(e, it->expression);
 }
 
+/* Operators on constants, and displays of them: what gives no tensor. */
+static bool is_arithmetic(fj_elab *e, const fj_expr *x) {
+    switch (x->kind) {
+    case FJ_EXPR_NUMBER_INT:
+    case FJ_EXPR_NUMBER_FLOAT: return true;
+    case FJ_EXPR_UNSUPPORTED: { /* a number that the language does not have */
+        const char first = x->place.source->text.data[x->place.offset];
+        return first == '.' || (first >= '0' && first <= '9');
+    }
+    case FJ_EXPR_NAME: return fj_value_is_number(fj_elab_expr(e, x));
+    case FJ_EXPR_UNARY: return is_arithmetic(e, x->left);
+    case FJ_EXPR_BINARY: return is_arithmetic(e, x->left) && is_arithmetic(e, x->right);
+    case FJ_EXPR_TUPLE:
+    case FJ_EXPR_LIST:
+        for (size_t i = 0; i < x->items.len; i++) {
+            if (!is_arithmetic(e, x->items.data[i])) return false;
+        }
+        return true;
+    default: return false;
+    }
+}
+
+static void judge(fj_elab *e, void *user) {
+    evaluation *it = user;
+    it->constant = is_arithmetic(e, it->expression);
+}
+
 fj_value fj_scope_attempt(fj_elab *e, const fj_expr *expression) {
     if (e->in_mod) return fj_elab_expr(e, expression);
-    evaluation it = {expression, FJ_NONE};
+    evaluation it = {expression, FJ_NONE, false};
     const fj_error *error = fj_elab_try(e, evaluate, &it);
     if (error == NULL) return it.value;
     fj_table *table = fj_table_create(e, expression->place);
     table->error = error;
+    (void)fj_elab_try(e, judge, &it);
+    table->constant = it.constant;
     return fj_capture_unnamed(e, table);
 }

@@ -139,6 +139,7 @@ static void run_unsupported(fj_elab *e, const fj_stmt *stmt) {
 
 static fj_flow run_return(fj_elab *e, const fj_stmt *stmt, fj_value *ret_value) {
     *ret_value = stmt->value == NULL ? FJ_NONE : fj_elab_expr(e, stmt->value);
+    e->returned = stmt->value == NULL ? stmt->place : stmt->value->place;
     return FJ_FLOW_RETURN;
 }
 

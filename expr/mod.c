@@ -60,6 +60,8 @@ static fj_value one_value(fj_elab *e, fj_value value, bool is_score, fj_place pl
                           "the %s mod returns a tensor of rank %d, not one value", what,
                           fj_tensor_rank(e, value.tensor, place));
     }
+    if (fj_value_is_sequence(value) || value.kind == FJ_VALUE_STR)
+        fj_elab_fail(e, place, "the %s mod returns %s, not one value", what, fj_value_describe(value));
     return fj_operand(e, value, place, is_score ? "a score" : "a mask");
 }
 
@@ -106,7 +108,9 @@ static void set(fj_elab *e, fj_value value, bool is_score, fj_place place) {
 
 static void apply_choice(fj_elab *e, void *user) {
     const choice *c = user;
-    set(e, apply(e, c->mod, c->is_score, c->place), c->is_score, c->place);
+    e->returned = c->place;
+    const fj_value value = apply(e, c->mod, c->is_score, c->place);
+    set(e, value, c->is_score, e->returned);
 }
 
 static void apply_chosen(fj_elab *e, bool is_score) {
@@ -194,6 +198,8 @@ typedef struct job {
 static void run(fj_scope *scope, void *user) {
     job *j = user;
     fj_elab *e = j->e = fj_mod_begin(scope, j->desc, &j->hints);
+    fj_mod_check_choice(e, true);
+    fj_mod_check_choice(e, false);
     compile_one(e, true);
     compile_one(e, false);
     fj_mod_finish(e);

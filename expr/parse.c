@@ -2,6 +2,7 @@
 #include "expr/parse.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* ---- Places and failures ----------------------------------------------------------------- */
 
@@ -33,7 +34,10 @@ static const char *describe(const fj_parser *parser) {
     const fj_token *token = &parser->tokens[parser->at];
     fj_str text = fj_lex_text(parser->source, token);
     if (token->kind == FJ_TOKEN_STRING) return "a string";
-    if (token->length == 0) return fj_lex_kind_text((fj_token_kind)token->kind);
+    if (token->length == 0) {
+        const char *kind = fj_lex_kind_text((fj_token_kind)token->kind);
+        return strncmp(kind, "the ", 4) == 0 ? kind + 4 : kind;
+    }
     bool cut = text.len > 40;
     size_t length = cut ? 40 : text.len;
     while (cut && ((unsigned char)text.data[length] & 0xC0) == 0x80) length--;

@@ -219,7 +219,9 @@ static fj_expr *parse_power(fj_parser *parser) {
     fj_expr *power = fj_parse_new(parser, FJ_EXPR_BINARY);
     power->op = FJ_OPERATOR_POW;
     power->left = base;
+    fj_parse_enter(parser);
     power->right = parse_unary(parser);
+    parser->depth--;
     return fj_parse_finish(parser, power, first);
 }
 

@@ -163,6 +163,16 @@ class Run(harness.Case):
         _, got = self.run_json(path, mod, "--runtime-param", "C", "--backward", "--check")
         self.assertEqual(got["d_C"][:2], ("F64", []))
 
+    def test_gradient_at_the_bounds_of_clamp(self):
+        """As PyTorch: none where the bound is a number, half each where it is a tensor."""
+        path = self.file("in", harness.safetensors({**self.alibi_tensors(), "low": ("F64", [2], [0.5, -1.5])}))
+        arguments = ("--backward", "--device", "reference", "--score")
+        _, number = self.run_json(path, *arguments, "score + torch.clamp(table[h], 0.5, 2) * kv + 0 * low[h]")
+        _, tensor = self.run_json(path, *arguments, "score + torch.clamp(table[h], min=low[h]) * kv")
+        self.assertEqual(number["d_table"][2], [0, 0])
+        self.assertNotEqual(tensor["d_table"][2][0], 0)
+        self.close(tensor["d_table"][2], tensor["d_low"][2], 1e-12)
+
     def test_unused_tensors_are_warnings(self):
         tensors = {**harness.attention_tensors(backward=True), "spare": ("F32", [1], [0.0]), "odd": ("U16", [1], b"\0\0")}
         path, out = self.file("in", harness.safetensors(tensors)), self.folder / "out"

@@ -133,6 +133,7 @@ class Bench(harness.Case):
         self.assertEqual(self.ok(*arguments, "-o", "md").stdout.count("\n|"), 3)
         rows = list(csv.DictReader(io.StringIO(self.ok(*arguments, "-ocsv").stdout)))
         self.assertEqual([row["q_len"] for row in rows], ["8", "16"])
+        self.assertEqual({row["of_peak"] for row in rows}, {""})
         lines = self.ok(*arguments, "-o", "jsonl").stdout.splitlines()
         self.assertEqual([json.loads(line)["shape"][3] for line in lines], [8, 16])
         self.assertEqual(len(json.loads(self.ok(*arguments, "-o", "json").stdout)["rows"]), 2)
@@ -182,6 +183,10 @@ class RunTests(harness.Case):
     def test_odd_files(self):
         self.assertEqual(self.ok("run-tests", self.file("a", "")).stdout, "0 passed, 0 failed\n")
         self.assertEqual(self.ok("run-tests", self.file("b", "1\r\n-\r\n1")).stdout, "1 passed, 0 failed\n")
+        spelled = "\ufeffq > 0\nq=1\nTrue\n\nq > 0\nq=0\nfalse\n\ngelu(score)\nscore=1\n0.8413447460685429\n"
+        self.assertEqual(self.ok("run-tests", self.file("d", spelled)).stdout, "3 passed, 0 failed\n")
+        wrong = "score\nscore=inf\n-inf\n\nscore\nscore=1\n1.00000000001\n\nq\nq=1\n1.0\n\nq > 0\nq=1\nFalse\n"
+        self.assertIn("0 passed, 4 failed\n", self.flexjit("run-tests", self.file("e", wrong)).stdout)
         self.assertEqual(self.flexjit("run-tests", self.file("c", b"\0\xff\n\xff\0\n\0")).returncode, 1)
 
 

@@ -235,8 +235,8 @@ typedef struct convention {
 static const convention conventions[] = {
     {"%3 = maximum.float %1, %2\nscore %3\n", 1, 1, 0.5, 0.5},
     {"%3 = minimum.float %1, %2\nscore %3\n", 1, 1, 0.5, 0.5},
-    {"%3 = clamp_min.float %1, %2\nscore %3\n", 1, 1, 1, 0},
-    {"%3 = clamp_max.float %1, %2\nscore %3\n", 1, 1, 1, 0},
+    {"%3 = clamp_min.float %1, %2\nscore %3\n", 1, 1, 0, 0},
+    {"%3 = clamp_max.float %1, %2\nscore %3\n", 1, 1, 0, 0},
     {"%3 = clamp_max.float %1, %2\nscore %3\n", 2, 1, 0, 1},
     {"%3 = abs.float %1\nscore %3\n", 0, 1, 0, 0},
     {"%3 = pow.float %1, %2\nscore %3\n", 0, 0, 0, 0},
