@@ -18,6 +18,8 @@
  *  1. P and dS are selected to 0 after the mod where a position is masked or past the last key; rows past
  *     the last query are in no product's depth. Packing zeroes what is past the last key of K and V. So
  *     padding, NaN or not, reaches no result.
+ *     A NaN of K or Q makes S, and so dS, a NaN wherever it is seen; where it is masked it would still meet
+ *     a dS of 0 in dQ or dK, so there packing turns it to 0.
  *  2. A row that sees nothing has lse = -inf. Its base is -inf, as if lse were inf: P = exp2(-inf) = 0. A
  *     score of -inf gives P = 0 the same way.
  *  3. Without a score mod the scale is folded into the exponent and S stays as multiplied; with one, the
@@ -198,6 +200,7 @@ static void load_tile(const struct pass *p) {
     }
     tile_pack_depth(own->query_rows, row_at(&a->query, b, h, p->q), a->query.stride[2] * FJ_IN_SIZE, p->rows,
                     FJ_HEAD_DIM);
+    if (FJ_HAS_MASK) tile_clear_nan(own->query_rows, FJ_PACKED(FJ_DEPTH(p->rows), FJ_HEAD_DIM));
     tile_pack_depth(own->dout_rows, row_at(&a->dout, b, h, p->q), a->dout.stride[2] * FJ_IN_SIZE, p->rows,
                     FJ_VALUE_DIM);
 }
@@ -281,6 +284,7 @@ static void start_block(const struct pass *p) {
     const char *key = row_at(&a->key, b, h, p->key), *value = row_at(&a->value, b, h, p->key);
     tile_pack_columns(own->keys, key, a->key.stride[2] * FJ_IN_SIZE, p->keys, FJ_HEAD_DIM);
     tile_pack_depth(own->key_rows, key, a->key.stride[2] * FJ_IN_SIZE, p->keys, FJ_HEAD_DIM);
+    if (FJ_HAS_MASK) tile_clear_nan(own->key_rows, FJ_PACKED(FJ_DEPTH(p->keys), FJ_HEAD_DIM));
     tile_pack_columns(own->values, value, a->value.stride[2] * FJ_IN_SIZE, p->keys, FJ_VALUE_DIM);
 }
 

@@ -199,6 +199,22 @@ static __attribute__((noinline, unused)) void tile_pack_depth(fj_opd *dst, const
     }
 }
 
+/* NaNs among `count` packed operands, whole vectors of them, become 0. */
+FJ_INLINE void tile_clear_nan(fj_opd *operands, int64_t count) {
+#if FJ_PAIRS
+    typedef uint16_t half_lanes __attribute__((vector_size(4 * FJ_LANES), may_alias));
+    for (int64_t i = 0; i < count; i += FJ_LANES) {
+        half_lanes v = *(half_lanes *)(operands + i);
+        *(half_lanes *)(operands + i) = v & (half_lanes)((v & 0x7FFF) <= 0x7F80);
+    }
+#else
+    for (int64_t i = 0; i < count; i += FJ_LANES) {
+        fj_f v = tile_load(operands + i);
+        tile_store(operands + i, fj_where_f(fj_eq_f(v, v), v, tile_splat(0)));
+    }
+#endif
+}
+
 /* `columns` results to one row of output elements. */
 FJ_INLINE void tile_unpack_row(char *dst, const fj_real *src, int columns, fj_real factor) {
     for (int col = 0; col < columns; col += FJ_LANES) {
