@@ -110,7 +110,7 @@ FJ_INLINE fj_vf fjv_expm1_f(fj_vf x) {
 FJ_INLINE fj_vf fjv_split_f(fj_vf x, fj_vf *e) {
     fj_mf tiny = fjv_lt_f(x, fjv_splat_f(0x1p-126f));
     x = fjv_where_f(tiny, x * 0x1p23f, x);
-    fj_vi bits = (fj_vi)x, n = (bits - 0x3f3504f3) >> 23;
+    fj_vi bits = (fj_vi)x & 0x7fffffff, n = (bits - 0x3f3504f3) >> 23;
     *e = __builtin_convertvector(n, fj_vf) - fjv_where_f(tiny, fjv_splat_f(23), fjv_splat_f(0));
     return (fj_vf)(bits - (n << 23)) - 1.0f;
 }
