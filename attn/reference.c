@@ -31,7 +31,7 @@ typedef struct reference_call {
     bool backward, unfused;
     fj_eval_input input;
     fj_eval_sinks sinks;
-    fj_fault *faults;  /* one per item */
+    fj_fault *faults;   /* one per item */
     atomic_bool failed; /* out of memory somewhere */
 } reference_call;
 
@@ -53,23 +53,20 @@ typedef struct reference_item {
 } reference_item;
 
 static char *element(const fj_tensor *tensor, int64_t i, int64_t j, int64_t k) {
-    if (!tensor->data)
-        return NULL; /* empty */
+    if (!tensor->data) return NULL; /* empty */
     int64_t offset = i * tensor->strides[0] + j * tensor->strides[1] + k * tensor->strides[2];
     return tensor->data + offset * (int64_t)fj_dtype_size(tensor->dtype);
 }
 
 static void store_value(const fj_tensor *tensor, int64_t b, int64_t h, int64_t q, double value) {
-    if (tensor->present)
-        fj_dtype_store_float(tensor->dtype, element(tensor, b, h, q), 0, value);
+    if (tensor->present) fj_dtype_store_float(tensor->dtype, element(tensor, b, h, q), 0, value);
 }
 
 /* ---- The mods over a row ------------------------------------------------------------------------ */
 
 static void note_fault(reference_item *item, const fj_eval_lanes *lanes, const bool *fault) {
     for (int i = 0; i < lanes->count && !item->fault.found; i++)
-        if (fault[i])
-            item->fault = (fj_fault){true, lanes->b, lanes->h, lanes->q, lanes->kv0 + i};
+        if (fault[i]) item->fault = (fj_fault){true, lanes->b, lanes->h, lanes->q, lanes->kv0 + i};
 }
 
 /* row->before -> row->after, row->visible. */
@@ -170,8 +167,7 @@ static void run_item(void *argument, int64_t index, int worker) {
     };
     fj_arena arena;
     fj_arena_init(&arena, call->allocator);
-    if (fj_scope_run(&arena, NULL, item_body, &item) != FJ_OK)
-        atomic_store(&call->failed, true);
+    if (fj_scope_run(&arena, NULL, item_body, &item) != FJ_OK) atomic_store(&call->failed, true);
     call->faults[index] = item.fault;
     fj_arena_finish(&arena);
 }
@@ -180,8 +176,7 @@ static void run_item(void *argument, int64_t index, int worker) {
 
 static int64_t element_count(const fj_tensor *tensor) {
     int64_t count = 1;
-    for (int i = 0; i < tensor->rank; i++)
-        count *= tensor->shape[i];
+    for (int i = 0; i < tensor->rank; i++) count *= tensor->shape[i];
     return count;
 }
 
@@ -210,8 +205,7 @@ static bool make_sinks(reference_call *call, fj_arena *arena) {
             any = true;
         }
     call->sinks.captures = sinks;
-    for (size_t i = 0; i < scalars; i++)
-        any |= args->dscalars && args->dscalars[i].present;
+    for (size_t i = 0; i < scalars; i++) any |= args->dscalars && args->dscalars[i].present;
     call->sinks.scalars = any ? FJ_NEW_ARRAY(arena, double, scalars) : NULL;
     return any;
 }
@@ -219,8 +213,7 @@ static bool make_sinks(reference_call *call, fj_arena *arena) {
 static void store_sinks(const reference_call *call) {
     const fj_resolved *args = call->args;
     for (size_t i = 0; i < call->ir->captures.len; i++)
-        if (call->sinks.captures[i])
-            store_packed(&args->dcaptures[i], call->sinks.captures[i]);
+        if (call->sinks.captures[i]) store_packed(&args->dcaptures[i], call->sinks.captures[i]);
     for (size_t i = 0; i < call->ir->scalars.len; i++)
         if (args->dscalars && args->dscalars[i].present)
             store_packed(&args->dscalars[i], &call->sinks.scalars[i]);
@@ -257,18 +250,15 @@ static void call_body(fj_scope *scope, void *argument) {
     call->faults = FJ_NEW_ARRAY(scope->arena, fj_fault, items);
     bool sequential = call->backward && make_sinks(call, scope->arena);
     if (sequential)
-        for (int64_t item = 0; item < items; item++)
-            run_item(call, item, 0);
+        for (int64_t item = 0; item < items; item++) run_item(call, item, 0);
     else
         fj_driver_parallel(setup->launch, fj_driver_workers(setup->launch), items, run_item, call);
-    if (atomic_load(&call->failed))
-        fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
-    if (sequential)
-        store_sinks(call);
+    if (atomic_load(&call->failed)) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
+    if (sequential) store_sinks(call);
     for (int64_t item = 0; item < items; item++) {
         const fj_fault *fault = &call->faults[item], *least = setup->ret_fault;
-        if (fault->found && (!least->found || fault->b < least->b ||
-                             (fault->b == least->b && fault->h < least->h)))
+        if (fault->found &&
+            (!least->found || fault->b < least->b || (fault->b == least->b && fault->h < least->h)))
             *setup->ret_fault = *fault;
     }
 }

@@ -26,14 +26,12 @@ void *fj_alloc(const fj_allocator *allocator, size_t size) {
 
 void *fj_alloc_zeroed(const fj_allocator *allocator, size_t size) {
     void *pointer = fj_alloc(allocator, size);
-    if (pointer)
-        memset(pointer, 0, size);
+    if (pointer) memset(pointer, 0, size);
     return pointer;
 }
 
 void fj_free(const fj_allocator *allocator, void *pointer, size_t size) {
-    if (pointer)
-        (void)allocator->resize(allocator->user, pointer, size ? size : 1, 0);
+    if (pointer) (void)allocator->resize(allocator->user, pointer, size ? size : 1, 0);
 }
 
 /* ---- Arena ------------------------------------------------------------------------------- */
@@ -64,21 +62,18 @@ void fj_arena_finish(fj_arena *arena) {
 }
 
 static void *arena_failed(fj_arena *arena) {
-    if (arena->scope)
-        fj_fail(arena->scope, FJ_ERR_MEMORY, "out of memory");
+    if (arena->scope) fj_fail(arena->scope, FJ_ERR_MEMORY, "out of memory");
     return NULL;
 }
 
 void *fj_arena_alloc(fj_arena *arena, size_t size) {
-    if (size > SIZE_MAX / 2)
-        return arena_failed(arena);
+    if (size > SIZE_MAX / 2) return arena_failed(arena);
     size = (size + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
     struct fj_arena_chunk *chunk = arena->chunks;
     if (!chunk || chunk->size - chunk->used < size) {
         size_t room = size > ARENA_CHUNK ? size : ARENA_CHUNK;
         struct fj_arena_chunk *fresh = fj_alloc(arena->allocator, sizeof *fresh + room);
-        if (!fresh)
-            return arena_failed(arena);
+        if (!fresh) return arena_failed(arena);
         fresh->size = room;
         fresh->used = 0;
         /* An oversized block goes behind the current chunk, whose rest stays in use. */
@@ -98,26 +93,20 @@ void *fj_arena_alloc(fj_arena *arena, size_t size) {
 
 void *fj_arena_grow(fj_arena *arena, void *array, size_t element, size_t used, size_t needed,
                     size_t *capacity) {
-    if (needed <= *capacity)
-        return array;
+    if (needed <= *capacity) return array;
     size_t room = *capacity ? *capacity * 2 : 8;
-    if (room < needed)
-        room = needed;
-    if (room > SIZE_MAX / 2 / element)
-        return arena_failed(arena);
+    if (room < needed) room = needed;
+    if (room > SIZE_MAX / 2 / element) return arena_failed(arena);
     void *fresh = fj_arena_alloc(arena, room * element);
-    if (!fresh)
-        return NULL;
-    if (used)
-        memcpy(fresh, array, used * element);
+    if (!fresh) return NULL;
+    if (used) memcpy(fresh, array, used * element);
     *capacity = room;
     return fresh;
 }
 
 char *fj_arena_strdup(fj_arena *arena, fj_str text) {
     char *copy = fj_arena_alloc(arena, text.len + 1);
-    if (copy && text.len)
-        memcpy(copy, text.data, text.len);
+    if (copy && text.len) memcpy(copy, text.data, text.len);
     return copy;
 }
 
@@ -128,21 +117,18 @@ char *fj_arena_printf(fj_arena *arena, const char *format, ...) {
     int length = vsnprintf(NULL, 0, format, list);
     va_end(list);
     char *text = fj_arena_alloc(arena, (size_t)length + 1);
-    if (text)
-        (void)vsnprintf(text, (size_t)length + 1, format, again);
+    if (text) (void)vsnprintf(text, (size_t)length + 1, format, again);
     va_end(again);
     return text;
 }
 
 /* ---- Scope ------------------------------------------------------------------------------- */
 
-fj_status fj_scope_run(fj_arena *arena, fj_error *error, void (*body)(fj_scope *, void *),
-                       void *argument) {
+fj_status fj_scope_run(fj_arena *arena, fj_error *error, void (*body)(fj_scope *, void *), void *argument) {
     struct fj_scope *outer = arena->scope;
     fj_scope scope = {.arena = arena, .error = error, .status = FJ_OK};
     arena->scope = &scope;
-    if (setjmp(scope.escape) == 0)
-        body(&scope, argument);
+    if (setjmp(scope.escape) == 0) body(&scope, argument);
     arena->scope = outer;
     return scope.status;
 }

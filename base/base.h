@@ -71,16 +71,15 @@ char *fj_arena_printf(fj_arena *arena, const char *format, ...) FJ_PRINTF(2, 3);
 #define FJ_NEW_ARRAY(arena, type, count) ((type *)fj_arena_alloc((arena), sizeof(type) * (size_t)(count)))
 
 /* A growing array inside an arena: FJ_VEC(int) v = {0}; FJ_PUSH(arena, &v, 3); v.data[0], v.len. */
-#define FJ_VEC(type)                                                                               \
-    struct {                                                                                       \
-        type *data;                                                                                \
-        size_t len, cap;                                                                           \
+#define FJ_VEC(type)     \
+    struct {             \
+        type *data;      \
+        size_t len, cap; \
     }
-#define FJ_PUSH(arena, vec, ...)                                                                   \
-    ((vec)->len < (vec)->cap                                                                       \
-         ? (void)0                                                                                 \
-         : (void)((vec)->data = fj_arena_grow((arena), (vec)->data, sizeof *(vec)->data,           \
-                                              (vec)->len, (vec)->len + 1, &(vec)->cap)),           \
+#define FJ_PUSH(arena, vec, ...)                                                                             \
+    ((vec)->len < (vec)->cap ? (void)0                                                                       \
+                             : (void)((vec)->data = fj_arena_grow((arena), (vec)->data, sizeof *(vec)->data, \
+                                                                  (vec)->len, (vec)->len + 1, &(vec)->cap)), \
      (void)((vec)->data[(vec)->len++] = (__VA_ARGS__)))
 
 /* ---- Scope: one compilation -------------------------------------------------------------- */
@@ -95,8 +94,7 @@ typedef struct fj_scope {
 /* Runs body(scope, argument). FJ_OK, or the status that fj_fail or a failed allocation gave. The
  * arena is the caller's: it is finished by the caller whatever the outcome. Scopes nest: the
  * arena's scope is restored on the way out. */
-fj_status fj_scope_run(fj_arena *arena, fj_error *error, void (*body)(fj_scope *, void *),
-                       void *argument);
+fj_status fj_scope_run(fj_arena *arena, fj_error *error, void (*body)(fj_scope *, void *), void *argument);
 
 /* Sets the error and leaves the scope. */
 _Noreturn void fj_fail(fj_scope *scope, fj_status status, const char *format, ...) FJ_PRINTF(3, 4);

@@ -63,24 +63,19 @@ static double small_decode(small_float format, uint32_t bits) {
     uint32_t ones = (1U << format.exponent) - 1, mantissa = bits & ((1U << format.mantissa) - 1);
     uint32_t exponent = bits >> format.mantissa & ones;
     double sign = bits >> (format.exponent + format.mantissa) & 1 ? -1.0 : 1.0;
-    if (exponent == ones && format.has_inf)
-        return mantissa ? (double)NAN : sign * (double)INFINITY;
-    if (exponent == ones && !format.has_inf && mantissa == (1U << format.mantissa) - 1)
-        return (double)NAN;
-    if (exponent == 0)
-        return sign * ldexp(mantissa, 1 - format.bias - format.mantissa);
-    return sign * ldexp((double)((1U << format.mantissa) | mantissa),
-                        (int)exponent - format.bias - format.mantissa);
+    if (exponent == ones && format.has_inf) return mantissa ? (double)NAN : sign * (double)INFINITY;
+    if (exponent == ones && !format.has_inf && mantissa == (1U << format.mantissa) - 1) return (double)NAN;
+    if (exponent == 0) return sign * ldexp(mantissa, 1 - format.bias - format.mantissa);
+    return sign *
+           ldexp((double)((1U << format.mantissa) | mantissa), (int)exponent - format.bias - format.mantissa);
 }
 
 /* Double to half, to nearest even in one rounding. */
 static uint16_t half_encode(double value) {
     uint16_t sign = signbit(value) ? 0x8000 : 0;
     double magnitude = fabs(value);
-    if (isnan(value))
-        return sign | 0x7E00;
-    if (magnitude >= 65520.0)
-        return sign | 0x7C00;
+    if (isnan(value)) return sign | 0x7E00;
+    if (magnitude >= 65520.0) return sign | 0x7C00;
     if (magnitude < ldexp(1.0, -14)) /* subnormal: a multiple of 2^-24 */
         return sign | (uint16_t)nearbyint(ldexp(magnitude, 24));
     int exponent;
@@ -92,16 +87,13 @@ static uint16_t half_encode(double value) {
 
 /* Double to bfloat16, to nearest even in one rounding (through float would round twice). */
 static uint16_t bf16_encode(double value) {
-    if (isnan(value))
-        return signbit(value) ? 0xFFC0 : 0x7FC0;
+    if (isnan(value)) return signbit(value) ? 0xFFC0 : 0x7FC0;
     uint16_t sign = signbit(value) ? 0x8000 : 0;
     double magnitude = fabs(value);
     int exponent;
     double fraction = frexp(magnitude, &exponent);
-    if (magnitude == 0.0)
-        return sign;
-    if (isinf(value) || exponent > 128)
-        return sign | 0x7F80;
+    if (magnitude == 0.0) return sign;
+    if (isinf(value) || exponent > 128) return sign | 0x7F80;
     if (exponent < -125) /* subnormal: a multiple of 2^-133 */
         return sign | (uint16_t)nearbyint(ldexp(magnitude, 133));
     uint32_t mantissa = (uint32_t)nearbyint(ldexp(fraction, 8));

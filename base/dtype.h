@@ -5,18 +5,18 @@
 #include "base/base.h"
 
 /* X(name, C lower-case name, safetensors name, DLPack code, bits, is_float) in the order of fj_dtype. */
-#define FJ_DTYPES(X)                                                                               \
-    X(BOOL, bool, "BOOL", kDLBool, 8, false)                                                       \
-    X(I8, i8, "I8", kDLInt, 8, false)                                                              \
-    X(U8, u8, "U8", kDLUInt, 8, false)                                                             \
-    X(I16, i16, "I16", kDLInt, 16, false)                                                          \
-    X(I32, i32, "I32", kDLInt, 32, false)                                                          \
-    X(I64, i64, "I64", kDLInt, 64, false)                                                          \
-    X(F8_E4M3, f8_e4m3, "F8_E4M3", kDLFloat8_e4m3fn, 8, true)                                      \
-    X(F8_E5M2, f8_e5m2, "F8_E5M2", kDLFloat8_e5m2, 8, true)                                        \
-    X(F16, f16, "F16", kDLFloat, 16, true)                                                         \
-    X(BF16, bf16, "BF16", kDLBfloat, 16, true)                                                     \
-    X(F32, f32, "F32", kDLFloat, 32, true)                                                         \
+#define FJ_DTYPES(X)                                          \
+    X(BOOL, bool, "BOOL", kDLBool, 8, false)                  \
+    X(I8, i8, "I8", kDLInt, 8, false)                         \
+    X(U8, u8, "U8", kDLUInt, 8, false)                        \
+    X(I16, i16, "I16", kDLInt, 16, false)                     \
+    X(I32, i32, "I32", kDLInt, 32, false)                     \
+    X(I64, i64, "I64", kDLInt, 64, false)                     \
+    X(F8_E4M3, f8_e4m3, "F8_E4M3", kDLFloat8_e4m3fn, 8, true) \
+    X(F8_E5M2, f8_e5m2, "F8_E5M2", kDLFloat8_e5m2, 8, true)   \
+    X(F16, f16, "F16", kDLFloat, 16, true)                    \
+    X(BF16, bf16, "BF16", kDLBfloat, 16, true)                \
+    X(F32, f32, "F32", kDLFloat, 32, true)                    \
     X(F64, f64, "F64", kDLFloat, 64, true)
 
 bool fj_dtype_is_float(fj_dtype dtype);

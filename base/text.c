@@ -19,24 +19,18 @@ bool fj_str_is(fj_str a, const char *text) { return fj_str_equal(a, fj_str_from(
 /* Optimal string alignment distance, three rows of its table at a time. */
 int fj_str_distance(fj_str a, fj_str b, int limit) {
     enum { LONGEST = 63 };
-    if (a.len > LONGEST || b.len > LONGEST)
-        return limit + 1;
+    if (a.len > LONGEST || b.len > LONGEST) return limit + 1;
     int rows[3][LONGEST + 1];
-    for (size_t j = 0; j <= b.len; j++)
-        rows[0][j] = (int)j;
+    for (size_t j = 0; j <= b.len; j++) rows[0][j] = (int)j;
     for (size_t i = 1; i <= a.len; i++) {
         int *row = rows[i % 3], *above = rows[(i + 2) % 3], *above2 = rows[(i + 1) % 3];
         row[0] = (int)i;
         for (size_t j = 1; j <= b.len; j++) {
             int best = above[j - 1] + (a.data[i - 1] != b.data[j - 1]);
-            if (above[j] + 1 < best)
-                best = above[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            bool swapped = i > 1 && j > 1 && a.data[i - 1] == b.data[j - 2] &&
-                           a.data[i - 2] == b.data[j - 1];
-            if (swapped && above2[j - 2] + 1 < best)
-                best = above2[j - 2] + 1;
+            if (above[j] + 1 < best) best = above[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            bool swapped = i > 1 && j > 1 && a.data[i - 1] == b.data[j - 2] && a.data[i - 2] == b.data[j - 1];
+            if (swapped && above2[j - 2] + 1 < best) best = above2[j - 2] + 1;
             row[j] = best;
         }
     }
@@ -54,16 +48,12 @@ void fj_buf_finish(fj_buf *buf) {
 }
 
 static bool buf_reserve(fj_buf *buf, size_t more) {
-    if (buf->failed)
-        return false;
-    if (buf->cap > buf->len && buf->cap - buf->len > more)
-        return true;
+    if (buf->failed) return false;
+    if (buf->cap > buf->len && buf->cap - buf->len > more) return true;
     size_t room = buf->cap ? buf->cap * 2 : 256;
-    if (room < buf->len + more + 1)
-        room = buf->len + more + 1;
-    char *data = more > SIZE_MAX / 4 ? NULL
-                                     : buf->allocator->resize(buf->allocator->user, buf->data,
-                                                              buf->cap, room);
+    if (room < buf->len + more + 1) room = buf->len + more + 1;
+    char *data =
+        more > SIZE_MAX / 4 ? NULL : buf->allocator->resize(buf->allocator->user, buf->data, buf->cap, room);
     if (!data) {
         buf->failed = true;
         return false;
@@ -74,10 +64,8 @@ static bool buf_reserve(fj_buf *buf, size_t more) {
 }
 
 void fj_buf_write(fj_buf *buf, const void *bytes, size_t length) {
-    if (!buf_reserve(buf, length))
-        return;
-    if (length)
-        memcpy(buf->data + buf->len, bytes, length);
+    if (!buf_reserve(buf, length)) return;
+    if (length) memcpy(buf->data + buf->len, bytes, length);
     buf->len += length;
     buf->data[buf->len] = '\0';
 }
@@ -109,8 +97,7 @@ void fj_buf_double(fj_buf *buf, double value) {
     char text[32];
     for (int digits = 1; digits <= 17; digits++) {
         (void)snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
-            break;
+        if (strtod(text, NULL) == value) break;
     }
     fj_buf_put(buf, text);
 }
@@ -121,8 +108,7 @@ fj_status fj_buf_take(fj_buf *buf, fj_text *ret_text) {
         fj_buf_finish(buf);
         return FJ_ERR_MEMORY;
     }
-    if (buf->len)
-        memcpy(data, buf->data, buf->len);
+    if (buf->len) memcpy(data, buf->data, buf->len);
     data[buf->len] = '\0';
     *ret_text = (fj_text){data, buf->len};
     fj_buf_finish(buf);
@@ -130,8 +116,7 @@ fj_status fj_buf_take(fj_buf *buf, fj_text *ret_text) {
 }
 
 void fj_text_finish(fj_text *text) {
-    if (!text)
-        return;
+    if (!text) return;
     free(text->data);
     *text = (fj_text){0};
 }

@@ -34,21 +34,21 @@ typedef enum fj_expr_kind {
     FJ_EXPR_TRUE,
     FJ_EXPR_FALSE,
     FJ_EXPR_NONE,
-    FJ_EXPR_NAME,      /* text */
-    FJ_EXPR_TUPLE,     /* items */
-    FJ_EXPR_LIST,      /* items */
-    FJ_EXPR_UNARY,     /* op, left */
-    FJ_EXPR_BINARY,    /* op, left, right */
-    FJ_EXPR_COMPARE,   /* left, items (the other operands), ops */
-    FJ_EXPR_AND,       /* items, two or more */
-    FJ_EXPR_OR,        /* items */
-    FJ_EXPR_NOT,       /* left */
-    FJ_EXPR_CONDITION, /* left if condition else right */
-    FJ_EXPR_CALL,      /* left (callee), items (positional), keywords */
-    FJ_EXPR_ATTRIBUTE, /* left . text */
-    FJ_EXPR_SUBSCRIPT, /* left [ items ]; one item that is no tuple is a list of one */
-    FJ_EXPR_SLICE,     /* left : right : condition, each may be NULL; only inside a subscript */
-    FJ_EXPR_LAMBDA,    /* function */
+    FJ_EXPR_NAME,          /* text */
+    FJ_EXPR_TUPLE,         /* items */
+    FJ_EXPR_LIST,          /* items */
+    FJ_EXPR_UNARY,         /* op, left */
+    FJ_EXPR_BINARY,        /* op, left, right */
+    FJ_EXPR_COMPARE,       /* left, items (the other operands), ops */
+    FJ_EXPR_AND,           /* items, two or more */
+    FJ_EXPR_OR,            /* items */
+    FJ_EXPR_NOT,           /* left */
+    FJ_EXPR_CONDITION,     /* left if condition else right */
+    FJ_EXPR_CALL,          /* left (callee), items (positional), keywords */
+    FJ_EXPR_ATTRIBUTE,     /* left . text */
+    FJ_EXPR_SUBSCRIPT,     /* left [ items ]; one item that is no tuple is a list of one */
+    FJ_EXPR_SLICE,         /* left : right : condition, each may be NULL; only inside a subscript */
+    FJ_EXPR_LAMBDA,        /* function */
     FJ_EXPR_COMPREHENSION, /* left: element; clauses; a list (generator expressions are unsupported
                               except as the only argument of a call, where they are this too) */
     FJ_EXPR_STARRED,       /* * left, in calls and displays */
@@ -111,13 +111,17 @@ typedef struct fj_clause {
     fj_expr_list conditions;
 } fj_clause;
 
-typedef enum fj_parameter_kind { FJ_PARAMETER_PLAIN, FJ_PARAMETER_STAR, FJ_PARAMETER_DOUBLE_STAR } fj_parameter_kind;
+typedef enum fj_parameter_kind {
+    FJ_PARAMETER_PLAIN,
+    FJ_PARAMETER_STAR,
+    FJ_PARAMETER_DOUBLE_STAR
+} fj_parameter_kind;
 
 typedef struct fj_parameter {
     fj_str name;
     fj_place place;
     fj_parameter_kind kind;
-    bool keyword_only;    /* after * */
+    bool keyword_only;      /* after * */
     fj_expr *default_value; /* NULL: none */
 } fj_parameter;
 
@@ -127,11 +131,11 @@ typedef struct fj_stmt_list {
 } fj_stmt_list;
 
 typedef struct fj_function {
-    fj_str name; /* "<lambda>" */
+    fj_str name;    /* "<lambda>" */
     fj_place place; /* of the name */
     fj_parameter *parameters;
     size_t parameter_count;
-    fj_stmt_list body;        /* a lambda's is one return statement */
+    fj_stmt_list body; /* a lambda's is one return statement */
     fj_expr_list decorators;
     bool is_generator, is_async; /* reached: an error */
     /* Names assigned anywhere in the body (parameters included): Python's locals. */
@@ -168,11 +172,11 @@ typedef enum fj_stmt_kind {
     FJ_STMT_BREAK,
     FJ_STMT_CONTINUE,
     FJ_STMT_PASS,
-    FJ_STMT_ASSERT, /* value, message or NULL */
-    FJ_STMT_RAISE,  /* value or NULL */
-    FJ_STMT_DEF,    /* function */
-    FJ_STMT_IMPORT, /* imports */
-    FJ_STMT_GLOBAL, /* global and nonlocal: unsupported when reached */
+    FJ_STMT_ASSERT,      /* value, message or NULL */
+    FJ_STMT_RAISE,       /* value or NULL */
+    FJ_STMT_DEF,         /* function */
+    FJ_STMT_IMPORT,      /* imports */
+    FJ_STMT_GLOBAL,      /* global and nonlocal: unsupported when reached */
     FJ_STMT_UNSUPPORTED, /* text: the sentence of the error; binds: names it would bind (class X) */
     FJ_STMT_KIND_COUNT
 } fj_stmt_kind;

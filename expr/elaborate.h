@@ -158,7 +158,7 @@ typedef struct fj_elab {
     int depth, calls;
     bool in_mod;
     fj_place returned; /* the value of the last return */
-    bool checking; /* the mods are done: nothing more enters the graph */
+    bool checking;     /* the mods are done: nothing more enters the graph */
 } fj_elab;
 
 #define FJ_TIME_END SIZE_MAX

@@ -2,8 +2,8 @@
 #ifndef FJ_EXPR_OPS_H
 #define FJ_EXPR_OPS_H
 
-#include <stddef.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef enum fj_op {

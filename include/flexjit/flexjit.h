@@ -187,19 +187,19 @@ typedef struct fj_mod_desc {
 
 /* Parses, evaluates at compile time, types and optimises. Errors: FJ_ERR_MOD with a place,
  * FJ_ERR_NAME, FJ_ERR_MEMORY. */
-FJ_NODISCARD FJ_API fj_status fj_mod_create(fj_context *context, const fj_mod_desc *desc,
-                                            fj_mod **ret_mod, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_mod_create(fj_context *context, const fj_mod_desc *desc, fj_mod **ret_mod,
+                                            fj_error *error);
 FJ_API void fj_mod_unref(fj_mod **mod);
 
 /* A captured tensor or a run-time scalar that the mods reach. Names live as long as the mod. */
 typedef struct fj_input_info {
     const char *name;
-    bool is_scalar;   /* a run-time scalar: rank 0, value passed in fj_args.scalars */
-    bool is_float;    /* value type */
-    bool gradient;    /* backward gives its gradient: a float that the score mod reads */
-    fj_dtype dtype;   /* as bound; scalars: F64 or I64 */
+    bool is_scalar; /* a run-time scalar: rank 0, value passed in fj_args.scalars */
+    bool is_float;  /* value type */
+    bool gradient;  /* backward gives its gradient: a float that the score mod reads */
+    fj_dtype dtype; /* as bound; scalars: F64 or I64 */
     int rank;
-    double value;     /* scalars: the value in the source, the default */
+    double value; /* scalars: the value in the source, the default */
 } fj_input_info;
 
 /* Captured tensors first, then run-time scalars, each in order of first use. */
@@ -267,9 +267,8 @@ typedef struct fj_kernel fj_kernel;
 
 /* No compilation, no device work. FJ_ERR_UNSUPPORTED when no variant is legal, FJ_ERR_NAME for an
  * unknown variant (the note lists the legal ones). The mod must have all its captures bound. */
-FJ_NODISCARD FJ_API fj_status fj_plan_create(fj_device *device, const fj_mod *mod,
-                                             const fj_problem *problem, fj_plan **ret_plan,
-                                             fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem *problem,
+                                             fj_plan **ret_plan, fj_error *error);
 FJ_API void fj_plan_unref(fj_plan **plan);
 FJ_API const char *fj_plan_variant(const fj_plan *plan);
 /* stage: "prologue", "source" (the whole kernel text), "plan", "key". */
@@ -277,8 +276,7 @@ FJ_NODISCARD FJ_API fj_status fj_plan_show(const fj_plan *plan, const char *stag
                                            fj_error *error);
 
 /* Finds the kernel in the cache or compiles it. May block for as long as a compiler runs. */
-FJ_NODISCARD FJ_API fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel,
-                                               fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel, fj_error *error);
 FJ_API void fj_kernel_unref(fj_kernel **kernel);
 
 typedef struct fj_kernel_info {
@@ -290,7 +288,7 @@ typedef struct fj_kernel_info {
 FJ_API fj_kernel_info fj_kernel_describe(const fj_kernel *kernel);
 
 typedef union fj_scalar {
-    double f; /* float scalars */
+    double f;  /* float scalars */
     int64_t i; /* int and bool scalars */
 } fj_scalar;
 
@@ -339,8 +337,7 @@ typedef struct fj_launch {
 
 /* Bytes of workspace that a launch with these shapes and workers needs; pointers are not followed. */
 FJ_NODISCARD FJ_API fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args,
-                                                  const fj_launch *launch, size_t *ret_size,
-                                                  fj_error *error);
+                                                  const fj_launch *launch, size_t *ret_size, fj_error *error);
 
 /* Validates the tensors and runs. workspace: 256-byte aligned, need not be initialised. On
  * FJ_ERR_INDEX (a bad read in a mod) the outputs are unspecified; on any other error untouched. */
@@ -363,8 +360,8 @@ FJ_NODISCARD FJ_API fj_status fj_doctor(fj_context *context, fj_text *ret_json, 
 
 /* Evaluates one expression of the mod language with bindings "q=3 kv=5 t=[1,2]": the engine of
  * `flexjit run-tests`. ret_text is the value as the language prints it. */
-FJ_NODISCARD FJ_API fj_status fj_evaluate(fj_context *context, const char *expression,
-                                          const char *bindings, fj_text *ret_text, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_evaluate(fj_context *context, const char *expression, const char *bindings,
+                                          fj_text *ret_text, fj_error *error);
 
 #ifdef __cplusplus
 }

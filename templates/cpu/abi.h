@@ -15,7 +15,7 @@
 #define FJ_CPU_MAX_RANK 8
 
 struct fj_cpu_tensor {
-    char *data; /* first element; NULL: absent */
+    char *data;                      /* first element; NULL: absent */
     int64_t shape[FJ_CPU_MAX_RANK];  /* 1 past the rank; of captures also where data is NULL */
     int64_t stride[FJ_CPU_MAX_RANK]; /* in elements */
 };
@@ -31,8 +31,8 @@ struct fj_cpu_fault {
 };
 
 struct fj_cpu_args {
-    struct fj_cpu_tensor query, key, value;   /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] */
-    struct fj_cpu_tensor out, lse, max;       /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L] */
+    struct fj_cpu_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] */
+    struct fj_cpu_tensor out, lse, max;     /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L] */
     struct fj_cpu_tensor dout, dlse;
     struct fj_cpu_tensor dquery, dkey, dvalue;
     const struct fj_cpu_tensor *captures;

@@ -13,8 +13,8 @@ static void count_blocks(const struct fj_cpu_args *a, int64_t keys, int64_t coun
         const int64_t key = n % blocks * keys, q = n / blocks % tiles * FJ_TILE_Q, bh = n / blocks / tiles;
         const int64_t key_end = key + keys < a->kv_len ? key + keys : a->kv_len;
         const int64_t q_end = q + FJ_TILE_Q < a->q_len ? q + FJ_TILE_Q : a->q_len;
-        const int class = fj_block_class(a, (int32_t)(bh / a->heads_q), (int32_t)(bh % a->heads_q), (int32_t)q,
-                                         (int32_t)q_end - 1, (int32_t)key, (int32_t)key_end - 1);
+        const int class = fj_block_class(a, (int32_t)(bh / a->heads_q), (int32_t)(bh % a->heads_q),
+                                         (int32_t)q, (int32_t)q_end - 1, (int32_t)key, (int32_t)key_end - 1);
         counts[2 - class]++;
     }
 #else

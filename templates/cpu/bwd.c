@@ -137,7 +137,8 @@ static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p
     const struct scratch *own = p->it->own;
     fj_real *delta = grid_delta(p->it->args, p->grid, p->it->batch, p->head) + p->q;
     for (int row = 0; row < p->rows; row++) {
-        const fj_real *s = own->scores + (int64_t)row * FJ_S_LINE, *d = own->adjoints + (int64_t)row * FJ_S_LINE;
+        const fj_real *s = own->scores + (int64_t)row * FJ_S_LINE,
+                      *d = own->adjoints + (int64_t)row * FJ_S_LINE;
         const fj_f base = tile_splat(own->base[row]);
         fj_f sum = tile_splat(0), score;
         for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES) {
@@ -382,7 +383,8 @@ static void run_measure(const struct fj_cpu_args *a, const struct grid *g, int64
                             .head_kv = head % a->heads_kv,
                             .unit = chunk * g->units / chunks,
                             .unit_end = (chunk + 1) * g->units / chunks};
-    struct pass p = {.it = &it, .grid = g, .unit = (fj_real)(a->scale * 1.44269504088896340736), .measures = 1};
+    struct pass p = {
+        .it = &it, .grid = g, .unit = (fj_real)(a->scale * 1.44269504088896340736), .measures = 1};
     for (int64_t block = 0; block < g->blocks; block++) {
         set_block(&p, block);
         do_units(&p);
@@ -469,7 +471,9 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
     run_item(a, &g, &s, phase - 1, item, 0, worker);
 }
 
-static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) { count_blocks(a, FJ_TILE_KV, counts); }
+static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) {
+    count_blocks(a, FJ_TILE_KV, counts);
+}
 
 __attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {
     .abi = FJ_CPU_ABI,

@@ -466,7 +466,9 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
 }
 
 /* In grains: what is computed is about the full and the partial ones. */
-static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) { count_blocks(a, FJ_GRAIN, counts); }
+static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) {
+    count_blocks(a, FJ_GRAIN, counts);
+}
 
 extern const struct fj_cpu_kernel fj_cpu_kernel;
 __attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {

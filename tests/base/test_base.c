@@ -21,8 +21,7 @@ static void *failing_resize(void *user, void *pointer, size_t old_size, size_t n
         state->live -= old_size;
         return NULL;
     }
-    if (state->allowed-- <= 0)
-        return NULL;
+    if (state->allowed-- <= 0) return NULL;
     state->live += new_size - (pointer ? old_size : 0);
     return realloc(pointer, new_size);
 }
@@ -30,10 +29,8 @@ static void *failing_resize(void *user, void *pointer, size_t old_size, size_t n
 static void fill(fj_scope *scope, void *argument) {
     int *sum = argument;
     FJ_VEC(int) numbers = {0};
-    for (int i = 0; i < 50000; i++)
-        FJ_PUSH(scope->arena, &numbers, i);
-    for (size_t i = 0; i < numbers.len; i++)
-        *sum += numbers.data[i] == (int)i;
+    for (int i = 0; i < 50000; i++) FJ_PUSH(scope->arena, &numbers, i);
+    for (size_t i = 0; i < numbers.len; i++) *sum += numbers.data[i] == (int)i;
     char *text = fj_arena_printf(scope->arena, "%s-%d", "abc", 7);
     ck_assert_str_eq(text, "abc-7");
 }
@@ -62,8 +59,7 @@ END_TEST
 
 static void nest(fj_scope *scope, void *argument) {
     int *depth = argument;
-    if (++*depth < 3)
-        ck_assert_int_eq(fj_scope_run(scope->arena, NULL, nest, argument), FJ_ERR_NAME);
+    if (++*depth < 3) ck_assert_int_eq(fj_scope_run(scope->arena, NULL, nest, argument), FJ_ERR_NAME);
     fj_fail(scope, FJ_ERR_NAME, "at depth %d", *depth);
 }
 
@@ -85,14 +81,19 @@ START_TEST(doubles_print_shortest_and_read_back) {
     const struct {
         double value;
         const char *text;
-    } cases[] = {{0.1, "0.1"},    {1, "1.0"},   {-0.0, "-0.0"},      {1e300, "1e+300"},
-                 {1.0 / 3, NULL}, {5e-324, NULL}, {(double)INFINITY, "inf"}, {30, "30.0"}};
+    } cases[] = {{0.1, "0.1"},
+                 {1, "1.0"},
+                 {-0.0, "-0.0"},
+                 {1e300, "1e+300"},
+                 {1.0 / 3, NULL},
+                 {5e-324, NULL},
+                 {(double)INFINITY, "inf"},
+                 {30, "30.0"}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
         fj_buf buf;
         fj_buf_init(&buf, &fj_allocator_libc);
         fj_buf_double(&buf, cases[i].value);
-        if (cases[i].text)
-            ck_assert_str_eq(buf.data, cases[i].text);
+        if (cases[i].text) ck_assert_str_eq(buf.data, cases[i].text);
         ck_assert_double_eq(strtod(buf.data, NULL), cases[i].value);
         fj_buf_finish(&buf);
     }
@@ -105,8 +106,7 @@ START_TEST(a_failed_buffer_stays_failed) {
     fj_buf buf;
     fj_text text = {0};
     fj_buf_init(&buf, &allocator);
-    for (int i = 0; i < 1000; i++)
-        fj_buf_put(&buf, "0123456789");
+    for (int i = 0; i < 1000; i++) fj_buf_put(&buf, "0123456789");
     ck_assert(buf.failed);
     ck_assert_int_eq(fj_buf_take(&buf, &text), FJ_ERR_MEMORY);
     ck_assert_ptr_null(text.data);
