@@ -238,7 +238,7 @@ FJ_NODISCARD FJ_API fj_status fj_device_create(fj_context *context, fj_device_ki
 FJ_API void fj_device_unref(fj_device **device);
 FJ_API const char *fj_device_name(const fj_device *device);
 
-/* Peak of this device in FLOP/s, measured now on `workers` threads (about 100 ms): FMA for F32, F64
+/* Peak of this device in FLOP/s, measured now on `workers` threads (about a quarter of a second): FMA for F32, F64
  * and F16, dot products for BF16 where the device has them. The peer for a share of the peak. */
 FJ_NODISCARD FJ_API fj_status fj_device_peak(fj_device *device, fj_dtype dtype, int workers,
                                              double *ret_flops, fj_error *error);
