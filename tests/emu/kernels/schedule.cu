@@ -1,0 +1,149 @@
+// Kernels that do one thing wrong each, and some that show in which order threads ran. The line directives
+// give each a file and line of its own, as rendered kernels have.
+#include "prim.h"
+
+struct schedule_args {
+    uint32_t *out;
+    const float *in;
+};
+
+// ---- Wrong ------------------------------------------------------------------------------------------
+
+#line 10 "diverge.cu"
+FJ_KERNEL(diverge, 64, 1, schedule_args) {
+    uint32_t value;
+    if (fj_lane() < 16)
+        value = fj_shuffle_xor(fj_lane(), 1);
+    else
+        value = fj_shuffle_xor(fj_lane(), 1);
+    args.out[fj_thread_x()] = value;
+}
+
+#line 20 "diverge_barrier.cu"
+FJ_KERNEL(diverge_barrier, 64, 1, schedule_args) {
+    if (fj_lane() == 7)
+        fj_block_sync();
+    else
+        fj_block_sync();
+    args.out[fj_thread_x()] = 1;
+}
+
+#line 30 "missing_warp.cu"
+FJ_KERNEL(missing_warp, 128, 1, schedule_args) {
+    if (fj_warp() == 2) return;
+    fj_barrier_sync(1, 128);
+    args.out[fj_thread_x()] = 1;
+}
+
+#line 40 "missing_lanes.cu"
+FJ_KERNEL(missing_lanes, 64, 1, schedule_args) {
+    if (fj_lane() < 30) fj_block_sync();
+    args.out[fj_thread_x()] = fj_shuffle_xor(1u, 1);
+}
+
+#line 50 "exited_mma.cu"
+FJ_KERNEL(exited_mma, 32, 1, schedule_args) {
+    if (fj_lane() == 31) return;
+    float c[4] = {};
+    fj_mma_m16n8k8_f16(c, 0, 0, 0);
+    args.out[fj_thread_x()] = fj_bits_from_f32(c[0]);
+}
+
+#line 60 "misaligned.cu"
+FJ_KERNEL(misaligned, 32, 1, schedule_args) { args.out[0] = fj_load_b128(args.in + 1).r[0]; }
+
+#line 70 "outside.cu"
+FJ_KERNEL(outside, 32, 1, schedule_args) {
+    uint32_t r[4];
+    fj_ldmatrix_x4(r, fj_shared_address(fj_shared()) + fj_lane() * 16);
+    args.out[fj_lane()] = r[0];
+}
+
+#line 80 "trapped.cu"
+FJ_KERNEL(trapped, 32, 1, schedule_args) {
+    if (fj_block_x() >= 3 && fj_lane() == 5) fj_trap("the input is wrong");
+    args.out[fj_lane()] = 1;
+}
+
+#line 90 "overrun.cu"
+FJ_KERNEL(overrun, 32, 1, schedule_args) {
+    if (fj_lane() == 0) fj_shared_at<float>(0)[args.out[0]] = 1.0f;
+}
+
+#line 100 "spin.cu"
+FJ_KERNEL(spin, 32, 1, schedule_args) {
+    while (fj_load_acquire_u32(args.out) != 12345) fj_sleep(10);
+}
+
+#line 110 "arrive_twice.cu"
+FJ_KERNEL(arrive_twice, 64, 1, schedule_args) {
+    if (fj_warp() == 0) {
+        fj_barrier_arrive(1, 64);
+        fj_barrier_arrive(1, 64);
+    }
+    fj_block_sync();
+}
+
+#line 120 "counts_differ.cu"
+FJ_KERNEL(counts_differ, 128, 1, schedule_args) { fj_barrier_sync(1, fj_warp() == 3 ? 64 : 128); }
+
+#line 130 "no_mbarrier.cu"
+FJ_KERNEL(no_mbarrier, 32, 1, schedule_args) { fj_mbarrier_wait(fj_shared_at<uint64_t>(0), 0); }
+
+#line 140 "not_a_member.cu"
+FJ_KERNEL(not_a_member, 32, 1, schedule_args) { args.out[fj_lane()] = fj_shuffle_xor(fj_lane(), 1, 0xffu); }
+
+// ---- Right ------------------------------------------------------------------------------------------
+
+#line 150 "order.cu"
+// out[0]: a counter; then the threads, in the order in which they came, before and after a barrier.
+FJ_KERNEL(order, 128, 1, schedule_args) {
+    int32_t *counter = reinterpret_cast<int32_t *>(args.out);
+    args.out[1 + fj_atomic_fetch_add(counter, 1)] = fj_thread_x();
+    fj_block_sync();
+    args.out[1 + fj_atomic_fetch_add(counter, 1)] = fj_thread_x();
+}
+
+FJ_KERNEL(block_order, 32, 1, schedule_args) {
+    if (fj_lane() == 0)
+        args.out[1 + fj_atomic_fetch_add(reinterpret_cast<int32_t *>(args.out), 1)] = fj_block_x();
+}
+
+// What shared memory holds at the start, and where a copy was to land before and after the wait.
+FJ_KERNEL(undefined, 32, 1, schedule_args) {
+    uint32_t *words = fj_shared_at<uint32_t>(0);
+    args.out[fj_lane()] = words[fj_lane()];
+    fj_copy_async_4(fj_shared_address(words + fj_lane()), args.in + fj_lane());
+    fj_copy_async_commit();
+    args.out[32 + fj_lane()] = words[fj_lane()];
+    fj_copy_async_wait<0>();
+    args.out[64 + fj_lane()] = words[fj_lane()];
+}
+
+// Two groups, of which the first is waited for, and a copy that no group holds.
+FJ_KERNEL(pending, 32, 1, schedule_args) {
+    uint32_t *words = fj_shared_at<uint32_t>(0) + fj_lane();
+    for (uint32_t i = 0; i < 3; i++) {
+        fj_copy_async_4(fj_shared_address(words + 32 * i), args.in + fj_lane());
+        if (i < 2) fj_copy_async_commit();
+    }
+    fj_copy_async_wait<1>();
+    for (uint32_t i = 0; i < 3; i++) args.out[32 * i + fj_lane()] = words[32 * i];
+    fj_copy_async_wait<0>();
+    for (uint32_t i = 0; i < 3; i++) args.out[96 + 32 * i + fj_lane()] = words[32 * i];
+}
+
+// The formulas of prim.h, for the test of the tables.
+FJ_KERNEL(formulas, 32, 1, schedule_args) {
+    for (uint32_t i = 0; i < 4; i++)
+        args.out[fj_lane() * 4 + i] = fj_mma_c_row(fj_lane(), i) * 8 + fj_mma_c_column(fj_lane(), i);
+}
+
+// Two rows of 16 bytes in the same banks, twice.
+FJ_KERNEL(conflicts, 32, 1, schedule_args) {
+    uint32_t r[2];
+    fj_shared_at<uint32_t>(0)[fj_lane()] = 0;
+    fj_block_sync();
+    fj_ldmatrix_x2(r, fj_shared_address(fj_shared()) + (fj_lane() % 8 == 7 ? 128u : fj_lane() % 8 * 16));
+    args.out[fj_lane()] = r[0];
+}
