@@ -1,4 +1,5 @@
 /* Devices, and the peak of one. */
+#include <stdio.h>
 #include <time.h>
 
 #include "attn/objects.h"
@@ -9,18 +10,67 @@ fj_device *fj_attn_device_ref(fj_device *device) {
     return device;
 }
 
-fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device **ret_device,
-                           fj_error *error) {
-    if (!context) return fj_error_set(error, FJ_ERR_ARGUMENT, "context is NULL");
-    if (kind != FJ_DEVICE_CPU && kind != FJ_DEVICE_REFERENCE && kind != FJ_DEVICE_UNFUSED)
-        return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown kind of device: %d", (int)kind);
+static const char *const names[] = {
+    [FJ_DEVICE_CPU] = "cpu",
+    [FJ_DEVICE_REFERENCE] = "reference",
+    [FJ_DEVICE_UNFUSED] = "unfused",
+    [FJ_DEVICE_CUDA] = "cuda",
+};
+
+static fj_device *make(fj_context *context, fj_device_kind kind) {
     fj_device *device = fj_alloc_zeroed(&context->allocator, sizeof *device);
-    if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    if (!device) return NULL;
     atomic_init(&device->refs, 1);
     device->context = fj_attn_context_ref(context);
     device->kind = kind;
+    (void)snprintf(device->name, sizeof device->name, "%s", names[kind]);
+    return device;
+}
+
+static fj_status open_gpu(fj_device *device, fj_error *error) {
+    fj_status status =
+        fj_cuda_device_open(&device->context->allocator, -1, FJ_ARCH_OLDEST, &device->cuda, error);
+    if (status != FJ_OK) return status;
+    const fj_cuda_features *gpu = fj_cuda_device_features(device->cuda);
+    device->driver = fj_cuda_device_driver(device->cuda);
+    /* What only one architecture has is there on a GPU of it: sm_90a runs on sm_90. */
+    device->features = (fj_features){.arch = {gpu->arch, gpu->arch >= 90 ? 'a' : '\0'},
+                                     .multiprocessors = gpu->multiprocessors,
+                                     .shared_limit = gpu->shared_limit};
+    return FJ_OK;
+}
+
+fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device **ret_device,
+                           fj_error *error) {
+    if (!context) return fj_error_set(error, FJ_ERR_ARGUMENT, "context is NULL");
+    if ((unsigned)kind >= FJ_ARRAY_LEN(names))
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown kind of device: %d", (int)kind);
+    fj_device *device = make(context, kind);
+    if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     device->driver = kind == FJ_DEVICE_CPU ? &fj_driver_cpu : NULL;
     device->features = fj_jit_features();
+    fj_status status = kind == FJ_DEVICE_CUDA ? open_gpu(device, error) : FJ_OK;
+    if (status != FJ_OK) {
+        fj_device_unref(&device);
+        return status;
+    }
+    *ret_device = device;
+    return FJ_OK;
+}
+
+fj_status fj_device_create_for_arch(fj_context *context, const char *arch, fj_device **ret_device,
+                                    fj_error *error) {
+    fj_arch parsed;
+    if (!context || !arch) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or arch is NULL");
+    if (!fj_jit_arch_parse(arch, &parsed))
+        return fj_error_set(error, FJ_ERR_NAME, "'%.60s' is no GPU architecture from sm_%d on, such as sm_90",
+                            arch, FJ_ARCH_OLDEST);
+    fj_device *device = make(context, FJ_DEVICE_CUDA);
+    if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    char name[FJ_ARCH_NAME];
+    fj_jit_arch_name(parsed, name);
+    (void)snprintf(device->name, sizeof device->name, "cuda:%s", name);
+    device->features = fj_jit_arch_features(parsed);
     *ret_device = device;
     return FJ_OK;
 }
@@ -31,18 +81,12 @@ void fj_device_unref(fj_device **device) {
     *device = NULL;
     if (atomic_fetch_sub_explicit(&last->refs, 1, memory_order_acq_rel) != 1) return;
     fj_context *context = last->context;
+    fj_cuda_device_close(&last->cuda);
     fj_free(&context->allocator, last, sizeof *last);
     fj_context_unref(&context);
 }
 
-const char *fj_device_name(const fj_device *device) {
-    switch (device->kind) {
-    case FJ_DEVICE_CPU: return "cpu";
-    case FJ_DEVICE_REFERENCE: return "reference";
-    case FJ_DEVICE_UNFUSED: return "unfused";
-    }
-    return "?";
-}
+const char *fj_device_name(const fj_device *device) { return device->name; }
 
 /* ---- Peak ------------------------------------------------------------------------------------------ */
 
@@ -92,7 +136,7 @@ static fj_status measure_object(const fj_context *context, const fj_object *obje
 
 fj_status fj_device_peak(fj_device *device, fj_dtype dtype, int workers, double *ret_flops, fj_error *error) {
     if (!device || !ret_flops) return fj_error_set(error, FJ_ERR_ARGUMENT, "device or ret_flops is NULL");
-    if (!device->driver)
+    if (device->kind != FJ_DEVICE_CPU)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no peak", fj_device_name(device));
     fj_context *context = device->context;
     fj_jit_problem problem = {.kind = FJ_JIT_PEAK, .dtype = dtype};

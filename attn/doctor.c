@@ -1,12 +1,14 @@
 /* What was found where, as JSON. */
 #include <jansson.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "attn/objects.h"
 #include "jit/compile.h"
+#include "jit/nvrtc.h"
 
 /* Jansson takes NULL for a value that could not be made and fails as a whole: one look at the end. */
 
@@ -50,6 +52,59 @@ static json_t *layers(const fj_context *context) {
     return list;
 }
 
+/* What is missing, with what to do about it. */
+static json_t *not_found(fj_error *error) {
+    json_t *object = json_pack("{s:b, s:s}", "found", 0, "error", error->text);
+    if (error->note[0]) (void)json_object_set_new(object, "note", json_string(error->note));
+    fj_error_finish(error);
+    return object;
+}
+
+static json_t *nvrtc(const fj_context *context) {
+    const fj_nvrtc *found = NULL;
+    fj_error error = {0};
+    if (fj_jit_nvrtc_open(&found, &error) != FJ_OK) return not_found(&error);
+    char version[32];
+    (void)snprintf(version, sizeof version, "%d.%d", found->major, found->minor);
+    json_t *archs = json_array();
+    for (int i = 0; i < found->arch_count; i++) {
+        char name[FJ_ARCH_NAME];
+        fj_jit_arch_name((fj_arch){found->archs[i], '\0'}, name);
+        (void)json_array_append_new(archs, json_string(name));
+    }
+    bool works = fj_jit_nvrtc_try(found, &context->allocator, &error) == FJ_OK;
+    json_t *object = json_pack("{s:b, s:s, s:s, s:s, s:b, s:o}", "found", 1, "path", found->path, "version",
+                               version, "builtins", found->builtins, "works", (int)works, "archs", archs);
+    if (!works) (void)json_object_set_new(object, "error", json_string(error.text));
+    fj_error_finish(&error);
+    return object;
+}
+
+static json_t *gpus(int count) {
+    json_t *list = json_array();
+    for (int i = 0; i < count; i++) {
+        fj_cuda_features gpu;
+        char arch[FJ_ARCH_NAME];
+        if (fj_cuda_features_of(i, &gpu, NULL) != FJ_OK) continue;
+        fj_jit_arch_name((fj_arch){gpu.arch, '\0'}, arch);
+        (void)json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:i, s:i, s:I}", "name", gpu.name,
+                                                    "arch", arch, "usable", (int)(gpu.arch >= FJ_ARCH_OLDEST),
+                                                    "multiprocessors", gpu.multiprocessors, "shared_limit",
+                                                    gpu.shared_limit, "memory", (json_int_t)gpu.memory));
+    }
+    return list;
+}
+
+static json_t *cuda(void) {
+    fj_cuda_driver_info info;
+    fj_error error = {0};
+    if (fj_cuda_driver_look(&info, &error) != FJ_OK) return not_found(&error);
+    char version[32];
+    (void)snprintf(version, sizeof version, "%d.%d", info.version / 1000, info.version % 1000 / 10);
+    return json_pack("{s:b, s:s, s:s, s:o}", "found", 1, "path", info.path, "cuda", version, "gpus",
+                     gpus(info.devices));
+}
+
 static const char *environment(const char *name) {
     const char *value = getenv(name);
     return value && *value ? value : NULL;
@@ -58,13 +113,15 @@ static const char *environment(const char *name) {
 fj_status fj_doctor(fj_context *context, fj_text *ret_json, fj_error *error) {
     if (!context || !ret_json) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or ret_json is NULL");
     json_t *object = json_pack(
-        "{s:i, s:s, s:o, s:{s:o, s:i, s:i, s:i}, s:o, s:{s:I}, s:{s:s?, s:s?, s:s?, s:s?}}", "schema", 1,
-        "version", FJ_VERSION, "compilers", compilers(context), "cpu", "features", features(), "processors",
-        (int)sysconf(_SC_NPROCESSORS_ONLN), "openmp", _OPENMP, "openmp_threads", omp_get_max_threads(),
-        "cache_layers", layers(context), "cache", "limit", (json_int_t)fj_cache_limit(context->cache),
-        "environment", "FLEXJIT_CC", environment("FLEXJIT_CC"), "FLEXJIT_CACHE_PATH",
-        environment("FLEXJIT_CACHE_PATH"), "FLEXJIT_TEMPLATE_PATH", environment("FLEXJIT_TEMPLATE_PATH"),
-        "FLEXJIT_NO_JIT", environment("FLEXJIT_NO_JIT"));
+        "{s:i, s:s, s:o, s:{s:o, s:i, s:i, s:i}, s:o, s:o, s:o, s:{s:I}, s:{s:s?, s:s?, s:s?, s:s?, s:s?, s:s?}}",
+        "schema", 1, "version", FJ_VERSION, "compilers", compilers(context), "cpu", "features", features(),
+        "processors", (int)sysconf(_SC_NPROCESSORS_ONLN), "openmp", _OPENMP, "openmp_threads",
+        omp_get_max_threads(), "nvrtc", nvrtc(context), "driver", cuda(), "cache_layers", layers(context),
+        "cache", "limit", (json_int_t)fj_cache_limit(context->cache), "environment", "FLEXJIT_CC",
+        environment("FLEXJIT_CC"), "FLEXJIT_NVRTC", environment("FLEXJIT_NVRTC"), "FLEXJIT_LIBCUDA",
+        environment("FLEXJIT_LIBCUDA"), "FLEXJIT_CACHE_PATH", environment("FLEXJIT_CACHE_PATH"),
+        "FLEXJIT_TEMPLATE_PATH", environment("FLEXJIT_TEMPLATE_PATH"), "FLEXJIT_NO_JIT",
+        environment("FLEXJIT_NO_JIT"));
     char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
     json_decref(object);
     if (!text) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");

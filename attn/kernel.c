@@ -23,17 +23,46 @@ static void kernel_destroy(fj_kernel *kernel) {
     fj_plan_unref(&plan);
 }
 
+fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info *info) {
+    fj_kernel_info all = {.variant = variant->name,
+                          .cache_hit = info->cache_hit,
+                          .compile_ms = info->compile_ms,
+                          .load_ms = info->load_ms};
+    for (int i = 0; i < info->resource_count; i++) {
+        const fj_resources *of = &info->resources[i];
+        int spills = of->spill_stores > of->spill_loads ? of->spill_stores : of->spill_loads;
+        if (of->registers > all.registers) all.registers = of->registers;
+        if (spills > all.spill_bytes) all.spill_bytes = spills;
+    }
+    for (int i = 0; i < variant->entry_count; i++)
+        if (variant->entries[i].shared > all.shared_bytes) all.shared_bytes = variant->entries[i].shared;
+    return all;
+}
+
+static fj_status make_resident(fj_kernel *kernel, fj_error *error) {
+    const fj_variant *variant = &kernel->plan->variant;
+    const fj_code *code = fj_jit_object_code(kernel->object);
+    fj_status status = FJ_OK;
+    for (int i = 0; i < variant->entry_count && status == FJ_OK; i++)
+        status = fj_cuda_kernel_prepare(code, variant->entries[i].name, variant->entries[i].threads,
+                                        variant->entries[i].shared, &kernel->entries[i], error);
+    return status;
+}
+
 static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     const fj_plan *plan = kernel->plan;
     const fj_device *device = plan->device;
     fj_jit_info info = {0};
-    if (!device->driver) return FJ_OK;
+    if (!fj_attn_is_compiled(device)) return FJ_OK;
+    if (!device->driver)
+        return fj_error_set(error, FJ_ERR_DEVICE,
+                            "%s is no device of this machine: its kernels are only built",
+                            fj_device_name(device));
     fj_status status = fj_jit_prepare(device->context->jit, device->driver, &plan->jit_problem,
                                       &plan->variant, &kernel->object, &info, error);
     if (status != FJ_OK) return status;
-    kernel->info.cache_hit = info.cache_hit;
-    kernel->info.compile_ms = info.compile_ms;
-    kernel->info.load_ms = info.load_ms;
+    kernel->info = fj_attn_kernel_info(&plan->variant, &info);
+    if (device->kind == FJ_DEVICE_CUDA) return make_resident(kernel, error);
     kernel->cpu = fj_driver_cpu_kernel(fj_jit_object_code(kernel->object));
     if (kernel->cpu) return FJ_OK;
     return fj_error_set(error, FJ_ERR_DEVICE, "kernel %s exports no fj_cpu_kernel of ABI %d",
@@ -64,6 +93,18 @@ void fj_kernel_unref(fj_kernel **kernel) {
 }
 
 fj_kernel_info fj_kernel_describe(const fj_kernel *kernel) { return kernel->info; }
+
+fj_status fj_plan_build(const fj_plan *plan, bool verify, fj_kernel_info *ret_info, fj_error *error) {
+    if (!plan || !ret_info) return fj_error_set(error, FJ_ERR_ARGUMENT, "plan or ret_info is NULL");
+    if (!fj_attn_is_compiled(plan->device))
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels to build",
+                            fj_device_name(plan->device));
+    fj_jit_info info;
+    fj_status status =
+        fj_jit_build(plan->device->context->jit, &plan->jit_problem, &plan->variant, verify, &info, error);
+    if (status == FJ_OK) *ret_info = fj_attn_kernel_info(&plan->variant, &info);
+    return status;
+}
 
 /* ---- Arguments of compiled kernels ------------------------------------------------------------------------ */
 
@@ -158,6 +199,8 @@ struct call {
 static fj_status read_call(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
                            struct call *ret_call, fj_error *error) {
     if (!kernel) return fj_error_set(error, FJ_ERR_ARGUMENT, "kernel is NULL");
+    if (kernel->plan->device->kind == FJ_DEVICE_CUDA)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "launches on cuda are not there yet");
     fj_status status = fj_attn_read_desc(&ret_call->args, sizeof ret_call->args, args, "fj_args", error);
     if (status != FJ_OK) return status;
     ret_call->launch = (fj_launch){.struct_size = sizeof ret_call->launch};

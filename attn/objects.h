@@ -7,6 +7,7 @@
 #include "attn/resolved.h"
 #include "cache/cache.h"
 #include "driver/cpu.h"
+#include "driver/cuda.h"
 #include "jit/jit.h"
 
 /* ---- Context ----------------------------------------------------------------------------------- */
@@ -59,9 +60,16 @@ struct fj_device {
     atomic_int refs;
     fj_context *context;
     fj_device_kind kind;
-    const fj_driver *driver; /* NULL: the reference path */
+    const fj_driver *driver; /* NULL: the reference path, or a GPU that is not here */
+    fj_cuda_device *cuda;    /* NULL: not a GPU, or not here */
     fj_features features;
+    char name[FJ_ARCH_NAME + 8];
 };
+
+/* Whether the device has kernels that are compiled. */
+static inline bool fj_attn_is_compiled(const fj_device *device) {
+    return device->kind == FJ_DEVICE_CPU || device->kind == FJ_DEVICE_CUDA;
+}
 
 fj_device *fj_attn_device_ref(fj_device *device);
 
@@ -79,10 +87,14 @@ fj_plan *fj_attn_plan_ref(const fj_plan *plan);
 struct fj_kernel {
     atomic_int refs;
     fj_plan *plan;
-    fj_object *object;               /* NULL on the reference path */
-    const struct fj_cpu_kernel *cpu; /* likewise */
+    fj_object *object;                          /* NULL on the reference path */
+    const struct fj_cpu_kernel *cpu;            /* likewise; NULL on cuda */
+    fj_cuda_kernel entries[FJ_JIT_MAX_ENTRIES]; /* cuda: resident, as the variant lists them */
     fj_kernel_info info;
 };
+
+/* What jit found, for the caller. */
+fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info *info);
 
 /* ---- Validation -------------------------------------------------------------------------------------- */
 

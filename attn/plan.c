@@ -49,7 +49,8 @@ static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *erro
     fj_variant variants[FJ_JIT_MAX_VARIANTS];
     int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
     if (count == 0)
-        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "no kernel of the cpu device covers this problem");
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "no kernel of the %s device covers this problem",
+                            fj_device_name(plan->device));
     for (int i = 0; i < count; i++)
         if (!name || strcmp(variants[i].name, name) == 0) {
             plan->variant = variants[i];
@@ -61,7 +62,7 @@ static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *erro
 }
 
 static fj_status choose(fj_plan *plan, const char *name, fj_error *error) {
-    if (plan->device->driver) return choose_compiled(plan, name, error);
+    if (fj_attn_is_compiled(plan->device)) return choose_compiled(plan, name, error);
     const char *only = fj_device_name(plan->device);
     (void)snprintf(plan->variant.name, sizeof plan->variant.name, "%s", only);
     if (!name || strcmp(name, only) == 0) return FJ_OK;
@@ -104,6 +105,7 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .max = all.max && !backward,
         .dlse = all.dlse && backward,
         .deterministic = !all.nondeterministic,
+        .tf32 = all.tf32,
     };
     status = choose(plan, all.variant, error);
     plan->problem.variant = plan->variant.name;
@@ -141,7 +143,7 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(plan->mod->tier));
     fj_buf_printf(out, "deterministic %s\n", problem->nondeterministic ? "no" : "yes");
     fj_buf_printf(out, "variant       %s\n", plan->variant.name);
-    if (!plan->device->driver) return;
+    if (!fj_attn_is_compiled(plan->device)) return;
     fj_variant variants[FJ_JIT_MAX_VARIANTS];
     int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
     for (int i = 0; i < count; i++)
@@ -173,7 +175,7 @@ fj_status fj_plan_show(const fj_plan *plan, const char *stage, fj_text *ret_text
     fj_status status = FJ_OK;
     if (strcmp(stage, "plan") == 0)
         put_plan(plan, &out);
-    else if (!plan->device->driver)
+    else if (!fj_attn_is_compiled(plan->device))
         status = fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernel text",
                               fj_device_name(plan->device));
     else if (strcmp(stage, "key") == 0)

@@ -44,16 +44,22 @@ int cli_wish_options(const cli_args *args, cli_wish *wish) {
 /* ---- Devices ----------------------------------------------------------------------------- */
 
 int cli_device_open(fj_context *context, const cli_args *args, cli_device which, fj_device **ret_device) {
-    if (cli_args_has(args, CLI_OPT_ARCH) && which != CLI_DEVICE_EMU) {
-        return cli_usage(args->verb, "option '--arch' is for --device emu");
+    const char *arch = cli_args_text(args, CLI_OPT_ARCH, NULL);
+    bool shows_gpu = which == CLI_DEVICE_CUDA && args->verb == CLI_VERB_SHOW;
+    if (arch != NULL && which != CLI_DEVICE_EMU && !shows_gpu) {
+        return cli_usage(args->verb, "option '--arch' is for --device emu%s",
+                         args->verb == CLI_VERB_SHOW ? " and --device cuda" : "");
     }
-    if (which == CLI_DEVICE_CUDA || which == CLI_DEVICE_EMU) {
-        return cli_fail(CLI_EXIT_DEVICE, "this build of flexjit has no %s device, only cpu and reference",
-                        which == CLI_DEVICE_CUDA ? "cuda" : "emu");
+    if (which == CLI_DEVICE_EMU) {
+        return cli_fail(CLI_EXIT_DEVICE,
+                        "this build of flexjit has no emu device, only cpu, cuda and reference");
     }
     fj_error error = {0};
-    fj_device_kind kind = which == CLI_DEVICE_REFERENCE ? FJ_DEVICE_REFERENCE : FJ_DEVICE_CPU;
-    fj_status result = fj_device_create(context, kind, ret_device, &error);
+    fj_device_kind kind = which == CLI_DEVICE_REFERENCE ? FJ_DEVICE_REFERENCE
+                        : which == CLI_DEVICE_CUDA      ? FJ_DEVICE_CUDA
+                                                        : FJ_DEVICE_CPU;
+    fj_status result = arch != NULL ? fj_device_create_for_arch(context, arch, ret_device, &error)
+                                    : fj_device_create(context, kind, ret_device, &error);
     return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
 }
 

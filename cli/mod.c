@@ -60,25 +60,29 @@ static const char *parse_dims(const char *text, fj_binding *binding) {
     return text[1] == '\0' ? text : NULL;
 }
 
+const char *cli_binding_parse(const char *text, fj_binding *binding) {
+    const char *bracket = strchr(text, '[');
+    char dtype[16];
+    size_t length = bracket == NULL ? sizeof dtype : (size_t)(bracket - text);
+    if (length >= sizeof dtype) return "it is not of the form DTYPE[DIMS], such as F32[8]";
+    memcpy(dtype, text, length);
+    dtype[length] = '\0';
+    if (!fj_dtype_parse(dtype, &binding->dtype)) return "there is no such dtype";
+    _Static_assert(FJ_MAX_RANK == 8, "the message below");
+    if (parse_dims(bracket, binding) == NULL)
+        return "the shape is not of the form [8,4096], of at most 8 numbers";
+    return NULL;
+}
+
 /* NAME=DTYPE[DIMS] */
 static int parse_binding(const cli_args *args, const char *text, char **name, fj_binding *binding) {
-    const char *equal = strchr(text, '='), *bracket = equal == NULL ? NULL : strchr(equal, '[');
-    char dtype[16];
-    size_t length = bracket == NULL ? sizeof dtype : (size_t)(bracket - equal - 1);
-    if (equal == NULL || equal == text || length >= sizeof dtype) {
+    const char *equal = strchr(text, '=');
+    if (equal == NULL || equal == text) {
         return cli_usage(args->verb, "'--bind %s' is not of the form NAME=DTYPE[DIMS], such as slopes=F32[8]",
                          text);
     }
-    memcpy(dtype, equal + 1, length);
-    dtype[length] = '\0';
-    if (!fj_dtype_parse(dtype, &binding->dtype)) {
-        return cli_usage(args->verb, "'--bind %s': unknown dtype '%s'", text, dtype);
-    }
-    if (parse_dims(bracket, binding) == NULL) {
-        return cli_usage(args->verb,
-                         "'--bind %s': the shape is not of the form [8,4096], of at most %d numbers", text,
-                         FJ_MAX_RANK);
-    }
+    const char *wrong = cli_binding_parse(equal + 1, binding);
+    if (wrong != NULL) return cli_usage(args->verb, "'--bind %s': %s", text, wrong);
     binding->name = *name = strndup(text, (size_t)(equal - text));
     return *name == NULL ? cli_no_memory() : CLI_EXIT_OK;
 }
@@ -142,8 +146,11 @@ static void log_line(void *user, fj_log_level level, const char *message) {
     fprintf(stderr, "flexjit: %s: %s\n", level_names[level], message);
 }
 
-int cli_context_open(fj_context **ret_context) {
-    fj_context_desc desc = {.struct_size = sizeof desc, .log = log_line, .log_level = FJ_LOG_WARN};
+int cli_context_open(fj_context **ret_context) { return cli_context_open_at(NULL, ret_context); }
+
+int cli_context_open_at(const char *cache_path, fj_context **ret_context) {
+    fj_context_desc desc = {
+        .struct_size = sizeof desc, .log = log_line, .log_level = FJ_LOG_WARN, .cache_path = cache_path};
     const char *wanted = getenv("FLEXJIT_LOG");
     bool known = wanted == NULL || wanted[0] == '\0';
     for (int level = 0; !known && level < 4; level++) {

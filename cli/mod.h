@@ -20,9 +20,13 @@ bool cli_is_reserved(const char *name);
 /* Opens --input, if given, and parses --bind. Returns an exit status. */
 int cli_bindings_open(const cli_args *args, cli_bindings *ret_bindings);
 void cli_bindings_close(cli_bindings *bindings);
+/* Parses "F32[8,4096]" into a binding whose name is the caller's. NULL, or what is wrong with it. */
+const char *cli_binding_parse(const char *text, fj_binding *binding);
 
 /* A context that logs to standard error at the level of FLEXJIT_LOG. */
 int cli_context_open(fj_context **ret_context);
+/* The same with a kernel cache of its own. */
+int cli_context_open_at(const char *cache_path, fj_context **ret_context);
 
 /* Whether the command line has any mod. */
 bool cli_mod_given(const cli_args *args);

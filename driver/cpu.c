@@ -74,8 +74,9 @@ static void *open_in_file(const void *payload, size_t size) {
     return handle;
 }
 
-static fj_status cpu_load(const fj_allocator *allocator, const void *payload, size_t size, fj_code **ret_code,
-                          fj_error *error) {
+static fj_status cpu_load(const fj_driver *driver, const fj_allocator *allocator, const void *payload,
+                          size_t size, fj_code **ret_code, fj_error *error) {
+    (void)driver;
     fj_code *code = fj_alloc_zeroed(allocator, sizeof *code);
     if (!code) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     code->allocator = allocator;

@@ -1,4 +1,5 @@
-/* Emits the hooks of templates/cpu/hooks.md: states by rate, and the functions that use them.
+/* Emits the hooks of templates/cpu/hooks.md and templates/cuda/hooks.md: states by rate, and the functions that use
+ * them.
  *
  * requires: a valid graph; validated rates
  * keeps: the graph
@@ -159,9 +160,9 @@ static void put_body(emission *e, int stage, const fj_ref *roots, size_t count) 
 static void put_init(emission *e, int stage, const char *parameters) {
     const ref_vec *members = &e->members[stage];
     fj_buf *out = e->emit.out;
-    fj_buf_printf(
-        out, "static inline void fj_%s_init(const struct fj_cpu_args *a, %s, struct fj_%s_state *%s) {\n",
-        stage_names[stage], parameters, stage_names[stage], stage_names[stage]);
+    fj_buf_printf(out, "%s void fj_%s_init(%s *a, %s, struct fj_%s_state *%s) {\n", fj_emit_linkage(&e->emit),
+                  stage_names[stage], fj_emit_args_type(&e->emit), parameters, stage_names[stage],
+                  stage_names[stage]);
     put_body(e, stage, members->data, members->len);
     const bool whole = stage == STAGE_COL || e->emit.target == FJ_EMIT_CUDA;
     for (size_t i = 0; i < members->len; i++) {
@@ -178,8 +179,8 @@ static void put_init(emission *e, int stage, const char *parameters) {
                                        : ", (void)head, (void)kv");
 }
 
-#define STATE_PARAMETERS                                                \
-    "(const struct fj_cpu_args *a, const struct fj_head_state *head,\n" \
+#define STATE_PARAMETERS                          \
+    "(%s *a, const struct fj_head_state *head,\n" \
     "                         const struct fj_row_state *row, const struct fj_col_state *col"
 
 typedef struct function {
@@ -193,7 +194,8 @@ static void put_function(emission *e, const function *f, const fj_ref *effects, 
     ref_vec roots = {0};
     if (f->root != 0) FJ_PUSH(e->emit.arena, &roots, f->root);
     for (size_t i = 0; i < effect_count; i++) FJ_PUSH(e->emit.arena, &roots, effects[i]);
-    fj_buf_printf(out, "static inline %s fj_%s" STATE_PARAMETERS "%s) {\n", f->type, f->name, f->parameters);
+    fj_buf_printf(out, "%s %s fj_%s" STATE_PARAMETERS "%s) {\n", fj_emit_linkage(&e->emit), f->type, f->name,
+                  fj_emit_args_type(&e->emit), f->parameters);
     if (roots.len > 0) put_body(e, STAGE_PAIR, roots.data, roots.len);
     fj_buf_printf(out, "    (void)a, (void)head, (void)row, (void)col%s;\n    return ", f->unused);
     if (f->root != 0)
@@ -242,12 +244,27 @@ static void put_sink_axes(emission *e) {
     fj_buf_put(e->emit.out, "-1}\n");
 }
 
+/* Whether a value depends on the score. */
+static bool reads_score(const emission *e, fj_ref root) {
+    bool *reached = FJ_NEW_ARRAY(e->emit.arena, bool, e->emit.ir->nodes.len);
+    reached[root] = true;
+    for (fj_ref ref = root; ref > 0; ref--) {
+        const fj_node *node = fj_ir_at(e->emit.ir, ref);
+        if (!reached[ref]) continue;
+        if (node->op == FJ_OP_SCORE) return true;
+        for (int i = 0; i < node->argc; i++) reached[fj_ir_args(e->emit.ir, ref)[i]] = true;
+    }
+    return false;
+}
+
 static void put_facts(emission *e, bool gradient) {
     const fj_ir *ir = e->emit.ir;
     fj_buf *out = e->emit.out;
     fj_buf_printf(out, "#define FJ_HAS_SCORE %d\n", ir->score != 0);
     fj_buf_printf(out, "#define FJ_HAS_MASK %d\n", ir->mask != 0);
     fj_buf_printf(out, "#define FJ_HAS_FAULT %d\n", ir->fault != 0);
+    if (e->emit.target == FJ_EMIT_CUDA)
+        fj_buf_printf(out, "#define FJ_FAULT_READS_SCORE %d\n", ir->fault != 0 && reads_score(e, ir->fault));
     fj_buf_printf(out, "#define FJ_HAS_SINKS %d\n", gradient && ir->scatters.len > 0);
     fj_buf_printf(out, "#define FJ_HEAD_EMPTY %d\n", e->members[STAGE_HEAD].len == 0);
     fj_buf_printf(out, "#define FJ_ROW_EMPTY %d\n", e->members[STAGE_ROW].len == 0);
@@ -344,6 +361,7 @@ static void put_all(emission *e, bool gradient) {
     put_function(e, &fault, NULL, 0);
     if (gradient) put_gradient(e);
     if (ir->mask != 0) fj_emit_block_class(&e->emit);
+    if (ir->fault != 0 && cuda) fj_emit_may_fault(&e->emit);
     if (e->emit.target == FJ_EMIT_SCALAR) put_wrapper(e->emit.out, ir, gradient);
 }
 

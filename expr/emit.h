@@ -24,6 +24,15 @@ void fj_emit_indent(fj_emit *emit, int depth);
 
 /* emit_interval.c */
 void fj_emit_block_class(fj_emit *emit);
+void fj_emit_may_fault(fj_emit *emit);
+
+/* How a hook is declared, and the type that its argument a points to. */
+static inline const char *fj_emit_linkage(const fj_emit *emit) {
+    return emit->target == FJ_EMIT_CUDA ? "FJ_DEVICE" : "static inline";
+}
+static inline const char *fj_emit_args_type(const fj_emit *emit) {
+    return emit->target == FJ_EMIT_CUDA ? "const fj_mod_args" : "const struct fj_cpu_args";
+}
 
 static inline char fj_emit_letter(const fj_emit *emit, fj_ref ref) {
     return fj_type_letters[fj_ir_type(emit->ir, ref)];

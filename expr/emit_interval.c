@@ -1,5 +1,5 @@
 /* Emits fj_block_class: the interval analysis of the mask as straight-line code (templates/cpu/
- * interval.h). Loops are not run: a counter is an interval too. */
+ * interval.h); for cuda also fj_may_fault, that of the faults. Loops are not run: a counter is an interval too. */
 #include <math.h>
 #include <string.h>
 
@@ -81,16 +81,57 @@ static void put_interval(fj_emit *emit, fj_ref ref) {
     fj_buf_put(emit->out, ";\n");
 }
 
+/* ---- Functions over a block ------------------------------------------------------------------------- */
+
+static void put_head(fj_emit *emit, const char *name) {
+    fj_buf_printf(
+        emit->out,
+        "%s int %s(%s *a, int64_t b, int64_t h, int64_t q_first,\n"
+        "                                 int64_t q_last, int64_t kv_first, int64_t kv_last) {\n"
+        "    (void)a, (void)b, (void)h, (void)q_first, (void)q_last, (void)kv_first, (void)kv_last;\n",
+        fj_emit_linkage(emit), name, fj_emit_args_type(emit));
+}
+
 void fj_emit_block_class(fj_emit *emit) {
     const bool *needed = fj_iv_needed(emit->ir);
-    fj_buf_put(
-        emit->out,
-        "static inline int fj_block_class(const struct fj_cpu_args *a, int64_t b, int64_t h, "
-        "int64_t q_first,\n                                 int64_t q_last, int64_t kv_first, "
-        "int64_t kv_last) {\n"
-        "    (void)a, (void)b, (void)h, (void)q_first, (void)q_last, (void)kv_first, (void)kv_last;\n");
+    put_head(emit, "fj_block_class");
     for (fj_ref ref = 1; ref <= emit->ir->mask; ref++) {
         if (needed[ref]) put_interval(emit, ref);
     }
     fj_buf_printf(emit->out, "    return fj_iv_class(v%u);\n}\n\n", emit->ir->mask);
+}
+
+/* Whether any index may lie outside of its dimension. */
+static void put_out_of_range(fj_emit *emit, fj_ref ref) {
+    const fj_node *node = fj_ir_at(emit->ir, ref);
+    put_type(emit, ref);
+    for (int i = 0; i < node->argc; i++) {
+        fj_buf_printf(emit->out, i + 1 < node->argc ? "fj_iv_or_b(" : "%s", "");
+        fj_buf_printf(emit->out, "fj_iv_outside(v%u, a->captures[%d].shape[%d])%s",
+                      fj_ir_args(emit->ir, ref)[i], (int)node->imm.i, i, i + 1 < node->argc ? ", " : "");
+    }
+    if (node->argc == 0) fj_buf_put(emit->out, "fj_iv_const_b(0)");
+    for (int i = 1; i < node->argc; i++) fj_buf_put(emit->out, ")");
+    fj_buf_put(emit->out, ";\n");
+}
+
+void fj_emit_may_fault(fj_emit *emit) {
+    const fj_ir *ir = emit->ir;
+    bool *needed = FJ_NEW_ARRAY(emit->arena, bool, ir->nodes.len);
+    needed[ir->fault] = true;
+    for (fj_ref ref = ir->fault; ref > 0; ref--) {
+        const fj_node *node = fj_ir_at(ir, ref);
+        if (!needed[ref] || (node->op != FJ_OP_OUT_OF_RANGE && fj_iv_kind_of(ir, ref) == FJ_IV_UNKNOWN))
+            continue;
+        for (int i = 0; i < node->argc; i++) needed[fj_ir_args(ir, ref)[i]] = true;
+    }
+    put_head(emit, "fj_may_fault");
+    for (fj_ref ref = 1; ref <= ir->fault; ref++) {
+        if (!needed[ref]) continue;
+        if (fj_ir_at(ir, ref)->op == FJ_OP_OUT_OF_RANGE)
+            put_out_of_range(emit, ref);
+        else
+            put_interval(emit, ref);
+    }
+    fj_buf_printf(emit->out, "    return v%u.t;\n}\n\n", ir->fault);
 }

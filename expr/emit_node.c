@@ -94,7 +94,7 @@ static void put_pointwise(fj_emit *emit, fj_ref ref) {
     fj_buf_put(emit->out, ")");
 }
 
-/* The tensor, the rank and the indices as int64. */
+/* The tensor, the rank and the indices: as int64, on cuda as they are. */
 static void put_access(fj_emit *emit, int64_t capture, const fj_ref *indices, int rank) {
     fj_buf_printf(emit->out, "&a->captures[%d], %d, ", (int)capture, rank);
     if (rank == 0) {
@@ -105,7 +105,7 @@ static void put_access(fj_emit *emit, int64_t capture, const fj_ref *indices, in
     for (int i = 0; i < rank; i++) {
         const bool wide = fj_ir_type(emit->ir, indices[i]) == FJ_TYPE_I64;
         fj_buf_put(emit->out, i > 0 ? ", " : "");
-        fj_buf_put(emit->out, wide ? "" : is_cuda(emit) ? "(fj_l)" : "fj_cast_i_l(");
+        fj_buf_put(emit->out, wide || is_cuda(emit) ? "" : "fj_cast_i_l(");
         fj_emit_value(emit, indices[i]);
         fj_buf_put(emit->out, wide || is_cuda(emit) ? "" : ")");
     }

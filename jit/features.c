@@ -1,4 +1,8 @@
-/* What this CPU, and its operating system, can run. */
+/* What this CPU, and its operating system, can run; and what the GPUs of an architecture have. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "jit/jit.h"
 
 #if defined(__x86_64__)
@@ -44,5 +48,52 @@ static void look(fj_features *features) { (void)features; }
 fj_features fj_jit_features(void) {
     fj_features features = {.isa = {[FJ_ISA_PORTABLE] = true}};
     look(&features);
+    return features;
+}
+
+/* ---- GPUs ------------------------------------------------------------------------------------------- */
+
+static const char *const targets[] = {[FJ_TARGET_CPU] = "cpu", [FJ_TARGET_CUDA] = "cuda"};
+_Static_assert(FJ_ARRAY_LEN(targets) == FJ_TARGET_COUNT, "a name for each");
+
+const char *fj_jit_target_name(fj_target target) { return targets[target]; }
+
+void fj_jit_arch_name(fj_arch arch, char name[FJ_ARCH_NAME]) {
+    const char suffix[2] = {arch.suffix, '\0'};
+    (void)snprintf(name, FJ_ARCH_NAME, "sm_%d%s", arch.number, suffix);
+}
+
+bool fj_jit_arch_parse(const char *name, fj_arch *ret_arch) {
+    char *end;
+    const char *digits = strncmp(name, "sm_", 3) == 0 ? name + 3 : name;
+    if (*digits < '1' || *digits > '9' || strlen(digits) > 6) return false;
+    long number = strtol(digits, &end, 10);
+    if (digits == name && end[0] == '.' && end[1] >= '0' && end[1] <= '9') { /* 9.0 */
+        number = number * 10 + (end[1] - '0');
+        end += 2;
+    }
+    char suffix = *end;
+    if (suffix == 'a' || suffix == 'f') end++;
+    if (*end != '\0' || number < FJ_ARCH_OLDEST || number > 999) return false;
+    if (suffix && number < 90) return false;
+    *ret_arch = (fj_arch){(int)number, suffix};
+    return true;
+}
+
+/* Shared memory of a block with opt-in: CUDA C++ Programming Guide, technical specifications by compute
+ * capability. What is not known yet gets the least of its generation. */
+fj_features fj_jit_arch_features(fj_arch arch) {
+    static const struct {
+        int arch, multiprocessors, kilobytes;
+    } known[] = {
+        {75, 40, 64},   {80, 108, 163},  {86, 84, 99},    {87, 16, 163},  {88, 20, 99},   {89, 128, 99},
+        {90, 132, 227}, {100, 148, 227}, {103, 160, 227}, {110, 20, 227}, {120, 170, 99}, {121, 48, 99},
+    };
+    fj_features features = {.arch = arch, .multiprocessors = 64, .shared_limit = 99 << 10};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(known); i++)
+        if (known[i].arch == arch.number) {
+            features.multiprocessors = known[i].multiprocessors;
+            features.shared_limit = known[i].kilobytes << 10;
+        }
     return features;
 }

@@ -12,6 +12,7 @@
 #include "cache/cache.h"
 #include "driver/driver.h"
 #include "expr/ir.h"
+#include "jit/resources.h"
 
 /* ---- Features ----------------------------------------------------------------------------------- */
 
@@ -24,11 +25,30 @@ typedef enum fj_isa {
     FJ_ISA_COUNT
 } fj_isa;
 
+/* A GPU architecture as its compilers name it: sm_80, sm_90a. number 0: none. */
+typedef struct fj_arch {
+    int number;  /* ten times the major compute capability, plus the minor one */
+    char suffix; /* 'a' or 'f', or 0 */
+} fj_arch;
+
+#define FJ_ARCH_NAME 16
+#define FJ_ARCH_OLDEST 75
+
+void fj_jit_arch_name(fj_arch arch, char name[FJ_ARCH_NAME]); /* "sm_90a" */
+/* Takes "sm_90a", "90a" and "9.0". False: no architecture, or one older than FJ_ARCH_OLDEST. */
+bool fj_jit_arch_parse(const char *name, fj_arch *ret_arch);
+
 typedef struct fj_features {
     bool isa[FJ_ISA_COUNT]; /* this CPU and its operating system run it */
+    fj_arch arch;           /* of a GPU: then the rest is about it, and not about the CPU */
+    int multiprocessors;
+    int shared_limit; /* bytes of dynamic shared memory that a block can have */
 } fj_features;
 
 fj_features fj_jit_features(void);
+/* Those of any GPU of an architecture: a typical number of multiprocessors, the shared memory that all
+ * have. */
+fj_features fj_jit_arch_features(fj_arch arch);
 const char *fj_jit_isa_name(fj_isa isa); /* "avx512bf16" */
 
 /* ---- Problems and variants -------------------------------------------------------------------- */
@@ -43,19 +63,44 @@ typedef struct fj_jit_problem {
     fj_dtype dtype;
     int head_dim, value_dim;
     bool max, dlse, deterministic;
+    bool tf32; /* F32 products may be rounded to TF32; the cpu templates never do */
 } fj_jit_problem;
 
-/* Lives as long as the plan: no pointers. */
+typedef enum fj_target { FJ_TARGET_CPU, FJ_TARGET_CUDA, FJ_TARGET_COUNT } fj_target;
+const char *fj_jit_target_name(fj_target target); /* "cuda" */
+
+/* An entry point of a variant's code object. */
+typedef struct fj_entry {
+    const char *name; /* static */
+    int threads;      /* of a block */
+    int shared;       /* bytes of dynamic shared memory */
+} fj_entry;
+
+#define FJ_JIT_MAX_ENTRIES 4
+
+/* Lives as long as the plan: no pointers but to static text. */
 typedef struct fj_variant {
-    char name[64]; /* spells every parameter: fwd_cpu_f32_e64_v64_m48_n256_avx512 */
-    fj_isa isa;
+    char name[64]; /* spells every parameter: fwd_cpu_f32_e64_v64_m48_n256_avx512,
+                      fwd_mma_bf16_e128_v128_m128_n64_s2_w4 */
+    fj_target target;
+    fj_isa isa; /* cpu */
     int tile_q, tile_kv;
+    /* cuda */
+    fj_arch arch;
+    bool mma; /* tensor cores; else the simt templates */
+    int head_pad, value_pad;
+    int stages, warps;
+    int entry_count; /* in the order in which they are launched */
+    fj_entry entries[FJ_JIT_MAX_ENTRIES];
 } fj_variant;
 
 #define FJ_JIT_MAX_VARIANTS 32
 
 /* Writes at most FJ_JIT_MAX_VARIANTS legal variants, best first; returns how many, 0: unsupported. */
 int fj_jit_variants(const fj_jit_problem *problem, const fj_features *features, fj_variant *ret_variants);
+/* The same for a GPU (plan_cuda.c): fj_jit_variants calls it. */
+int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *features,
+                         fj_variant *ret_variants);
 
 /* ---- Text --------------------------------------------------------------------------------------- */
 
@@ -95,8 +140,10 @@ const fj_code *fj_jit_object_code(const fj_object *object);
 
 typedef struct fj_jit_info {
     bool cache_hit;
-    double compile_ms; /* finding the compiler and compiling; 0 on a hit */
-    double load_ms;    /* all the rest: rendering, looking up, reading, writing, loading */
+    double compile_ms;  /* finding the compiler and compiling; 0 on a hit */
+    double load_ms;     /* all the rest: rendering, looking up, reading, writing, loading */
+    int resource_count; /* of cuda: what its compiler said of each entry */
+    fj_resources resources[FJ_RESOURCES_MAX];
 } fj_jit_info;
 
 /* FJ_ERR_NO_JIT, FJ_ERR_DEVICE (no compiler), FJ_ERR_COMPILER (messages in error->detail),
@@ -105,5 +152,10 @@ fj_status fj_jit_prepare(fj_jit *jit, const fj_driver *driver, const fj_jit_prob
                          const fj_variant *variant, fj_object **ret_object, fj_jit_info *ret_info,
                          fj_error *error);
 void fj_jit_release(fj_jit *jit, fj_object **object);
+
+/* Has the kernel in the cache without loading it, so for devices that are not here too. verify: a kernel
+ * that no layer has is FJ_ERR_NO_JIT. FJ_ERR_IO when the cache cannot be written; else as fj_jit_prepare. */
+fj_status fj_jit_build(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
+                       fj_jit_info *ret_info, fj_error *error);
 
 #endif

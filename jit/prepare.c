@@ -18,7 +18,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "jit/compile.h"
 #include "jit/jit.h"
 #include "jit/records.h"
 
@@ -188,13 +187,24 @@ void fj_jit_release(fj_jit *jit, fj_object **object) {
 
 /* ---- Making an object --------------------------------------------------------------------------------- */
 
+/* One kernel on its way. */
+typedef struct job {
+    fj_jit *jit;
+    const fj_driver *driver; /* NULL: it is not loaded, only kept */
+    const fj_request *request;
+    fj_str source;
+    fj_object *object;
+    fj_jit_info info;
+} job;
+
 static fj_status load_object(fj_jit *jit, const fj_driver *driver, fj_digest content, fj_str payload,
                              fj_object **ret_object, fj_error *error) {
     fj_object *object = share_content(jit, driver, content);
     if (!object) {
         object = fj_alloc_zeroed(jit->allocator, sizeof *object);
         if (!object) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-        fj_status status = driver->load(jit->allocator, payload.data, payload.len, &object->code, error);
+        fj_status status =
+            driver->load(driver, jit->allocator, payload.data, payload.len, &object->code, error);
         if (status != FJ_OK) {
             fj_free(jit->allocator, object, sizeof *object);
             return status;
@@ -213,26 +223,29 @@ static fj_status load_object(fj_jit *jit, const fj_driver *driver, fj_digest con
 
 /* A content that this process or the cache has. A kernel that does not load here (made for another
  * libc) is a miss. */
-static bool find_content(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_digest content,
-                         fj_object **ret_object) {
-    *ret_object = share_content(jit, driver, content);
-    if (*ret_object) return true;
+static bool find_content(job *j, fj_digest content) {
+    fj_jit *jit = j->jit;
     fj_cache_entry entry;
+    if (j->driver) j->object = share_content(jit, j->driver, content);
+    if (j->object) return true;
     if (!fj_cache_get(jit->cache, FJ_CACHE_KERNEL, content, &entry)) return false;
     fj_error error = {0};
-    fj_status status = load_object(jit, driver, content, entry.payload, ret_object, &error);
+    fj_status status = FJ_OK;
+    if (j->driver) status = load_object(jit, j->driver, content, entry.payload, &j->object, &error);
     if (status != FJ_OK)
-        say(jit, FJ_LOG_WARN, "kernel %s of the cache is not used: %s", request->variant, error.text);
+        say(jit, FJ_LOG_WARN, "kernel %s of the cache is not used: %s", j->request->variant->name,
+            error.text);
+    else
+        j->info.resource_count = fj_jit_record_resources(entry.metadata, j->info.resources);
     fj_error_finish(&error);
     fj_cache_entry_finish(jit->cache, &entry);
     return status == FJ_OK;
 }
 
 /* What needs no compiler. */
-static bool find(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_object **ret_object) {
+static bool find(job *j) {
     fj_digest content;
-    return fj_jit_record_find(jit->cache, request, &content) &&
-           find_content(jit, driver, request, content, ret_object);
+    return fj_jit_record_find(j->jit->cache, j->request, &content) && find_content(j, content);
 }
 
 static bool jit_is_off(void) {
@@ -240,83 +253,125 @@ static bool jit_is_off(void) {
     return value && *value && strcmp(value, "0") != 0;
 }
 
-static fj_status compile(fj_jit *jit, const fj_driver *driver, const fj_request *request,
-                         const fj_compiler *compiler, fj_digest content, fj_str source,
-                         fj_object **ret_object, double *ret_end, fj_error *error) {
-    fj_buf bytes;
-    fj_buf_init(&bytes, jit->allocator);
-    say(jit, FJ_LOG_INFO, "compiling %s with %s", request->variant, compiler->path);
-    fj_status status = fj_jit_compile(compiler, jit->ops, source, request->isa, &bytes, error);
-    *ret_end = now_ms();
-    fj_str payload = {bytes.data, bytes.len};
-    if (status == FJ_OK) status = load_object(jit, driver, content, payload, ret_object, error);
-    if (status == FJ_OK) fj_jit_record_put_kernel(jit->cache, request, content, compiler, payload);
-    fj_buf_finish(&bytes);
+/* What is not loaded must at least be kept. */
+static fj_status keep(const job *j, fj_digest content, const fj_toolchain *toolchain,
+                      const fj_compiled *compiled, fj_error *error) {
+    bool kept = fj_jit_record_put_kernel(j->jit->cache, j->request, content, &toolchain->compiler, compiled,
+                                         j->info.compile_ms);
+    if (kept || j->driver) return FJ_OK;
+    return fj_error_set(error, FJ_ERR_IO, "kernel %s cannot be written to the cache",
+                        j->request->variant->name);
+}
+
+static fj_status compile(job *j, const fj_toolchain *toolchain, fj_digest content, double start,
+                         fj_error *error) {
+    fj_jit *jit = j->jit;
+    fj_compiled compiled;
+    fj_jit_compiled_init(&compiled, jit->allocator);
+    say(jit, FJ_LOG_INFO, "compiling %s with %s %s", j->request->variant->name, toolchain->compiler.path,
+        toolchain->compiler.version);
+    fj_status status = fj_jit_toolchain_compile(toolchain, jit->ops, j->request->variant, j->request->options,
+                                                j->source, &compiled, error);
+    j->info.compile_ms = now_ms() - start;
+    fj_str payload = {compiled.bytes.data, compiled.bytes.len};
+    if (status == FJ_OK && j->driver)
+        status = load_object(jit, j->driver, content, payload, &j->object, error);
+    if (status == FJ_OK) status = keep(j, content, toolchain, &compiled, error);
+    j->info.resource_count = compiled.resource_count;
+    memcpy(j->info.resources, compiled.resources,
+           sizeof compiled.resources[0] * (size_t)compiled.resource_count);
+    fj_jit_compiled_finish(&compiled);
     return status;
 }
 
 /* Compiles, unless the cache has the content already under another request. */
-static fj_status make(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_str source,
-                      fj_object **ret_object, fj_jit_info *info, fj_error *error) {
+static fj_status make(job *j, fj_error *error) {
+    const fj_variant *variant = j->request->variant;
     if (jit_is_off())
         return fj_error_set(error, FJ_ERR_NO_JIT,
                             "FLEXJIT_NO_JIT is set and the cache has no kernel %s for this mod",
-                            request->variant);
-    fj_compiler compiler;
-    double start = now_ms(), end = start;
-    fj_status status = fj_jit_compiler_find(jit->ops, jit->allocator, &compiler, error);
+                            variant->name);
+    fj_toolchain toolchain;
+    double start = now_ms();
+    fj_status status = fj_jit_toolchain_find(variant, j->jit->ops, j->jit->allocator, &toolchain, error);
     if (status != FJ_OK) return status;
-    fj_digest content = fj_jit_content_key(request->source, &compiler);
-    if (!find_content(jit, driver, request, content, ret_object)) {
-        status = compile(jit, driver, request, &compiler, content, source, ret_object, &end, error);
-        info->cache_hit = false;
-        info->compile_ms = end - start;
+    fj_digest content = fj_jit_content_key(j->request->source, &toolchain.compiler);
+    if (!find_content(j, content)) {
+        status = compile(j, &toolchain, content, start, error);
+        j->info.cache_hit = false;
     }
-    if (status == FJ_OK) fj_jit_record_put(jit->cache, request, content);
+    if (status == FJ_OK && !fj_jit_record_put(j->jit->cache, j->request, content) && !j->driver)
+        status = fj_error_set(error, FJ_ERR_IO, "the cache cannot be written");
     return status;
 }
 
-static fj_status prepare(fj_jit *jit, const fj_driver *driver, const fj_request *request, fj_str source,
-                         fj_object **ret_object, fj_jit_info *info, fj_error *error) {
+static fj_status prepare(job *j, fj_error *error) {
     promise *made = NULL;
-    fj_object *object = share_or_promise(jit, request, &made);
-    if (!object && !made) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-    if (!object) {
-        fj_status status = FJ_OK;
-        if (!find(jit, driver, request, &object))
-            status = make(jit, driver, request, source, &object, info, error);
-        settle(jit, made, object);
-        if (status != FJ_OK) return status;
-    }
-    *ret_object = object;
-    return FJ_OK;
+    j->object = share_or_promise(j->jit, j->request, &made);
+    if (!j->object && !made) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    if (j->object) return FJ_OK;
+    fj_status status = find(j) ? FJ_OK : make(j, error);
+    settle(j->jit, made, j->object);
+    return status;
 }
 
-fj_status fj_jit_prepare(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
-                         const fj_variant *variant, fj_object **ret_object, fj_jit_info *ret_info,
-                         fj_error *error) {
+static fj_status build(job *j, bool verify, fj_error *error) {
+    if (find(j)) return FJ_OK;
+    if (!verify) return make(j, error);
+    return fj_error_set(error, FJ_ERR_NO_JIT, "the cache has no kernel %s for this mod",
+                        j->request->variant->name);
+}
+
+/* ---- From a problem to a request -------------------------------------------------------------------------- */
+
+/* With a driver it is prepared, without it is built. */
+static fj_status with_request(job *j, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
+                              fj_error *error) {
+    fj_jit *jit = j->jit;
     fj_buf source, text;
+    fj_options options;
     fj_rendered rendered = {0};
     double start = now_ms();
     fj_buf_init(&source, jit->allocator);
     fj_buf_init(&text, jit->allocator);
+    fj_jit_options(variant, &options);
     fj_status status = fj_jit_render(problem, variant, jit->allocator, &source, &rendered, error);
     if (status == FJ_OK) status = fj_jit_request_text(problem, variant, jit->allocator, &text, error);
     if (status == FJ_OK) {
         fj_request request = {
             .key = fj_cache_digest(text.data, text.len),
-            .source = fj_jit_source_digest(rendered.source, variant->isa),
+            .source = fj_jit_source_digest(rendered.source, &options),
             .text = {text.data, text.len},
-            .variant = variant->name,
-            .device = driver->name,
-            .isa = variant->isa,
+            .variant = variant,
+            .options = &options,
         };
-        fj_jit_info info = {.cache_hit = true};
-        status = prepare(jit, driver, &request, rendered.source, ret_object, &info, error);
-        info.load_ms = now_ms() - start - info.compile_ms;
-        if (status == FJ_OK) *ret_info = info;
+        j->request = &request;
+        j->source = rendered.source;
+        j->info.cache_hit = true;
+        status = j->driver ? prepare(j, error) : build(j, verify, error);
+        j->info.load_ms = now_ms() - start - j->info.compile_ms;
+        j->request = NULL;
     }
     fj_buf_finish(&text);
     fj_buf_finish(&source);
+    return status;
+}
+
+fj_status fj_jit_prepare(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
+                         const fj_variant *variant, fj_object **ret_object, fj_jit_info *ret_info,
+                         fj_error *error) {
+    job j = {.jit = jit, .driver = driver};
+    fj_status status = with_request(&j, problem, variant, false, error);
+    if (status != FJ_OK) return status;
+    *ret_object = j.object;
+    *ret_info = j.info;
+    return FJ_OK;
+}
+
+fj_status fj_jit_build(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
+                       fj_jit_info *ret_info, fj_error *error) {
+    job j = {.jit = jit};
+    fj_status status = with_request(&j, problem, variant, verify, error);
+    if (status == FJ_OK) *ret_info = j.info;
     return status;
 }

@@ -10,6 +10,7 @@
 #include "jit/records.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,9 +18,9 @@ enum { RECORD_SCHEMA = 1 };
 
 /* ---- Keys -------------------------------------------------------------------------------------- */
 
-fj_digest fj_jit_source_digest(fj_str source, fj_isa isa) {
+fj_digest fj_jit_source_digest(fj_str source, const fj_options *options) {
     fj_digest digest = fj_cache_digest(source.data, source.len);
-    for (const char *const *option = fj_jit_compile_options(isa); *option; option++) {
+    for (const char *const *option = options->list; *option; option++) {
         fj_digest link[2] = {digest, fj_cache_digest(*option, strlen(*option))};
         digest = fj_cache_digest(link, sizeof link);
     }
@@ -43,19 +44,60 @@ static json_t *hex(fj_digest digest) {
     return json_string(text);
 }
 
-static json_t *options_text(fj_isa isa) {
+static json_t *options_text(const fj_options *options) {
     json_t *list = json_array();
-    for (const char *const *option = fj_jit_compile_options(isa); *option; option++)
+    for (const char *const *option = options->list; *option; option++)
         (void)json_array_append_new(list, json_string(*option));
     return list;
 }
 
+static json_t *resources_list(const fj_compiled *compiled) {
+    json_t *list = json_array();
+    for (int i = 0; i < compiled->resource_count; i++) {
+        const fj_resources *of = &compiled->resources[i];
+        (void)json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f}", "kernel",
+                                                    of->kernel, "registers", of->registers, "stack",
+                                                    of->stack, "spill_stores", of->spill_stores,
+                                                    "spill_loads", of->spill_loads, "shared", of->shared,
+                                                    "barriers", of->barriers, "ptxas_ms", of->compile_ms));
+    }
+    return list;
+}
+
+static int int_of(const json_t *object, const char *name) {
+    return (int)json_integer_value(json_object_get(object, name));
+}
+
+int fj_jit_record_resources(fj_str metadata, fj_resources resources[FJ_RESOURCES_MAX]) {
+    json_t *record = json_loadb(metadata.data, metadata.len, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *list = json_object_get(record, "resources");
+    size_t count = json_array_size(list);
+    if (count > FJ_RESOURCES_MAX) count = FJ_RESOURCES_MAX;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *of = json_array_get(list, i);
+        const char *name = json_string_value(json_object_get(of, "kernel"));
+        resources[i] = (fj_resources){
+            .registers = int_of(of, "registers"),
+            .stack = int_of(of, "stack"),
+            .spill_stores = int_of(of, "spill_stores"),
+            .spill_loads = int_of(of, "spill_loads"),
+            .shared = int_of(of, "shared"),
+            .barriers = int_of(of, "barriers"),
+            .compile_ms = json_number_value(json_object_get(of, "ptxas_ms")),
+        };
+        (void)snprintf(resources[i].kernel, sizeof resources[i].kernel, "%s", name ? name : "");
+    }
+    json_decref(record);
+    return (int)count;
+}
+
 /* Writes the object, which it takes over; NULL (out of memory) writes nothing. */
-static void put_take(fj_cache *cache, fj_cache_kind kind, fj_digest key, json_t *metadata, fj_str payload) {
+static bool put_take(fj_cache *cache, fj_cache_kind kind, fj_digest key, json_t *metadata, fj_str payload) {
     char *text = metadata ? json_dumps(metadata, JSON_COMPACT) : NULL;
-    if (text) (void)fj_cache_put(cache, kind, key, fj_str_from(text), payload);
+    bool written = text && fj_cache_put(cache, kind, key, fj_str_from(text), payload);
     free(text);
     json_decref(metadata);
+    return written;
 }
 
 /* ---- Records -------------------------------------------------------------------------------------- */
@@ -82,18 +124,41 @@ bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_digest *r
     return found;
 }
 
-void fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content) {
+bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content) {
     json_t *metadata = json_pack("{s:i, s:s, s:s, s:o, s:o, s:s%}", "schema", RECORD_SCHEMA, "device",
-                                 request->device, "variant", request->variant, "source", hex(request->source),
-                                 "content", hex(content), "request", request->text.data, request->text.len);
-    put_take(cache, FJ_CACHE_SELECTION, request->key, metadata, (fj_str){0});
+                                 fj_jit_target_name(request->variant->target), "variant",
+                                 request->variant->name, "source", hex(request->source), "content",
+                                 hex(content), "request", request->text.data, request->text.len);
+    return put_take(cache, FJ_CACHE_SELECTION, request->key, metadata, (fj_str){0});
 }
 
-void fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_digest content,
-                              const fj_compiler *compiler, fj_str payload) {
-    json_t *metadata = json_pack(
-        "{s:i, s:s, s:s, s:s, s:o, s:o, s:{s:s, s:s}}", "schema", RECORD_SCHEMA, "device", request->device,
-        "variant", request->variant, "flexjit", FJ_VERSION, "source", hex(request->source), "options",
-        options_text(request->isa), "compiler", "path", compiler->path, "version", compiler->version);
-    put_take(cache, FJ_CACHE_KERNEL, content, metadata, payload);
+/* A cuda kernel's record also says what its compiler said. */
+static json_t *add_findings(json_t *metadata, const fj_variant *variant, const fj_compiled *compiled,
+                            double compile_ms) {
+    char arch[FJ_ARCH_NAME];
+    fj_jit_arch_name(variant->arch, arch);
+    json_t *log = json_stringn(compiled->log.len ? compiled->log.data : "", compiled->log.len);
+    if (!log) log = json_string(""); /* no UTF-8 */
+    if (metadata && (json_object_set_new(metadata, "arch", json_string(arch)) != 0 ||
+                     json_object_set_new(metadata, "resources", resources_list(compiled)) != 0 ||
+                     json_object_set_new(metadata, "compile_ms", json_real(compile_ms)) != 0 ||
+                     json_object_set(metadata, "log", log) != 0)) {
+        json_decref(metadata);
+        metadata = NULL;
+    }
+    json_decref(log);
+    return metadata;
+}
+
+bool fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_digest content,
+                              const fj_compiler *compiler, const fj_compiled *compiled, double compile_ms) {
+    const fj_variant *variant = request->variant;
+    json_t *metadata =
+        json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:{s:s, s:s}}", "schema", RECORD_SCHEMA, "device",
+                  fj_jit_target_name(variant->target), "variant", variant->name, "flexjit", FJ_VERSION,
+                  "source", hex(request->source), "options", options_text(request->options), "compiler",
+                  "path", compiler->path, "version", compiler->version);
+    if (variant->target == FJ_TARGET_CUDA) metadata = add_findings(metadata, variant, compiled, compile_ms);
+    fj_str payload = {compiled->bytes.data, compiled->bytes.len};
+    return put_take(cache, FJ_CACHE_KERNEL, content, metadata, payload);
 }

@@ -1,9 +1,10 @@
 /* The text of a kernel: prologue, prim.h, hooks, template, in one file.
  *
- *     prologue    #define FJ_HEAD_DIM 64 ...           written here
- *     prim.h      and what it includes                 templates/cpu
- *     hooks       fj_score, fj_mask ...                fj_ir_emit
- *     template    fwd.c, bwd.c, peak.c                 templates/cpu
+ *                                                      cpu                    cuda
+ *     prologue    #define FJ_HEAD_DIM 64 ...           written here           written here
+ *     base        what the hooks are made of           prim.h, interval.h     hooks.h, which includes prim.h
+ *     hooks       fj_score, fj_mask ...                fj_ir_emit             fj_ir_emit
+ *     template                                         fwd.c, bwd.c, peak.c   fwd_mma.cu, fwd_simt.cu ...
  *
  * Lines of the form #include "x.h" are replaced by that file the first time and dropped afterwards,
  * so the text needs no folder to compile in. #line keeps the names of the parts in the compiler's
@@ -31,12 +32,18 @@ struct render {
     size_t hooks_from, hooks_to; /* in out */
 };
 
-static const char *const templates[] = {
+static const char *const cpu_templates[] = {
     [FJ_JIT_FORWARD] = "cpu/fwd.c",
     [FJ_JIT_BACKWARD] = "cpu/bwd.c",
     [FJ_JIT_PEAK] = "cpu/peak.c",
 };
-_Static_assert(FJ_ARRAY_LEN(templates) == FJ_JIT_KIND_COUNT, "a template for each");
+_Static_assert(FJ_ARRAY_LEN(cpu_templates) == FJ_JIT_KIND_COUNT, "a template for each");
+
+static const char *template_of(const fj_jit_problem *problem, const fj_variant *variant) {
+    if (variant->target == FJ_TARGET_CPU) return cpu_templates[problem->kind];
+    if (problem->kind == FJ_JIT_FORWARD) return variant->mma ? "cuda/fwd_mma.cu" : "cuda/fwd_simt.cu";
+    return variant->mma ? "cuda/bwd_mma.cu" : "cuda/bwd_simt.cu";
+}
 
 /* ---- Finding the parts ----------------------------------------------------------------------- */
 
@@ -87,7 +94,10 @@ static bool is_include(fj_str line, const char *name, char ret_name[NAME_SIZE]) 
     text[line.len] = '\0';
     if (sscanf(text, " # include \"%63[A-Za-z0-9_./]\"", file) != 1) return false;
     const char *slash = strrchr(name, '/');
-    (void)snprintf(ret_name, NAME_SIZE, "%.*s%s", slash ? (int)(slash - name + 1) : 0, name, file);
+    if (slash && strncmp(file, "../", 3) == 0) /* of the one folder above, templates/ */
+        (void)snprintf(ret_name, NAME_SIZE, "%s", file + 3);
+    else
+        (void)snprintf(ret_name, NAME_SIZE, "%.*s%s", slash ? (int)(slash - name + 1) : 0, name, file);
     return true;
 }
 
@@ -113,6 +123,49 @@ static void put_part(fj_scope *scope, struct render *render, const char *name, i
     }
 }
 
+typedef struct constant {
+    const char *name;
+    int value;
+} constant;
+
+static void put_constants(fj_buf *out, const constant *constants, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        fj_buf_printf(out, "#define FJ_%s %d\n", constants[i].name, constants[i].value);
+}
+
+/* The dtypes' numbers are the text's own. */
+static void put_prologue_cuda(const struct render *render) {
+    static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
+    const fj_jit_problem *problem = render->problem;
+    const fj_variant *variant = render->variant;
+    int shared = 0;
+    for (int i = 0; i < variant->entry_count; i++)
+        if (variant->entries[i].shared > shared) shared = variant->entries[i].shared;
+    const constant constants[] = {
+        {"REAL_F64", problem->dtype == FJ_DTYPE_F64},
+        {"TEMPLATE_MMA", variant->mma},
+        {"HEAD_DIM", problem->head_dim},
+        {"VALUE_DIM", problem->value_dim},
+        {"HEAD_PAD", variant->head_pad},
+        {"VALUE_PAD", variant->value_pad},
+        {"WANT_MAX", problem->max},
+        {"HAVE_DLSE", problem->dlse},
+        {"DETERMINISTIC", problem->deterministic},
+        {"TF32", problem->tf32},
+        {"TILE_Q", variant->tile_q},
+        {"TILE_KV", variant->tile_kv},
+        {"STAGES", variant->stages},
+        {"WARPS", variant->warps},
+        {"SHARED_BYTES", shared},
+    };
+    fj_buf_printf(render->out, "// flexjit %s: %s\n#define FJ_VARIANT \"%s\"\n", FJ_VERSION, variant->name,
+                  variant->name);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(dtypes); i++)
+        fj_buf_printf(render->out, "#define FJ_DTYPE_%s %zu\n", fj_dtype_name(dtypes[i]), i + 1);
+    fj_buf_printf(render->out, "#define FJ_IN_DTYPE FJ_DTYPE_%s\n", fj_dtype_name(problem->dtype));
+    put_constants(render->out, constants, FJ_ARRAY_LEN(constants));
+}
+
 static void put_prologue(const struct render *render) {
     const fj_jit_problem *problem = render->problem;
     const fj_variant *variant = render->variant;
@@ -122,10 +175,7 @@ static void put_prologue(const struct render *render) {
     fj_buf_printf(render->out, "/* flexjit %s: %s */\n", FJ_VERSION, variant->name);
     fj_buf_printf(render->out, "#define FJ_VARIANT \"%s\"\n", variant->name);
     fj_buf_printf(render->out, "#define FJ_IN_DTYPE %s\n", dtype);
-    const struct {
-        const char *name;
-        int value;
-    } constants[] = {
+    const constant constants[] = {
         {"REAL_F64", problem->dtype == FJ_DTYPE_F64},
         {"ISA_AVX2", isa >= FJ_ISA_AVX2},
         {"ISA_AVX512", isa >= FJ_ISA_AVX512},
@@ -138,10 +188,7 @@ static void put_prologue(const struct render *render) {
         {"TILE_Q", variant->tile_q},
         {"TILE_KV", variant->tile_kv},
     };
-    for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++) {
-        if (problem->kind == FJ_JIT_PEAK && constants[i].value == 0 && i >= 4) continue;
-        fj_buf_printf(render->out, "#define FJ_%s %d\n", constants[i].name, constants[i].value);
-    }
+    put_constants(render->out, constants, problem->kind == FJ_JIT_PEAK ? 4 : FJ_ARRAY_LEN(constants));
 }
 
 /* The graphs are shared between threads, their arenas are not: a view borrows another. */
@@ -157,21 +204,29 @@ static void put_hooks(fj_scope *scope, struct render *render) {
     if (problem->gradient) gradient = view(problem->gradient, scope->arena);
     fj_buf_put(render->out, "#line 1 \"hooks\"\n");
     render->hooks_from = render->out->len;
-    fj_ir_emit(&ir, problem->gradient ? &gradient : NULL, FJ_EMIT_CPU, render->out);
+    fj_emit_target target = render->variant->target == FJ_TARGET_CUDA ? FJ_EMIT_CUDA : FJ_EMIT_CPU;
+    fj_ir_emit(&ir, problem->gradient ? &gradient : NULL, target, render->out);
     render->hooks_to = render->out->len;
 }
 
 static void put_all(fj_scope *scope, void *argument) {
     struct render *render = argument;
-    put_prologue(render);
+    bool cuda = render->variant->target == FJ_TARGET_CUDA;
+    if (cuda)
+        put_prologue_cuda(render);
+    else
+        put_prologue(render);
     render->constants_len = render->out->len;
-    if (render->problem->ir) {
+    if (render->problem->ir && cuda) {
+        put_part(scope, render, "cuda/hooks.h", 0);
+        put_hooks(scope, render);
+    } else if (render->problem->ir) {
         put_part(scope, render, "cpu/prim.h", 0);
         if (render->problem->ir->mask)
             put_part(scope, render, "cpu/interval.h", 0); /* what fj_block_class calls */
         put_hooks(scope, render);
     }
-    put_part(scope, render, templates[render->problem->kind], 0);
+    put_part(scope, render, template_of(render->problem, render->variant), 0);
     if (render->out->failed) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
 }
 
@@ -204,6 +259,11 @@ static void put_request(fj_scope *scope, void *argument) {
     const fj_jit_problem *problem = render->problem;
     fj_buf_printf(render->out, "flexjit %s\nkernel %s\ndirection %s\ndtype %s\n", FJ_VERSION,
                   render->variant->name, kinds[problem->kind], fj_dtype_name(problem->dtype));
+    if (render->variant->target == FJ_TARGET_CUDA) {
+        char arch[FJ_ARCH_NAME];
+        fj_jit_arch_name(render->variant->arch, arch);
+        fj_buf_printf(render->out, "arch %s\ntf32 %d\n", arch, problem->tf32);
+    }
     if (problem->ir) {
         fj_buf_printf(render->out, "head_dim %d\nvalue_dim %d\nmax %d\ndlse %d\ndeterministic %d\n",
                       problem->head_dim, problem->value_dim, problem->max, problem->dlse,

@@ -5,7 +5,7 @@
  * The way of one call:
  *
  *     fj_context -> fj_mod      parse and type the user's score_mod and mask_mod
- *                -> fj_device   cpu, reference
+ *                -> fj_device   cpu, cuda, reference
  *     fj_plan    =  device + mod + problem: which variant; no compilation
  *     fj_kernel  =  a plan made ready: may compile, load and block
  *     fj_kernel_launch           no allocation, no compilation
@@ -230,11 +230,17 @@ typedef enum fj_device_kind {
     FJ_DEVICE_REFERENCE, /* the definition in double, unfused */
     FJ_DEVICE_UNFUSED,   /* the definition in the inputs' dtype: products and probabilities rounded
                             to it, sums in float32; the yardstick of --check */
+    FJ_DEVICE_CUDA,      /* an NVIDIA GPU: that of the current CUDA context, else the first; or, from
+                            fj_device_create_for_arch, any GPU of an architecture */
 } fj_device_kind;
 
 /* FJ_ERR_DEVICE says in one sentence what was looked for. */
 FJ_NODISCARD FJ_API fj_status fj_device_create(fj_context *context, fj_device_kind kind,
                                                fj_device **ret_device, fj_error *error);
+/* A GPU that need not be here, for plans and fj_plan_build; its kernels cannot be loaded. arch: "sm_80",
+ * "sm_90a"... FJ_ERR_NAME: no architecture that flexjit knows. */
+FJ_NODISCARD FJ_API fj_status fj_device_create_for_arch(fj_context *context, const char *arch,
+                                                        fj_device **ret_device, fj_error *error);
 FJ_API void fj_device_unref(fj_device **device);
 FJ_API const char *fj_device_name(const fj_device *device);
 
@@ -284,8 +290,17 @@ typedef struct fj_kernel_info {
     bool cache_hit;
     double compile_ms; /* 0 on a hit */
     double load_ms;
+    int registers;     /* of a thread; this and the next two: cuda, the most of its entry points, else 0 */
+    int spill_bytes;   /* registers that did not fit, of a thread */
+    int shared_bytes;  /* of a block */
 } fj_kernel_info;
 FJ_API fj_kernel_info fj_kernel_describe(const fj_kernel *kernel);
+
+/* Has the plan's kernel in the cache, compiling it if no layer has it; loads nothing, needs no device.
+ * verify: compiles nothing; FJ_ERR_NO_JIT when no layer has it. FJ_ERR_IO: the cache cannot be written.
+ * ret_info's variant lives as long as the plan. Threads may build at the same time. */
+FJ_NODISCARD FJ_API fj_status fj_plan_build(const fj_plan *plan, bool verify, fj_kernel_info *ret_info,
+                                            fj_error *error);
 
 typedef union fj_scalar {
     double f;  /* float scalars */

@@ -7,7 +7,7 @@ import subprocess
 
 import harness
 
-VERBS = ["run", "check", "show", "bench", "doctor", "run-tests"]
+VERBS = ["run", "check", "show", "bench", "prebuild", "doctor", "run-tests"]
 
 
 class Usage(harness.Case):
@@ -31,7 +31,7 @@ class Usage(harness.Case):
         self.fails(2, "unknown verb 'frobnicate'", "frobnicate")
 
     def test_verbs_of_later_issues_are_unknown(self):
-        for verb in ("mask", "tune", "prebuild", "cache"):
+        for verb in ("mask", "tune", "cache"):
             self.fails(2, f"unknown verb '{verb}'", verb)
 
     def test_unknown_option(self):
@@ -76,9 +76,10 @@ class Usage(harness.Case):
         self.fails(2, "one MOD.py at most", "check", "a.py", "b.py")
 
     def test_devices_that_are_not_there(self):
-        for device in ("cuda", "emu"):
-            done = self.fails(3, f"no {device} device", "bench", "--shape", "1,1,1,1,1,8", "--device", device)
-            self.assertEqual(done.stderr.count("\n"), 1)
+        done = self.fails(3, "no emu device", "bench", "--shape", "1,1,1,1,1,8", "--device", "emu")
+        self.assertEqual(done.stderr.count("\n"), 1)
+        self.fails(3, "no NVIDIA driver", "bench", "--shape", "1,1,1,1,1,8", "--device", "cuda",
+                   env={"FLEXJIT_LIBCUDA": "/nowhere"})
         self.fails(2, "--arch", "bench", "--shape", "1,1,1,1,1,8", "--arch", "sm_90a")
 
     def test_shapes(self):

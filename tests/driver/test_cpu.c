@@ -71,7 +71,8 @@ static void teardown(void) { folder_remove(folder); }
 static fj_code *load(const fj_buf *object) {
     fj_code *code = NULL;
     fj_error error = {0};
-    fj_status status = fj_driver_cpu.load(&fj_allocator_libc, object->data, object->len, &code, &error);
+    fj_status status =
+        fj_driver_cpu.load(&fj_driver_cpu, &fj_allocator_libc, object->data, object->len, &code, &error);
     ck_assert_msg(status == FJ_OK, "%s", error.text);
     return code;
 }
@@ -102,8 +103,10 @@ END_TEST
 START_TEST(rubbish_is_refused) {
     fj_code *code = NULL;
     fj_error error = {0};
-    ck_assert_int_eq(fj_driver_cpu.load(&fj_allocator_libc, "rubbish", 7, &code, &error), FJ_ERR_DEVICE);
-    ck_assert_int_eq(fj_driver_cpu.load(&fj_allocator_libc, "", 0, &code, &error), FJ_ERR_DEVICE);
+    ck_assert_int_eq(fj_driver_cpu.load(&fj_driver_cpu, &fj_allocator_libc, "rubbish", 7, &code, &error),
+                     FJ_ERR_DEVICE);
+    ck_assert_int_eq(fj_driver_cpu.load(&fj_driver_cpu, &fj_allocator_libc, "", 0, &code, &error),
+                     FJ_ERR_DEVICE);
     ck_assert_ptr_null(code);
     ck_assert(error.text[0] != '\0');
     fj_error_finish(&error);

@@ -4,7 +4,7 @@
 /* ---- Variants ------------------------------------------------------------------------------------------ */
 
 START_TEST(variants_spell_their_parameters) {
-    fj_features all = {{true, true, true, true}}, none = {{true}};
+    fj_features all = {.isa = {true, true, true, true}}, none = {.isa = {true}};
     fj_variant list[FJ_JIT_MAX_VARIANTS];
     fj_jit_problem forward = {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_F32, .head_dim = 64, .value_dim = 32};
     int count = fj_jit_variants(&forward, &all, list);
@@ -21,7 +21,7 @@ START_TEST(variants_spell_their_parameters) {
 END_TEST
 
 START_TEST(what_no_kernel_covers_has_no_variant) {
-    fj_features all = {{true, true, true, true}};
+    fj_features all = {.isa = {true, true, true, true}};
     fj_variant list[FJ_JIT_MAX_VARIANTS];
     static const fj_jit_problem problems[] = {
         {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_I32, .head_dim = 64, .value_dim = 64},

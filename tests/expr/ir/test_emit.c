@@ -40,7 +40,7 @@ typedef struct batch {
 static const char *const renamed[] = {
     "fj_head_state", "fj_row_state",   "fj_col_state",  "fj_head_init", "fj_row_init",
     "fj_col_init",   "fj_score",       "fj_mask",       "fj_fault",     "fj_score_grad",
-    "fj_sinks",      "fj_block_class", "fj_scalar_mod",
+    "fj_sinks",      "fj_block_class", "fj_may_fault",  "fj_scalar_mod",
 };
 static const char *const undefined[] = {
     "FJ_HAS_SCORE",   "FJ_HAS_MASK",    "FJ_HAS_FAULT",   "FJ_HAS_SINKS", "FJ_HEAD_EMPTY",
@@ -58,7 +58,13 @@ static const char cuda_wrapper[] =
     "    struct fj_sinks sinks;\n    sinks.scalar = to->dscalars;\n"
     "    for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = to->dcaptures[i];\n"
     "    to->dscore = fj_score_grad(a, &head, &row, &col, at->score, at->adjoint, at->live, &sinks);\n"
-    "    to->block_class = 1;\n}\n";
+    "    to->block_class = 1;\n"
+    "#if FJ_HAS_FAULT\n" /* no fault where analysis proves that there is none */
+    "    to->fault &= fj_may_fault(a, at->b, at->h, at->q, at->q, at->kv, at->kv);\n"
+    "#endif\n}\n";
+
+static const char cuda_header[] =
+    "#define FJ_DEVICE static inline\ntypedef struct fj_cpu_args fj_mod_args;\n";
 
 /* Runs all lanes of prim.h, and gives those of one position. */
 static const char lanes_wrapper[] =
@@ -196,6 +202,7 @@ static void check_batch(fj_arena *arena, fj_random *random, fj_emit_target targe
         fj_buf_put(&b.text, lanes_header);
     else
         fj_ir_emit_scalar_header(&b.text);
+    if (cuda) fj_buf_put(&b.text, cuda_header);
     for (int i = 0; i < GRAPHS; i++) {
         b.worlds[i] = fj_generate_world(arena, random, pick_kind(random, target));
         b.graphs[i] = fj_ir_gradient(fj_ir_optimise(fj_ir_guard(b.worlds[i]->ir)));

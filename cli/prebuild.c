@@ -1,0 +1,236 @@
+/* `flexjit prebuild`: the kernels of a manifest, compiled in parallel into a cache layer. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/interrupt.h"
+#include "cli/manifest.h"
+#include "cli/mod.h"
+#include "cli/report.h"
+#include "cli/verbs.h"
+
+enum { MOST_ARCHS = 32, MOST_JOBS = 256, MOST_SHARDS = 1 << 20 };
+
+typedef enum outcome { WAITING, FOUND, BUILT, FAILED } outcome;
+
+typedef struct prebuild {
+    const cli_args *args;
+    fj_context *context;
+    fj_device *devices[MOST_ARCHS];
+    size_t device_count;
+    cli_manifest manifest;
+    long long shard, shards, jobs;
+    bool verify;
+    /* What the threads share: guarded by the lock. */
+    pthread_mutex_t lock;
+    size_t next, done, wanted, counts[FAILED + 1];
+    outcome *outcomes; /* one for each build, as infos */
+    fj_kernel_info *infos;
+    int status;
+    double started;
+} prebuild;
+
+static double seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* ---- Options ----------------------------------------------------------------------------- */
+
+static int open_arch(prebuild *p, const char *text, size_t length) {
+    char name[32];
+    if (length == 0 || length >= sizeof name || p->device_count == MOST_ARCHS)
+        return cli_usage(p->args->verb,
+                         "'--arch %s' is no list of at most %d architectures, such as sm_80,sm_90", text,
+                         MOST_ARCHS);
+    memcpy(name, text, length);
+    name[length] = '\0';
+    fj_error error = {0};
+    fj_status result = fj_device_create_for_arch(p->context, name, &p->devices[p->device_count], &error);
+    if (result != FJ_OK) return cli_fail_library(result, &error);
+    for (size_t i = 0; i < p->device_count; i++) {
+        if (strcmp(fj_device_name(p->devices[i]), fj_device_name(p->devices[p->device_count])) != 0) continue;
+        fj_device_unref(&p->devices[p->device_count]); /* named twice */
+        return CLI_EXIT_OK;
+    }
+    p->device_count++;
+    return CLI_EXIT_OK;
+}
+
+static int open_archs(prebuild *p) {
+    const char *text;
+    for (size_t i = 0; (text = cli_args_nth(p->args, CLI_OPT_ARCHS, i)) != NULL; i++) {
+        for (const char *at = text;; at++) {
+            size_t length = strcspn(at, ",");
+            int status = open_arch(p, at, length);
+            if (status != CLI_EXIT_OK) return status;
+            at += length;
+            if (*at == '\0') break;
+        }
+    }
+    return CLI_EXIT_OK;
+}
+
+static int read_shard(prebuild *p) {
+    const char *text = cli_args_text(p->args, CLI_OPT_SHARD, "1/1");
+    char *end;
+    p->shard = strtoll(text, &end, 10);
+    bool sound = end != text && *end == '/' && end[1] >= '1' && end[1] <= '9';
+    if (sound) p->shards = strtoll(end + 1, &end, 10);
+    if (!sound || *end != '\0' || p->shard < 1 || p->shards > MOST_SHARDS || p->shard > p->shards)
+        return cli_usage(p->args->verb, "'--shard %s' is not of the form I/N, with I from 1 to N", text);
+    return CLI_EXIT_OK;
+}
+
+static int read_options(prebuild *p) {
+    const cli_args *args = p->args;
+    if (args->positional_count > 0) return cli_usage(args->verb, "'%s' is too much", args->positionals[0]);
+    if (!cli_args_has(args, CLI_OPT_MANIFEST)) return cli_usage(args->verb, "--manifest FILE is missing");
+    if (cli_args_count(args, CLI_OPT_ARCHS) == 0)
+        return cli_usage(args->verb, "--arch is missing, such as --arch sm_80,sm_90");
+    p->jobs = sysconf(_SC_NPROCESSORS_ONLN);
+    if (p->jobs < 1) p->jobs = 1;
+    if (p->jobs > MOST_JOBS) p->jobs = MOST_JOBS;
+    p->verify = cli_args_has(args, CLI_OPT_VERIFY);
+    int status = cli_args_integer(args, CLI_OPT_JOBS, 1, MOST_JOBS, &p->jobs);
+    return status == CLI_EXIT_OK ? read_shard(p) : status;
+}
+
+/* ---- Building ---------------------------------------------------------------------------- */
+
+static bool is_ours(const prebuild *p, size_t index) {
+    return index % (size_t)p->shards == (size_t)(p->shard - 1);
+}
+
+static void show_progress(const prebuild *p) {
+    if (isatty(STDERR_FILENO) == 0) return;
+    double passed = seconds() - p->started;
+    double left = p->done > 0 ? passed / (double)p->done * (double)(p->wanted - p->done) : 0;
+    fprintf(stderr, "\r\033[K%zu of %zu, %zu compiled, %.0f s, about %.0f s to go%s", p->done, p->wanted,
+            p->counts[BUILT], passed, left, p->done == p->wanted ? "\n" : "");
+}
+
+/* The number of the next build, or false when there is none. */
+static bool take(prebuild *p, size_t *ret_index) {
+    pthread_mutex_lock(&p->lock);
+    while (p->next < p->manifest.count && !is_ours(p, p->next)) p->next++;
+    bool more = p->next < p->manifest.count && !cli_interrupted();
+    *ret_index = p->next;
+    if (more) p->next++;
+    pthread_mutex_unlock(&p->lock);
+    return more;
+}
+
+static void settle(prebuild *p, size_t index, fj_status result, const fj_kernel_info *info, fj_error *error) {
+    const cli_build *build = &p->manifest.builds[index];
+    pthread_mutex_lock(&p->lock);
+    outcome how = result != FJ_OK ? FAILED : info->cache_hit ? FOUND : BUILT;
+    p->outcomes[index] = how;
+    p->counts[how]++;
+    p->done++;
+    if (result == FJ_OK) {
+        p->infos[index] = *info;
+    } else {
+        if (isatty(STDERR_FILENO) != 0) fputs("\r\033[K", stderr);
+        if (error->file[0] == '\0')
+            snprintf(error->file, sizeof error->file, "%s for %s", build->name,
+                     fj_device_name(p->devices[build->device]));
+        int status = cli_fail_library(result, error);
+        if (p->status == CLI_EXIT_OK) p->status = status;
+    }
+    show_progress(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void *work(void *argument) {
+    prebuild *p = argument;
+    size_t index;
+    while (take(p, &index)) {
+        fj_kernel_info info = {0};
+        fj_error error = {0};
+        fj_status result = fj_plan_build(p->manifest.builds[index].plan, p->verify, &info, &error);
+        settle(p, index, result, &info, &error);
+    }
+    return NULL;
+}
+
+static int build_all(prebuild *p) {
+    pthread_t threads[MOST_JOBS];
+    size_t started = 0;
+    for (size_t i = 0; i < p->manifest.count; i++) p->wanted += is_ours(p, i);
+    p->outcomes = calloc(p->manifest.count + 1, sizeof *p->outcomes);
+    p->infos = calloc(p->manifest.count + 1, sizeof *p->infos);
+    if (p->outcomes == NULL || p->infos == NULL) return cli_no_memory();
+    cli_interrupt_defer();
+    p->started = seconds();
+    for (; started + 1 < (size_t)p->jobs && started + 1 < p->wanted; started++)
+        if (pthread_create(&threads[started], NULL, work, p) != 0) break;
+    (void)work(p);
+    for (size_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    return cli_interrupted() && p->done < p->wanted ? CLI_EXIT_INTERRUPTED : p->status;
+}
+
+/* ---- The report -------------------------------------------------------------------------- */
+
+static json_t *row_of(const prebuild *p, size_t index) {
+    static const char *const words[] = {"waiting", "hit", "miss", "failed"};
+    const cli_build *build = &p->manifest.builds[index];
+    const fj_kernel_info *info = &p->infos[index];
+    const char *arch = strchr(fj_device_name(p->devices[build->device]), ':');
+    return json_pack("{s:o, s:I, s:s, s:s, s:s, s:o, s:i, s:i, s:i}", "mod", cli_json_text(build->name),
+                     "entry", (json_int_t)build->entry, "arch", arch != NULL ? arch + 1 : "", "variant",
+                     fj_plan_variant(build->plan), "cache", words[p->outcomes[index]], "compile_ms",
+                     cli_json_number(info->compile_ms), "registers", info->registers, "spill_bytes",
+                     info->spill_bytes, "shared_bytes", info->shared_bytes);
+}
+
+static int report(const prebuild *p) {
+    double passed = seconds() - p->started;
+    if (!cli_report_is_json()) {
+        printf("%zu kernels: %zu found, %zu compiled", p->done, p->counts[FOUND], p->counts[BUILT]);
+        if (p->counts[FAILED] > 0) printf(", %zu %s", p->counts[FAILED], p->verify ? "missing" : "failed");
+        if (p->done < p->wanted) printf(", %zu not reached", p->wanted - p->done);
+        printf(", %.1f s\n", passed);
+        return CLI_EXIT_OK;
+    }
+    json_t *rows = json_array(), *error = cli_take_error();
+    for (size_t i = 0; i < p->manifest.count; i++)
+        if (is_ours(p, i)) json_array_append_new(rows, row_of(p, i));
+    json_t *object =
+        json_pack("{s:I, s:I, s:I, s:I, s:o, s:o}", "kernels", (json_int_t)p->wanted, "found",
+                  (json_int_t)p->counts[FOUND], "compiled", (json_int_t)p->counts[BUILT], "failed",
+                  (json_int_t)p->counts[FAILED], "seconds", cli_json_number(passed), "rows", rows);
+    if (object != NULL && error != NULL)
+        json_object_set_new(object, "error", error);
+    else
+        json_decref(error);
+    return cli_print_json(object);
+}
+
+int cli_verb_prebuild(const cli_args *args) {
+    prebuild p = {.args = args, .lock = PTHREAD_MUTEX_INITIALIZER, .shards = 1};
+    int status = read_options(&p);
+    if (status == CLI_EXIT_OK)
+        status = cli_context_open_at(cli_args_text(args, CLI_OPT_LAYER, NULL), &p.context);
+    if (status == CLI_EXIT_OK) status = open_archs(&p);
+    if (status == CLI_EXIT_OK)
+        status = cli_manifest_open(cli_args_text(args, CLI_OPT_MANIFEST, ""), p.context, p.devices,
+                                   p.device_count, &p.manifest);
+    if (status == CLI_EXIT_OK) {
+        status = build_all(&p);
+        if (p.outcomes != NULL && p.infos != NULL) {
+            int reported = report(&p);
+            if (status == CLI_EXIT_OK) status = reported;
+        }
+    }
+    cli_manifest_close(&p.manifest);
+    free(p.outcomes);
+    free(p.infos);
+    for (size_t i = 0; i < p.device_count; i++) fj_device_unref(&p.devices[i]);
+    fj_context_unref(&p.context);
+    return status;
+}

@@ -1,0 +1,244 @@
+/* GPUs, code objects and launches. */
+#include "driver/cuda.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "driver/cuda_device.h"
+
+struct fj_code {
+    const fj_allocator *allocator;
+    const fj_cuda_device *device;
+    void *library; /* CUlibrary: of all contexts */
+};
+
+/* ---- Looking ---------------------------------------------------------------------------------------------- */
+
+fj_status fj_cuda_driver_look(fj_cuda_driver_info *ret_info, fj_error *error) {
+    const fj_cuda_api *api = NULL;
+    fj_status status = fj_cuda_api_open(&api, error);
+    if (status != FJ_OK) return status;
+    int count = 0;
+    int result = api->device_count(&count);
+    if (result != 0) return fj_cuda_api_fail(api, result, error, "GPUs cannot be counted");
+    *ret_info = (fj_cuda_driver_info){.path = api->path, .version = api->version, .devices = count};
+    return FJ_OK;
+}
+
+static fj_status read_features(const fj_cuda_api *api, int ordinal, int *ret_handle,
+                               fj_cuda_features *ret_features, fj_error *error) {
+    fj_cuda_features features = {.ordinal = ordinal};
+    int major = 0, minor = 0;
+    int result = api->device_get(ret_handle, ordinal);
+    if (result == 0) result = api->device_name(features.name, sizeof features.name, *ret_handle);
+    if (result == 0) result = api->device_attribute(&major, FJ_CUDA_MAJOR, *ret_handle);
+    if (result == 0) result = api->device_attribute(&minor, FJ_CUDA_MINOR, *ret_handle);
+    if (result == 0)
+        result = api->device_attribute(&features.multiprocessors, FJ_CUDA_MULTIPROCESSORS, *ret_handle);
+    if (result == 0)
+        result = api->device_attribute(&features.shared_limit, FJ_CUDA_SHARED_OPTIN, *ret_handle);
+    if (result == 0) result = api->device_memory(&features.memory, *ret_handle);
+    if (result != 0) return fj_cuda_api_fail(api, result, error, "GPU %d cannot be used", ordinal);
+    features.arch = major * 10 + minor;
+    *ret_features = features;
+    return FJ_OK;
+}
+
+fj_status fj_cuda_features_of(int ordinal, fj_cuda_features *ret_features, fj_error *error) {
+    const fj_cuda_api *api = NULL;
+    int handle;
+    fj_status status = fj_cuda_api_open(&api, error);
+    return status == FJ_OK ? read_features(api, ordinal, &handle, ret_features, error) : status;
+}
+
+/* ---- Contexts ---------------------------------------------------------------------------------------------- */
+
+fj_status fj_cuda_enter(const fj_cuda_device *device, void **ret_context, bool *ret_pushed, fj_error *error) {
+    const fj_cuda_api *api = device->api;
+    void *current = NULL;
+    int handle = -1;
+    *ret_pushed = false;
+    int result = api->context_get(&current);
+    if (result == 0 && current) result = api->context_device(&handle);
+    if (result == 0 && current && handle == device->handle) {
+        *ret_context = current;
+        return FJ_OK;
+    }
+    if (result == 0) result = api->context_push(device->primary);
+    if (result != 0)
+        return fj_cuda_api_fail(api, result, error, "no context of GPU %d", device->features.ordinal);
+    *ret_context = device->primary;
+    *ret_pushed = true;
+    return FJ_OK;
+}
+
+void fj_cuda_leave(const fj_cuda_device *device, bool pushed) {
+    void *ignored = NULL;
+    if (pushed) (void)device->api->context_pop(&ignored);
+}
+
+/* ---- Code objects -------------------------------------------------------------------------------------------- */
+
+static fj_status cuda_load(const fj_driver *driver, const fj_allocator *allocator, const void *payload,
+                           size_t size, fj_code **ret_code, fj_error *error) {
+    const fj_cuda_device *device = (const fj_cuda_device *)(const void *)driver;
+    if (size < 4 || memcmp(payload, "\177ELF", 4) != 0)
+        return fj_error_set(error, FJ_ERR_DEVICE, "a compiled kernel cannot be loaded: it is no cubin");
+    fj_code *code = fj_alloc_zeroed(allocator, sizeof *code);
+    if (!code) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    code->allocator = allocator;
+    code->device = device;
+    int result = device->api->library_load(&code->library, payload, NULL, NULL, 0, NULL, NULL, 0);
+    if (result == 0) {
+        *ret_code = code;
+        return FJ_OK;
+    }
+    fj_free(allocator, code, sizeof *code);
+    (void)fj_cuda_api_fail(device->api, result, error, "a compiled kernel cannot be loaded on GPU %d (sm_%d)",
+                           device->features.ordinal, device->features.arch);
+    if (result == FJ_CUDA_NO_BINARY_FOR_GPU || result == FJ_CUDA_INVALID_IMAGE)
+        fj_error_note(error, "the driver supports CUDA %d.%d: NVRTC must not be of a newer major version",
+                      device->api->version / 1000, device->api->version % 1000 / 10);
+    return result == FJ_CUDA_OUT_OF_MEMORY ? FJ_ERR_MEMORY : FJ_ERR_DEVICE;
+}
+
+static void cuda_unload(fj_code **code) {
+    if (!code || !*code) return;
+    (void)(*code)->device->api->library_unload((*code)->library);
+    fj_free((*code)->allocator, *code, sizeof **code);
+    *code = NULL;
+}
+
+/* A CUkernel: of no context. */
+static const void *cuda_symbol(const fj_code *code, const char *name) {
+    void *kernel = NULL;
+    return code->device->api->library_kernel(&kernel, code->library, name) == 0 ? kernel : NULL;
+}
+
+/* ---- Devices ---------------------------------------------------------------------------------------------------- */
+
+/* The device of the current context, else the first. */
+static int choose_ordinal(const fj_cuda_api *api) {
+    void *current = NULL;
+    int handle = 0, count = 0, at = 0;
+    if (api->context_get(&current) != 0 || !current || api->context_device(&handle) != 0) return 0;
+    if (api->device_count(&count) != 0) return 0;
+    for (int i = 0; i < count; i++)
+        if (api->device_get(&at, i) == 0 && at == handle) return i;
+    return 0;
+}
+
+fj_status fj_cuda_device_open(const fj_allocator *allocator, int ordinal, int oldest,
+                              fj_cuda_device **ret_device, fj_error *error) {
+    const fj_cuda_api *api = NULL;
+    fj_status status = fj_cuda_api_open(&api, error);
+    if (status != FJ_OK) return status;
+    fj_cuda_device *device = fj_alloc_zeroed(allocator, sizeof *device);
+    if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    device->driver =
+        (fj_driver){.name = "cuda", .load = cuda_load, .unload = cuda_unload, .symbol = cuda_symbol};
+    device->allocator = allocator;
+    device->api = api;
+    if (ordinal < 0) ordinal = choose_ordinal(api);
+    status = read_features(api, ordinal, &device->handle, &device->features, error);
+    if (status == FJ_OK && device->features.arch < oldest)
+        status =
+            fj_error_set(error, FJ_ERR_DEVICE, "GPU %d (%s) is too old: it is sm_%d, and sm_%d is needed",
+                         ordinal, device->features.name, device->features.arch, oldest);
+    int result = status == FJ_OK ? api->primary_retain(&device->primary, device->handle) : 0;
+    if (result != 0)
+        status = fj_cuda_api_fail(api, result, error, "GPU %d (%s) cannot be used", ordinal,
+                                  device->features.name);
+    if (status != FJ_OK) {
+        fj_free(allocator, device, sizeof *device);
+        return status;
+    }
+    *ret_device = device;
+    return FJ_OK;
+}
+
+void fj_cuda_device_close(fj_cuda_device **device) {
+    if (!device || !*device) return;
+    (void)(*device)->api->primary_release((*device)->handle);
+    fj_free((*device)->allocator, *device, sizeof **device);
+    *device = NULL;
+}
+
+const fj_driver *fj_cuda_device_driver(const fj_cuda_device *device) { return &device->driver; }
+
+const fj_cuda_features *fj_cuda_device_features(const fj_cuda_device *device) { return &device->features; }
+
+/* ---- Kernels ---------------------------------------------------------------------------------------------------- */
+
+static fj_status make_resident(const fj_cuda_device *device, const void *symbol, fj_cuda_kernel *kernel,
+                               fj_error *error) {
+    const fj_cuda_api *api = device->api;
+    int most = 0;
+    void *handle = (void *)(uintptr_t)symbol; /* CUDA's handles are not const */
+    int result = api->kernel_function(&kernel->function, handle);
+    if (result == 0) result = api->function_get(&most, FJ_CUDA_FUNCTION_THREADS, kernel->function);
+    if (result == 0 && (int)kernel->threads > most)
+        return fj_error_set(error, FJ_ERR_DEVICE,
+                            "kernel %s cannot have %u threads on GPU %d: %d is the most", kernel->name,
+                            kernel->threads, device->features.ordinal, most);
+    if (result == 0 && kernel->shared > 0) {
+        result = api->function_set(kernel->function, FJ_CUDA_FUNCTION_DYNAMIC_SHARED, (int)kernel->shared);
+        if (result != 0)
+            return fj_cuda_api_fail(api, result, error,
+                                    "kernel %s cannot have %u bytes of shared memory on GPU %d", kernel->name,
+                                    kernel->shared, device->features.ordinal);
+    }
+    if (result == 0 && api->function_load) result = api->function_load(kernel->function);
+    return result == 0
+             ? FJ_OK
+             : fj_cuda_api_fail(api, result, error, "kernel %s cannot be made resident", kernel->name);
+}
+
+fj_status fj_cuda_kernel_prepare(const fj_code *code, const char *name, int threads, int shared,
+                                 fj_cuda_kernel *ret_kernel, fj_error *error) {
+    const fj_cuda_device *device = code->device;
+    const void *symbol = cuda_symbol(code, name);
+    if (!symbol)
+        return fj_error_set(error, FJ_ERR_DEVICE, "the compiled kernel has no entry point '%s'", name);
+    fj_cuda_kernel kernel = {
+        .code = code, .name = name, .threads = (uint32_t)threads, .shared = (uint32_t)shared};
+    bool pushed;
+    fj_status status = fj_cuda_enter(device, &kernel.context, &pushed, error);
+    if (status != FJ_OK) return status;
+    status = make_resident(device, symbol, &kernel, error);
+    fj_cuda_leave(device, pushed);
+    if (status == FJ_OK) *ret_kernel = kernel;
+    return status;
+}
+
+static fj_status wrong_context(const fj_cuda_kernel *kernel, void *stream, fj_error *error) {
+    int capturing = 0;
+    (void)kernel->code->device->api->capturing(stream, &capturing);
+    (void)fj_error_set(error, FJ_ERR_ARGUMENT, "kernel %s is not prepared for the current context%s",
+                       kernel->name, capturing ? "; the capture of the stream goes on" : "");
+    fj_error_note(error, "make the kernel while this context is current, before the capture");
+    return FJ_ERR_ARGUMENT;
+}
+
+fj_status fj_cuda_launch(const fj_cuda_kernel *kernel, const uint32_t grid[3], const void *args, void *stream,
+                         fj_error *error) {
+    const fj_cuda_device *device = kernel->code->device;
+    void *context = NULL;
+    bool pushed;
+    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return FJ_OK;
+    fj_status status = fj_cuda_enter(device, &context, &pushed, error);
+    if (status != FJ_OK) return status;
+    if (context != kernel->context) {
+        status = wrong_context(kernel, stream, error);
+    } else {
+        void *parameters[] = {(void *)(uintptr_t)args};
+        int result = device->api->launch(kernel->function, grid[0], grid[1], grid[2], kernel->threads, 1, 1,
+                                         kernel->shared, stream, parameters, NULL);
+        if (result != 0)
+            status = fj_cuda_api_fail(device->api, result, error,
+                                      "kernel %s cannot be launched (%u x %u x %u blocks)", kernel->name,
+                                      grid[0], grid[1], grid[2]);
+    }
+    fj_cuda_leave(device, pushed);
+    return status;
+}

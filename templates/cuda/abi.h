@@ -1,0 +1,123 @@
+/* What a compiled cuda kernel and the library agree on: the arguments of a launch, passed by value as the one
+ * kernel parameter. Plain C and C++, included by both; no pointers of the host.
+ *
+ *     +------------------+---------------------------------+------------------------------+
+ *     | fj_cuda_forward  | fj_cuda_capture [FJ_CAPTURES]   | fj_cuda_scalar [FJ_SCALARS]  |
+ *     +------------------+---------------------------------+------------------------------+
+ *
+ * 1. Every member is 8 bytes wide or comes in pairs of 4: there is no padding, here or there.
+ * 2. Strides are in elements, and 64-bit; the last dimension has stride 1 and is not listed.
+ * 3. Addresses and positions are two maps: strides say where a row lies, *_offset and *_position which
+ *    position the mod sees there (index + offset, or table[b * stride + index] with FJ_POSITION_TABLE).
+ * 4. With FJ_PARTIAL, splits share the keys of a row: each writes float32 output, normalised by its own sum,
+ *    and its lse, at split * split_out and split * split_lse. The sink is left to whoever merges them.
+ */
+#ifndef FJ_CUDA_ABI_H
+#define FJ_CUDA_ABI_H
+
+#ifndef __CUDACC_RTC__
+#include <stdint.h>
+#endif
+
+#define FJ_CUDA_ABI 1
+#define FJ_CUDA_MAX_RANK 8
+
+struct fj_cuda_tensor {
+    void *data;        /* NULL: absent */
+    int64_t stride[3]; /* batch, head, row */
+};
+
+struct fj_cuda_capture {
+    const void *data;
+    int64_t shape[FJ_CUDA_MAX_RANK];
+    int64_t stride[FJ_CUDA_MAX_RANK];
+};
+
+struct fj_cuda_scalar {
+    double f;
+    int64_t i; /* bools and ints */
+};
+
+/* The first bad read that was noted; which, is unspecified. Zeroed before the launch. */
+struct fj_cuda_fault {
+    uint32_t found;
+    int32_t b, h, q, kv; /* positions */
+};
+
+/* What of a tensor may be moved 16 bytes at a time: its address and strides are multiples of 16 bytes. */
+enum fj_cuda_vector {
+    FJ_CUDA_VECTOR_QUERY = 1,
+    FJ_CUDA_VECTOR_KEY = 2,
+    FJ_CUDA_VECTOR_VALUE = 4,
+    FJ_CUDA_VECTOR_OUT = 8,
+    FJ_CUDA_VECTOR_DOUT = 16,
+    FJ_CUDA_VECTOR_DQUERY = 32,
+    FJ_CUDA_VECTOR_DKEY = 64,
+    FJ_CUDA_VECTOR_DVALUE = 128
+};
+
+/* The grid: x = tiles * columns, y = splits (1 without FJ_PARTIAL), z = slices of the value dimension (simt;
+ * else 1). A column is a batch and a query head, or with FJ_PACK_HEADS a key head; a tile is FJ_TILE_Q rows. */
+struct fj_cuda_forward {
+    struct fj_cuda_tensor query, key, value, out; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] [B,Hq,L,Ev] */
+    struct fj_cuda_tensor lse, max;               /* [B,Hq,L] float32 (F64: double); stride[2] is of rows */
+    int64_t split_out, split_lse;                 /* elements from one split to the next */
+    const int32_t *q_position, *kv_position;      /* [B or 1, L], [B or 1, S]; FJ_POSITION_TABLE only */
+    int64_t q_position_stride, kv_position_stride;
+    struct fj_cuda_fault *fault; /* kernels with FJ_HAS_FAULT */
+    double scale;
+    int32_t q_offset, kv_offset;
+    int32_t batch, heads_q;
+    int32_t heads_kv, q_len;
+    int32_t kv_len, section; /* section: columns whose keys and values fit into L2 together; >= 1 */
+    uint32_t vector, unused; /* of enum fj_cuda_vector */
+};
+
+/* What a row of queries brings into the backward kernels: real[2] of the workspace, written by fj_bwd_delta. */
+enum {
+    FJ_CUDA_ROW_BASE /* -lse log2(e) */,
+    FJ_CUDA_ROW_DELTA /* dlse - rowsum(out dout) */,
+    FJ_CUDA_ROW_REALS
+};
+
+/* The gradient of one captured tensor (packed row-major in its shape) or of one run-time scalar. */
+struct fj_cuda_sink {
+    void *sums; /* workspace: count times 8 bytes. NULL: not wanted, or nothing is scattered to it */
+    void *out;  /* of reals */
+    int64_t count;
+    int64_t stride[FJ_CUDA_MAX_RANK]; /* of out */
+};
+
+/* After it come the captures, the scalars, then fj_cuda_sink [FJ_CAPTURES + FJ_SCALARS]. Launches, one after the
+ * other, all with the same arguments, `threads` as the plan says:
+ *
+ *     fj_bwd_delta   any grid of x: its warps share the rows, its threads the zeros
+ *     fj_bwd_kv      x = tiles of m keys (m: tile_q of the variant) * batch * heads_kv
+ *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
+ *                    dquery, unless it adds to sinks (FJ_HAS_SINKS and FJ_DETERMINISTIC)
+ *     fj_bwd_end     any grid of x; with FJ_HAS_SINKS only
+ *
+ * Workspace, each part aligned to 16 bytes, not initialised:
+ *
+ *     rows    2 reals * batch * heads_q * q_len
+ *     sums    8 bytes * count of each wanted sink
+ *     most    4 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_SINKS and FJ_DETERMINISTIC
+ *     dquery_sums    4 bytes * FJ_HEAD_PAD * batch * heads_q * q_len; bwd_mma with FJ_DETERMINISTIC 0 */
+struct fj_cuda_backward {
+    struct fj_cuda_tensor query, key, value, out, dout;
+    struct fj_cuda_tensor lse, dlse;            /* [B,Hq,L] of reals; dlse.data may be NULL */
+    struct fj_cuda_tensor dquery, dkey, dvalue; /* data NULL: not wanted */
+    const int32_t *q_position, *kv_position;
+    int64_t q_position_stride, kv_position_stride;
+    void *rows;
+    float *dquery_sums; /* bwd_mma with FJ_DETERMINISTIC 0; else NULL */
+    uint32_t *most;
+    double scale;
+    int32_t q_offset, kv_offset;
+    int32_t batch, heads_q;
+    int32_t heads_kv, q_len;
+    int32_t kv_len, section; /* as in fj_cuda_forward */
+    uint32_t vector, unused; /* of enum fj_cuda_vector */
+};
+
+#endif

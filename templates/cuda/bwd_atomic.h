@@ -1,0 +1,65 @@
+// dQ by atomics, for bwd_mma.cu with FJ_DETERMINISTIC 0: no second walk recomputes the scores.
+//
+//      dS [own keys x walked queries], in shared memory          dQ sums: float [B,Hq,L,FJ_HEAD_PAD]
+//        A, read transposed  x  B: own keys    --atomics-->      zeroed by fj_bwd_delta, rounded by fj_bwd_q
+#ifndef FJ_CUDA_BWD_ATOMIC_H
+#define FJ_CUDA_BWD_ATOMIC_H
+
+// The sums of a row of queries.
+FJ_DEVICE float *fj_query_sums(const fj_task &t, int32_t head, int32_t q) {
+    return t.a.dquery_sums +
+           ((static_cast<int64_t>(t.at.b) * t.a.heads_q + head) * t.a.q_len + q) * FJ_HEAD_PAD;
+}
+
+// dQ of the walked queries += dS of all own keys, transposed, times these. A warp takes 16 queries and a part of the
+// columns. A is read transposed, with the addresses of a B.
+FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first) {
+    constexpr uint32_t tiles = FJ_TILE_KV / 16, parts = FJ_WARPS > tiles ? FJ_WARPS / tiles : 1;
+    constexpr uint32_t pairs = FJ_HEAD_PAD / 16, each = (pairs + parts - 1) / parts, steps = FJ_TILE_Q / 16;
+    if (!t.a.dquery_sums) return;
+    const uint32_t shared = fj_shared_address(fj_shared()), ds = shared + WEIGHTS + WEIGHTS_BYTES;
+    const fj_read_b<FJ_TILE_KV> place(ds);
+    const fj_read_bt<FJ_HEAD_PAD> read_keys(shared);
+#pragma unroll 1
+    for (uint32_t unit = fj_warp(); unit < tiles * parts; unit += FJ_WARPS) {
+        const uint32_t tile = unit % tiles, from = unit / tiles * each,
+                       end = from + each < pairs ? from + each : pairs;
+        uint32_t a[steps][4];
+#pragma unroll
+        for (uint32_t step = 0; step < steps; step++)
+            fj_ldmatrix_x4_t(a[step], place.base + step * 16 * fj_tile<FJ_TILE_KV>::pitch +
+                                          (place.turn ^ (tile << 5)));
+#pragma unroll 1
+        for (uint32_t pair = from; pair < end; pair++) {
+            float c[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+#pragma unroll
+            for (uint32_t step = 0; step < steps; step++) {
+                uint32_t b[4];
+                read_keys.load(b, pair, step);
+                FJ_MMA(c[0], a[step], b[0], b[1]);
+                FJ_MMA(c[1], a[step], b[2], b[3]);
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < 8; i++) {
+                const int32_t q = first + static_cast<int32_t>(tile * 16 + fj_mma_c_row(fj_lane(), i % 4));
+                const uint32_t column = pair * 16 + i / 4 * 8 + fj_mma_c_column(fj_lane(), i % 4);
+                if (q < t.at.walked) fj_atomic_add(fj_query_sums(t, head, q) + column, c[i / 4][i % 4]);
+            }
+        }
+    }
+}
+
+// Sums of the tile's queries to the result.
+FJ_DEVICE void fj_round_queries(const fj_task &t) {
+    const fj_cuda_tensor &to = t.a.dquery;
+    if (!to.data) return;
+    const float scale = static_cast<float>(t.a.scale);
+    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_TILE_Q * FJ_HEAD_DIM; i += THREADS) {
+        const int32_t q = t.at.first + i / FJ_HEAD_DIM, column = i % FJ_HEAD_DIM;
+        if (q >= t.at.count) break;
+        fj_element *row = static_cast<fj_element *>(to.data) + fj_offset(to, t.at.b, t.at.head, q);
+        row[column] = fj_narrow(fj_query_sums(t, t.at.head, q)[column] * scale);
+    }
+}
+
+#endif

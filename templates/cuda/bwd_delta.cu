@@ -1,0 +1,146 @@
+// The first and the last kernel of a backward pass.
+//
+//      fj_bwd_delta    for each row of queries: base = -lse log2(e), delta = dlse - rowsum(out dout);
+//                      zeros for what is added up atomically (sinks.h; dQ)
+//      fj_bwd_end      those sums to the outputs, wherever their strides put them
+//
+//  1. A warp makes a row: lanes take columns, a fixed tree of shuffles adds them. The order is part of the result.
+//  2. A row that sees nothing (lse = -inf) has base -inf and delta 0, whatever out and dout hold.
+#ifndef FJ_IN_DTYPE
+#define FJ_DTYPE_F16 1
+#define FJ_DTYPE_BF16 2
+#define FJ_DTYPE_F32 3
+#define FJ_DTYPE_F64 4
+#define FJ_IN_DTYPE FJ_DTYPE_BF16
+#define FJ_HEAD_DIM 128
+#define FJ_VALUE_DIM 128
+#define FJ_TILE_Q 64
+#define FJ_TILE_KV 64
+#define FJ_WARPS 4
+#endif
+
+#include "hooks.h"
+
+#include "identity.h"
+
+#include "shapes.h"
+
+#include "bwd_grid.h"
+
+#define FJ_DELTA_THREADS 128
+
+FJ_DEVICE fj_real fj_shuffle_add(fj_real x, uint32_t mask) {
+#if FJ_REAL_F64
+    const uint64_t bits = fj_bits_from_f64(x);
+    const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
+    return x + fj_f64_from_bits(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
+#else
+    return x + fj_shuffle_xor(x, mask);
+#endif
+}
+
+#if FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16
+#define FJ_DELTA_PAIRS 1
+FJ_DEVICE float fj_pair_element(uint32_t pair, uint32_t half) {
+    fj_element x;
+    x.bits = static_cast<uint16_t>(half ? pair >> 16 : pair & 0xffffu);
+    return fj_widen(x);
+}
+#else
+#define FJ_DELTA_PAIRS 0
+#endif
+
+// This lane's part of rowsum(out dout).
+FJ_DEVICE fj_real fj_delta_part(const fj_element *out, const fj_element *dout, [[maybe_unused]] bool vector) {
+    fj_real sum = 0;
+    int32_t from = 0;
+#if FJ_DELTA_PAIRS
+    if (vector) {
+        from = FJ_VALUE_DIM / 2 * 2;
+        for (int32_t i = static_cast<int32_t>(fj_lane()) * 2; i < from; i += 2 * FJ_WARP) {
+            const uint32_t x = fj_load_b32<FJ_CACHE_STREAM>(out + i),
+                           y = fj_load_b32<FJ_CACHE_READ_ONLY>(dout + i);
+            sum = fj_fma_rn(fj_pair_element(x, 0), fj_pair_element(y, 0), sum);
+            sum = fj_fma_rn(fj_pair_element(x, 1), fj_pair_element(y, 1), sum);
+        }
+    }
+#endif
+    for (int32_t i = from + static_cast<int32_t>(fj_lane()); i < FJ_VALUE_DIM; i += FJ_WARP)
+        sum = fj_fma_rn(fj_widen(out[i]), fj_widen(dout[i]), sum);
+    return sum;
+}
+
+FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
+    const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
+    const int32_t b = column / a.heads_q, h = column % a.heads_q;
+    const uint32_t both = FJ_CUDA_VECTOR_OUT | FJ_CUDA_VECTOR_DOUT;
+    fj_real sum =
+        fj_delta_part(fj_row_start(a.out, b, h, q), fj_row_start(a.dout, b, h, q), (a.vector & both) == both);
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum = fj_shuffle_add(sum, lane);
+    if (fj_lane() != 0) return;
+    const fj_real lse = static_cast<const fj_real *>(a.lse.data)[fj_offset(a.lse, b, h, q)];
+    const bool none = lse == -fj_real(INFINITY);
+    fj_real delta = -sum;
+    if (a.dlse.data) delta += static_cast<const fj_real *>(a.dlse.data)[fj_offset(a.dlse, b, h, q)];
+    fj_real *facts = fj_row_facts(a, b, h, q);
+    facts[FJ_CUDA_ROW_BASE] = none ? lse : -lse * FJ_LOG2_E;
+    facts[FJ_CUDA_ROW_DELTA] = none ? fj_real(0) : delta;
+}
+
+FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
+    const fj_cuda_backward &a = args.call;
+    const int64_t rows = static_cast<int64_t>(a.batch) * a.heads_q * a.q_len;
+    const int64_t warps = fj_block_threads() / FJ_WARP, all = warps * fj_grid_x();
+    for (int64_t row = fj_block_x() * warps + fj_warp(); row < rows; row += all) fj_delta_row(a, row);
+    [[maybe_unused]] const int64_t first =
+        fj_block_x() * static_cast<int64_t>(fj_block_threads()) + fj_thread_x();
+    [[maybe_unused]] const int64_t threads = all * FJ_WARP;
+#if !FJ_DETERMINISTIC
+    for (int64_t n = first; a.dquery_sums && n < rows * FJ_HEAD_PAD; n += threads) a.dquery_sums[n] = 0;
+#endif
+#if FJ_HAS_SINKS
+    for (int i = 0; i < FJ_SINKS; i++) {
+        int64_t *sums = static_cast<int64_t *>(args.sinks[i].sums);
+        for (int64_t n = first; sums && n < args.sinks[i].count; n += threads) sums[n] = 0;
+        if (FJ_DETERMINISTIC && first == 0) a.most[i] = 0;
+    }
+#endif
+}
+
+#if FJ_HAS_SINKS
+FJ_DEVICE int64_t fj_sink_place(const fj_backward_args &args, int sink, int64_t n) {
+    int64_t place = 0;
+#if FJ_CAPTURES
+    for (int d = FJ_CUDA_MAX_RANK - 1; d >= 0 && sink < FJ_CAPTURES; d--) {
+        const int64_t extent = args.captures[sink].shape[d];
+        if (extent <= 1) continue; // past the rank as well
+        place += n % extent * args.sinks[sink].stride[d];
+        n /= extent;
+    }
+#endif
+    return place;
+}
+
+FJ_DEVICE fj_real fj_sink_value(const fj_cuda_backward &a, const void *sums, int sink, int64_t n) {
+#if FJ_DETERMINISTIC
+    const uint32_t most = a.most[sink];
+    if (most >= 0x7f800000u) return fj_real(NAN);
+    const int64_t down = 1023 - fj_sink_exponent(most, fj_kv_warps(a));
+    return static_cast<fj_real>(static_cast<double>(static_cast<const int64_t *>(sums)[n]) *
+                                fj_f64_from_bits(static_cast<uint64_t>(down) << 52));
+#else
+    return *reinterpret_cast<const fj_real *>(static_cast<const int64_t *>(sums) + n);
+#endif
+}
+
+FJ_KERNEL(fj_bwd_end, FJ_DELTA_THREADS, 1, fj_backward_args) {
+    const int64_t first = fj_block_x() * static_cast<int64_t>(fj_block_threads()) + fj_thread_x();
+    const int64_t threads = static_cast<int64_t>(fj_block_threads()) * fj_grid_x();
+    for (int i = 0; i < FJ_SINKS; i++) {
+        const fj_cuda_sink &sink = args.sinks[i];
+        for (int64_t n = first; sink.sums && n < sink.count; n += threads)
+            static_cast<fj_real *>(sink.out)[fj_sink_place(args, i, n)] =
+                fj_sink_value(args.call, sink.sums, i, n);
+    }
+}
+#endif

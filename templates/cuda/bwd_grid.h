@@ -1,0 +1,263 @@
+// What the backward kernels share: their arguments, who computes what, which tiles a block walks, and what
+// becomes of one score.
+//
+//      fj_bwd_kv: a block owns keys            fj_bwd_q: a block owns queries
+//
+//               walked: queries                       walked: keys
+//               of all heads of the group
+//              +---+---+---+---+---+---+             +---+---+---+---+
+//      own     | F | F | P |   | F | F | ...  own    | F | P |   |   |      F full, P partial, ' ' empty
+//      keys    +---+---+---+---+---+---+      rows   +---+---+---+---+
+//              head 0          head 1
+//
+//  1. The two passes are one walk with sides exchanged: own is m = FJ_TILE_Q rows, walked n = FJ_TILE_KV at a time.
+//     S = own walked^T and dP come from the walk in either; dK and dV, or dQ, stay in registers. Each result
+//     has one block that makes it, in one order: no sum between blocks, no atomics.
+//  2. Every warp finds the same classes: 32 steps at a time, one per lane, exchanged by ballots. No list is kept.
+//  3. A class is a proof or "partial"; a tile that is cut by the last key or the last query is never full.
+//  4. Own rows past the last one exist in the tile: they take the position of the last one and are not stored.
+//  5. P and dS are selected to 0 after the mod where a position is masked or not there. A row that sees nothing
+//     has lse = -inf: its base is -inf, P = exp2(-inf) = 0.
+//  6. dS is with respect to the scaled score; dQ and dK are multiplied by the scale once, at the end.
+#ifndef FJ_CUDA_BWD_GRID_H
+#define FJ_CUDA_BWD_GRID_H
+
+#ifndef FJ_POSITION_TABLE
+#define FJ_POSITION_TABLE 0
+#endif
+#ifndef FJ_DETERMINISTIC
+#define FJ_DETERMINISTIC 1
+#endif
+#define FJ_SINKS (FJ_CAPTURES + FJ_SCALARS)
+static_assert(!FJ_HAS_PROB && !FJ_HAS_OUT, "seams of the forward kernels alone, so far");
+
+#define FJ_LOG2_E fj_real(1.44269504088896340736)
+
+struct fj_backward_args {
+    struct fj_cuda_backward call;
+#if FJ_CAPTURES
+    struct fj_cuda_capture captures[FJ_CAPTURES];
+#endif
+#if FJ_SCALARS
+    struct fj_cuda_scalar scalars[FJ_SCALARS];
+#endif
+#if FJ_SINKS
+    struct fj_cuda_sink sinks[FJ_SINKS];
+#endif
+};
+
+FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const fj_backward_args &args) {
+    fj_mod_args mod = {nullptr, nullptr};
+#if FJ_CAPTURES
+    mod.captures = args.captures;
+#endif
+#if FJ_SCALARS
+    mod.scalars = args.scalars;
+#endif
+    return mod;
+}
+
+// ---- Elements ------------------------------------------------------------------------------------------
+
+#if FJ_IN_DTYPE == FJ_DTYPE_F16
+typedef fj_f16 fj_element;
+FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_f16(x); }
+FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_f16_from_f32(x); }
+#elif FJ_IN_DTYPE == FJ_DTYPE_BF16
+typedef fj_bf16 fj_element;
+FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_bf16(x); }
+FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_bf16_from_f32(x); }
+#else
+typedef fj_real fj_element;
+FJ_DEVICE fj_real fj_widen(fj_element x) { return x; }
+FJ_DEVICE fj_element fj_narrow(fj_real x) { return x; }
+#endif
+
+FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
+    return b * t.stride[0] + h * t.stride[1] + row * t.stride[2];
+}
+FJ_DEVICE const fj_element *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
+    return static_cast<const fj_element *>(t.data) + fj_offset(t, b, h, row);
+}
+// base and delta of a row of queries (enum in abi.h)
+FJ_DEVICE fj_real *fj_row_facts(const fj_cuda_backward &a, int32_t b, int32_t h, int32_t q) {
+    return static_cast<fj_real *>(a.rows) +
+           ((static_cast<int64_t>(b) * a.heads_q + h) * a.q_len + q) * FJ_CUDA_ROW_REALS;
+}
+
+// ---- Places ----------------------------------------------------------------------------------------------
+
+enum fj_side { FJ_OWN_KEYS, FJ_OWN_QUERIES };
+
+struct fj_place {
+    int32_t b, head, head_kv; // head: of queries; the first of the group for FJ_OWN_KEYS
+    int32_t first, count;     // the first own row; own rows there are in all
+    int32_t walked;           // rows to walk in all, of one head
+    int32_t tiles, steps;     // tiles of them, tiles of all heads
+};
+
+template <fj_side side> FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a) {
+    fj_place at;
+    const bool keys = side == FJ_OWN_KEYS;
+    const int32_t ratio = a.heads_q / a.heads_kv, heads = keys ? a.heads_kv : a.heads_q;
+    at.count = keys ? a.kv_len : a.q_len;
+    at.walked = keys ? a.q_len : a.kv_len;
+    at.tiles = FJ_CEIL_DIV(at.walked, FJ_TILE_KV);
+    at.steps = at.tiles * (keys ? ratio : 1);
+    const int32_t own = FJ_CEIL_DIV(at.count, FJ_TILE_Q), columns = a.batch * heads;
+    const int32_t number = static_cast<int32_t>(fj_block_x());
+    const int32_t section = number / (a.section * own), from = section * a.section;
+    const int32_t width = columns - from < a.section ? columns - from : a.section;
+    const int32_t rest = number - from * own, column = from + rest % width, tile = rest / width;
+    // With a causal mask the first keys and the last queries have most to do: they begin.
+    at.first = (keys ? tile : own - 1 - tile) * FJ_TILE_Q;
+    at.b = column / heads;
+    at.head_kv = keys ? column % heads : column % heads / ratio;
+    at.head = keys ? at.head_kv * ratio : column % heads;
+    return at;
+}
+
+// Blocks of fj_bwd_kv times their warps.
+FJ_DEVICE int64_t fj_kv_warps(const fj_cuda_backward &a) {
+    return static_cast<int64_t>(FJ_CEIL_DIV(a.kv_len, FJ_TILE_Q)) * a.batch * a.heads_kv * FJ_WARPS;
+}
+
+FJ_DEVICE int32_t fj_q_position(const fj_cuda_backward &a, [[maybe_unused]] int32_t b, int32_t q) {
+#if FJ_POSITION_TABLE
+    if (a.q_position && q < a.q_len) return a.q_position[b * a.q_position_stride + q];
+#endif
+    return a.q_offset + q;
+}
+FJ_DEVICE int32_t fj_kv_position(const fj_cuda_backward &a, [[maybe_unused]] int32_t b, int32_t kv) {
+#if FJ_POSITION_TABLE
+    if (a.kv_position && kv < a.kv_len) return a.kv_position[b * a.kv_position_stride + kv];
+#endif
+    return a.kv_offset + kv;
+}
+
+// ---- The walk ----------------------------------------------------------------------------------------------
+
+enum { FJ_WALK_END = -1 };
+
+struct fj_walk {
+    int32_t base, next;  // step of bit 0; the first that was not looked at
+    uint32_t live, full; // bit per step; live ones are still to be taken
+};
+
+// 0 empty, 1 partial, 2 full
+template <fj_side side>
+FJ_DEVICE int fj_class_of([[maybe_unused]] const fj_cuda_backward &a, [[maybe_unused]] const fj_mod_args &mod,
+                          const fj_place &at, int32_t step) {
+    const int32_t first = step % at.tiles * FJ_TILE_KV, end = first + FJ_TILE_KV,
+                  own_end = at.first + FJ_TILE_Q;
+    int found = 2;
+#if FJ_HAS_MASK
+    if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
+    const int64_t last = (end < at.walked ? end : at.walked) - 1,
+                  own_last = (own_end < at.count ? own_end : at.count) - 1;
+    const bool keys = side == FJ_OWN_KEYS;
+    const int64_t q = keys ? first : at.first, q_last = keys ? last : own_last;
+    const int64_t kv = keys ? at.first : first, kv_last = keys ? own_last : last;
+    found = fj_block_class(&mod, at.b, at.head + step / at.tiles, q + a.q_offset, q_last + a.q_offset,
+                           kv + a.kv_offset, kv_last + a.kv_offset);
+#endif
+    return found == 2 && (end > at.walked || own_end > at.count) ? 1 : found;
+}
+
+// The next step that is not empty, twice, plus 1 if it is full; FJ_WALK_END after the last.
+template <fj_side side>
+FJ_DEVICE int32_t fj_walk_take(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_place &at,
+                               fj_walk &walk) {
+    while (!walk.live && walk.next < at.steps) {
+        const int32_t step = walk.next + static_cast<int32_t>(fj_lane());
+        const int found = step < at.steps ? fj_class_of<side>(a, mod, at, step) : 0;
+        walk.live = fj_ballot(found != 0);
+        walk.full = fj_ballot(found == 2);
+        walk.base = walk.next;
+        walk.next += FJ_WARP;
+    }
+    if (!walk.live) return FJ_WALK_END;
+    const uint32_t lowest = walk.live & (0u - walk.live);
+    walk.live ^= lowest;
+    return 2 * (walk.base + static_cast<int32_t>(fj_popcount(lowest - 1))) + ((walk.full & lowest) != 0);
+}
+
+// ---- One score -----------------------------------------------------------------------------------------------
+
+#if FJ_REAL_F64
+FJ_DEVICE fj_real fj_bwd_exp2(fj_real x) { return fj_exp2(x); }
+#else
+FJ_DEVICE fj_real fj_bwd_exp2(fj_real x) { return fj_ex2_approx(x); }
+#endif
+
+// Gradients of captures and scalars: what a thread keeps, and the hooks' view of it.
+struct fj_thread_sinks {
+#if FJ_HAS_SINKS
+    fj_acc acc[FJ_SINKS];
+#endif
+};
+
+template <fj_side side>
+FJ_DEVICE void fj_sinks_start([[maybe_unused]] const fj_backward_args &args,
+                              [[maybe_unused]] fj_thread_sinks &own) {
+#if FJ_HAS_SINKS
+    constexpr bool keys = side == FJ_OWN_KEYS;
+    constexpr fj_sink_mode mode = FJ_DETERMINISTIC ? (keys ? FJ_SINK_LOOK : FJ_SINK_ADD)
+                                : keys             ? FJ_SINK_FLOAT
+                                                   : FJ_SINK_NONE;
+#pragma unroll
+    for (int i = 0; i < FJ_SINKS; i++) {
+        float factor = 1;
+        if (mode == FJ_SINK_ADD)
+            factor = fj_power_of_2(fj_sink_exponent(args.call.most[i], fj_kv_warps(args.call)));
+        own.acc[i] = fj_sink_start(mode, args.sinks[i].sums, factor);
+    }
+#endif
+}
+FJ_DEVICE void fj_sinks_settle([[maybe_unused]] fj_thread_sinks &own) {
+#if FJ_HAS_SINKS
+#pragma unroll
+    for (int i = 0; i < FJ_SINKS; i++) fj_sink_settle(own.acc[i]);
+#endif
+}
+FJ_DEVICE void fj_sinks_end([[maybe_unused]] const fj_backward_args &args,
+                            [[maybe_unused]] fj_thread_sinks &own) {
+#if FJ_HAS_SINKS
+#pragma unroll
+    for (int i = 0; i < FJ_SINKS; i++) fj_sink_end(own.acc[i], args.call.most + i);
+#endif
+}
+
+// What makes exponents of base 2 of raw products, without a score mod.
+FJ_DEVICE fj_real fj_unit_of(const fj_cuda_backward &a) {
+    return static_cast<fj_real>(a.scale * 1.44269504088896340736);
+}
+
+// s: the raw product, becomes P; d: dP + (dlse - rowsum(out dout)), becomes dS.
+FJ_DEVICE void fj_grad_score([[maybe_unused]] const fj_cuda_backward &a,
+                             [[maybe_unused]] const fj_mod_args &mod,
+                             [[maybe_unused]] const struct fj_head_state *head,
+                             [[maybe_unused]] const struct fj_row_state *row,
+                             [[maybe_unused]] const struct fj_col_state *col, fj_real base, bool live,
+                             fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_sinks &own) {
+#if FJ_HAS_SCORE
+    const fj_real score = s * static_cast<fj_real>(a.scale);
+    const fj_real p = fj_bwd_exp2(fj_fma_rn(fj_score(&mod, head, row, col, score), FJ_LOG2_E, base));
+#else
+    const fj_real p = fj_bwd_exp2(fj_fma_rn(s, fj_unit_of(a), base));
+#endif
+    s = live ? p : fj_real(0);
+    d = live ? p * d : fj_real(0);
+#if FJ_HAS_SCORE
+    struct fj_sinks sinks;
+#if FJ_HAS_SINKS
+#pragma unroll
+    for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = &own.acc[i];
+    sinks.scalar = own.acc + FJ_CAPTURES;
+#endif
+    d = fj_score_grad(&mod, head, row, col, score, d, live, &sinks);
+    if (!live) d = 0;
+#endif
+}
+
+#endif

@@ -1,0 +1,408 @@
+// Backward attention on tensor cores by mma.sync, for 16-bit inputs, sm_80 and newer.
+//
+//      own rows (FJ_TILE_Q)            walked rows (FJ_TILE_KV a time)
+//      X: keys      W: values          Y: queries   Z: douts                in fj_bwd_kv
+//      X: queries   W: douts           Y: keys      Z: values               in fj_bwd_q
+//
+//        a warp: 16 * ROW_TILES own rows        for each tile that is not empty:
+//      +-----------------+-----------------+      wait for its Y and Z, one barrier, send for the next
+//      |  S  = X Y^T     |  dP = W Z^T     |      S, dP (which starts at delta, not at 0)
+//      |       |         |       |         |      mod, mask, derivative: P and dS, in place of them
+//      |       v         |       v         |      rounded to 16 bits: the A of the next products
+//      |  dW += P Z      |  dX += dS Y     |      dW (fj_bwd_kv only), dX
+//      +-----------------+-----------------+    dX * scale and dW to global memory
+//
+//      |     X, W      |  Y Z  |  Y Z  | facts of both |  P, dS (2., 3.)  |            shared memory
+//                        stage 0 stage 1   base, delta of walked queries
+//
+//  1. Both passes are the same text, with sides exchanged: own rows are rows of the matrices in registers in either, so
+//     that P and dS are the A of what they are multiplied with, without a way through shared memory. Each result
+//     has one block, which makes it in one order (bwd_grid.h).
+//  2. With SPLIT > 1 so many warps share 16 own rows: each makes a part of the columns of S and dP, all get P and dS
+//     through shared memory, each sums a part of the columns of dW and dX. Large dimensions need it for registers.
+//  3. With FJ_DETERMINISTIC 0 there is no second walk: fj_bwd_kv multiplies dS, shared through shared memory, with its
+//     keys, adds that to float sums of dQ in global memory, atomically, and fj_bwd_q only rounds them.
+//  4. At the barrier of a step all warps are past the step before: its stage, and P and dS, may be overwritten. Every
+//     thread has waited for its own part of the step's copies before that barrier.
+//  5. Rows and columns that are not there are zero in shared memory (tile_mma.h): no NaN leaks.
+//  6. P and dS are selected to 0 after the mod where a position is masked or not there. The mask is evaluated before,
+//     as bits, by a loop that stays rolled.
+//  7. Steps, walks and stages are those of fwd_mma.cu: group n of the asynchronous copies is step n.
+#ifndef FJ_IN_DTYPE
+#define FJ_DTYPE_F16 1
+#define FJ_DTYPE_BF16 2
+#define FJ_DTYPE_F32 3
+#define FJ_DTYPE_F64 4
+#define FJ_IN_DTYPE FJ_DTYPE_BF16
+#define FJ_HEAD_DIM 128
+#define FJ_VALUE_DIM 128
+#define FJ_HEAD_PAD 128
+#define FJ_VALUE_PAD 128
+#define FJ_TILE_Q 64
+#define FJ_TILE_KV 64
+#define FJ_STAGES 2
+#define FJ_WARPS 4
+#endif
+
+#include "hooks.h"
+
+#include "identity.h"
+
+#include "shapes.h"
+
+#include "bwd_grid.h"
+
+#include "bwd_delta.cu"
+
+#include "tile_mma.h"
+
+#define THREADS (FJ_WARPS * FJ_WARP)
+#define SPLIT FJ_BWD_MMA_SPLIT(FJ_TILE_Q, FJ_WARPS)
+#define ROW_TILES (FJ_TILE_Q * SPLIT / (16 * FJ_WARPS))
+#define COLUMN_TILES (FJ_TILE_KV / 8 / SPLIT)
+#define ROWS (2 * ROW_TILES)                         // of a thread
+#define COLUMNS (2 * COLUMN_TILES)                   // of a thread
+#define E_PAIRS FJ_CEIL_DIV(FJ_HEAD_PAD / 16, SPLIT) // pairs of column tiles of a warp's dX
+#define V_PAIRS FJ_CEIL_DIV(FJ_VALUE_PAD / 16, SPLIT)
+
+#define X_BYTES (FJ_TILE_Q * FJ_HEAD_PAD * 2)
+#define OWN_BYTES (X_BYTES + FJ_TILE_Q * FJ_VALUE_PAD * 2)
+#define Y_BYTES (FJ_TILE_KV * FJ_HEAD_PAD * 2)
+#define STAGE_BYTES (Y_BYTES + FJ_TILE_KV * FJ_VALUE_PAD * 2)
+#define FACTS (OWN_BYTES + FJ_STAGES * STAGE_BYTES)
+#define FACTS_BYTES (FJ_TILE_KV * 8)
+#define WEIGHTS (FACTS + FJ_STAGES * FACTS_BYTES)
+#define FUSED (!FJ_DETERMINISTIC)
+#define WEIGHTS_BYTES (FJ_TILE_Q * FJ_TILE_KV * 2)
+
+// Columns of a thread per turn of the mask's loop: more is faster and longer.
+#ifndef FJ_MASK_UNROLL
+#define FJ_MASK_UNROLL 2
+#endif
+// Steps of the depth of S and dP per turn: the same.
+#ifndef FJ_DEPTH_UNROLL
+#define FJ_DEPTH_UNROLL 2
+#endif
+// Full tiles have a copy of the mod of their own, without selection; not where it scatters, which is long.
+#ifndef FJ_FULL_COPY
+#define FJ_FULL_COPY (!FJ_HAS_SINKS)
+#endif
+
+static_assert(FJ_ARCH >= 80, "sm_80 or newer");
+static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16, "16-bit inputs");
+static_assert(FJ_TILE_Q * SPLIT % (16 * FJ_WARPS) == 0 && (SPLIT == 1 || ROW_TILES == 1),
+              "own rows of whole warps");
+static_assert(FJ_TILE_KV % (16 * SPLIT) == 0 && COLUMNS <= 32, "walked rows of whole warps");
+static_assert(FJ_HEAD_PAD == FJ_MMA_PAD(FJ_HEAD_DIM) && FJ_VALUE_PAD == FJ_MMA_PAD(FJ_VALUE_DIM), "padding");
+#ifdef FJ_SHARED_BYTES
+static_assert(FJ_SHARED_BYTES >= FJ_BWD_MMA_SHARED(FJ_TILE_Q, FJ_TILE_KV, FJ_HEAD_PAD, FJ_VALUE_PAD,
+                                                   FJ_STAGES, FJ_WARPS, FUSED),
+              "the plan's shared memory");
+#endif
+
+typedef float fj_scores[ROW_TILES][COLUMN_TILES][4];
+typedef uint32_t fj_weights[ROW_TILES][COLUMN_TILES][2]; // P or dS in 16 bits
+template <int pairs> struct fj_sums { float c[ROW_TILES][2 * pairs][4]; };
+
+// Row r of a thread is row r % 2 * 8 + lane / 4 of row tile r / 2; column j is column j % 2 of column tile j / 2.
+struct fj_task {
+    const fj_cuda_backward &a;
+    const fj_mod_args mod;
+    const fj_place at;
+    FJ_METHOD uint32_t group_row() const { return fj_warp() / SPLIT * 16 * ROW_TILES; }
+    FJ_METHOD uint32_t part() const { return fj_warp() % SPLIT; }
+    FJ_METHOD int32_t row(int r) const {
+        return at.first + static_cast<int32_t>(group_row() + fj_lane() / 4) + r / 2 * 16 + r % 2 * 8;
+    }
+    FJ_METHOD int32_t last_row(int r) const { return row(r) < at.count ? row(r) : at.count - 1; }
+    FJ_METHOD int32_t column(int j) const { // in the tile
+        return static_cast<int32_t>(part() * COLUMN_TILES * 8 + fj_lane() % 4 * 2) + j / 2 * 8 + j % 2;
+    }
+};
+
+// What a thread keeps of its own rows; and the state of what is walked.
+template <fj_side side> struct fj_own;
+template <> struct fj_own<FJ_OWN_KEYS> {
+    struct fj_col_state state[ROWS];
+    typedef struct fj_row_state walked;
+};
+template <> struct fj_own<FJ_OWN_QUERIES> {
+    struct fj_row_state state[ROWS];
+    float base[ROWS], delta[ROWS];
+    typedef struct fj_col_state walked;
+};
+
+#include "bwd_products.h"
+
+// ---- Masks ---------------------------------------------------------------------------------------------------
+
+template <fj_side side>
+FJ_DEVICE void fj_start_walked(const fj_task &t, const struct fj_head_state &head, int32_t index,
+                               typename fj_own<side>::walked &state) {
+    if constexpr (side == FJ_OWN_KEYS)
+        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &state);
+    else
+        fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &state);
+}
+
+// Bit j of bits[r]: own row r and column j see each other.
+template <fj_side side>
+FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side> &own,
+                            [[maybe_unused]] const struct fj_head_state &head, int32_t first, bool full,
+                            uint32_t (&bits)[ROWS]) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) bits[r] = full ? 0xffffffffu : 0;
+    if (full) return;
+#pragma unroll FJ_MASK_UNROLL
+    for (int j = 0; j < COLUMNS; j++) {
+        const int32_t index = first + t.column(j);
+#if FJ_HAS_MASK
+        typename fj_own<side>::walked walked;
+        fj_start_walked<side>(t, head, index, walked);
+#endif
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            bool live = index < t.at.walked && t.row(r) < t.at.count;
+#if FJ_HAS_MASK
+            if constexpr (side == FJ_OWN_KEYS)
+                live = live && fj_mask(&t.mod, &head, &walked, &own.state[r]);
+            else
+                live = live && fj_mask(&t.mod, &head, &own.state[r], &walked);
+#endif
+            bits[r] |= static_cast<uint32_t>(live) << j;
+        }
+    }
+}
+
+// ---- Scores --------------------------------------------------------------------------------------------------
+
+// dP starts at delta.
+template <fj_side side>
+FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, const float *facts, fj_scores &s,
+                               fj_scores &d) {
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            s[r / 2][j / 2][r % 2 * 2 + j % 2] = 0;
+            if constexpr (side == FJ_OWN_KEYS)
+                d[r / 2][j / 2][r % 2 * 2 + j % 2] = facts[2 * t.column(j) + FJ_CUDA_ROW_DELTA];
+            else
+                d[r / 2][j / 2][r % 2 * 2 + j % 2] = own.delta[r];
+        }
+}
+
+// S and dP become P and dS.
+template <fj_side side, bool masked>
+FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
+                        int32_t first, bool full, const float *facts, fj_scores &s, fj_scores &d,
+                        fj_thread_sinks &sinks) {
+    [[maybe_unused]] uint32_t bits[ROWS];
+    if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++) {
+        typename fj_own<side>::walked walked;
+        fj_start_walked<side>(t, head, first + t.column(j), walked);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
+            const bool live = !masked || (bits[r] >> j & 1u);
+            if constexpr (side == FJ_OWN_KEYS)
+                fj_grad_score(t.a, t.mod, &head, &walked, &own.state[r],
+                              facts[2 * t.column(j) + FJ_CUDA_ROW_BASE], live, x, y, sinks);
+            else
+                fj_grad_score(t.a, t.mod, &head, &own.state[r], &walked, own.base[r], live, x, y, sinks);
+        }
+    }
+}
+
+// To 16 bits; shared: to shared memory too, for other warps.
+template <bool shared>
+FJ_DEVICE void fj_round(const fj_task &t, const fj_scores &s, fj_weights &w, uint32_t to) {
+#pragma unroll
+    for (int i = 0; i < ROW_TILES; i++)
+#pragma unroll
+        for (int j = 0; j < COLUMN_TILES; j++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                w[i][j][half] = FJ_PACK2(s[i][j][2 * half], s[i][j][2 * half + 1]);
+                if (!shared) continue;
+                const uint32_t row = t.group_row() + fj_lane() / 4 + static_cast<uint32_t>(half) * 8;
+                const uint32_t chunk = t.part() * COLUMN_TILES + static_cast<uint32_t>(j);
+                *fj_shared_at<uint32_t>(to + fj_tile<FJ_TILE_KV>::at(row, chunk) + fj_lane() % 4 * 4) =
+                    w[i][j][half];
+            }
+}
+
+// ---- Own rows --------------------------------------------------------------------------------------------------
+
+template <fj_side side>
+FJ_DEVICE void fj_start_own(const fj_task &t, const struct fj_head_state &head, fj_own<side> &own) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const int32_t index = t.last_row(r);
+        if constexpr (side == FJ_OWN_KEYS) {
+            fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &own.state[r]);
+        } else {
+            const float *facts = fj_row_facts(t.a, t.at.b, t.at.head, index);
+            fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &own.state[r]);
+            own.base[r] = facts[FJ_CUDA_ROW_BASE];
+            own.delta[r] = facts[FJ_CUDA_ROW_DELTA];
+        }
+    }
+}
+
+template <int pairs> FJ_DEVICE void fj_clear(fj_sums<pairs> &sum) {
+#pragma unroll
+    for (int n = 0; n < ROW_TILES * 2 * pairs * 4; n++)
+        sum.c[n / 4 / (2 * pairs)][n / 4 % (2 * pairs)][n % 4] = 0;
+}
+
+// Sums to the place of own rows in shared memory, in 16 bits.
+template <int pad, int pairs>
+FJ_DEVICE void fj_put_sums(const fj_task &t, uint32_t to, const fj_sums<pairs> &sum, float scale) {
+#pragma unroll
+    for (int j = 0; j < 2 * pairs; j++) {
+        const uint32_t chunk = t.part() * 2 * pairs + static_cast<uint32_t>(j);
+        if (pad / 16 % SPLIT != 0 && chunk >= pad / 8) break;
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            const uint32_t row = static_cast<uint32_t>(t.row(r) - t.at.first);
+            const float *c = &sum.c[r / 2][j][r % 2 * 2];
+            *fj_shared_at<uint32_t>(to + fj_tile<pad>::at(row, chunk) + fj_lane() % 4 * 4) =
+                FJ_PACK2(c[0] * scale, c[1] * scale);
+        }
+    }
+}
+
+template <int pad>
+FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector, int32_t head, uint32_t from,
+                        int32_t dim) {
+    typedef fj_tile<pad> tile;
+    if (!to.data) return;
+#pragma unroll 1
+    for (uint32_t i = fj_thread_x(); i < FJ_TILE_Q * tile::chunks; i += THREADS) {
+        const uint32_t row = i / tile::chunks, chunk = i % tile::chunks;
+        const int32_t index = t.at.first + static_cast<int32_t>(row),
+                      left = dim - static_cast<int32_t>(chunk) * 8;
+        if (index >= t.at.count || left <= 0) continue;
+        fj_raw *place = static_cast<fj_raw *>(to.data) + fj_offset(to, t.at.b, head, index) + chunk * 8;
+        fj_put_chunk(place, *fj_shared_at<fj_b128>(from + tile::at(row, chunk)), left, vector);
+    }
+}
+
+#if FUSED
+#include "bwd_atomic.h"
+#endif
+
+// ---- The kernels -------------------------------------------------------------------------------------------------
+
+// dx: sums of dX, of HEAD_PAD columns; dw: of dW, only of keys.
+template <fj_side side>
+FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
+                          int32_t step, uint32_t stage, fj_sums<E_PAIRS> &dx, fj_sums<V_PAIRS> &dw,
+                          fj_thread_sinks &sinks) {
+    const uint32_t shared = fj_shared_address(fj_shared()), walked = shared + OWN_BYTES + stage * STAGE_BYTES;
+    const float *facts = fj_shared_at<float>(FACTS + stage * FACTS_BYTES);
+    const int32_t first = step / 2 % t.at.tiles * FJ_TILE_KV;
+    fj_scores s, d;
+    fj_start_scores<side>(t, own, facts, s, d);
+    fj_multiply_rows<FJ_HEAD_PAD>(t, s, shared, walked);
+    fj_multiply_rows<FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
+    if (FJ_FULL_COPY && step & 1)
+        fj_apply<side, false>(t, own, head, first, true, facts, s, d, sinks);
+    else
+        fj_apply<side, true>(t, own, head, first, step & 1, facts, s, d, sinks);
+    fj_weights p, ds;
+    if (side == FJ_OWN_KEYS) fj_round<(SPLIT > 1)>(t, s, p, WEIGHTS);
+    fj_round<(SPLIT > 1 || FUSED)>(t, d, ds, WEIGHTS + WEIGHTS_BYTES);
+    if (FUSED)
+        fj_block_sync();
+    else if (SPLIT > 1)
+        fj_barrier_sync(1 + fj_warp() / SPLIT, SPLIT * FJ_WARP);
+    if (side == FJ_OWN_KEYS) fj_multiply_weights<FJ_VALUE_PAD>(t, dw, p, shared + WEIGHTS, walked + Y_BYTES);
+    fj_multiply_weights<FJ_HEAD_PAD>(t, dx, ds, shared + WEIGHTS + WEIGHTS_BYTES, walked);
+#if FUSED
+    fj_add_queries(t, t.at.head + step / 2 / t.at.tiles, first);
+#endif
+}
+
+template <fj_side side>
+FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_sums<E_PAIRS> &dx,
+                           fj_sums<V_PAIRS> &dw) {
+    fj_walk walk = {0, 0, 0, 0};
+    int32_t ahead[FJ_STAGES]; // ahead[i]: step now + i; its copies are under way
+    fj_load_own<side>(t);     // a part of the first group
+#pragma unroll
+    for (int i = 0; i < FJ_STAGES; i++) {
+        ahead[i] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
+        if (i > 0 && i == FJ_STAGES - 1) break; // sent for by the first step
+        if (ahead[i] != FJ_WALK_END) fj_load_step<side>(t, ahead[i], static_cast<uint32_t>(i));
+        fj_copy_async_commit();
+    }
+    fj_own<side> own;
+    fj_thread_sinks sinks;
+    struct fj_head_state head;
+    fj_sinks_start<side>(args, sinks);
+    int32_t h = t.at.head;
+    fj_head_init(&t.mod, t.at.b, h, &head);
+    fj_start_own<side>(t, head, own);
+    for (uint32_t stage = 0; ahead[0] != FJ_WALK_END; stage = stage + 1 == FJ_STAGES ? 0 : stage + 1) {
+        fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
+        fj_block_sync();
+        if (FJ_STAGES > 1) {
+            if (ahead[FJ_STAGES - 1] != FJ_WALK_END)
+                fj_load_step<side>(t, ahead[FJ_STAGES - 1], stage == 0 ? FJ_STAGES - 1 : stage - 1);
+            fj_copy_async_commit();
+        }
+        const int32_t next = side == FJ_OWN_KEYS ? t.at.head + ahead[0] / 2 / t.at.tiles : h;
+        if (next != h) {
+            h = next;
+            fj_head_init(&t.mod, t.at.b, h, &head);
+            fj_start_own<side>(t, head, own);
+        }
+        fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, sinks);
+        fj_sinks_settle(sinks);
+#pragma unroll
+        for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
+        ahead[FJ_STAGES - 1] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
+        if (FJ_STAGES == 1 && ahead[0] != FJ_WALK_END) {
+            fj_block_sync();
+            fj_load_step<side>(t, ahead[0], 0);
+            fj_copy_async_commit();
+        }
+    }
+    fj_copy_async_wait<0>(); // own rows of a block without steps
+    fj_block_sync();         // all are there, and read: their place is free
+    fj_sinks_end(args, sinks);
+}
+
+FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
+    const fj_task t = {args.call, fj_mod_of(args), fj_place_of<FJ_OWN_KEYS>(args.call)};
+    fj_sums<E_PAIRS> dkey;
+    fj_sums<V_PAIRS> dvalue;
+    fj_clear(dkey);
+    fj_clear(dvalue);
+    fj_walk_all<FJ_OWN_KEYS>(args, t, dkey, dvalue);
+    fj_put_sums<FJ_HEAD_PAD>(t, 0, dkey, static_cast<float>(t.a.scale));
+    fj_put_sums<FJ_VALUE_PAD>(t, X_BYTES, dvalue, 1);
+    fj_block_sync();
+    fj_store<FJ_HEAD_PAD>(t, t.a.dkey, t.a.vector & FJ_CUDA_VECTOR_DKEY, t.at.head_kv, 0, FJ_HEAD_DIM);
+    fj_store<FJ_VALUE_PAD>(t, t.a.dvalue, t.a.vector & FJ_CUDA_VECTOR_DVALUE, t.at.head_kv, X_BYTES,
+                           FJ_VALUE_DIM);
+}
+
+FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
+    const fj_task t = {args.call, fj_mod_of(args), fj_place_of<FJ_OWN_QUERIES>(args.call)};
+#if FUSED
+    fj_round_queries(t);
+#else
+    fj_sums<E_PAIRS> dquery;
+    fj_sums<V_PAIRS> none;
+    fj_clear(dquery);
+    fj_walk_all<FJ_OWN_QUERIES>(args, t, dquery, none);
+    fj_put_sums<FJ_HEAD_PAD>(t, 0, dquery, static_cast<float>(t.a.scale));
+    fj_block_sync();
+    fj_store<FJ_HEAD_PAD>(t, t.a.dquery, t.a.vector & FJ_CUDA_VECTOR_DQUERY, t.at.head, 0, FJ_HEAD_DIM);
+#endif
+}

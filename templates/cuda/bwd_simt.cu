@@ -1,0 +1,331 @@
+// Backward attention without tensor cores: any dtype, any dimension, any architecture, little shared memory. The
+// variant that always fits, and the one that computes F32 (and F64) in full precision.
+//
+//              walked rows (FJ_TILE_KV)        a thread holds own rows ty, ty + TY, ... and columns tx, tx + 8, ...
+//            +-----------------------+
+//    own     |  S = own walked^T     |         for each tile that is not empty:
+//    rows    |  dP, in registers,    |           for each chunk of the depth: S += own chunk * walked chunk
+//    (FJ_    |  FJ_SIMT_DEPTH of     |           the same for dP, of the other pair of tensors
+//    TILE_Q) |  depth at a time      |           mod, mask, derivative; P and dS to shared memory
+//            +-----------------------+           for each chunk of columns: dV += P dO, dK += dS Q
+//
+//      pass         own      walked    S from    dP from    sums
+//      fj_bwd_kv    keys     queries   K, Q      V, dO      dK += dS Q, dV += P dO
+//      fj_bwd_q     queries  keys      Q, K      dO, V      dQ += dS K
+//
+//  1. Both passes are the same text, with sides exchanged (bwd_grid.h).
+//  2. P and dS of a row are written and read by the row's 8 threads, which are of one warp. Chunks are the block's: a
+//     barrier stands before they are written and before they are read.
+//  3. What is not there (rows, columns) is read as zero. Pitches are odd: no conflicts in columns.
+#ifndef FJ_IN_DTYPE
+#define FJ_DTYPE_F16 1
+#define FJ_DTYPE_BF16 2
+#define FJ_DTYPE_F32 3
+#define FJ_DTYPE_F64 4
+#define FJ_IN_DTYPE FJ_DTYPE_F32
+#define FJ_HEAD_DIM 64
+#define FJ_VALUE_DIM 64
+#define FJ_TILE_Q 32
+#define FJ_TILE_KV 32
+#define FJ_WARPS 4
+#endif
+
+#include "hooks.h"
+
+#include "identity.h"
+
+#include "shapes.h"
+
+#include "bwd_grid.h"
+
+#include "bwd_delta.cu"
+
+#define THREADS (FJ_WARPS * FJ_WARP)
+#define TX 8
+#define TY (THREADS / TX)
+#define DEPTH FJ_SIMT_DEPTH
+#define OWN (FJ_TILE_Q / TY)     // rows of a thread
+#define WALKED (FJ_TILE_KV / TX) // columns of a thread
+#define PART (DEPTH / TX)        // columns of a chunk of sums
+#define E_CHUNKS FJ_CEIL_DIV(FJ_HEAD_DIM, DEPTH)
+#define V_CHUNKS FJ_CEIL_DIV(FJ_VALUE_DIM, DEPTH)
+
+static_assert(FJ_TILE_Q % TY == 0 && FJ_TILE_KV % TX == 0, "tiles of whole threads");
+#ifdef FJ_SHARED_BYTES
+static_assert(FJ_SHARED_BYTES >= FJ_BWD_SIMT_SHARED(FJ_TILE_Q, FJ_TILE_KV, int(sizeof(fj_real))),
+              "the plan's shared memory");
+#endif
+
+typedef fj_real fj_scores[OWN][WALKED];
+
+struct fj_simt {
+    const fj_cuda_backward &a;
+    const fj_mod_args mod;
+    const fj_place at;
+    const int32_t tx, ty;
+    fj_real *own, *walked; // chunks: rows of DEPTH + 1
+    fj_real *p, *ds;       // rows of FJ_TILE_KV + 1
+    fj_real *facts;        // of walked queries: base and delta
+    FJ_METHOD int32_t row(int i) const { return at.first + ty + i * TY; }
+};
+
+// What a thread keeps of its own rows.
+template <fj_side side> struct fj_own;
+template <> struct fj_own<FJ_OWN_KEYS> { struct fj_col_state state[OWN]; };
+template <> struct fj_own<FJ_OWN_QUERIES> {
+    struct fj_row_state state[OWN];
+    fj_real base[OWN], delta[OWN];
+};
+
+// ---- From global memory ------------------------------------------------------------------------------------
+
+// DEPTH elements of each row from column `from`; zero where columns end at `dim` or rows at `count`.
+FJ_DEVICE void fj_copy_chunk(fj_real *to, int32_t rows, const fj_cuda_tensor &t, int32_t b, int32_t h,
+                             int32_t first, int32_t count, int32_t from, int32_t dim) {
+    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < rows * DEPTH; i += THREADS) {
+        const int32_t row = i / DEPTH, column = from + i % DEPTH;
+        const bool there = first + row < count && column < dim;
+        to[row * (DEPTH + 1) + i % DEPTH] =
+            there ? fj_widen(fj_row_start(t, b, h, first + row)[column]) : fj_real(0);
+    }
+}
+
+// base and delta of the walked queries. The step before is past its barriers of sums, and this one has some to come.
+FJ_DEVICE void fj_copy_facts(const fj_simt &t, int32_t head, int32_t first) {
+    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < 2 * FJ_TILE_KV; i += THREADS) {
+        const int32_t q = first + i / 2;
+        t.facts[i] = q < t.a.q_len ? fj_row_facts(t.a, t.at.b, head, q)[i % 2] : fj_real(0);
+    }
+}
+
+// ---- Products ------------------------------------------------------------------------------------------------
+
+// s = own rows of x times walked rows of y, transposed.
+FJ_DEVICE void fj_multiply_rows(const fj_simt &t, fj_scores &s, const fj_cuda_tensor &x, int32_t x_head,
+                                const fj_cuda_tensor &y, int32_t y_head, int32_t first, int32_t dim) {
+    for (int i = 0; i < OWN; i++)
+        for (int j = 0; j < WALKED; j++) s[i][j] = 0;
+#pragma unroll 1
+    for (int32_t from = 0; from < dim; from += DEPTH) {
+        fj_block_sync();
+        fj_copy_chunk(t.own, FJ_TILE_Q, x, t.at.b, x_head, t.at.first, t.at.count, from, dim);
+        fj_copy_chunk(t.walked, FJ_TILE_KV, y, t.at.b, y_head, first, t.at.walked, from, dim);
+        fj_block_sync();
+#pragma unroll 4
+        for (int32_t d = 0; d < DEPTH; d++) {
+            fj_real own[OWN], walked[WALKED];
+#pragma unroll
+            for (int i = 0; i < OWN; i++) own[i] = t.own[(t.ty + i * TY) * (DEPTH + 1) + d];
+#pragma unroll
+            for (int j = 0; j < WALKED; j++) walked[j] = t.walked[(t.tx + j * TX) * (DEPTH + 1) + d];
+#pragma unroll
+            for (int i = 0; i < OWN; i++)
+#pragma unroll
+                for (int j = 0; j < WALKED; j++) s[i][j] = fj_fma_rn(own[i], walked[j], s[i][j]);
+        }
+    }
+}
+
+// sum += weights (P or dS) times walked rows of y.
+template <int chunks>
+FJ_DEVICE void fj_multiply_weights(const fj_simt &t, fj_real (&sum)[chunks][OWN][PART],
+                                   const fj_real *weights, const fj_cuda_tensor &y, int32_t head,
+                                   int32_t first, int32_t dim) {
+#pragma unroll
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        fj_block_sync();
+        fj_copy_chunk(t.walked, FJ_TILE_KV, y, t.at.b, head, first, t.at.walked, chunk * DEPTH, dim);
+        fj_block_sync();
+#pragma unroll 1
+        for (int32_t n = 0; n < FJ_TILE_KV; n++) {
+            fj_real w[OWN];
+#pragma unroll
+            for (int i = 0; i < OWN; i++) w[i] = weights[(t.ty + i * TY) * (FJ_TILE_KV + 1) + n];
+#pragma unroll
+            for (int j = 0; j < PART; j++) {
+                const fj_real x = t.walked[n * (DEPTH + 1) + t.tx + j * TX];
+#pragma unroll
+                for (int i = 0; i < OWN; i++) sum[chunk][i][j] = fj_fma_rn(w[i], x, sum[chunk][i][j]);
+            }
+        }
+    }
+}
+
+// ---- Scores --------------------------------------------------------------------------------------------------
+
+FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, const struct fj_row_state *row,
+                          const struct fj_col_state *col, bool there) {
+#if FJ_HAS_MASK
+    return there && fj_mask(&t.mod, head, row, col);
+#else
+    (void)t, (void)head, (void)row, (void)col;
+    return there;
+#endif
+}
+
+// S and dP become P and dS, in shared memory. step: of fj_walk_take.
+FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const struct fj_head_state &head,
+                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks) {
+#pragma unroll
+    for (int j = 0; j < WALKED; j++) {
+        const int32_t in_tile = t.tx + j * TX, q = first + in_tile;
+        const fj_real base = t.facts[2 * in_tile], delta = t.facts[2 * in_tile + 1];
+        struct fj_row_state row;
+        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &row);
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            const bool there = q < t.at.walked && t.row(i) < t.at.count;
+            const bool live = full || fj_is_live(t, &head, &row, &own.state[i], there);
+            d[i][j] += delta;
+            fj_grad_score(t.a, t.mod, &head, &row, &own.state[i], base, live, s[i][j], d[i][j], sinks);
+        }
+    }
+}
+FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, const struct fj_head_state &head,
+                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks) {
+#pragma unroll
+    for (int j = 0; j < WALKED; j++) {
+        const int32_t kv = first + t.tx + j * TX;
+        struct fj_col_state col;
+        fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, kv), &col);
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            const bool there = kv < t.at.walked && t.row(i) < t.at.count;
+            const bool live = full || fj_is_live(t, &head, &own.state[i], &col, there);
+            d[i][j] += own.delta[i];
+            fj_grad_score(t.a, t.mod, &head, &own.state[i], &col, own.base[i], live, s[i][j], d[i][j], sinks);
+        }
+    }
+}
+
+FJ_DEVICE void fj_put_weights(const fj_simt &t, fj_real *to, const fj_scores &s) {
+#pragma unroll
+    for (int i = 0; i < OWN; i++)
+#pragma unroll
+        for (int j = 0; j < WALKED; j++) to[(t.ty + i * TY) * (FJ_TILE_KV + 1) + t.tx + j * TX] = s[i][j];
+}
+
+// ---- Own rows --------------------------------------------------------------------------------------------------
+
+FJ_DEVICE int32_t fj_last_own(const fj_simt &t, int i) {
+    return t.row(i) < t.at.count ? t.row(i) : t.at.count - 1;
+}
+
+FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, fj_own<FJ_OWN_KEYS> &own) {
+#pragma unroll
+    for (int i = 0; i < OWN; i++)
+        fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, fj_last_own(t, i)), &own.state[i]);
+}
+FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, fj_own<FJ_OWN_QUERIES> &own) {
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        const int32_t q = fj_last_own(t, i);
+        const fj_real *facts = fj_row_facts(t.a, t.at.b, t.at.head, q);
+        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &own.state[i]);
+        own.base[i] = facts[FJ_CUDA_ROW_BASE];
+        own.delta[i] = facts[FJ_CUDA_ROW_DELTA];
+    }
+}
+
+template <int chunks> FJ_DEVICE void fj_clear(fj_real (&sum)[chunks][OWN][PART]) {
+#pragma unroll
+    for (int n = 0; n < chunks * OWN * PART; n++) sum[n / PART / OWN][n / PART % OWN][n % PART] = 0;
+}
+
+template <int chunks>
+FJ_DEVICE void fj_store(const fj_simt &t, const fj_cuda_tensor &to, int32_t head,
+                        const fj_real (&sum)[chunks][OWN][PART], int32_t dim, fj_real scale) {
+    if (!to.data) return;
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        if (t.row(i) >= t.at.count) continue;
+        fj_element *row = static_cast<fj_element *>(to.data) + fj_offset(to, t.at.b, head, t.row(i));
+#pragma unroll
+        for (int n = 0; n < chunks * PART; n++) {
+            const int32_t column = n / PART * DEPTH + t.tx + n % PART * TX;
+            if (column < dim) row[column] = fj_narrow(sum[n / PART][i][n % PART] * scale);
+        }
+    }
+}
+
+// ---- The kernels -------------------------------------------------------------------------------------------------
+
+template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &args) {
+    fj_real *own = fj_shared_at<fj_real>(0), *walked = own + FJ_TILE_Q * (DEPTH + 1);
+    fj_real *p = walked + FJ_TILE_KV * (DEPTH + 1), *ds = p + FJ_TILE_Q * (FJ_TILE_KV + 1);
+    const int32_t thread = static_cast<int32_t>(fj_thread_x());
+    return fj_simt{args.call,
+                   fj_mod_of(args),
+                   fj_place_of<side>(args.call),
+                   thread % TX,
+                   thread / TX,
+                   own,
+                   walked,
+                   p,
+                   ds,
+                   ds + FJ_TILE_Q * (FJ_TILE_KV + 1)};
+}
+
+FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
+    const fj_simt t = fj_simt_of<FJ_OWN_KEYS>(args);
+    const fj_cuda_backward &a = t.a;
+    fj_thread_sinks sinks;
+    fj_own<FJ_OWN_KEYS> own;
+    struct fj_head_state head;
+    fj_real dkey[E_CHUNKS][OWN][PART], dvalue[V_CHUNKS][OWN][PART];
+    fj_sinks_start<FJ_OWN_KEYS>(args, sinks);
+    fj_clear(dkey);
+    fj_clear(dvalue);
+    fj_walk walk = {0, 0, 0, 0};
+    for (int32_t h = -1;;) {
+        const int32_t step = fj_walk_take<FJ_OWN_KEYS>(a, t.mod, t.at, walk);
+        if (step == FJ_WALK_END) break;
+        const int32_t first = step / 2 % t.at.tiles * FJ_TILE_KV, next = t.at.head + step / 2 / t.at.tiles;
+        if (next != h) {
+            h = next;
+            fj_head_init(&t.mod, t.at.b, h, &head);
+            fj_start_own(t, head, own);
+        }
+        fj_scores s, d;
+        fj_copy_facts(t, h, first);
+        fj_multiply_rows(t, s, a.key, t.at.head_kv, a.query, h, first, FJ_HEAD_DIM);
+        fj_multiply_rows(t, d, a.value, t.at.head_kv, a.dout, h, first, FJ_VALUE_DIM);
+        fj_apply(t, own, head, first, step & 1, s, d, sinks);
+        fj_put_weights(t, t.p, s);
+        fj_put_weights(t, t.ds, d);
+        fj_multiply_weights<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM);
+        fj_multiply_weights<E_CHUNKS>(t, dkey, t.ds, a.query, h, first, FJ_HEAD_DIM);
+        fj_sinks_settle(sinks);
+    }
+    fj_sinks_end(args, sinks);
+    fj_store(t, a.dkey, t.at.head_kv, dkey, FJ_HEAD_DIM, static_cast<fj_real>(a.scale));
+    fj_store(t, a.dvalue, t.at.head_kv, dvalue, FJ_VALUE_DIM, 1);
+}
+
+FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
+    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
+    const fj_cuda_backward &a = t.a;
+    fj_thread_sinks sinks;
+    fj_own<FJ_OWN_QUERIES> own;
+    struct fj_head_state head;
+    fj_real dquery[E_CHUNKS][OWN][PART];
+    fj_sinks_start<FJ_OWN_QUERIES>(args, sinks);
+    fj_clear(dquery);
+    fj_head_init(&t.mod, t.at.b, t.at.head, &head);
+    fj_start_own(t, head, own);
+    fj_walk walk = {0, 0, 0, 0};
+    for (;;) {
+        const int32_t step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
+        if (step == FJ_WALK_END) break;
+        const int32_t first = step / 2 * FJ_TILE_KV;
+        fj_scores s, d;
+        fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
+        fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, first, FJ_VALUE_DIM);
+        fj_apply(t, own, head, first, step & 1, s, d, sinks);
+        fj_put_weights(t, t.ds, d);
+        fj_multiply_weights<E_CHUNKS>(t, dquery, t.ds, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
+        fj_sinks_settle(sinks);
+    }
+    fj_sinks_end(args, sinks);
+    fj_store(t, a.dquery, t.at.head, dquery, FJ_HEAD_DIM, static_cast<fj_real>(a.scale));
+}

@@ -1,0 +1,238 @@
+// Who computes what in the forward kernels, and which blocks of keys a tile walks: shared by fwd_mma and
+// fwd_simt.
+//
+//                    key blocks, FJ_TILE_KV each                  columns: (batch, head)
+//                 0   1   2   3   4   5   6 ...                   a section of columns at a time, so that
+//              +---+---+---+---+---+---+---+                      their keys and values stay in L2; in it
+//        tile  | F | F | P |   |   |   |   |                      the last tiles first: with a causal mask
+//              +---+---+---+---+---+---+---+                      they are the heaviest
+//                F full    P partial    ' ' empty
+//
+//  1. What a block of the grid computes depends on its number and the arguments alone.
+//  2. Every warp finds the same classes: 32 key blocks at a time, one per lane, exchanged by ballots. So no
+//     list of blocks is stored, and any number of keys will do. Blocks come in ascending order.
+//  3. A class is a proof or "partial"; a block that is cut by the last key is never full.
+//  4. Rows past the last one exist in the tile: they take the position of the last one, and are not stored.
+#ifndef FJ_CUDA_FWD_GRID_H
+#define FJ_CUDA_FWD_GRID_H
+
+#ifndef FJ_PACK_HEADS
+#define FJ_PACK_HEADS 0 // rows of a tile are (query, head of the group): few queries fill a tile
+#endif
+#ifndef FJ_POSITION_TABLE
+#define FJ_POSITION_TABLE 0
+#endif
+#ifndef FJ_PARTIAL
+#define FJ_PARTIAL 0
+#endif
+#ifndef FJ_WANT_MAX
+#define FJ_WANT_MAX 0
+#endif
+
+struct fj_forward_args {
+    struct fj_cuda_forward call;
+#if FJ_CAPTURES
+    struct fj_cuda_capture captures[FJ_CAPTURES];
+#endif
+#if FJ_SCALARS
+    struct fj_cuda_scalar scalars[FJ_SCALARS];
+#endif
+};
+
+FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const fj_forward_args &args) {
+    fj_mod_args mod = {nullptr, nullptr};
+#if FJ_CAPTURES
+    mod.captures = args.captures;
+#endif
+#if FJ_SCALARS
+    mod.scalars = args.scalars;
+#endif
+    return mod;
+}
+
+// ---- Rows ----------------------------------------------------------------------------------------------
+
+struct fj_place {
+    int32_t b, head, head_kv; // head: the only one, or the first of the group
+    int32_t group;            // heads among the rows: 1, or with FJ_PACK_HEADS the GQA ratio
+    int32_t first, rows;      // the tile's first row; rows there are of this column
+    int32_t block, block_end; // of keys
+};
+
+FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a) {
+    fj_place at;
+    const int32_t ratio = a.heads_q / a.heads_kv;
+    at.group = FJ_PACK_HEADS ? ratio : 1;
+    at.rows = a.q_len * at.group;
+    const int32_t tiles = FJ_CEIL_DIV(at.rows, FJ_TILE_Q), heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
+    const int32_t columns = a.batch * heads, number = static_cast<int32_t>(fj_block_x());
+    const int32_t section = number / (a.section * tiles), from = section * a.section;
+    const int32_t width = columns - from < a.section ? columns - from : a.section;
+    const int32_t rest = number - from * tiles, column = from + rest % width;
+    at.first = (tiles - 1 - rest / width) * FJ_TILE_Q;
+    at.b = column / heads;
+    at.head_kv = FJ_PACK_HEADS ? column % heads : column % heads / ratio;
+    at.head = FJ_PACK_HEADS ? at.head_kv * ratio : column % heads;
+    const int32_t blocks = FJ_CEIL_DIV(a.kv_len, FJ_TILE_KV);
+    at.block = 0;
+    at.block_end = blocks;
+    if (FJ_PARTIAL) {
+        const int32_t each = FJ_CEIL_DIV(blocks, static_cast<int32_t>(fj_grid_y()));
+        const int32_t start = each * static_cast<int32_t>(fj_block_y());
+        at.block = start < blocks ? start : blocks;
+        at.block_end = start + each < blocks ? start + each : blocks;
+    }
+    return at;
+}
+
+FJ_DEVICE int32_t fj_row_query(const fj_place &at, int32_t row) {
+    return FJ_PACK_HEADS ? row / at.group : row;
+}
+FJ_DEVICE int32_t fj_row_head(const fj_place &at, int32_t row) {
+    return FJ_PACK_HEADS ? at.head + row % at.group : at.head;
+}
+FJ_DEVICE int32_t fj_last_row(const fj_place &at, int32_t row) { return row < at.rows ? row : at.rows - 1; }
+
+FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
+    return b * t.stride[0] + h * t.stride[1] + row * t.stride[2];
+}
+
+// ---- Positions -----------------------------------------------------------------------------------------
+
+FJ_DEVICE int32_t fj_q_position(const fj_cuda_forward &a, [[maybe_unused]] int32_t b, int32_t q) {
+#if FJ_POSITION_TABLE
+    if (a.q_position) return a.q_position[b * a.q_position_stride + q];
+#endif
+    return a.q_offset + q;
+}
+// A key past the last one has the position that the affine map gives.
+FJ_DEVICE int32_t fj_kv_position(const fj_cuda_forward &a, [[maybe_unused]] int32_t b, int32_t kv) {
+#if FJ_POSITION_TABLE
+    if (a.kv_position && kv < a.kv_len) return a.kv_position[b * a.kv_position_stride + kv];
+#endif
+    return a.kv_offset + kv;
+}
+
+// ---- Blocks of keys --------------------------------------------------------------------------------------
+
+enum { FJ_WALK_END = -1 };
+
+struct fj_walk {
+    int32_t next; // the first block that was not looked at
+#if FJ_HAS_MASK
+    int32_t base;        // block of bit 0
+    uint32_t live, full; // bit per block; live ones are still to be taken
+#endif
+};
+
+// What the walk gives: a block, twice, plus 1 if it is full; FJ_WALK_END after the last.
+
+#if FJ_HAS_MASK
+
+// 0 empty, 1 partial, 2 full
+FJ_DEVICE int fj_class_of(const fj_cuda_forward &a, const fj_mod_args &mod, const fj_place &at,
+                          int32_t block) {
+    const int32_t key = block * FJ_TILE_KV, end = key + FJ_TILE_KV;
+    if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
+    const int64_t q = fj_row_query(at, at.first) + a.q_offset;
+    const int64_t q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_Q - 1)) + a.q_offset;
+    const int64_t kv = key + a.kv_offset, kv_last = (end < a.kv_len ? end : a.kv_len) - 1 + a.kv_offset;
+    int found = fj_block_class(&mod, at.b, at.head, q, q_last, kv, kv_last);
+    for (int32_t i = 1; i < at.group; i++)
+        if (fj_block_class(&mod, at.b, at.head + i, q, q_last, kv, kv_last) != found) found = 1;
+    return found == 2 && end > a.kv_len ? 1 : found;
+}
+
+FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.block, at.block, 0, 0}; }
+
+FJ_DEVICE int32_t fj_walk_take(const fj_cuda_forward &a, const fj_mod_args &mod, const fj_place &at,
+                               fj_walk &walk) {
+    while (!walk.live && walk.next < at.block_end) {
+        const int32_t block = walk.next + static_cast<int32_t>(fj_lane());
+        const int found = block < at.block_end ? fj_class_of(a, mod, at, block) : 0;
+        walk.live = fj_ballot(found != 0);
+        walk.full = fj_ballot(found == 2);
+        walk.base = walk.next;
+        walk.next += FJ_WARP;
+    }
+    if (!walk.live) return FJ_WALK_END;
+    const uint32_t lowest = walk.live & (0u - walk.live);
+    walk.live ^= lowest;
+    return 2 * (walk.base + static_cast<int32_t>(fj_popcount(lowest - 1))) + ((walk.full & lowest) != 0);
+}
+
+#else
+
+FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.block}; }
+FJ_DEVICE int32_t fj_walk_take(const fj_cuda_forward &a, const fj_mod_args &, const fj_place &at,
+                               fj_walk &walk) {
+    if (walk.next >= at.block_end) return FJ_WALK_END;
+    const int32_t block = walk.next++;
+    return 2 * block + ((block + 1) * FJ_TILE_KV <= a.kv_len);
+}
+
+#endif
+
+// ---- Faults ------------------------------------------------------------------------------------------------
+
+// Whether a read of this tile may fail in a block of keys: most blocks are found innocent at once.
+FJ_DEVICE bool fj_suspects([[maybe_unused]] const fj_cuda_forward &a, [[maybe_unused]] const fj_mod_args &mod,
+                           [[maybe_unused]] const fj_place &at, [[maybe_unused]] int32_t key) {
+#if FJ_HAS_FAULT
+    if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return true;
+    const int32_t end = key + FJ_TILE_KV < a.kv_len ? key + FJ_TILE_KV : a.kv_len;
+    const int64_t q = fj_row_query(at, at.first) + a.q_offset;
+    const int64_t q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_Q - 1)) + a.q_offset;
+    for (int32_t i = 0; i < at.group; i++)
+        if (fj_may_fault(&mod, at.b, at.head + i, q, q_last, key + a.kv_offset, end - 1 + a.kv_offset))
+            return true;
+#endif
+    return false;
+}
+
+FJ_DEVICE void fj_note_fault(const fj_cuda_forward &a, int32_t b, int32_t h, int32_t q, int32_t kv) {
+    if (fj_atomic_fetch_max(&a.fault->found, 1)) return;
+    a.fault->b = b;
+    a.fault->h = h;
+    a.fault->q = q;
+    a.fault->kv = kv;
+}
+
+// ---- Softmax -------------------------------------------------------------------------------------------------
+
+#define FJ_LOG2_E fj_real(1.44269504088896340736)
+#define FJ_LN_2 fj_real(0.69314718055994530942)
+
+// What turns stored scores into logarithms of base 2. Without a score mod these are raw products, signed so
+// that it is not negative; with one, natural logarithms.
+FJ_DEVICE fj_real fj_unit_of(const fj_cuda_forward &a) {
+    if (FJ_HAS_SCORE) return FJ_LOG2_E;
+    const double scale = a.scale < 0 ? -a.scale : a.scale;
+    return scale > 0 ? static_cast<fj_real>(scale * 1.44269504088896340736) : fj_real(1);
+}
+// A raw product, as it is stored: 0 where the scale is, whatever the product.
+FJ_DEVICE fj_real fj_signed_product(fj_real x, double scale) {
+    return scale < 0 ? -x : scale > 0 ? x : fj_real(0);
+}
+
+// What a row ends as: factor of its sums, lse, maximum. top is in units of log2.
+struct fj_row_end {
+    fj_real factor, lse, max;
+};
+FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod,
+                                [[maybe_unused]] const struct fj_head_state &head, fj_real top, fj_real sum) {
+    fj_row_end end;
+    end.max = sum != sum && top < fj_real(INFINITY) ? sum : top * FJ_LN_2;
+#if FJ_HAS_SINK && !FJ_PARTIAL
+    const fj_real sink = fj_sink(&mod, &head) * FJ_LOG2_E;
+    if (sink > top)
+        sum = fj_fma_rn(sum, fj_exp2(top - sink), fj_real(1)), top = sink;
+    else if (sink > -fj_real(INFINITY))
+        sum += fj_exp2(sink - top);
+#endif
+    end.factor = sum == 0 ? fj_real(0) : fj_div_rn(fj_real(1), sum);
+    end.lse = sum == 0 ? -fj_real(INFINITY) : fj_fma_rn(top, FJ_LN_2, fj_log(sum));
+    return end;
+}
+
+#endif

@@ -1,0 +1,292 @@
+// Forward attention without tensor cores: any dtype, any dimension, any architecture. The variant that always
+// fits, and the one that computes F32 (and F64) in full precision.
+//
+//              keys (FJ_TILE_KV)            a thread holds rows ty, ty + TY, ... and columns tx, tx + 8, ...
+//            +-------------------+
+//    rows    |   S = Q K^T       |          for each block of keys that is not empty:
+//    (FJ_    |   in registers,   |            for each chunk of the depth: S += Q chunk * K chunk
+//    TILE_Q) |   FJ_SIMT_DEPTH   |            mod, mask, maximum over the row's 8 lanes
+//            |   of depth a time |            P = exp2(c S - M) to shared memory
+//            +-------------------+            O = factor O + P V
+//                                           out = O / sum, lse = ln 2 M + log(sum)
+//
+//  1. A row's 8 threads are neighbours in a warp: they reduce by shuffles and keep equal maxima and sums.
+//  2. A block barrier stands between any two of: chunks are written, are read; P and values are written, are
+//     read. (P is written after the last barrier of the products and read after that of the values.)
+//  3. A score that is masked, or past the last key, is -inf after the mod; its P is 0, whatever the mod gave.
+//  4. M = -inf stands for "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
+//  5. What is not there (rows, keys, columns) is read as zero. Pitches are odd: no conflicts in columns.
+#ifndef FJ_IN_DTYPE
+#define FJ_DTYPE_F16 1
+#define FJ_DTYPE_BF16 2
+#define FJ_DTYPE_F32 3
+#define FJ_DTYPE_F64 4
+#define FJ_IN_DTYPE FJ_DTYPE_F32
+#define FJ_HEAD_DIM 64
+#define FJ_VALUE_DIM 64
+#define FJ_TILE_Q 64
+#define FJ_TILE_KV 32
+#define FJ_WARPS 4
+#endif
+
+#include "hooks.h"
+
+#include "identity.h"
+
+#include "shapes.h"
+
+#include "fwd_grid.h"
+
+#define THREADS (FJ_WARPS * FJ_WARP)
+#define TX 8
+#define TY (THREADS / TX)
+#define SLICE FJ_FWD_SIMT_SLICE(FJ_VALUE_DIM)
+#define OWN_ROWS (FJ_TILE_Q / TY)
+#define OWN_KEYS (FJ_TILE_KV / TX)
+#define OWN_VALUES (SLICE / TX)
+#define DEPTH FJ_SIMT_DEPTH
+
+static_assert(FJ_TILE_Q % TY == 0 && FJ_TILE_KV % TX == 0, "tiles of whole threads");
+#ifdef FJ_SHARED_BYTES
+static_assert(FJ_SHARED_BYTES >=
+                  FJ_FWD_SIMT_SHARED(FJ_TILE_Q, FJ_TILE_KV, FJ_HEAD_DIM, FJ_VALUE_DIM, int(sizeof(fj_real))),
+              "the plan's shared memory");
+#endif
+
+#if FJ_IN_DTYPE == FJ_DTYPE_F16
+typedef fj_f16 fj_element;
+FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_f16(x); }
+FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_f16_from_f32(x); }
+#elif FJ_IN_DTYPE == FJ_DTYPE_BF16
+typedef fj_bf16 fj_element;
+FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_bf16(x); }
+FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_bf16_from_f32(x); }
+#else
+typedef fj_real fj_element;
+FJ_DEVICE fj_real fj_widen(fj_element x) { return x; }
+FJ_DEVICE fj_element fj_narrow(fj_real x) { return x; }
+#endif
+
+#if FJ_REAL_F64
+FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_exp2(x); }
+FJ_DEVICE fj_real fj_simt_max(fj_real a, fj_real b) { return fmax(a, b); }
+FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) {
+    const uint64_t bits = fj_bits_from_f64(x);
+    const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
+    return fj_f64_from_bits(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
+}
+#else
+FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_ex2_approx(x); }
+FJ_DEVICE fj_real fj_simt_max(fj_real a, fj_real b) { return fj_max(a, b); }
+FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) { return fj_shuffle_xor(x, mask); }
+#endif
+
+struct fj_simt {
+    const fj_cuda_forward *a;
+    fj_mod_args mod;
+    fj_place at;
+    int32_t tx, ty, column; // column: the first of the slice
+    fj_real *q, *k, *p, *v; // in shared memory
+    fj_real s[OWN_ROWS][OWN_KEYS], o[OWN_ROWS][OWN_VALUES];
+    fj_real top[OWN_ROWS], sum[OWN_ROWS];
+    int32_t q_index[OWN_ROWS], h[OWN_ROWS]; // of the row, or of the last one
+    fj_head_state heads[OWN_ROWS];
+    fj_row_state rows[OWN_ROWS];
+};
+
+// ---- From global memory ----------------------------------------------------------------------------------
+
+FJ_DEVICE const fj_element *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
+    return static_cast<const fj_element *>(t.data) + fj_offset(t, b, h, row);
+}
+
+// `width` elements of each row from column `from`, zero where columns end at `dim` or `row_of` gives NULL.
+template <int width, class F>
+FJ_DEVICE void fj_simt_copy(fj_real *to, int32_t pitch, int32_t rows, int32_t from, int32_t dim, F row_of) {
+    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < rows * width; i += THREADS) {
+        const int32_t row = i / width, column = i % width;
+        const fj_element *start = row_of(row);
+        const bool there = start != nullptr && from + column < dim;
+        to[row * pitch + column] = there ? fj_widen(start[from + column]) : fj_real(0);
+    }
+}
+
+// ---- Products ----------------------------------------------------------------------------------------------
+
+FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
+    const fj_cuda_forward &a = *t.a;
+    for (int i = 0; i < OWN_ROWS; i++)
+        for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = 0;
+#pragma unroll 1
+    for (int32_t from = 0; from < FJ_HEAD_DIM; from += DEPTH) {
+        fj_block_sync();
+        fj_simt_copy<DEPTH>(
+            t.q, DEPTH + 1, FJ_TILE_Q, from, FJ_HEAD_DIM, [&](int32_t i) -> const fj_element * {
+                const int32_t row = t.at.first + i;
+                if (row >= t.at.rows) return nullptr;
+                return fj_row_start(a.query, t.at.b, fj_row_head(t.at, row), fj_row_query(t.at, row));
+            });
+        fj_simt_copy<DEPTH>(
+            t.k, DEPTH + 1, FJ_TILE_KV, from, FJ_HEAD_DIM, [&](int32_t i) -> const fj_element * {
+                return key + i < a.kv_len ? fj_row_start(a.key, t.at.b, t.at.head_kv, key + i) : nullptr;
+            });
+        fj_block_sync();
+#pragma unroll 4
+        for (int32_t d = 0; d < DEPTH; d++) {
+            fj_real q[OWN_ROWS], k[OWN_KEYS];
+            for (int i = 0; i < OWN_ROWS; i++) q[i] = t.q[(t.ty + i * TY) * (DEPTH + 1) + d];
+            for (int j = 0; j < OWN_KEYS; j++) k[j] = t.k[(t.tx + j * TX) * (DEPTH + 1) + d];
+            for (int i = 0; i < OWN_ROWS; i++)
+                for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = fj_fma_rn(q[i], k[j], t.s[i][j]);
+        }
+    }
+}
+
+FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
+    const fj_cuda_forward &a = *t.a;
+    fj_simt_copy<SLICE>(t.v, SLICE, FJ_TILE_KV, t.column, FJ_VALUE_DIM, [&](int32_t i) -> const fj_element * {
+        return key + i < a.kv_len ? fj_row_start(a.value, t.at.b, t.at.head_kv, key + i) : nullptr;
+    });
+    fj_block_sync();
+#pragma unroll 2
+    for (int32_t n = 0; n < FJ_TILE_KV; n++) {
+        fj_real p[OWN_ROWS];
+        for (int i = 0; i < OWN_ROWS; i++) p[i] = t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + n];
+        for (int j = 0; j < OWN_VALUES; j++) {
+            const fj_real v = t.v[n * SLICE + t.tx + j * TX];
+            for (int i = 0; i < OWN_ROWS; i++) t.o[i][j] = fj_fma_rn(p[i], v, t.o[i][j]);
+        }
+    }
+}
+
+// ---- Scores to probabilities ---------------------------------------------------------------------------------
+
+// The mod and the mask on one score; returns what softmax takes.
+FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int32_t kv, const fj_col_state &col, fj_real s,
+                              bool full, [[maybe_unused]] bool suspect) {
+    const fj_cuda_forward &a = *t.a;
+    fj_real x = fj_signed_product(s, a.scale), y = x;
+    if (FJ_HAS_SCORE) {
+        x = s * static_cast<fj_real>(a.scale);
+        y = fj_score(&t.mod, &t.heads[i], &t.rows[i], &col, x);
+    }
+    const bool live = full || (kv < a.kv_len && fj_mask(&t.mod, &t.heads[i], &t.rows[i], &col));
+    if (FJ_HAS_FAULT && suspect && t.at.first + t.ty + i * TY < t.at.rows) {
+        if (fj_fault(&t.mod, &t.heads[i], &t.rows[i], &col, x, live))
+            fj_note_fault(a, t.at.b, t.h[i], fj_q_position(a, t.at.b, t.q_index[i]),
+                          fj_kv_position(a, t.at.b, kv));
+    }
+    return live ? y : -fj_real(INFINITY);
+}
+
+FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
+    const bool suspect = fj_suspects(*t.a, t.mod, t.at, key);
+#pragma unroll
+    for (int j = 0; j < OWN_KEYS; j++) {
+        const int32_t kv = key + t.tx + j * TX, position = fj_kv_position(*t.a, t.at.b, kv);
+        fj_col_state col;
+        if (!FJ_PACK_HEADS) fj_col_init(&t.mod, &t.heads[0], position, &col);
+#pragma unroll
+        for (int i = 0; i < OWN_ROWS; i++) {
+            if (FJ_PACK_HEADS) fj_col_init(&t.mod, &t.heads[i], position, &col);
+            t.s[i][j] = fj_simt_mod(t, i, kv, col, t.s[i][j], full, suspect);
+        }
+    }
+}
+
+FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real unit) {
+    for (int i = 0; i < OWN_ROWS; i++) {
+        fj_real most = t.s[i][0];
+        for (int j = 1; j < OWN_KEYS; j++) most = fj_simt_max(most, t.s[i][j]);
+        for (uint32_t lane = 1; lane < TX; lane *= 2) most = fj_simt_max(most, fj_neighbour(most, lane));
+        const fj_real top = fj_simt_max(t.top[i], most * unit);
+        const fj_real base = top == -fj_real(INFINITY) ? fj_real(0) : top;
+        const fj_real factor = fj_simt_exp2(t.top[i] - base);
+        fj_real sum = 0;
+        for (int j = 0; j < OWN_KEYS; j++) {
+            fj_real p = fj_simt_exp2(fj_fma_rn(t.s[i][j], unit, -base));
+            sum += p;
+#if FJ_HAS_PROB
+            fj_col_state col;
+            fj_col_init(&t.mod, &t.heads[i], fj_kv_position(*t.a, t.at.b, key + t.tx + j * TX), &col);
+            p = fj_prob(&t.mod, &t.heads[i], &t.rows[i], &col, p);
+#endif
+            t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + t.tx + j * TX] = p;
+        }
+        t.top[i] = top;
+        t.sum[i] = fj_fma_rn(t.sum[i], factor, sum);
+        for (int j = 0; j < OWN_VALUES; j++) t.o[i][j] *= factor;
+    }
+}
+
+// ---- Results ---------------------------------------------------------------------------------------------------
+
+FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
+    const fj_cuda_forward &a = *t.a;
+    fj_real sum = t.sum[i];
+    for (uint32_t lane = 1; lane < TX; lane *= 2) sum += fj_neighbour(sum, lane);
+    if (t.at.first + t.ty + i * TY >= t.at.rows) return;
+    const fj_row_end end = fj_end_row(t.mod, t.heads[i], t.top[i], sum);
+    const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) : 0;
+    if (t.tx == 0 && t.column == 0) {
+        const int64_t place = fj_offset(a.lse, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
+        if (a.lse.data) static_cast<fj_real *>(a.lse.data)[place] = end.lse;
+        if (FJ_WANT_MAX && a.max.data)
+            static_cast<fj_real *>(a.max.data)[fj_offset(a.max, t.at.b, t.h[i], t.q_index[i])] = end.max;
+    }
+    const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
+    for (int j = 0; j < OWN_VALUES; j++) {
+        const int32_t column = t.column + t.tx + j * TX;
+        if (column >= FJ_VALUE_DIM) continue;
+        fj_real x = end.factor == 0 ? fj_real(0) : t.o[i][j] * end.factor;
+#if FJ_HAS_OUT
+        x = fj_out(&t.mod, &t.heads[i], &t.rows[i], column, x);
+#endif
+        if (FJ_PARTIAL)
+            static_cast<fj_real *>(a.out.data)[place + column] = x;
+        else
+            static_cast<fj_element *>(a.out.data)[place + column] = fj_narrow(x);
+    }
+}
+
+// ---- The kernel --------------------------------------------------------------------------------------------------
+
+FJ_DEVICE void fj_simt_start(fj_simt &t) {
+    for (int i = 0; i < OWN_ROWS; i++) {
+        const int32_t row = fj_last_row(t.at, t.at.first + t.ty + i * TY);
+        t.q_index[i] = fj_row_query(t.at, row);
+        t.h[i] = fj_row_head(t.at, row);
+        fj_head_init(&t.mod, t.at.b, t.h[i], &t.heads[i]);
+        fj_row_init(&t.mod, &t.heads[i], fj_q_position(*t.a, t.at.b, t.q_index[i]), &t.rows[i]);
+        t.top[i] = -fj_real(INFINITY);
+        t.sum[i] = 0;
+        for (int j = 0; j < OWN_VALUES; j++) t.o[i][j] = 0;
+    }
+}
+
+FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
+    fj_simt t;
+    t.a = &args.call;
+    t.mod = fj_mod_of(args);
+    t.at = fj_place_of(args.call);
+    t.tx = static_cast<int32_t>(fj_thread_x() % TX);
+    t.ty = static_cast<int32_t>(fj_thread_x() / TX);
+    t.column = static_cast<int32_t>(fj_block_z()) * SLICE;
+    t.q = fj_shared_at<fj_real>(0);
+    t.k = t.q + FJ_TILE_Q * (DEPTH + 1);
+    t.p = t.k + FJ_TILE_KV * (DEPTH + 1);
+    t.v = t.p + FJ_TILE_Q * (FJ_TILE_KV + 1);
+    fj_simt_start(t);
+    const fj_real unit = fj_unit_of(args.call);
+    fj_walk walk = fj_walk_start(t.at);
+    for (;;) {
+        const int32_t block = fj_walk_take(args.call, t.mod, t.at, walk);
+        if (block == FJ_WALK_END) break;
+        const int32_t key = block / 2 * FJ_TILE_KV;
+        fj_simt_scores(t, key);
+        fj_simt_apply(t, key, block & 1);
+        fj_simt_softmax(t, key, unit);
+        fj_simt_values(t, key);
+    }
+    for (int i = 0; i < OWN_ROWS; i++) fj_simt_finish_row(t, i);
+}

@@ -1,0 +1,111 @@
+// The products of fwd_mma for float32 elements, on tensor cores of TF32. Included by it, after its tiles.
+//
+//      x = high + low + rest       high = tf32(x), low = tf32(x - high), |rest| <= 2^-23 |x|
+//      x y ~ high high' + high low' + low high'         what is left out is 2^-22 of it
+//
+// 1. So a sum is as exact as one in float32 (products are exact, sums are kept in float32), at three products.
+//    With FJ_TF32 the first alone: 10 bits of mantissa.
+// 2. Of P V, the depth is permuted: depth d of a step of 8 is key 2 d for d < 4, else 2 d - 7. Then P in the
+//    layout of a C is an A as it stands, and B reads rows 2 (lane % 4) and + 1, which do not conflict.
+// 3. An infinite x has low = NaN: products with it are NaN, also where they would be infinite.
+#ifndef FJ_CUDA_FWD_TF32_H
+#define FJ_CUDA_FWD_TF32_H
+
+#ifndef FJ_TF32
+#define FJ_TF32 0
+#endif
+
+typedef float fj_scores[ROW_TILES][KEY_TILES][4];
+typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
+
+template <int count> struct fj_split {
+    uint32_t high[count], low[count];
+    FJ_METHOD void set(int i, float x) {
+        high[i] = fj_tf32_from_f32(x);
+        if (FJ_TF32) return;
+        low[i] = fj_tf32_from_f32(fj_sub_rn(x, fj_f32_from_bits(high[i])));
+    }
+};
+
+FJ_DEVICE void fj_mma_f32(float (&c)[4], const fj_split<4> &a, const fj_split<4> &b, int at) {
+    if (!FJ_TF32) {
+        fj_mma_m16n8k8_tf32(c, a.low, b.high[at], b.high[at + 1]);
+        fj_mma_m16n8k8_tf32(c, a.high, b.low[at], b.low[at + 1]);
+    }
+    fj_mma_m16n8k8_tf32(c, a.high, b.high[at], b.high[at + 1]);
+}
+
+// queries, keys, values: shared addresses of their tiles.
+FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
+    const fj_read_a<FJ_HEAD_PAD> read_q(queries, fj_warp() * 16 * ROW_TILES);
+    const fj_read_b<FJ_HEAD_PAD> read_k(keys);
+#pragma unroll
+    for (int i = 0; i < ROW_TILES; i++)
+#pragma unroll
+        for (int j = 0; j < KEY_TILES; j++) s[i][j][0] = s[i][j][1] = s[i][j][2] = s[i][j][3] = 0;
+#pragma unroll 4
+    for (uint32_t step = 0; step < FJ_HEAD_PAD / 8; step++) {
+        fj_split<4> q[ROW_TILES];
+#pragma unroll
+        for (int i = 0; i < ROW_TILES; i++) {
+            uint32_t bits[4];
+            read_q.load(bits, i, step);
+#pragma unroll
+            for (int n = 0; n < 4; n++) q[i].set(n, fj_f32_from_bits(bits[n]));
+        }
+#pragma unroll
+        for (uint32_t pair = 0; pair < KEY_TILES / 2; pair++) {
+            uint32_t bits[4];
+            fj_split<4> k;
+            read_k.load(bits, pair, step);
+#pragma unroll
+            for (int n = 0; n < 4; n++) k.set(n, fj_f32_from_bits(bits[n]));
+#pragma unroll
+            for (int i = 0; i < ROW_TILES; i++) {
+                fj_mma_f32(s[i][2 * pair], q[i], k, 0);
+                fj_mma_f32(s[i][2 * pair + 1], q[i], k, 2);
+            }
+        }
+    }
+}
+
+// Element (row, column) of the values: a plain load, there is no transposing one for 32 bits.
+FJ_DEVICE float fj_value_at(uint32_t values, uint32_t row, uint32_t column) {
+    const uint32_t byte = fj_tile<FJ_VALUE_PAD>::at(row, column / 4) + column % 4 * 4;
+    return *fj_shared_at<float>(values - fj_shared_address(fj_shared()) + byte);
+}
+
+FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_scores &p, uint32_t values) {
+    const uint32_t part = fj_lane() % 4, own = fj_lane() / 4;
+#pragma unroll
+    for (uint32_t step = 0; step < KEY_TILES; step++) {
+        fj_split<4> a[ROW_TILES];
+#pragma unroll
+        for (int i = 0; i < ROW_TILES; i++) {
+            a[i].set(0, p[i][step][0]);
+            a[i].set(1, p[i][step][2]);
+            a[i].set(2, p[i][step][1]);
+            a[i].set(3, p[i][step][3]);
+        }
+#pragma unroll
+        for (uint32_t j = 0; j < VALUE_TILES; j += 2) {
+            fj_split<4> v;
+#pragma unroll
+            for (uint32_t n = 0; n < 4; n++)
+                v.set(n, fj_value_at(values, step * 8 + part * 2 + n % 2, (j + n / 2) * 8 + own));
+#pragma unroll
+            for (int i = 0; i < ROW_TILES; i++) {
+                fj_mma_f32(o[i][j], a[i], v, 0);
+                fj_mma_f32(o[i][j + 1], a[i], v, 2);
+            }
+        }
+    }
+}
+
+// Two neighbours of a row of the output, into its tile.
+FJ_DEVICE void fj_stage_pair(uint32_t row, uint32_t tile, uint32_t part, float x, float y) {
+    fj_b64 *to = fj_shared_at<fj_b64>(fj_tile<FJ_VALUE_PAD>::at(row, tile * 2 + part / 2) + part % 2 * 8);
+    *to = fj_b64{{fj_bits_from_f32(x), fj_bits_from_f32(y)}};
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* Padding, shared memory and grids of the cuda templates as formulas, in C and in CUDA C++: jit/plan_cuda.c and
+ * the templates read the same lines. m: rows of queries in a tile, n: keys of a block, e, v: padded head and
+ * value dimension, s: stages, r: bytes of a real. */
+#ifndef FJ_CUDA_SHAPES_H
+#define FJ_CUDA_SHAPES_H
+
+#define FJ_MOST(a, b) ((a) > (b) ? (a) : (b))
+#define FJ_CEIL_DIV(a, b) (((a) + (b)-1) / (b))
+/* A dimension as tensor cores take it. */
+#define FJ_MMA_PAD(dim) (FJ_CEIL_DIV(dim, 16) * 16)
+
+/* fwd_mma: the queries; per stage a block of keys and one of values; at the end in their place the output;
+ * all 16-bit. Float32 inputs take twice as much. */
+#define FJ_FWD_MMA_SHARED(m, n, e, v, s) (2 * FJ_MOST((m) * (e) + (s) * (n) * ((e) + (v)), (m) * (v)))
+
+/* fwd_simt: chunks of queries and of keys, the probabilities, a block of values. */
+#define FJ_SIMT_DEPTH 32
+#define FJ_FWD_SIMT_SHARED(m, n, e, v, r) \
+    ((r) * (0 * (e) + ((m) + (n)) * (FJ_SIMT_DEPTH + 1) + (m) * ((n) + 1) + (n)*FJ_FWD_SIMT_SLICE(v)))
+/* A block of its grid makes so many columns of the output; grid z counts these slices. */
+#define FJ_FWD_SIMT_SLICE(v) ((v) < 128 ? FJ_CEIL_DIV(v, 8) * 8 : 128)
+#define FJ_FWD_SIMT_SLICES(v) FJ_CEIL_DIV(v, FJ_FWD_SIMT_SLICE(v))
+
+/* bwd, both passes: m rows are a block's own (keys in the one pass, queries in the other), n are walked at a time.
+ * bwd_mma has FJ_BWD_MMA_SPLIT warps for every 16 own rows: more than one share P and dS through shared memory, and so
+ * does f: 1 where dQ is added up atomically (FJ_DETERMINISTIC 0), else 0. */
+#define FJ_BWD_MMA_SPLIT(m, w) (16 * (w) / (m) > 1 ? 16 * (w) / (m) : 1)
+#define FJ_BWD_MMA_SHARED(m, n, e, v, s, w, f)             \
+    (2 * ((m) + (s) * (n)) * ((e) + (v)) + 8 * (s) * (n) + \
+     ((f) || FJ_BWD_MMA_SPLIT(m, w) > 1 ? 4 * (m) * (n) : 0))
+#define FJ_BWD_SIMT_SHARED(m, n, r) \
+    ((r) * (((m) + (n)) * (FJ_SIMT_DEPTH + 1) + 2 * (m) * ((n) + 1) + 2 * (n)))
+
+#endif

@@ -1,0 +1,131 @@
+// Where the gradients of captured tensors and run-time scalars are summed: what fj_scatter_f of the hooks does.
+//
+//      fj_bwd_kv                       fj_bwd_q                          fj_bwd_end
+//      LOOK: total of |value|,   -->   ADD: pending float -> int64 -->   sums * 2^-k to the output
+//      by warp; the greatest           in units of 2^-k, atomically
+//
+//  1. Sums of integers do not depend on their order: with FJ_DETERMINISTIC the result has the same bits always.
+//     What is rounded first (pending: neighbours in a thread's own order that go to one element) is fixed too.
+//  2. The unit follows from the data: no element's sum exceeds the number of warps times the greatest total of
+//     |value| over a warp, so 2^61 units hold it. A gradient of any magnitude keeps its bits, and a typical
+//     element, one of 2^30, is still counted in 2^30 units.
+//  3. A value that is not finite has the bits of its |value| above all finite ones: all of that gradient is NaN.
+//  4. Without FJ_DETERMINISTIC: one pass, in fj_bwd_kv, floats, atomically (FLOAT).
+//  5. An element is one word of 8 bytes. Its place is packed row-major, whatever the capture's strides.
+//
+// `mode` is a constant in each kernel: with everything inlined only its branch is left.
+#ifndef FJ_CUDA_SINKS_H
+#define FJ_CUDA_SINKS_H
+
+enum fj_sink_mode { FJ_SINK_NONE, FJ_SINK_LOOK, FJ_SINK_ADD, FJ_SINK_FLOAT };
+
+// What a thread keeps of one gradient. The emitter calls it an accumulator.
+struct fj_acc {
+    enum fj_sink_mode mode;
+    void *sums;
+    fj_real total, factor; // LOOK: of |value|; ADD: units of one
+    int64_t at;            // the element of what is pending; -1: nothing is
+    fj_real pending;
+    int64_t whole; // ADD: units that are pending too
+};
+
+FJ_DEVICE fj_acc fj_sink_start(enum fj_sink_mode mode, void *sums, fj_real factor) {
+    return fj_acc{mode, sums, 0, factor, -1, 0, 0};
+}
+
+// Pending floats become pending units: often enough that their sum stays short.
+FJ_DEVICE void fj_sink_settle(fj_acc &acc) {
+    if (acc.mode != FJ_SINK_ADD) return;
+    acc.whole += fj_cast_i64(acc.pending * acc.factor);
+    acc.pending = 0;
+}
+
+FJ_DEVICE void fj_sink_flush(fj_acc &acc) {
+    if (acc.mode == FJ_SINK_NONE || acc.mode == FJ_SINK_LOOK || acc.at < 0) return;
+    fj_sink_settle(acc);
+    if (acc.mode == FJ_SINK_ADD) {
+        if (acc.whole) fj_atomic_add(static_cast<int64_t *>(acc.sums) + acc.at, acc.whole);
+    } else {
+        fj_atomic_add(reinterpret_cast<fj_real *>(static_cast<int64_t *>(acc.sums) + acc.at), acc.pending);
+    }
+    acc.whole = 0;
+    acc.pending = 0;
+    acc.at = -1;
+}
+
+FJ_DEVICE void fj_sink_put(fj_acc &acc, int64_t at, fj_real value) {
+    if (acc.mode == FJ_SINK_LOOK) {
+        acc.total += fj_abs(value);
+        return;
+    }
+    if (acc.at != at) {
+        fj_sink_flush(acc);
+        acc.at = at;
+    }
+    acc.pending += value;
+}
+
+FJ_DEVICE void fj_scatter_f(fj_acc *to, const struct fj_cuda_capture *t, int rank, const fj_l *indices,
+                            fj_real value, bool live) {
+    if (to->mode == FJ_SINK_NONE || !to->sums || !live) return;
+    int64_t at = 0;
+    bool inside = true;
+    for (int d = 0; d < rank; d++) {
+        const int64_t n = t->shape[d], i = indices[d] < 0 ? indices[d] + n : indices[d];
+        inside &= static_cast<uint64_t>(i) < static_cast<uint64_t>(n);
+        at = at * n + i;
+    }
+    if (inside) fj_sink_put(*to, at, value);
+}
+
+FJ_DEVICE void fj_scatter_scalar_f(fj_acc *to, fj_real value, bool live) {
+    if (to->mode != FJ_SINK_NONE && to->sums && live) fj_sink_put(*to, 0, value);
+}
+
+// ---- Units ---------------------------------------------------------------------------------------------
+
+// The exponent of 2 that makes units of one: `most` is the bits of the greatest total of a warp.
+FJ_DEVICE int32_t fj_sink_exponent(uint32_t most, int64_t warps) {
+    int32_t count = 1;
+    while (count < 62 && static_cast<int64_t>(1) << count < warps) count++;
+    const int32_t exponent = static_cast<int32_t>(most >> 23) - 126; // total < 2^exponent
+    const int32_t units = 61 - count - exponent;
+    return units < -126 ? -126 : units > 126 ? 126 : units;
+}
+FJ_DEVICE float fj_power_of_2(int32_t exponent) {
+    return fj_f32_from_bits(static_cast<uint32_t>(exponent + 127) << 23);
+}
+
+// ---- Ends of a kernel: by whole warps --------------------------------------------------------------------
+
+FJ_DEVICE void fj_sink_end_look(const fj_acc &acc, uint32_t *most) {
+    float total = static_cast<float>(acc.total);
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) total += fj_shuffle_xor(total, lane);
+    if (fj_lane() == 0 && acc.sums) fj_atomic_fetch_max(most, fj_bits_from_f32(total));
+}
+
+FJ_DEVICE int64_t fj_shuffle_xor_i64(int64_t x, uint32_t mask) {
+    const uint64_t bits = static_cast<uint64_t>(x);
+    const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
+    return static_cast<int64_t>(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
+}
+
+// Lanes that end with the same element, as all do with one for a head or a scalar, add it once.
+FJ_DEVICE void fj_sink_end_add(fj_acc &acc) {
+    fj_sink_settle(acc);
+    const uint32_t low = static_cast<uint32_t>(acc.at), high = static_cast<uint32_t>(acc.at >> 32);
+    const uint32_t first_low = fj_shuffle_index(low, 0u), first_high = fj_shuffle_index(high, 0u);
+    if (fj_all(low == first_low && high == first_high)) {
+        for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) acc.whole += fj_shuffle_xor_i64(acc.whole, lane);
+        if (fj_lane() != 0) acc.at = -1;
+    }
+    fj_sink_flush(acc);
+}
+
+FJ_DEVICE void fj_sink_end(fj_acc &acc, uint32_t *most) {
+    if (acc.mode == FJ_SINK_LOOK) fj_sink_end_look(acc, most);
+    if (acc.mode == FJ_SINK_ADD) fj_sink_end_add(acc);
+    if (acc.mode == FJ_SINK_FLOAT) fj_sink_flush(acc);
+}
+
+#endif

@@ -1,0 +1,129 @@
+/* From a mod to a resident kernel on a GPU that only pretends, compiled by an NVRTC that only pretends. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/support/failing.h"
+
+static char folder[64];
+static fj_context *context;
+static fj_device *device;
+static fj_mod *mod;
+static fj_error error;
+
+static void setup(void) {
+    folder_create(folder);
+    const char *driver = getenv("FJ_FAKE_CUDA"), *compiler = getenv("FJ_FAKE_NVRTC");
+    ck_assert_msg(driver && compiler, "FJ_FAKE_CUDA and FJ_FAKE_NVRTC do not name the fakes");
+    setenv("FLEXJIT_LIBCUDA", driver, 1);
+    setenv("FLEXJIT_NVRTC", compiler, 1);
+    unsetenv("FLEXJIT_NO_JIT");
+    unsetenv("FAKE_CUDA");
+    unsetenv("FAKE_NVRTC");
+    const fj_context_desc desc = {.struct_size = sizeof desc, .cache_path = folder};
+    const fj_mod_desc text = {.struct_size = sizeof text, .score = "score * 2"};
+    ck_assert_int_eq(fj_context_create(&desc, &context), FJ_OK);
+    ck_assert_int_eq(fj_mod_create(context, &text, &mod, &error), FJ_OK);
+}
+
+static void teardown(void) {
+    fj_mod_unref(&mod);
+    fj_device_unref(&device);
+    fj_context_unref(&context);
+    fj_error_finish(&error);
+    folder_remove(folder);
+}
+
+static fj_plan *planned(fj_direction direction) {
+    fj_plan *plan = NULL;
+    const fj_problem problem = {.struct_size = sizeof problem,
+                                .direction = direction,
+                                .dtype = FJ_DTYPE_BF16,
+                                .head_dim = 64,
+                                .value_dim = 64};
+    ck_assert_int_eq(fj_plan_create(device, mod, &problem, &plan, &error), FJ_OK);
+    return plan;
+}
+
+static void check_kernel(bool hit) {
+    for (int direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
+        fj_plan *plan = planned((fj_direction)direction);
+        fj_kernel *kernel = NULL;
+        fj_status status = fj_kernel_create(plan, &kernel, &error);
+        ck_assert_msg(status == FJ_OK, "%s", error.text);
+        fj_kernel_info info = fj_kernel_describe(kernel);
+        ck_assert_int_eq(info.cache_hit, hit);
+        ck_assert_str_eq(info.variant, fj_plan_variant(plan));
+        ck_assert_int_gt(info.shared_bytes, 0);
+        fj_kernel_unref(&kernel);
+        fj_plan_unref(&plan);
+    }
+}
+
+START_TEST(a_kernel_is_compiled_kept_and_made_resident) {
+    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CUDA, &device, &error), FJ_OK);
+    ck_assert_str_eq(fj_device_name(device), "cuda");
+    check_kernel(false);
+    check_kernel(true);
+    setenv("FLEXJIT_NO_JIT", "1", 1);
+    check_kernel(true);
+}
+END_TEST
+
+START_TEST(what_was_built_elsewhere_is_found) {
+    fj_kernel_info info;
+    ck_assert_int_eq(fj_device_create_for_arch(context, "sm_90a", &device, &error), FJ_OK);
+    ck_assert_str_eq(fj_device_name(device), "cuda:sm_90a");
+    for (int direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
+        fj_plan *plan = planned((fj_direction)direction);
+        fj_kernel *kernel = NULL;
+        ck_assert_int_eq(fj_plan_build(plan, true, &info, &error), FJ_ERR_NO_JIT);
+        ck_assert_int_eq(fj_plan_build(plan, false, &info, &error), FJ_OK);
+        ck_assert(!info.cache_hit);
+        ck_assert_int_eq(fj_plan_build(plan, true, &info, &error), FJ_OK);
+        ck_assert(info.cache_hit);
+        ck_assert_int_eq(fj_kernel_create(plan, &kernel, &error), FJ_ERR_DEVICE);
+        ck_assert_str_eq(error.text, "cuda:sm_90a is no device of this machine: its kernels are only built");
+        fj_plan_unref(&plan);
+    }
+    fj_device_unref(&device);
+    setenv("FLEXJIT_NVRTC", "/nowhere", 1); /* a machine without a compiler */
+    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CUDA, &device, &error), FJ_OK);
+    check_kernel(true);
+}
+END_TEST
+
+START_TEST(what_is_not_there) {
+    setenv("FAKE_CUDA", "arch=70", 1);
+    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CUDA, &device, &error), FJ_ERR_DEVICE);
+    ck_assert_int_eq(fj_device_create_for_arch(context, "sm_70", &device, &error), FJ_ERR_NAME);
+    ck_assert_int_eq(fj_device_create_for_arch(context, NULL, &device, &error), FJ_ERR_ARGUMENT);
+    setenv("FAKE_CUDA", "resident=2", 1);
+    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CUDA, &device, &error), FJ_OK);
+    fj_plan *plan = planned(FJ_FORWARD);
+    fj_kernel *kernel = NULL;
+    ck_assert_int_eq(fj_kernel_create(plan, &kernel, &error), FJ_ERR_MEMORY);
+    ck_assert_ptr_null(kernel);
+    setenv("FAKE_CUDA", "load=209", 1);
+    ck_assert_int_eq(fj_kernel_create(plan, &kernel, &error), FJ_ERR_DEVICE);
+    unsetenv("FAKE_CUDA");
+    ck_assert_int_eq(fj_kernel_create(plan, &kernel, &error), FJ_OK);
+    fj_kernel_unref(&kernel);
+    fj_plan_unref(&plan);
+}
+END_TEST
+
+int main(void) {
+    const TTest *const tests[] = {a_kernel_is_compiled_kept_and_made_resident,
+                                  what_was_built_elsewhere_is_found, what_is_not_there};
+    Suite *suite = suite_create("gpu");
+    TCase *group = tcase_create("gpu");
+    suite_add_tcase(suite, group);
+    tcase_add_checked_fixture(group, setup, teardown);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(tests); i++) tcase_add_test(group, tests[i]);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,195 @@
+"""`flexjit prebuild`: manifests, layers, shards; what is missing. Kernels are compiled by a fake NVRTC, and by the real
+one where there is one."""
+
+import json
+import os
+import signal
+import time
+
+import harness
+
+FAKE = {"FLEXJIT_NVRTC": os.environ.get("FJ_FAKE_NVRTC", "")}
+ALIBI = "def alibi(score, b, h, q, kv):\n    return score + slopes[h] * (kv - q)\n"
+
+
+def manifest(*entries):
+    return json.dumps({"schema": 1, "entries": list(entries)})
+
+
+def entry(problem=None, **keys):
+    return {"problems": [{"dtype": "BF16", "head_dim": 64, **(problem or {})}], **keys}
+
+
+class Prebuild(harness.Case):
+    def prebuild(self, text, *arguments, env=None):
+        done = self.ok("prebuild", "--manifest", self.file("m.json", text), "--output", self.folder / "layer", *arguments,
+                       "--json", env={**FAKE, **(env or {})})
+        return json.loads(done.stdout)
+
+    def counts(self, *arguments, **options):
+        report = self.prebuild(*arguments, **options)
+        return tuple(report[key] for key in ("kernels", "found", "compiled", "failed"))
+
+    def test_the_second_time_all_is_found(self):
+        text = manifest(entry(), entry(score="score * 2", mask="q >= kv"))
+        self.assertEqual(self.counts(text, "--arch", "sm_80,sm_90"), (4, 0, 4, 0))
+        self.assertEqual(self.counts(text, "--arch", "sm_80,sm_90"), (4, 4, 0, 0))
+        self.assertEqual(self.counts(text, "--arch", "sm_90a", "--verify"), (2, 2, 0, 0))  # the same as for sm_90
+        nowhere = {"FLEXJIT_NVRTC": "/nowhere", "FLEXJIT_NO_JIT": "1"}
+        self.assertEqual(self.counts(text, "--arch", "sm_80", env=nowhere), (2, 2, 0, 0))
+
+    def test_rows(self):
+        self.file("alibi.py", ALIBI)
+        text = manifest(entry(mod="alibi.py", bind={"slopes": "F32[8]"}))
+        report = self.prebuild(text, "--arch", "sm_80")
+        row = report["rows"][0]
+        self.assertEqual((row["mod"], row["arch"], row["cache"]), ("alibi.py", "sm_80", "miss"))
+        self.assertRegex(row["variant"], r"^fwd_mma_bf16_e64_v64_m\d+_n\d+_s\d+_w\d+$")
+        self.assertGreater(row["shared_bytes"], 0)
+
+    def test_lists_give_the_cross_product(self):
+        text = manifest(entry({"dtype": ["F16", "BF16", "F32"], "head_dim": [64, 128], "gqa": [1, 8]}))
+        self.assertEqual(self.counts(text, "--arch", "75,8.0,90"), (18, 0, 18, 0))
+        text = manifest(entry({"value_dim": [32, None], "max": [False, True]}))
+        self.assertEqual(self.counts(text, "--arch", "sm_80"), (4, 1, 3, 0))
+
+    def test_shards(self):
+        text = manifest(entry({"head_dim": [16, 32, 48, 64, 80]}))
+        self.assertEqual(self.counts(text, "--arch", "sm_80", "--shard", "1/2"), (3, 0, 3, 0))
+        self.assertEqual(self.counts(text, "--arch", "sm_80", "--shard", "2/2", "-j1"), (2, 0, 2, 0))
+        self.assertEqual(self.counts(text, "--arch", "sm_80", "--verify", "--jobs", "3"), (5, 5, 0, 0))
+
+    def test_what_is_missing(self):
+        path = self.file("m.json", manifest(entry({"head_dim": [64, 128]})))
+        arguments = ("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_80")
+        done = self.fails(1, "entries[0] for cuda:sm_80: the cache has no kernel fwd_mma_bf16_e64", *arguments, "--verify")
+        self.assertIn("2 kernels: 0 found, 0 compiled, 2 missing", done.stdout)
+        self.fails(1, "FLEXJIT_NO_JIT is set", *arguments, env={"FLEXJIT_NO_JIT": "1"})
+        self.fails(3, "NVRTC cannot be opened", *arguments, env={"FLEXJIT_NVRTC": "/nowhere"})
+        self.fails(3, "does not compile for sm_121: 12.9 or newer does", *arguments[:-1], "sm_121", env=FAKE)
+        self.fails(1, "a mistake", *arguments, env={**FAKE, "FAKE_NVRTC": "result=6", "FAKE_NVRTC_LOG":
+                                                    "cuda/fwd_mma.cu(7): error: a mistake"})
+
+    def test_the_rest_is_built(self):
+        """A kernel that fails does not keep the others from being built."""
+        path = self.file("m.json", manifest(entry({"head_dim": [64, 128]})))
+        done = self.flexjit("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_121,sm_80",
+                            "--json", env=FAKE)
+        report = json.loads(done.stdout)
+        self.assertEqual(done.returncode, 3)
+        self.assertEqual((report["compiled"], report["failed"]), (2, 2))
+        self.assertEqual(report["error"]["status"], 3)
+
+    def test_a_layer_that_cannot_be_written(self):
+        path = self.file("m.json", manifest(entry()))
+        self.fails(1, "cannot be written", "prebuild", "--manifest", path, "--output", "/proc/nowhere", "--arch", "sm_80",
+                   env=FAKE)
+
+    def test_usage(self):
+        path = self.file("m.json", manifest())
+        self.fails(2, "--manifest FILE is missing", "prebuild", "--arch", "sm_80")
+        self.fails(2, "--arch is missing", "prebuild", "--manifest", path)
+        self.fails(2, "'x' is too much", "prebuild", "--manifest", path, "--arch", "sm_80", "x")
+        for arch in ("sm_70", "gfx90a", "sm_80,,sm_90", ""):
+            self.fails(2, "arch", "prebuild", "--manifest", path, "--arch", arch)
+        for shard in ("0/2", "3/2", "1", "1/", "a/b", "1/0", "1/2x"):
+            self.fails(2, "--shard", "prebuild", "--manifest", path, "--arch", "sm_80", "--shard", shard)
+        self.ok("prebuild", "--manifest", path, "--arch", "sm_80")
+
+    def test_manifests_that_are_wrong(self):
+        cases = {
+            "": "line 1",
+            "[]": "an object is expected",
+            '{"schema":1,"schema":1,"entries":[]}': "line 1",
+            '{"schema":2,"entries":[]}': "'schema' is not 1",
+            '{"schema":1}': "'entries' is no list",
+            '{"schema":1,"entries":[],"x":0}': "unknown key 'x'",
+            manifest(1): "entries[0]: an object is expected",
+            manifest({}): "entries[0]: 'problems' is no list",
+            manifest(entry(modd="x")): "entries[0]: unknown key 'modd'",
+            manifest(entry(mod=3)): "'mod' is no string",
+            manifest(entry(mod="nowhere.py")): "nowhere.py",
+            manifest(entry(score="score +")): "error",
+            manifest(entry(score="score + t[h]")): "unknown name 't'",
+            manifest(entry(score="score + t[h]", bind={"t": "F33[8]"})): "'bind': 't': there is no such dtype",
+            manifest(entry(score="score + t[h]", bind={"t": "F32"})): "not of the form",
+            manifest(entry(score="score", params={"a": 1})): "'params': 'a' is no string",
+            manifest(entry({"dtype": "F31"})): "entries[0].problems[0]: 'dtype' is not one of",
+            manifest(entry({"dtype": "I32"})): "attention over I32",
+            manifest(entry({"head_dim": 0})): "'head_dim' is no integer from 1 to 256",
+            manifest(entry({"head_dim": "64"})): "'head_dim' is no integer",
+            manifest(entry({"gqa": [1, 0]})): "'gqa' is no integer",
+            manifest(entry({"direction": "up"})): "'direction' is neither",
+            manifest(entry({"max": 1})): "'max' is neither true nor false",
+            manifest({"problems": [{"dtype": "F16"}]}): "'head_dim' is missing",
+        }
+        for text, part in cases.items():
+            with self.subTest(text):
+                self.fails(1, part, "prebuild", "--manifest", self.file("m.json", text), "--arch", "sm_80")
+        self.fails(1, "No such file", "prebuild", "--manifest", self.folder / "none.json", "--arch", "sm_80")
+        text = manifest(entry({"variant": "nonesuch"}))
+        self.fails(2, "unknown variant 'nonesuch'", "prebuild", "--manifest", self.file("m.json", text), "--arch", "sm_80")
+
+    def test_interrupt_keeps_what_is_done(self):
+        text = manifest(entry({"dtype": ["F16", "BF16"], "head_dim": list(range(8, 257, 8)), "value_dim": list(range(8, 257, 8))}))
+        layer = self.folder / "layer"
+        process = self.start("prebuild", "--manifest", self.file("m.json", text), "--output", layer, "--arch", "sm_80",
+                             env=FAKE)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and len(list(layer.glob("*.select"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, stdout + stderr)
+        self.assertIn("not reached", stdout)
+        self.assertEqual(list(layer.glob(".new-*")), [])
+
+
+class Real(harness.Case):
+    def test_a_kernel(self):
+        doctor = json.loads(self.ok("doctor", "--json", env={"FLEXJIT_NVRTC": ""}).stdout)
+        if not doctor["nvrtc"]["found"]:
+            self.skipTest(doctor["nvrtc"]["error"])
+        self.assertTrue(doctor["nvrtc"]["works"], doctor["nvrtc"])
+        path = self.file("m.json", manifest(entry(score="score * 2", mask="q >= kv")))
+        done = self.ok("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_80", "--json")
+        row = json.loads(done.stdout)["rows"][0]
+        self.assertGreater(row["registers"], 0)
+        self.assertEqual(row["spill_bytes"], 0)
+
+
+class Missing(harness.Case):
+    """Devices that are not there: one sentence, status 3."""
+
+    def test_no_driver(self):
+        arguments = ("run", "--device", "cuda", "--score", "score", "--input", self.tensors(), "--output", self.folder / "o")
+        self.fails(3, "no NVIDIA driver", *arguments, env={"FLEXJIT_LIBCUDA": "/nowhere"})
+        fake = {"FLEXJIT_LIBCUDA": os.environ.get("FJ_FAKE_CUDA", "")}
+        self.fails(3, "is the CUDA toolkit's stub", *arguments, env={**fake, "FAKE_CUDA": "init=34"})
+        self.fails(3, "finds no GPU", *arguments, env={**fake, "FAKE_CUDA": "devices=0"})
+        self.fails(3, "is too old: it is sm_61, and sm_75 is needed", *arguments, env={**fake, "FAKE_CUDA": "arch=61"})
+
+    def test_doctor(self):
+        fake = {"FLEXJIT_LIBCUDA": os.environ.get("FJ_FAKE_CUDA", ""), **FAKE, "FAKE_CUDA": "devices=2 arch=61"}
+        report = json.loads(self.ok("doctor", "--json", env=fake).stdout)
+        self.assertEqual([gpu["usable"] for gpu in report["driver"]["gpus"]], [False, False])
+        self.assertEqual(report["nvrtc"]["version"], "13.0")
+        report = json.loads(self.ok("doctor", "--json", env={**fake, "FAKE_NVRTC": "result=7"}).stdout)
+        self.assertFalse(report["nvrtc"]["works"])
+        self.assertIn("libnvrtc-builtins", report["nvrtc"]["error"])
+        nowhere = {"FLEXJIT_LIBCUDA": "/nowhere", "FLEXJIT_NVRTC": "/nowhere"}
+        report = json.loads(self.ok("doctor", "--json", env=nowhere).stdout)
+        self.assertFalse(report["nvrtc"]["found"] or report["driver"]["found"])
+        self.assertIn("error", self.ok("doctor", env=nowhere).stdout)
+
+    def test_show(self):
+        for stage in ("prologue", "source", "plan", "key"):
+            text = self.ok("show", "--score", "score * 2", "--dtype", "F16", "--device", "cuda", "--arch", "sm_80",
+                           "--stage", stage).stdout
+            self.assertIn("fwd_mma_f16_e64_v64", text)
+        self.fails(2, "no GPU architecture", "show", "--score", "score", "--device", "cuda", "--arch", "sm_1",
+                   "--stage", "plan")
+
+
+if __name__ == "__main__":
+    harness.main()

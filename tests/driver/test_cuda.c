@@ -1,0 +1,278 @@
+/* The cuda driver over a fake libcuda: what is missing, contexts, loading, launching. No GPU is needed. */
+#include <check.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver/cuda.h"
+#include "tests/driver/fake_cuda.h"
+#include "tests/support/failing.h"
+
+static const char elf[] = "\177ELF a cubin";
+static const struct fake_cuda *fake;
+static fj_error error;
+static fj_cuda_device *device;
+
+static void setup(void) {
+    const char *path = getenv("FJ_FAKE_CUDA");
+    ck_assert_msg(path != NULL, "FJ_FAKE_CUDA does not name the fake driver");
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* the very one that the driver opens */
+    ck_assert_msg(library != NULL, "%s", dlerror());
+    fake = dlsym(library, "fake_cuda");
+    ck_assert_ptr_nonnull(fake);
+    setenv("FLEXJIT_LIBCUDA", path, 1);
+    unsetenv("FAKE_CUDA");
+    fake->set_current(-1);
+    fake->reset();
+}
+
+static void teardown(void) {
+    fj_cuda_device_close(&device);
+    fj_error_finish(&error);
+}
+
+static void has_text(const char *text, const char *part) {
+    ck_assert_msg(strstr(text, part) != NULL, "'%s' is not in '%s'", part, text);
+}
+
+static void check_no_device(const char *settings, fj_status status, const char *part) {
+    setenv("FAKE_CUDA", settings, 1);
+    ck_assert_int_eq(fj_cuda_device_open(&fj_allocator_libc, -1, 75, &device, &error), status);
+    ck_assert_ptr_null(device);
+    has_text(error.text, part);
+    ck_assert_int_eq(fake->retained(), 0);
+}
+
+static void open_device(void) {
+    fj_status status = fj_cuda_device_open(&fj_allocator_libc, -1, 75, &device, &error);
+    ck_assert_msg(status == FJ_OK, "%s", error.text);
+}
+
+static fj_code *load(void) {
+    fj_code *code = NULL;
+    const fj_driver *driver = fj_cuda_device_driver(device);
+    ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, elf, sizeof elf, &code, &error), FJ_OK);
+    return code;
+}
+
+/* ---- What is missing -------------------------------------------------------------------------------------- */
+
+START_TEST(no_driver) {
+    setenv("FLEXJIT_LIBCUDA", "/nowhere/libcuda.so.1", 1);
+    check_no_device("", FJ_ERR_DEVICE, "FLEXJIT_LIBCUDA='/nowhere/libcuda.so.1' cannot be opened");
+    setenv("FLEXJIT_LIBCUDA", getenv("FJ_FAKE_OLD_CUDA"), 1);
+    check_no_device("version=11080", FJ_ERR_DEVICE, "too old: it supports CUDA 11.8");
+    has_text(error.note, "CUDA 12.0 or newer");
+    check_no_device("version=12000", FJ_ERR_DEVICE, "is no NVIDIA driver: it has no cuLibraryLoadData");
+}
+END_TEST
+
+START_TEST(a_driver_without_a_gpu) {
+    check_no_device("init=34", FJ_ERR_DEVICE, "is the CUDA toolkit's stub");
+    has_text(error.note, "LD_LIBRARY_PATH");
+    check_no_device("init=100", FJ_ERR_DEVICE, "finds no GPU");
+    check_no_device("devices=0", FJ_ERR_DEVICE, "finds no GPU");
+    has_text(error.note, "CUDA_VISIBLE_DEVICES");
+    check_no_device("init=999", FJ_ERR_DEVICE, "does not start: CUDA_ERROR_UNKNOWN (999: a fake error)");
+    check_no_device("arch=70", FJ_ERR_DEVICE,
+                    "GPU 0 (Fake GPU 0) is too old: it is sm_70, and sm_75 is needed");
+    check_no_device("retain=2", FJ_ERR_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY (2: out of memory)");
+    unsetenv("FAKE_CUDA");
+    open_device(); /* what failed is tried again */
+}
+END_TEST
+
+START_TEST(what_a_gpu_has) {
+    setenv("FAKE_CUDA", "arch=120 devices=2", 1);
+    fj_cuda_driver_info info;
+    fj_cuda_features gpu;
+    ck_assert_int_eq(fj_cuda_driver_look(&info, &error), FJ_OK);
+    ck_assert_int_eq(info.version, 13000);
+    ck_assert_int_eq(info.devices, 2);
+    ck_assert_int_eq(fj_cuda_features_of(1, &gpu, &error), FJ_OK);
+    ck_assert_str_eq(gpu.name, "Fake GPU 1");
+    ck_assert_int_eq(gpu.arch, 120);
+    ck_assert_int_eq(gpu.multiprocessors, 132);
+    ck_assert_int_eq(gpu.shared_limit, 227 << 10);
+    ck_assert_int_eq(fj_cuda_features_of(2, &gpu, &error), FJ_ERR_DEVICE);
+    has_text(error.text, "GPU 2 cannot be used");
+}
+END_TEST
+
+START_TEST(the_device_is_that_of_the_current_context) {
+    setenv("FAKE_CUDA", "devices=2", 1);
+    fake->set_current(FAKE_PRIMARY_1);
+    open_device();
+    ck_assert_int_eq(fj_cuda_device_features(device)->ordinal, 1);
+    fj_cuda_device_close(&device);
+    fake->set_current(-1);
+    open_device();
+    ck_assert_int_eq(fj_cuda_device_features(device)->ordinal, 0);
+}
+END_TEST
+
+/* ---- Kernels ------------------------------------------------------------------------------------------------ */
+
+START_TEST(a_kernel_is_resident_before_it_is_launched) {
+    open_device();
+    fj_code *code = load();
+    fj_cuda_kernel kernel;
+    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 98304, &kernel, &error), FJ_OK);
+    ck_assert_str_eq(fake->calls(), "load ELF ;function;attribute 8=98304;resident;");
+    ck_assert_int_eq(fake->depth(), 0);
+    fake->reset();
+    int argument = 42;
+    void *stream = (void *)(intptr_t)7;
+    ck_assert_int_eq(fj_cuda_launch(&kernel, (uint32_t[]){3, 2, 1}, &argument, stream, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_launch(&kernel, (uint32_t[]){3, 0, 1}, &argument, stream, &error), FJ_OK);
+    ck_assert_str_eq(fake->calls(), "launch 3,2,1 128,1,1 98304 stream 7 args 42;");
+    ck_assert_int_eq(fake->depth(), 0);
+    fj_cuda_device_driver(device)->unload(&code);
+    ck_assert_ptr_null(code);
+}
+END_TEST
+
+START_TEST(a_launch_in_another_context_calls_nothing) {
+    open_device();
+    fj_code *code = load();
+    fj_cuda_kernel kernel;
+    int argument = 0;
+    const uint32_t grid[3] = {1, 1, 1};
+    fake->set_current(FAKE_OTHER);
+    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, NULL, &error), FJ_OK);
+    fake->set_current(FAKE_PRIMARY);
+    fake->reset();
+    setenv("FAKE_CUDA", "capturing=1", 1);
+    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, NULL, &error), FJ_ERR_ARGUMENT);
+    ck_assert_str_eq(error.text,
+                     "kernel k is not prepared for the current context; the capture of the stream goes on");
+    ck_assert_str_eq(fake->calls(), "");
+    fj_cuda_device_driver(device)->unload(&code);
+}
+END_TEST
+
+START_TEST(what_does_not_load) {
+    open_device();
+    const fj_driver *driver = fj_cuda_device_driver(device);
+    fj_code *code = NULL;
+    ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, "rubbish", 7, &code, &error), FJ_ERR_DEVICE);
+    has_text(error.text, "it is no cubin");
+    setenv("FAKE_CUDA", "load=209", 1);
+    ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, elf, sizeof elf, &code, &error), FJ_ERR_DEVICE);
+    has_text(error.text, "cannot be loaded on GPU 0 (sm_90): CUDA_ERROR_FAKE (209");
+    has_text(error.note, "NVRTC must not be of a newer major version");
+    setenv("FAKE_CUDA", "load=2", 1);
+    ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, elf, sizeof elf, &code, &error), FJ_ERR_MEMORY);
+    ck_assert_ptr_null(code);
+}
+END_TEST
+
+START_TEST(what_cannot_be_launched) {
+    open_device();
+    fj_code *code = load();
+    fj_cuda_kernel kernel;
+    int argument = 0;
+    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "absent", 128, 0, &kernel, &error), FJ_ERR_DEVICE);
+    has_text(error.text, "no entry point 'absent'");
+    static const struct {
+        const char *settings, *text;
+    } cases[] = {
+        {"threads=64", "kernel k cannot have 128 threads on GPU 0: 64 is the most"},
+        {"attribute=1", "kernel k cannot have 1024 bytes of shared memory on GPU 0"},
+        {"resident=2", "kernel k cannot be made resident: CUDA_ERROR_OUT_OF_MEMORY"},
+        {"function=218", "kernel k cannot be made resident: CUDA_ERROR_FAKE (218"},
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        setenv("FAKE_CUDA", cases[i].settings, 1);
+        ck_assert_int_ne(fj_cuda_kernel_prepare(code, "k", 128, 1024, &kernel, &error), FJ_OK);
+        has_text(error.text, cases[i].text);
+        ck_assert_int_eq(fake->depth(), 0);
+    }
+    unsetenv("FAKE_CUDA");
+    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    setenv("FAKE_CUDA", "launch=719", 1);
+    ck_assert_int_eq(fj_cuda_launch(&kernel, (uint32_t[]){5, 1, 1}, &argument, NULL, &error), FJ_ERR_DEVICE);
+    has_text(error.text, "kernel k cannot be launched (5 x 1 x 1 blocks): CUDA_ERROR_FAKE (719");
+    ck_assert_int_eq(fake->depth(), 0);
+    fj_cuda_device_driver(device)->unload(&code);
+}
+END_TEST
+
+/* ---- Memory and time ---------------------------------------------------------------------------------------- */
+
+START_TEST(memory_and_time) {
+    open_device();
+    char out[4] = "", in[4] = "abc";
+    uint64_t address;
+    ck_assert_int_eq(fj_cuda_alloc(device, 4, &address, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_upload(device, address, in, 4, NULL, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_fill(device, address, 'x', 1, NULL, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_download(device, out, address, 4, NULL, &error), FJ_OK);
+    ck_assert_str_eq(out, "xbc");
+    fj_cuda_free(device, address);
+    ck_assert_int_eq(fj_cuda_alloc(device, 0, &address, &error), FJ_OK);
+    ck_assert_uint_eq(address, 0);
+    fj_cuda_timer timer;
+    double ms = 0;
+    ck_assert_int_eq(fj_cuda_timer_create(device, &timer, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_timer_start(device, &timer, NULL, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_timer_stop(device, &timer, NULL, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_timer_elapsed(device, &timer, &ms, &error), FJ_OK);
+    ck_assert(ms == 1.5);
+    fj_cuda_timer_destroy(device, &timer);
+    setenv("FAKE_CUDA", "wait=719", 1);
+    ck_assert_int_eq(fj_cuda_wait(device, NULL, &error), FJ_ERR_DEVICE);
+    has_text(error.text, "work on the GPU failed: CUDA_ERROR_FAKE (719");
+}
+END_TEST
+
+START_TEST(no_memory_on_the_gpu) {
+    open_device();
+    uint64_t address;
+    setenv("FAKE_CUDA", "alloc=2", 1);
+    ck_assert_int_eq(fj_cuda_alloc(device, 123, &address, &error), FJ_ERR_MEMORY);
+    has_text(error.text, "123 bytes on GPU 0: CUDA_ERROR_OUT_OF_MEMORY (2: out of memory)");
+}
+END_TEST
+
+START_TEST(any_allocation_may_fail) {
+    failing_allocator failing = {.countdown = 0};
+    fj_allocator allocator = {failing_resize, &failing};
+    ck_assert_int_eq(fj_cuda_device_open(&allocator, 0, 75, &device, &error), FJ_ERR_MEMORY);
+    ck_assert_int_eq(fj_cuda_device_open(&allocator, 0, 75, &device, &error), FJ_OK);
+    const fj_driver *driver = fj_cuda_device_driver(device);
+    fj_code *code = NULL;
+    failing.countdown = 0;
+    ck_assert_int_eq(driver->load(driver, &allocator, elf, sizeof elf, &code, &error), FJ_ERR_MEMORY);
+    fj_cuda_device_close(&device);
+    ck_assert_int_eq(failing.live, 0);
+    ck_assert_int_eq(fake->retained(), 0);
+}
+END_TEST
+
+int main(void) {
+    const TTest *const tests[] = {
+        no_driver,
+        a_driver_without_a_gpu,
+        what_a_gpu_has,
+        the_device_is_that_of_the_current_context,
+        what_does_not_load,
+        a_kernel_is_resident_before_it_is_launched,
+        memory_and_time,
+        a_launch_in_another_context_calls_nothing,
+        no_memory_on_the_gpu,
+        what_cannot_be_launched,
+        any_allocation_may_fail,
+    };
+    Suite *suite = suite_create("cuda");
+    TCase *group = tcase_create("cuda");
+    suite_add_tcase(suite, group);
+    tcase_add_checked_fixture(group, setup, teardown);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(tests); i++) tcase_add_test(group, tests[i]);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
