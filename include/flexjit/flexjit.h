@@ -290,9 +290,9 @@ typedef struct fj_kernel_info {
     bool cache_hit;
     double compile_ms; /* 0 on a hit */
     double load_ms;
-    int registers;     /* of a thread; this and the next two: cuda, the most of its entry points, else 0 */
-    int spill_bytes;   /* registers that did not fit, of a thread */
-    int shared_bytes;  /* of a block */
+    int registers;    /* of a thread; this and the next two: cuda, the most of its entry points, else 0 */
+    int spill_bytes;  /* registers that did not fit, of a thread */
+    int shared_bytes; /* of a block */
 } fj_kernel_info;
 FJ_API fj_kernel_info fj_kernel_describe(const fj_kernel *kernel);
 

@@ -114,7 +114,9 @@ FJ_IV_FN fj_iv_b fj_iv_where_b(fj_iv_b c, fj_iv_b a, fj_iv_b b) {
 
 FJ_IV_FN int64_t fj_iv_min(int64_t a, int64_t b) { return a < b ? a : b; }
 FJ_IV_FN int64_t fj_iv_max(int64_t a, int64_t b) { return a > b ? a : b; }
-FJ_IV_FN fj_iv fj_iv_hull(fj_iv a, fj_iv b) { return FJ_IV_OF(fj_iv){fj_iv_min(a.lo, b.lo), fj_iv_max(a.hi, b.hi)}; }
+FJ_IV_FN fj_iv fj_iv_hull(fj_iv a, fj_iv b) {
+    return FJ_IV_OF(fj_iv){fj_iv_min(a.lo, b.lo), fj_iv_max(a.hi, b.hi)};
+}
 /* b > 0 */
 FJ_IV_FN int64_t fj_iv_floor(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 
@@ -139,7 +141,9 @@ FJ_IV_FN fj_iv fj_iv_minimum_i(fj_iv a, fj_iv b) {
 FJ_IV_FN fj_iv fj_iv_maximum_i(fj_iv a, fj_iv b) {
     return FJ_IV_OF(fj_iv){fj_iv_max(a.lo, b.lo), fj_iv_max(a.hi, b.hi)};
 }
-FJ_IV_FN fj_iv fj_iv_sign_i(fj_iv a) { return FJ_IV_OF(fj_iv){(a.lo > 0) - (a.lo < 0), (a.hi > 0) - (a.hi < 0)}; }
+FJ_IV_FN fj_iv fj_iv_sign_i(fj_iv a) {
+    return FJ_IV_OF(fj_iv){(a.lo > 0) - (a.lo < 0), (a.hi > 0) - (a.hi < 0)};
+}
 FJ_IV_FN fj_iv fj_iv_not_i(fj_iv a) { return FJ_IV_OF(fj_iv){~a.hi, ~a.lo}; }
 FJ_IV_FN fj_iv fj_iv_where_i(fj_iv_b c, fj_iv a, fj_iv b) { return !c.f ? a : !c.t ? b : fj_iv_hull(a, b); }
 #define fj_iv_minimum_l fj_iv_minimum_i
@@ -159,83 +163,84 @@ FJ_IV_FN int64_t fj_iv_ones(int64_t x) {
 }
 
 /* What depends on the width. T: i or l. */
-#define FJ_IV_INT(T, LEAST, MOST, WIDTH)                                                              \
-    FJ_IV_FN fj_iv fj_iv_checked_##T(int overflow, int64_t lo, int64_t hi) {                          \
-        return overflow || lo < LEAST || hi > MOST ? fj_iv_top_##T() : FJ_IV_OF(fj_iv){lo, hi};               \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_add_##T(fj_iv a, fj_iv b) {                                                  \
-        int64_t lo, hi;                                                                               \
-        int overflow = fj_iv_add_overflow(a.lo, b.lo, &lo);                                       \
-        overflow |= fj_iv_add_overflow(a.hi, b.hi, &hi);                                          \
-        return fj_iv_checked_##T(overflow, lo, hi);                                                   \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_sub_##T(fj_iv a, fj_iv b) {                                                  \
-        int64_t lo, hi;                                                                               \
-        int overflow = fj_iv_sub_overflow(a.lo, b.hi, &lo);                                       \
-        overflow |= fj_iv_sub_overflow(a.hi, b.lo, &hi);                                          \
-        return fj_iv_checked_##T(overflow, lo, hi);                                                   \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_mul_##T(fj_iv a, fj_iv b) {                                                  \
-        int64_t p, q, r, s;                                                                           \
-        int overflow = fj_iv_mul_overflow(a.lo, b.lo, &p);                                        \
-        overflow |= fj_iv_mul_overflow(a.lo, b.hi, &q);                                           \
-        overflow |= fj_iv_mul_overflow(a.hi, b.lo, &r);                                           \
-        overflow |= fj_iv_mul_overflow(a.hi, b.hi, &s);                                           \
-        return fj_iv_checked_##T(overflow, fj_iv_min(fj_iv_min(p, q), fj_iv_min(r, s)),               \
-                                 fj_iv_max(fj_iv_max(p, q), fj_iv_max(r, s)));                        \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_neg_##T(fj_iv a) {                                                           \
-        return a.lo == LEAST ? fj_iv_top_##T() : FJ_IV_OF(fj_iv){-a.hi, -a.lo};                               \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_abs_##T(fj_iv a) {                                                           \
-        if (a.lo >= 0) return a;                                                                      \
-        if (a.lo == LEAST) return fj_iv_top_##T();                                                    \
-        return a.hi <= 0 ? FJ_IV_OF(fj_iv){-a.hi, -a.lo} : FJ_IV_OF(fj_iv){0, fj_iv_max(-a.lo, a.hi)};                \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_floordiv_##T(fj_iv a, fj_iv b) {                                             \
-        if (b.lo <= 0) return fj_iv_top_##T();                                                        \
-        return FJ_IV_OF(fj_iv){fj_iv_min(fj_iv_floor(a.lo, b.lo), fj_iv_floor(a.lo, b.hi)),                   \
-                       fj_iv_max(fj_iv_floor(a.hi, b.lo), fj_iv_floor(a.hi, b.hi))};                  \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_floormod_##T(fj_iv a, fj_iv b) {                                             \
-        if (b.lo <= 0) return fj_iv_top_##T();                                                        \
-        if (a.lo >= 0 && a.hi < b.lo) return a;                                                       \
-        if (b.lo == b.hi && fj_iv_floor(a.lo, b.lo) == fj_iv_floor(a.hi, b.lo)) {                     \
-            const int64_t first = a.lo % b.lo + (a.lo % b.lo < 0 ? b.lo : 0);                         \
-            return FJ_IV_OF(fj_iv){first, first + (a.hi - a.lo)};                                             \
-        }                                                                                             \
-        return FJ_IV_OF(fj_iv){0, b.hi - 1};                                                                  \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_fmod_##T(fj_iv a, fj_iv b) {                                                 \
-        if (b.lo <= 0) return fj_iv_top_##T();                                                        \
-        if (a.lo >= 0) {                                                                              \
-            const fj_iv r = fj_iv_floormod_##T(a, b);                                                 \
-            return FJ_IV_OF(fj_iv){r.lo, fj_iv_min(r.hi, a.hi)};                                              \
-        }                                                                                             \
-        return FJ_IV_OF(fj_iv){1 - b.hi, a.hi <= 0 ? 0 : b.hi - 1};                                           \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_and_##T(fj_iv a, fj_iv b) {                                                  \
-        if (a.lo == a.hi && b.lo == b.hi) return fj_iv_const_l(a.lo & b.lo);                          \
-        if (b.lo == b.hi && b.lo > 0 && b.lo < MOST && (b.lo & (b.lo + 1)) == 0) {                    \
-            return fj_iv_floormod_##T(a, fj_iv_const_l(b.lo + 1)); /* a % 2^k */                      \
-        }                                                                                             \
-        if (a.lo >= 0 && b.lo >= 0) return FJ_IV_OF(fj_iv){0, fj_iv_min(a.hi, b.hi)};                         \
-        if (a.lo >= 0) return FJ_IV_OF(fj_iv){0, a.hi};                                                       \
-        return b.lo >= 0 ? FJ_IV_OF(fj_iv){0, b.hi} : fj_iv_top_##T();                                        \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_or_##T(fj_iv a, fj_iv b) {                                                   \
-        if (a.lo == a.hi && b.lo == b.hi) return fj_iv_const_l(a.lo | b.lo);                          \
-        if (a.lo < 0 || b.lo < 0) return fj_iv_top_##T();                                             \
-        return FJ_IV_OF(fj_iv){fj_iv_max(a.lo, b.lo), fj_iv_ones(a.hi | b.hi)};                               \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_xor_##T(fj_iv a, fj_iv b) {                                                  \
-        if (a.lo == a.hi && b.lo == b.hi) return fj_iv_const_l(a.lo ^ b.lo);                          \
-        if (a.lo < 0 || b.lo < 0) return fj_iv_top_##T();                                             \
-        return FJ_IV_OF(fj_iv){0, fj_iv_ones(a.hi | b.hi)};                                                   \
-    }                                                                                                 \
-    FJ_IV_FN fj_iv fj_iv_shr_##T(fj_iv a, fj_iv b) {                                                  \
-        if (b.lo < 0 || b.hi >= WIDTH) return FJ_IV_OF(fj_iv){a.lo < 0 ? a.lo : 0, a.hi < 0 ? -1 : a.hi};     \
-        return FJ_IV_OF(fj_iv){fj_iv_min(a.lo >> b.lo, a.lo >> b.hi), fj_iv_max(a.hi >> b.lo, a.hi >> b.hi)}; \
+#define FJ_IV_INT(T, LEAST, MOST, WIDTH)                                                                  \
+    FJ_IV_FN fj_iv fj_iv_checked_##T(int overflow, int64_t lo, int64_t hi) {                              \
+        return overflow || lo < LEAST || hi > MOST ? fj_iv_top_##T() : FJ_IV_OF(fj_iv){lo, hi};           \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_add_##T(fj_iv a, fj_iv b) {                                                      \
+        int64_t lo, hi;                                                                                   \
+        int overflow = fj_iv_add_overflow(a.lo, b.lo, &lo);                                               \
+        overflow |= fj_iv_add_overflow(a.hi, b.hi, &hi);                                                  \
+        return fj_iv_checked_##T(overflow, lo, hi);                                                       \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_sub_##T(fj_iv a, fj_iv b) {                                                      \
+        int64_t lo, hi;                                                                                   \
+        int overflow = fj_iv_sub_overflow(a.lo, b.hi, &lo);                                               \
+        overflow |= fj_iv_sub_overflow(a.hi, b.lo, &hi);                                                  \
+        return fj_iv_checked_##T(overflow, lo, hi);                                                       \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_mul_##T(fj_iv a, fj_iv b) {                                                      \
+        int64_t p, q, r, s;                                                                               \
+        int overflow = fj_iv_mul_overflow(a.lo, b.lo, &p);                                                \
+        overflow |= fj_iv_mul_overflow(a.lo, b.hi, &q);                                                   \
+        overflow |= fj_iv_mul_overflow(a.hi, b.lo, &r);                                                   \
+        overflow |= fj_iv_mul_overflow(a.hi, b.hi, &s);                                                   \
+        return fj_iv_checked_##T(overflow, fj_iv_min(fj_iv_min(p, q), fj_iv_min(r, s)),                   \
+                                 fj_iv_max(fj_iv_max(p, q), fj_iv_max(r, s)));                            \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_neg_##T(fj_iv a) {                                                               \
+        return a.lo == LEAST ? fj_iv_top_##T() : FJ_IV_OF(fj_iv){-a.hi, -a.lo};                           \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_abs_##T(fj_iv a) {                                                               \
+        if (a.lo >= 0) return a;                                                                          \
+        if (a.lo == LEAST) return fj_iv_top_##T();                                                        \
+        return a.hi <= 0 ? FJ_IV_OF(fj_iv){-a.hi, -a.lo} : FJ_IV_OF(fj_iv){0, fj_iv_max(-a.lo, a.hi)};    \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_floordiv_##T(fj_iv a, fj_iv b) {                                                 \
+        if (b.lo <= 0) return fj_iv_top_##T();                                                            \
+        return FJ_IV_OF(fj_iv){fj_iv_min(fj_iv_floor(a.lo, b.lo), fj_iv_floor(a.lo, b.hi)),               \
+                               fj_iv_max(fj_iv_floor(a.hi, b.lo), fj_iv_floor(a.hi, b.hi))};              \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_floormod_##T(fj_iv a, fj_iv b) {                                                 \
+        if (b.lo <= 0) return fj_iv_top_##T();                                                            \
+        if (a.lo >= 0 && a.hi < b.lo) return a;                                                           \
+        if (b.lo == b.hi && fj_iv_floor(a.lo, b.lo) == fj_iv_floor(a.hi, b.lo)) {                         \
+            const int64_t first = a.lo % b.lo + (a.lo % b.lo < 0 ? b.lo : 0);                             \
+            return FJ_IV_OF(fj_iv){first, first + (a.hi - a.lo)};                                         \
+        }                                                                                                 \
+        return FJ_IV_OF(fj_iv){0, b.hi - 1};                                                              \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_fmod_##T(fj_iv a, fj_iv b) {                                                     \
+        if (b.lo <= 0) return fj_iv_top_##T();                                                            \
+        if (a.lo >= 0) {                                                                                  \
+            const fj_iv r = fj_iv_floormod_##T(a, b);                                                     \
+            return FJ_IV_OF(fj_iv){r.lo, fj_iv_min(r.hi, a.hi)};                                          \
+        }                                                                                                 \
+        return FJ_IV_OF(fj_iv){1 - b.hi, a.hi <= 0 ? 0 : b.hi - 1};                                       \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_and_##T(fj_iv a, fj_iv b) {                                                      \
+        if (a.lo == a.hi && b.lo == b.hi) return fj_iv_const_l(a.lo & b.lo);                              \
+        if (b.lo == b.hi && b.lo > 0 && b.lo < MOST && (b.lo & (b.lo + 1)) == 0) {                        \
+            return fj_iv_floormod_##T(a, fj_iv_const_l(b.lo + 1)); /* a % 2^k */                          \
+        }                                                                                                 \
+        if (a.lo >= 0 && b.lo >= 0) return FJ_IV_OF(fj_iv){0, fj_iv_min(a.hi, b.hi)};                     \
+        if (a.lo >= 0) return FJ_IV_OF(fj_iv){0, a.hi};                                                   \
+        return b.lo >= 0 ? FJ_IV_OF(fj_iv){0, b.hi} : fj_iv_top_##T();                                    \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_or_##T(fj_iv a, fj_iv b) {                                                       \
+        if (a.lo == a.hi && b.lo == b.hi) return fj_iv_const_l(a.lo | b.lo);                              \
+        if (a.lo < 0 || b.lo < 0) return fj_iv_top_##T();                                                 \
+        return FJ_IV_OF(fj_iv){fj_iv_max(a.lo, b.lo), fj_iv_ones(a.hi | b.hi)};                           \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_xor_##T(fj_iv a, fj_iv b) {                                                      \
+        if (a.lo == a.hi && b.lo == b.hi) return fj_iv_const_l(a.lo ^ b.lo);                              \
+        if (a.lo < 0 || b.lo < 0) return fj_iv_top_##T();                                                 \
+        return FJ_IV_OF(fj_iv){0, fj_iv_ones(a.hi | b.hi)};                                               \
+    }                                                                                                     \
+    FJ_IV_FN fj_iv fj_iv_shr_##T(fj_iv a, fj_iv b) {                                                      \
+        if (b.lo < 0 || b.hi >= WIDTH) return FJ_IV_OF(fj_iv){a.lo < 0 ? a.lo : 0, a.hi < 0 ? -1 : a.hi}; \
+        return FJ_IV_OF(fj_iv){fj_iv_min(a.lo >> b.lo, a.lo >> b.hi),                                     \
+                               fj_iv_max(a.hi >> b.lo, a.hi >> b.hi)};                                    \
     }
 
 FJ_IV_INT(i, INT32_MIN, INT32_MAX, 32)
@@ -301,7 +306,7 @@ FJ_IV_FN fj_iv_f fj_iv_where_f(fj_iv_b c, fj_iv_f a, fj_iv_f b) {
 /* A comparison with NaN is false, but for ne. */
 FJ_IV_FN fj_iv_b fj_iv_eq_f(fj_iv_f a, fj_iv_f b) {
     return FJ_IV_OF(fj_iv_b){a.nan || b.nan || a.lo != a.hi || b.lo != b.hi || a.lo != b.lo,
-                     a.lo <= b.hi && b.lo <= a.hi};
+                             a.lo <= b.hi && b.lo <= a.hi};
 }
 FJ_IV_FN fj_iv_b fj_iv_ne_f(fj_iv_f a, fj_iv_f b) { return fj_iv_not_b(fj_iv_eq_f(a, b)); }
 FJ_IV_FN fj_iv_b fj_iv_lt_f(fj_iv_f a, fj_iv_f b) {

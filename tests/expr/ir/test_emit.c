@@ -38,9 +38,9 @@ typedef struct batch {
 } batch;
 
 static const char *const renamed[] = {
-    "fj_head_state", "fj_row_state",   "fj_col_state",  "fj_head_init", "fj_row_init",
-    "fj_col_init",   "fj_score",       "fj_mask",       "fj_fault",     "fj_score_grad",
-    "fj_sinks",      "fj_block_class", "fj_may_fault",  "fj_scalar_mod",
+    "fj_head_state", "fj_row_state",   "fj_col_state", "fj_head_init",  "fj_row_init",
+    "fj_col_init",   "fj_score",       "fj_mask",      "fj_fault",      "fj_score_grad",
+    "fj_sinks",      "fj_block_class", "fj_may_fault", "fj_scalar_mod",
 };
 static const char *const undefined[] = {
     "FJ_HAS_SCORE",   "FJ_HAS_MASK",    "FJ_HAS_FAULT",   "FJ_HAS_SINKS", "FJ_HEAD_EMPTY",
