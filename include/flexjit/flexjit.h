@@ -355,7 +355,9 @@ FJ_NODISCARD FJ_API fj_status fj_kernel_workspace(const fj_kernel *kernel, const
                                                   const fj_launch *launch, size_t *ret_size, fj_error *error);
 
 /* Validates the tensors and runs. workspace: 256-byte aligned, need not be initialised. On
- * FJ_ERR_INDEX (a bad read in a mod) the outputs are unspecified; on any other error untouched. */
+ * FJ_ERR_INDEX (a bad read in a mod) the outputs are unspecified; on any other error untouched. Bad
+ * reads are reported by forward; backward reads 0 there. FJ_ERR_UNSUPPORTED on FJ_DEVICE_CUDA, whose
+ * kernels can be compiled and cached but not be launched yet. */
 FJ_NODISCARD FJ_API fj_status fj_kernel_launch(const fj_kernel *kernel, const fj_args *args,
                                                const fj_launch *launch, void *workspace,
                                                size_t workspace_size, fj_error *error);
