@@ -11,11 +11,12 @@ fj_device *fj_attn_device_ref(fj_device *device) {
 }
 
 static const char *const names[] = {
-    [FJ_DEVICE_CPU] = "cpu",
-    [FJ_DEVICE_REFERENCE] = "reference",
-    [FJ_DEVICE_UNFUSED] = "unfused",
-    [FJ_DEVICE_CUDA] = "cuda",
+    [FJ_DEVICE_CPU] = "cpu",         [FJ_DEVICE_REFERENCE] = "reference",
+    [FJ_DEVICE_UNFUSED] = "unfused", [FJ_DEVICE_CUDA] = "cuda",
+    [FJ_DEVICE_EMU] = "emu",
 };
+
+enum { EMULATED_ARCH = 80 };
 
 static fj_device *make(fj_context *context, fj_device_kind kind) {
     fj_device *device = fj_alloc_zeroed(&context->allocator, sizeof *device);
@@ -40,6 +41,13 @@ static fj_status open_gpu(fj_device *device, fj_error *error) {
     return FJ_OK;
 }
 
+static fj_status open_emu(fj_device *device, fj_arch arch, fj_error *error) {
+    device->driver = &fj_driver_cpu; /* kernels are shared objects */
+    device->features = fj_jit_arch_features(arch);
+    device->features.emulated = true;
+    return fj_emu_create(&device->context->allocator, &device->emu, error);
+}
+
 fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device **ret_device,
                            fj_error *error) {
     if (!context) return fj_error_set(error, FJ_ERR_ARGUMENT, "context is NULL");
@@ -49,7 +57,9 @@ fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device *
     if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     device->driver = kind == FJ_DEVICE_CPU ? &fj_driver_cpu : NULL;
     device->features = fj_jit_features();
-    fj_status status = kind == FJ_DEVICE_CUDA ? open_gpu(device, error) : FJ_OK;
+    fj_status status = kind == FJ_DEVICE_CUDA ? open_gpu(device, error)
+                     : kind == FJ_DEVICE_EMU  ? open_emu(device, (fj_arch){EMULATED_ARCH, '\0'}, error)
+                                              : FJ_OK;
     if (status != FJ_OK) {
         fj_device_unref(&device);
         return status;
@@ -58,21 +68,27 @@ fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device *
     return FJ_OK;
 }
 
-fj_status fj_device_create_for_arch(fj_context *context, const char *arch, fj_device **ret_device,
-                                    fj_error *error) {
+fj_status fj_device_create_for_arch(fj_context *context, fj_device_kind kind, const char *arch,
+                                    fj_device **ret_device, fj_error *error) {
     fj_arch parsed;
     if (!context || !arch) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or arch is NULL");
+    if (kind != FJ_DEVICE_CUDA && kind != FJ_DEVICE_EMU)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "only cuda and emu devices have an architecture");
     if (!fj_jit_arch_parse(arch, &parsed))
         return fj_error_set(error, FJ_ERR_NAME, "'%.60s' is no GPU architecture from sm_%d on, such as sm_90",
                             arch, FJ_ARCH_OLDEST);
-    fj_device *device = make(context, FJ_DEVICE_CUDA);
+    fj_device *device = make(context, kind);
     if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     char name[FJ_ARCH_NAME];
     fj_jit_arch_name(parsed, name);
-    (void)snprintf(device->name, sizeof device->name, "cuda:%s", name);
+    (void)snprintf(device->name, sizeof device->name, "%s:%s", names[kind], name);
     device->features = fj_jit_arch_features(parsed);
-    *ret_device = device;
-    return FJ_OK;
+    fj_status status = kind == FJ_DEVICE_EMU ? open_emu(device, parsed, error) : FJ_OK;
+    if (status == FJ_OK)
+        *ret_device = device;
+    else
+        fj_device_unref(&device);
+    return status;
 }
 
 void fj_device_unref(fj_device **device) {
@@ -82,11 +98,17 @@ void fj_device_unref(fj_device **device) {
     if (atomic_fetch_sub_explicit(&last->refs, 1, memory_order_acq_rel) != 1) return;
     fj_context *context = last->context;
     fj_cuda_device_close(&last->cuda);
+    fj_emu_destroy(&last->emu);
     fj_free(&context->allocator, last, sizeof *last);
     fj_context_unref(&context);
 }
 
 const char *fj_device_name(const fj_device *device) { return device->name; }
+
+DLDevice fj_device_dlpack(const fj_device *device) {
+    if (device->kind != FJ_DEVICE_CUDA) return (DLDevice){kDLCPU, 0};
+    return (DLDevice){kDLCUDA, device->cuda ? fj_cuda_device_features(device->cuda)->ordinal : 0};
+}
 
 /* ---- Peak ------------------------------------------------------------------------------------------ */
 

@@ -12,11 +12,11 @@
 
 /* Jansson takes NULL for a value that could not be made and fails as a whole: one look at the end. */
 
-static json_t *compilers(const fj_context *context) {
-    const char *chosen = getenv("FLEXJIT_CC");
-    const char *const names[] = {chosen, "cc", "gcc", "clang"};
+static void add_compilers(const fj_context *context, fj_language language, json_t *list) {
+    const fj_compiler_search *search = fj_jit_compiler_search(language);
+    const char *chosen = getenv(search->variable);
+    const char *const names[] = {chosen, search->candidates[0], search->candidates[1], search->candidates[2]};
     const fj_file_ops *files = context->files ? context->files : &fj_file_ops_system;
-    json_t *list = json_array();
     bool is_used = false;
     for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) {
         fj_compiler compiler = {0};
@@ -25,10 +25,16 @@ static json_t *compilers(const fj_context *context) {
         if (found) found = fj_jit_compiler_version(files, &context->allocator, &compiler, NULL) == FJ_OK;
         bool used = found && !is_used && (i == 0 || !chosen || !*chosen);
         is_used |= used;
-        (void)json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:s, s:s}", "name", names[i], "found",
-                                                    (int)found, "used", (int)used, "path", compiler.path,
-                                                    "version", compiler.version));
+        (void)json_array_append_new(list,
+                                    json_pack("{s:s, s:s, s:b, s:b, s:s, s:s}", "name", names[i], "device",
+                                              search->device, "found", (int)found, "used", (int)used, "path",
+                                              compiler.path, "version", compiler.version));
     }
+}
+
+static json_t *compilers(const fj_context *context) {
+    json_t *list = json_array();
+    for (int i = 0; i < FJ_LANGUAGE_COUNT; i++) add_compilers(context, (fj_language)i, list);
     return list;
 }
 
@@ -113,15 +119,15 @@ static const char *environment(const char *name) {
 fj_status fj_doctor(fj_context *context, fj_text *ret_json, fj_error *error) {
     if (!context || !ret_json) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or ret_json is NULL");
     json_t *object = json_pack(
-        "{s:i, s:s, s:o, s:{s:o, s:i, s:i, s:i}, s:o, s:o, s:o, s:{s:I}, s:{s:s?, s:s?, s:s?, s:s?, s:s?, s:s?}}",
+        "{s:i, s:s, s:o, s:{s:o, s:i, s:i, s:i}, s:o, s:o, s:o, s:{s:I}, s:{s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?}}",
         "schema", 1, "version", FJ_VERSION, "compilers", compilers(context), "cpu", "features", features(),
         "processors", (int)sysconf(_SC_NPROCESSORS_ONLN), "openmp", _OPENMP, "openmp_threads",
         omp_get_max_threads(), "nvrtc", nvrtc(context), "driver", cuda(), "cache_layers", layers(context),
         "cache", "limit", (json_int_t)fj_cache_limit(context->cache), "environment", "FLEXJIT_CC",
-        environment("FLEXJIT_CC"), "FLEXJIT_NVRTC", environment("FLEXJIT_NVRTC"), "FLEXJIT_LIBCUDA",
-        environment("FLEXJIT_LIBCUDA"), "FLEXJIT_CACHE_PATH", environment("FLEXJIT_CACHE_PATH"),
-        "FLEXJIT_TEMPLATE_PATH", environment("FLEXJIT_TEMPLATE_PATH"), "FLEXJIT_NO_JIT",
-        environment("FLEXJIT_NO_JIT"));
+        environment("FLEXJIT_CC"), "FLEXJIT_CXX", environment("FLEXJIT_CXX"), "FLEXJIT_NVRTC",
+        environment("FLEXJIT_NVRTC"), "FLEXJIT_LIBCUDA", environment("FLEXJIT_LIBCUDA"), "FLEXJIT_CACHE_PATH",
+        environment("FLEXJIT_CACHE_PATH"), "FLEXJIT_TEMPLATE_PATH", environment("FLEXJIT_TEMPLATE_PATH"),
+        "FLEXJIT_NO_JIT", environment("FLEXJIT_NO_JIT"));
     char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
     json_decref(object);
     if (!text) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");

@@ -1,4 +1,6 @@
-/* The sentence for a bad read in a mod: the evaluator runs again at the position of the fault. */
+/* The sentence for a bad read in a mod: the evaluator runs again at the position of the fault.
+ *
+ * It reads tensors. Those of a GPU are copied first, whole: an index may come from any element, and errors are rare. */
 #include <string.h>
 
 #include "attn/objects.h"
@@ -8,23 +10,55 @@ struct explanation {
     const fj_plan *plan;
     const fj_resolved *args;
     const fj_fault *fault;
+    void *stream;
     char text[400];
     bool found;
 };
 
-static const char *row(const fj_tensor *tensor, int64_t b, int64_t h, int64_t i) {
-    int64_t at = b * tensor->strides[0] + h * tensor->strides[1] + i * tensor->strides[2];
-    return tensor->data + at * (int64_t)fj_dtype_size(tensor->dtype);
+/* ---- Reading ---------------------------------------------------------------------------------------- */
+
+/* `size` bytes at an address of the device, where the host can read them. */
+static const char *readable(fj_scope *scope, const struct explanation *e, const char *data, size_t size) {
+    const fj_cuda_device *gpu = e->plan->device->cuda;
+    if (!gpu || size == 0) return data;
+    char *copy = fj_arena_alloc(scope->arena, size);
+    fj_status status = fj_cuda_download(gpu, copy, (uint64_t)(uintptr_t)data, size, e->stream, NULL);
+    if (status == FJ_OK) status = fj_cuda_wait(gpu, e->stream, NULL);
+    if (status != FJ_OK) fj_fail(scope, status, "a copy from the GPU failed");
+    return copy;
 }
 
+/* The element that a tensor's indices of 0 give. */
+static const char *readable_tensor(fj_scope *scope, const struct explanation *e, const fj_tensor *tensor) {
+    int64_t low = 0, high = 0, size = (int64_t)fj_dtype_size(tensor->dtype);
+    for (int d = 0; d < tensor->rank; d++) {
+        int64_t reach = tensor->strides[d] * (tensor->shape[d] - 1);
+        if (tensor->shape[d] == 0) return tensor->data;
+        *(reach < 0 ? &low : &high) += reach;
+    }
+    return readable(scope, e, tensor->data + low * size, (size_t)((high - low + 1) * size)) - low * size;
+}
+
+static const char *row(fj_scope *scope, const struct explanation *e, const fj_tensor *tensor, int64_t b,
+                       int64_t h, int64_t i) {
+    int64_t at = b * tensor->strides[0] + h * tensor->strides[1] + i * tensor->strides[2];
+    size_t size = fj_dtype_size(tensor->dtype);
+    return readable(scope, e, tensor->data + at * (int64_t)size, size * (size_t)tensor->shape[3]);
+}
+
+/* ---- Evaluating ------------------------------------------------------------------------------------- */
+
 /* scale * query . key, which a mod may compute its indices from. */
-static double score_at(const fj_resolved *args, const fj_fault *at) {
+static double score_at(fj_scope *scope, const struct explanation *e) {
+    const fj_resolved *args = e->args;
+    const fj_fault *at = e->fault;
     int64_t h_kv = at->h / (args->heads_q / args->heads_kv);
-    const char *query = row(&args->query, at->b, at->h, at->q), *key = row(&args->key, at->b, h_kv, at->kv);
+    const char *query = row(scope, e, &args->query, at->b, at->h, at->q);
+    const char *key = row(scope, e, &args->key, at->b, h_kv, at->kv);
     double sum = 0;
-    for (int64_t e = 0; e < args->head_dim; e++)
+    for (int64_t i = 0; i < args->head_dim; i++)
         sum +=
-            fj_dtype_load_float(args->query.dtype, query, e) * fj_dtype_load_float(args->key.dtype, key, e);
+            fj_dtype_load_float(args->query.dtype, query, i) * fj_dtype_load_float(args->key.dtype, key, i);
     return sum * args->scale;
 }
 
@@ -37,7 +71,7 @@ static void explain(fj_scope *scope, void *argument) {
     fj_eval_tensor *captures = FJ_NEW_ARRAY(scope->arena, fj_eval_tensor, ir.captures.len);
     for (size_t i = 0; i < ir.captures.len; i++) {
         const fj_tensor *tensor = &explanation->args->captures[i];
-        captures[i].data = tensor->data;
+        captures[i].data = readable_tensor(scope, explanation, tensor);
         captures[i].dtype = tensor->dtype;
         memcpy(captures[i].dims, tensor->shape, sizeof captures[i].dims);
         memcpy(captures[i].strides, tensor->strides, sizeof captures[i].strides);
@@ -48,14 +82,14 @@ static void explain(fj_scope *scope, void *argument) {
         .round_f32 = plan->device->kind != FJ_DEVICE_REFERENCE && plan->problem.dtype != FJ_DTYPE_F64,
     };
     fj_eval *eval = fj_eval_create(scope->arena, &ir);
-    double score = score_at(explanation->args, at);
+    double score = score_at(scope, explanation);
     explanation->found = fj_eval_explain(eval, &input, at->b, at->h, at->q, at->kv, score, explanation->text,
                                          sizeof explanation->text);
 }
 
-fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault,
+fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault, void *stream,
                           fj_error *error) {
-    struct explanation explanation = {.plan = plan, .args = args, .fault = fault};
+    struct explanation explanation = {.plan = plan, .args = args, .fault = fault, .stream = stream};
     if (!error) return FJ_ERR_INDEX;
     fj_arena arena;
     fj_arena_init(&arena, &plan->device->context->allocator);

@@ -1,23 +1,12 @@
-/* Kernels: a plan made ready, and launching it.
- *
- * The workspace of a launch, front to back, all of it the caller's:
- *
- *     | captures, gradients, scalars as resolved | the same as the kernel reads them | faults |
- *     | padding to 256 | the kernel's own |
- *
- * so a launch allocates nothing.
- */
-#include <math.h>
-#include <string.h>
-
-#include "attn/objects.h"
-#include "driver/parallel.h"
+/* Kernels: a plan made ready. */
+#include "attn/gpu.h"
 
 /* ---- Life ------------------------------------------------------------------------------------------- */
 
 static void kernel_destroy(fj_kernel *kernel) {
     fj_plan *plan = kernel->plan;
     fj_context *context = plan->device->context;
+    fj_attn_gpu_finish(kernel);
     fj_jit_release(context->jit, &kernel->object);
     fj_free(&context->allocator, kernel, sizeof *kernel);
     fj_plan_unref(&plan);
@@ -39,16 +28,6 @@ fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info 
     return all;
 }
 
-static fj_status make_resident(fj_kernel *kernel, fj_error *error) {
-    const fj_variant *variant = &kernel->plan->variant;
-    const fj_code *code = fj_jit_object_code(kernel->object);
-    fj_status status = FJ_OK;
-    for (int i = 0; i < variant->entry_count && status == FJ_OK; i++)
-        status = fj_cuda_kernel_prepare(code, variant->entries[i].name, variant->entries[i].threads,
-                                        variant->entries[i].shared, &kernel->entries[i], error);
-    return status;
-}
-
 static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     const fj_plan *plan = kernel->plan;
     const fj_device *device = plan->device;
@@ -62,7 +41,7 @@ static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
                                       &plan->variant, &kernel->object, &info, error);
     if (status != FJ_OK) return status;
     kernel->info = fj_attn_kernel_info(&plan->variant, &info);
-    if (device->kind == FJ_DEVICE_CUDA) return make_resident(kernel, error);
+    if (fj_attn_is_gpu(device)) return fj_attn_gpu_prepare(kernel, error);
     kernel->cpu = fj_driver_cpu_kernel(fj_jit_object_code(kernel->object));
     if (kernel->cpu) return FJ_OK;
     return fj_error_set(error, FJ_ERR_DEVICE, "kernel %s exports no fj_cpu_kernel of ABI %d",
@@ -104,236 +83,4 @@ fj_status fj_plan_build(const fj_plan *plan, bool verify, fj_kernel_info *ret_in
         fj_jit_build(plan->device->context->jit, &plan->jit_problem, &plan->variant, verify, &info, error);
     if (status == FJ_OK) *ret_info = fj_attn_kernel_info(&plan->variant, &info);
     return status;
-}
-
-/* ---- Arguments of compiled kernels ------------------------------------------------------------------------ */
-
-_Static_assert(FJ_CPU_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
-_Static_assert(sizeof(union fj_cpu_scalar) == sizeof(fj_scalar), "scalars are passed as they are");
-
-static struct fj_cpu_tensor cpu_tensor(const fj_tensor *tensor) {
-    struct fj_cpu_tensor out = {.data = tensor->data};
-    memcpy(out.shape, tensor->shape, sizeof out.shape);
-    memcpy(out.stride, tensor->strides, sizeof out.stride);
-    return out;
-}
-
-static struct fj_cpu_args cpu_args(const fj_resolved *all, int workers) {
-    return (struct fj_cpu_args){
-        .query = cpu_tensor(&all->query),
-        .key = cpu_tensor(&all->key),
-        .value = cpu_tensor(&all->value),
-        .out = cpu_tensor(&all->out),
-        .lse = cpu_tensor(&all->lse),
-        .max = cpu_tensor(&all->max),
-        .dout = cpu_tensor(&all->dout),
-        .dlse = cpu_tensor(&all->dlse),
-        .dquery = cpu_tensor(&all->dquery),
-        .dkey = cpu_tensor(&all->dkey),
-        .dvalue = cpu_tensor(&all->dvalue),
-        .batch = all->batch,
-        .heads_q = all->heads_q,
-        .heads_kv = all->heads_kv,
-        .q_len = all->q_len,
-        .kv_len = all->kv_len,
-        .scale = all->scale,
-        .workers = workers,
-    };
-}
-
-/* ---- The workspace --------------------------------------------------------------------------------------------- */
-
-static size_t align_up(size_t size, size_t alignment) { return (size + alignment - 1) & ~(alignment - 1); }
-
-typedef struct layout {
-    size_t captures, dcaptures, dscalars, faults; /* offsets; the resolved arrays are at 0 */
-    size_t own;                                   /* where the kernel's own part begins */
-} layout;
-
-static layout lay_out(const fj_kernel *kernel, int workers) {
-    const fj_mod *mod = kernel->plan->mod;
-    size_t tensor = sizeof(struct fj_cpu_tensor), captures = mod->ir->captures.len;
-    layout at = {.captures = align_up(fj_attn_resolve_size(kernel->plan), 16)};
-    if (!kernel->cpu) {
-        at.own = at.captures;
-        return at;
-    }
-    at.dcaptures = at.captures + captures * tensor;
-    at.dscalars = at.dcaptures + captures * tensor;
-    at.faults = at.dscalars + mod->scalar_count * tensor;
-    at.own = align_up(at.faults + (size_t)workers * sizeof(struct fj_cpu_fault), 256);
-    return at;
-}
-
-/* Fills the front of the workspace and what of the arguments points into it. */
-static void place(const fj_kernel *kernel, const fj_resolved *all, const layout *at, char *workspace,
-                  struct fj_cpu_args *args) {
-    const fj_mod *mod = kernel->plan->mod;
-    struct fj_cpu_tensor *captures = (struct fj_cpu_tensor *)(void *)(workspace + at->captures);
-    struct fj_cpu_tensor *dcaptures = (struct fj_cpu_tensor *)(void *)(workspace + at->dcaptures);
-    struct fj_cpu_tensor *dscalars = (struct fj_cpu_tensor *)(void *)(workspace + at->dscalars);
-    for (size_t i = 0; i < mod->ir->captures.len; i++) {
-        captures[i] = cpu_tensor(&all->captures[i]);
-        dcaptures[i] = cpu_tensor(&all->dcaptures[i]);
-        if (!all->dcaptures[i].present)
-            memcpy(dcaptures[i].shape, captures[i].shape, sizeof captures[i].shape);
-    }
-    for (size_t i = 0; i < mod->scalar_count; i++) dscalars[i] = cpu_tensor(&all->dscalars[i]);
-    args->captures = captures;
-    args->dcaptures = dcaptures;
-    args->dscalars = dscalars;
-    args->scalars = (const union fj_cpu_scalar *)(const void *)all->scalars;
-    args->faults = (struct fj_cpu_fault *)(void *)(workspace + at->faults);
-    args->workspace = workspace + at->own;
-}
-
-/* ---- Calls ------------------------------------------------------------------------------------------------------- */
-
-/* What a call looks like once its descriptors are read. */
-struct call {
-    fj_args args;
-    fj_launch launch;
-    int workers;
-};
-
-static fj_status read_call(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
-                           struct call *ret_call, fj_error *error) {
-    if (!kernel) return fj_error_set(error, FJ_ERR_ARGUMENT, "kernel is NULL");
-    if (kernel->plan->device->kind == FJ_DEVICE_CUDA)
-        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "launches on cuda are not there yet");
-    fj_status status = fj_attn_read_desc(&ret_call->args, sizeof ret_call->args, args, "fj_args", error);
-    if (status != FJ_OK) return status;
-    ret_call->launch = (fj_launch){.struct_size = sizeof ret_call->launch};
-    if (launch)
-        status = fj_attn_read_desc(&ret_call->launch, sizeof ret_call->launch, launch, "fj_launch", error);
-    if (status != FJ_OK) return status;
-    const fj_executor *executor = ret_call->launch.executor;
-    if (executor && (!executor->run || executor->workers < 1))
-        return fj_error_set(error, FJ_ERR_ARGUMENT, "the executor has no run function or no workers");
-    if (ret_call->launch.workers < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "workers is negative");
-    if (!isfinite(ret_call->args.scale)) return fj_error_set(error, FJ_ERR_ARGUMENT, "scale is not finite");
-    ret_call->workers = fj_driver_workers(&ret_call->launch);
-    return FJ_OK;
-}
-
-static size_t whole_size(const fj_kernel *kernel, const layout *at, const struct fj_cpu_args *args) {
-    return kernel->cpu ? at->own + kernel->cpu->workspace(args) : at->own;
-}
-
-/* Sizes and block counts read shapes only, outside of any workspace. */
-struct sized {
-    fj_resolved all;
-    struct fj_cpu_args args;
-    layout at;
-    char *front;
-};
-
-static fj_status size_call(const fj_kernel *kernel, const struct call *call, bool sizing, struct sized *ret,
-                           fj_error *error) {
-    const fj_allocator *allocator = &kernel->plan->device->context->allocator;
-    ret->at = lay_out(kernel, call->workers);
-    ret->front = fj_alloc_zeroed(allocator, ret->at.own);
-    if (!ret->front) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-    fj_status status = fj_attn_resolve(kernel->plan, &call->args, sizing, ret->front, &ret->all, error);
-    if (status != FJ_OK) {
-        fj_free(allocator, ret->front, ret->at.own);
-        return status;
-    }
-    ret->args = cpu_args(&ret->all, call->workers);
-    if (kernel->cpu) place(kernel, &ret->all, &ret->at, ret->front, &ret->args);
-    return FJ_OK;
-}
-
-fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
-                              size_t *ret_size, fj_error *error) {
-    struct call call = {0};
-    struct sized sized = {0};
-    fj_status status = read_call(kernel, args, launch, &call, error);
-    if (status == FJ_OK) status = size_call(kernel, &call, true, &sized, error);
-    if (status != FJ_OK) return status;
-    *ret_size = whole_size(kernel, &sized.at, &sized.args);
-    fj_free(&kernel->plan->device->context->allocator, sized.front, sized.at.own);
-    return FJ_OK;
-}
-
-/* ---- Launching -------------------------------------------------------------------------------------------------- */
-
-static bool is_before(const fj_fault *a, const struct fj_cpu_fault *b) {
-    if (a->b != b->b) return a->b < b->b;
-    if (a->h != b->h) return a->h < b->h;
-    return a->q != b->q ? a->q < b->q : a->kv <= b->kv;
-}
-
-/* The least position over all workers: which one it is does not depend on how many there were. */
-static fj_fault least_fault(const struct fj_cpu_fault *faults, int workers) {
-    fj_fault least = {0};
-    for (int i = 0; i < workers; i++)
-        if (faults[i].found && !(least.found && is_before(&least, &faults[i])))
-            least = (fj_fault){true, faults[i].b, faults[i].h, faults[i].q, faults[i].kv};
-    return least;
-}
-
-static fj_status too_small(size_t size, size_t needed, fj_error *error) {
-    return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace has %zu bytes, this launch needs %zu", size,
-                        needed);
-}
-
-static fj_status launch_cpu(const fj_kernel *kernel, const struct call *call, const fj_resolved *all,
-                            const layout *at, char *workspace, size_t workspace_size, fj_error *error) {
-    struct fj_cpu_args args = cpu_args(all, call->workers);
-    place(kernel, all, at, workspace, &args);
-    size_t needed = whole_size(kernel, at, &args);
-    if (workspace_size < needed) return too_small(workspace_size, needed, error);
-    fj_driver_cpu_run(kernel->cpu, &args, &call->launch);
-    fj_fault fault = least_fault(args.faults, call->workers);
-    return fault.found ? fj_attn_explain(kernel->plan, all, &fault, error) : FJ_OK;
-}
-
-static fj_status launch_reference(const fj_kernel *kernel, const struct call *call, const fj_resolved *all,
-                                  fj_error *error) {
-    const fj_plan *plan = kernel->plan;
-    bool unfused = plan->device->kind == FJ_DEVICE_UNFUSED;
-    fj_fault fault = {0};
-    fj_status status =
-        fj_reference_run(&plan->device->context->allocator, plan->mod->ir, plan->jit_problem.gradient,
-                         &plan->problem, all, unfused, &call->launch, &fault, error);
-    return status == FJ_ERR_INDEX ? fj_attn_explain(plan, all, &fault, error) : status;
-}
-
-fj_status fj_kernel_launch(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
-                           void *workspace, size_t workspace_size, fj_error *error) {
-    struct call call = {0};
-    fj_resolved all = {0};
-    fj_status status = read_call(kernel, args, launch, &call, error);
-    if (status != FJ_OK) return status;
-    layout at = lay_out(kernel, call.workers);
-    if ((uintptr_t)workspace % 256 != 0)
-        return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace is not aligned to 256 bytes");
-    if (workspace_size < at.own || (at.own > 0 && !workspace))
-        return workspace ? too_small(workspace_size, at.own, error)
-                         : fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace is missing");
-    status = fj_attn_resolve(kernel->plan, &call.args, false, workspace, &all, error);
-    if (status != FJ_OK) return status;
-    if (kernel->cpu) return launch_cpu(kernel, &call, &all, &at, workspace, workspace_size, error);
-    return launch_reference(kernel, &call, &all, error);
-}
-
-/* ---- Blocks -------------------------------------------------------------------------------------------------------- */
-
-fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_block_counts *ret_counts,
-                           fj_error *error) {
-    struct call call = {0};
-    struct sized sized = {0};
-    if (!ret_counts) return fj_error_set(error, FJ_ERR_ARGUMENT, "ret_counts is NULL");
-    fj_status status = read_call(kernel, args, NULL, &call, error);
-    if (status == FJ_OK) status = size_call(kernel, &call, false, &sized, error);
-    if (status != FJ_OK) return status;
-    int64_t counts[3] = {0};
-    if (kernel->cpu && kernel->cpu->blocks)
-        kernel->cpu->blocks(&sized.args, counts);
-    else /* everything is computed: each head is one block */
-        counts[kernel->plan->mod->ir->mask ? 1 : 0] = sized.all.batch * sized.all.heads_q;
-    *ret_counts = (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2]};
-    fj_free(&kernel->plan->device->context->allocator, sized.front, sized.at.own);
-    return FJ_OK;
 }

@@ -8,6 +8,7 @@
 #include "cache/cache.h"
 #include "driver/cpu.h"
 #include "driver/cuda.h"
+#include "driver/emu/emu.h"
 #include "jit/jit.h"
 
 /* ---- Context ----------------------------------------------------------------------------------- */
@@ -62,13 +63,18 @@ struct fj_device {
     fj_device_kind kind;
     const fj_driver *driver; /* NULL: the reference path, or a GPU that is not here */
     fj_cuda_device *cuda;    /* NULL: not a GPU, or not here */
+    fj_emu *emu;             /* NULL: not the emulator */
     fj_features features;
     char name[FJ_ARCH_NAME + 8];
 };
 
 /* Whether the device has kernels that are compiled. */
 static inline bool fj_attn_is_compiled(const fj_device *device) {
-    return device->kind == FJ_DEVICE_CPU || device->kind == FJ_DEVICE_CUDA;
+    return device->kind != FJ_DEVICE_REFERENCE && device->kind != FJ_DEVICE_UNFUSED;
+}
+/* Whether they are those of templates/cuda. */
+static inline bool fj_attn_is_gpu(const fj_device *device) {
+    return device->kind == FJ_DEVICE_CUDA || device->kind == FJ_DEVICE_EMU;
 }
 
 fj_device *fj_attn_device_ref(fj_device *device);
@@ -87,9 +93,9 @@ fj_plan *fj_attn_plan_ref(const fj_plan *plan);
 struct fj_kernel {
     atomic_int refs;
     fj_plan *plan;
-    fj_object *object;                          /* NULL on the reference path */
-    const struct fj_cpu_kernel *cpu;            /* likewise; NULL on cuda */
-    fj_cuda_kernel entries[FJ_JIT_MAX_ENTRIES]; /* cuda: resident, as the variant lists them */
+    fj_object *object;               /* NULL on the reference path */
+    const struct fj_cpu_kernel *cpu; /* cpu only */
+    struct fj_gpu_kernel *gpu;       /* cuda and emu only (attn/gpu.h) */
     fj_kernel_info info;
 };
 
@@ -97,6 +103,13 @@ struct fj_kernel {
 fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info *info);
 
 /* ---- Validation -------------------------------------------------------------------------------------- */
+
+/* What a call looks like once its descriptors are read. */
+typedef struct fj_call {
+    fj_args args;
+    fj_launch launch;
+    int workers;
+} fj_call;
 
 /* Bytes that fj_attn_resolve needs for the captures and scalars of a plan. */
 size_t fj_attn_resolve_size(const fj_plan *plan);
@@ -107,8 +120,13 @@ size_t fj_attn_resolve_size(const fj_plan *plan);
 fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,
                           fj_resolved *ret_resolved, fj_error *error);
 
-/* The sentence for a bad read at a fault's position. Returns FJ_ERR_INDEX. */
-fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault,
+/* The sentence for a bad read at a fault's position. What lies on a GPU is copied from it, on the stream. Returns
+ * FJ_ERR_INDEX. */
+fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault, void *stream,
                           fj_error *error);
+
+/* What interval analysis proves of blocks of so many queries and keys, without a kernel (blocks.c). */
+fj_block_counts fj_attn_count_blocks(const fj_plan *plan, const fj_resolved *args, int64_t rows,
+                                     int64_t keys);
 
 #endif

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "attn/objects.h"
+#include "attn/gpu.h"
 
 static bool is_attention_dtype(fj_dtype dtype) {
     return dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16 || dtype == FJ_DTYPE_F32 || dtype == FJ_DTYPE_F64;
@@ -54,7 +54,7 @@ static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *erro
     for (int i = 0; i < count; i++)
         if (!name || strcmp(variants[i].name, name) == 0) {
             plan->variant = variants[i];
-            return FJ_OK;
+            return fj_attn_is_gpu(plan->device) ? fj_attn_gpu_check_parameters(plan, error) : FJ_OK;
         }
     (void)fj_error_set(error, FJ_ERR_NAME, "unknown variant '%s' for this problem", name);
     list_variants(variants, count, error);

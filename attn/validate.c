@@ -53,9 +53,15 @@ static void shape_text(char *text, size_t size, const int64_t *shape, int rank) 
 
 static fj_status check_form(const struct validation *v, const DLTensor *tensor, const struct expected *want) {
     const char *name = want->name;
-    if (tensor->device.device_type != kDLCPU)
-        return bad(v, "%s is on another device (DLPack type %d): the %s device takes host memory", name,
-                   (int)tensor->device.device_type, fj_device_name(v->plan->device));
+    DLDevice takes = fj_device_dlpack(v->plan->device), has = tensor->device;
+    bool managed = takes.device_type == kDLCUDA && has.device_type == kDLCUDAManaged;
+    if (has.device_type != takes.device_type && !managed)
+        return bad(v, "%s is on another device (DLPack type %d): the %s device takes %s memory", name,
+                   (int)has.device_type, fj_device_name(v->plan->device),
+                   takes.device_type == kDLCUDA ? "its own or managed" : "host");
+    if (takes.device_type == kDLCUDA && !managed && has.device_id != takes.device_id)
+        return bad(v, "%s is on GPU %d, but the device is GPU %d", name, (int)has.device_id,
+                   (int)takes.device_id);
     if (tensor->ndim != want->rank)
         return bad(v, "%s has rank %d, not %d%s%s", name, (int)tensor->ndim, want->rank,
                    want->axes ? ": " : "", want->axes ? want->axes : "");

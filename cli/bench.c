@@ -199,13 +199,14 @@ static int time_direction(const bench *b, fj_device *device, const cli_wish *wis
     if (row->direction == FJ_BACKWARD) { /* which needs out and lse */
         double ignored;
         status = cli_kernel_open(&kernel, device, b->mod, wish, FJ_FORWARD, inputs, outputs);
-        if (status == CLI_EXIT_OK) status = cli_kernel_launch(&kernel, &ignored);
+        if (status == CLI_EXIT_OK) status = cli_kernel_run(&kernel, &ignored);
         cli_kernel_close(&kernel);
     }
     if (status == CLI_EXIT_OK && cli_interrupted()) status = CLI_EXIT_INTERRUPTED;
     if (status == CLI_EXIT_OK) {
         status = cli_kernel_open(&kernel, device, b->mod, wish, row->direction, inputs, outputs);
     }
+    if (status == CLI_EXIT_OK) status = cli_kernel_put(&kernel);
     if (status == CLI_EXIT_OK) status = time_launches(b, &kernel, row);
     if (status == CLI_EXIT_OK) {
         snprintf(row->variant, sizeof row->variant, "%s", kernel.info.variant);

@@ -4,12 +4,11 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli/interrupt.h"
 #include "cli/report.h"
 
-enum { MOST_WORKERS = 4096, WORKSPACE_ALIGNMENT = 256 };
+enum { MOST_WORKERS = 4096 };
 
 /* ---- Options ----------------------------------------------------------------------------- */
 
@@ -44,76 +43,93 @@ int cli_wish_options(const cli_args *args, cli_wish *wish) {
 /* ---- Devices ----------------------------------------------------------------------------- */
 
 int cli_device_open(fj_context *context, const cli_args *args, cli_device which, fj_device **ret_device) {
+    static const fj_device_kind kinds[] = {
+        [CLI_DEVICE_AUTO] = FJ_DEVICE_CUDA,           [CLI_DEVICE_CPU] = FJ_DEVICE_CPU,
+        [CLI_DEVICE_CUDA] = FJ_DEVICE_CUDA,           [CLI_DEVICE_EMU] = FJ_DEVICE_EMU,
+        [CLI_DEVICE_REFERENCE] = FJ_DEVICE_REFERENCE,
+    };
     const char *arch = cli_args_text(args, CLI_OPT_ARCH, NULL);
     bool shows_gpu = which == CLI_DEVICE_CUDA && args->verb == CLI_VERB_SHOW;
     if (arch != NULL && which != CLI_DEVICE_EMU && !shows_gpu) {
         return cli_usage(args->verb, "option '--arch' is for --device emu%s",
                          args->verb == CLI_VERB_SHOW ? " and --device cuda" : "");
     }
-    if (which == CLI_DEVICE_EMU) {
-        return cli_fail(CLI_EXIT_DEVICE,
-                        "this build of flexjit has no emu device, only cpu, cuda and reference");
-    }
     fj_error error = {0};
-    fj_device_kind kind = which == CLI_DEVICE_REFERENCE ? FJ_DEVICE_REFERENCE
-                        : which == CLI_DEVICE_CUDA      ? FJ_DEVICE_CUDA
-                                                        : FJ_DEVICE_CPU;
-    fj_status result = arch != NULL ? fj_device_create_for_arch(context, arch, ret_device, &error)
-                                    : fj_device_create(context, kind, ret_device, &error);
+    fj_status result = arch != NULL
+                         ? fj_device_create_for_arch(context, kinds[which], arch, ret_device, &error)
+                         : fj_device_create(context, kinds[which], ret_device, &error);
+    if (result == FJ_ERR_DEVICE && which == CLI_DEVICE_AUTO) { /* no GPU that is new enough */
+        fj_error_finish(&error);
+        result = fj_device_create(context, FJ_DEVICE_CPU, ret_device, &error);
+    }
     return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
 }
 
 /* ---- Kernels ----------------------------------------------------------------------------- */
 
-static const DLTensor *tensor_of(const cli_view *view) {
-    return cli_view_is_set(view) ? &view->tensor : NULL;
+/* A tensor of the call, and where it goes. */
+typedef struct slot {
+    const cli_view *view;
+    const DLTensor **to;
+    bool is_input, is_output;
+} slot;
+
+static int place_all(cli_kernel *kernel, const slot *slots, size_t count) {
+    int status = CLI_EXIT_OK;
+    for (size_t i = 0; i < count && status == CLI_EXIT_OK; i++) {
+        status =
+            cli_twins_add(&kernel->twins, slots[i].view, slots[i].is_input, slots[i].is_output, slots[i].to);
+    }
+    return status;
 }
 
 /* One array for all four lists of args. */
-static bool point(cli_kernel *kernel, const cli_inputs *inputs, const cli_outputs *outputs) {
+static int place_captures(cli_kernel *kernel, bool backward, const cli_inputs *inputs,
+                          const cli_outputs *outputs) {
     size_t captures = inputs->capture_count, scalars = inputs->scalar_count;
     const DLTensor **at = calloc(2 * captures + scalars + 1, sizeof(const DLTensor *));
-    if (at == NULL) return false;
-    for (size_t i = 0; i < captures; i++) {
-        at[i] = tensor_of(&inputs->captures[i]);
-        at[captures + i] = tensor_of(&outputs->dcaptures[i]);
-    }
-    for (size_t i = 0; i < scalars; i++) at[2 * captures + i] = tensor_of(&outputs->dscalars[i]);
+    if (at == NULL) return cli_no_memory();
     kernel->pointers = at;
     kernel->args.captures = at;
     kernel->args.dcaptures = at + captures;
     kernel->args.dscalars = at + 2 * captures;
-    return true;
-}
-
-static bool bind(cli_kernel *kernel, const cli_wish *wish, fj_direction direction, const cli_inputs *inputs,
-                 const cli_outputs *outputs) {
-    kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = wish->workers};
-    kernel->args = (fj_args){
-        .struct_size = sizeof kernel->args,
-        .query = tensor_of(&inputs->query),
-        .key = tensor_of(&inputs->key),
-        .value = tensor_of(&inputs->value),
-        .out = tensor_of(&outputs->out),
-        .lse = tensor_of(&outputs->lse),
-        .scalars = inputs->scalars,
-        .scale = wish->scale,
-    };
-    if (direction == FJ_FORWARD) {
-        kernel->args.max = tensor_of(&outputs->max);
-    } else {
-        kernel->args.dout = tensor_of(&inputs->dout);
-        kernel->args.dlse = tensor_of(&inputs->dlse);
-        kernel->args.dquery = tensor_of(&outputs->dquery);
-        kernel->args.dkey = tensor_of(&outputs->dkey);
-        kernel->args.dvalue = tensor_of(&outputs->dvalue);
+    int status = CLI_EXIT_OK;
+    for (size_t i = 0; i < captures && status == CLI_EXIT_OK; i++) {
+        const slot slots[] = {{&inputs->captures[i], &at[i], true, false},
+                              {&outputs->dcaptures[i], &at[captures + i], false, true}};
+        status = place_all(kernel, slots, backward ? 2 : 1);
     }
-    return point(kernel, inputs, outputs);
+    for (size_t i = 0; i < scalars && backward && status == CLI_EXIT_OK; i++) {
+        const slot slots[] = {{&outputs->dscalars[i], &at[2 * captures + i], false, true}};
+        status = place_all(kernel, slots, 1);
+    }
+    return status;
 }
 
-static fj_status make(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const fj_problem *problem,
-                      fj_error *error) {
-    fj_status result = fj_plan_create(device, mod, problem, &kernel->plan, error);
+static int bind(cli_kernel *kernel, const cli_wish *wish, fj_direction direction, const cli_inputs *inputs,
+                const cli_outputs *outputs) {
+    enum { ALWAYS = 5, BACKWARD = 10 };
+    fj_args *args = &kernel->args;
+    bool backward = direction == FJ_BACKWARD;
+    kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = wish->workers};
+    *args = (fj_args){.struct_size = sizeof *args, .scalars = inputs->scalars, .scale = wish->scale};
+    const slot slots[] = {
+        {&inputs->query, &args->query, true, false},      {&inputs->key, &args->key, true, false},
+        {&inputs->value, &args->value, true, false},      {&outputs->out, &args->out, backward, !backward},
+        {&outputs->lse, &args->lse, backward, !backward}, {&inputs->dout, &args->dout, true, false},
+        {&inputs->dlse, &args->dlse, true, false},        {&outputs->dquery, &args->dquery, false, true},
+        {&outputs->dkey, &args->dkey, false, true},       {&outputs->dvalue, &args->dvalue, false, true},
+    };
+    const slot max = {&outputs->max, &args->max, false, true};
+    size_t limit = BACKWARD + 1 + 2 * inputs->capture_count + inputs->scalar_count;
+    int status = cli_twins_begin(&kernel->twins, kernel->device, limit);
+    if (status == CLI_EXIT_OK) status = place_all(kernel, slots, backward ? BACKWARD : ALWAYS);
+    if (status == CLI_EXIT_OK && !backward) status = place_all(kernel, &max, 1);
+    return status == CLI_EXIT_OK ? place_captures(kernel, backward, inputs, outputs) : status;
+}
+
+static fj_status make(cli_kernel *kernel, const fj_mod *mod, const fj_problem *problem, fj_error *error) {
+    fj_status result = fj_plan_create(kernel->device, mod, problem, &kernel->plan, error);
     cli_interrupt_hold();
     if (result == FJ_OK) result = fj_kernel_create(kernel->plan, &kernel->kernel, error);
     cli_interrupt_release();
@@ -123,13 +139,17 @@ static fj_status make(cli_kernel *kernel, fj_device *device, const fj_mod *mod, 
         fj_error_finish(error); /* the reference has no blocks */
         kernel->blocks = (fj_block_counts){0};
     }
-    return fj_kernel_workspace(kernel->kernel, &kernel->args, &kernel->launch, &kernel->workspace_size,
-                               error);
+    result =
+        fj_kernel_workspace(kernel->kernel, &kernel->args, &kernel->launch, &kernel->workspace_size, error);
+    if (result == FJ_OK)
+        result = fj_device_alloc(kernel->device, kernel->workspace_size, &kernel->workspace, error);
+    if (result == FJ_OK) result = fj_timer_create(kernel->device, &kernel->timer, error);
+    return result;
 }
 
 int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_wish *wish,
                     fj_direction direction, const cli_inputs *inputs, const cli_outputs *outputs) {
-    *kernel = (cli_kernel){0};
+    *kernel = (cli_kernel){.device = device};
     if (wish->shape.head_dim > INT_MAX || wish->shape.value_dim > INT_MAX) {
         return cli_fail(CLI_EXIT_FAILED, "head dimensions of %lld and %lld are too large",
                         (long long)wish->shape.head_dim, (long long)wish->shape.value_dim);
@@ -147,43 +167,46 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         .variant = wish->variants[direction],
     };
     fj_error error = {0};
-    int status = bind(kernel, wish, direction, inputs, outputs) ? CLI_EXIT_OK : cli_no_memory();
+    int status = bind(kernel, wish, direction, inputs, outputs);
     if (status == CLI_EXIT_OK) {
-        fj_status result = make(kernel, device, mod, &problem, &error);
+        fj_status result = make(kernel, mod, &problem, &error);
         if (result != FJ_OK)
             status = cli_interrupted() ? CLI_EXIT_INTERRUPTED : cli_fail_library(result, &error);
         fj_error_finish(&error);
-    }
-    if (status == CLI_EXIT_OK && kernel->workspace_size > 0) {
-        if (posix_memalign(&kernel->workspace, WORKSPACE_ALIGNMENT, kernel->workspace_size) != 0) {
-            kernel->workspace = NULL;
-            status = cli_fail(CLI_EXIT_FAILED, "not enough memory for a workspace of %zu bytes",
-                              kernel->workspace_size);
-        }
     }
     if (status != CLI_EXIT_OK) cli_kernel_close(kernel);
     return status;
 }
 
-static double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
+int cli_kernel_put(cli_kernel *kernel) { return cli_twins_put(&kernel->twins); }
+int cli_kernel_get(cli_kernel *kernel) { return cli_twins_get(&kernel->twins); }
 
 int cli_kernel_launch(cli_kernel *kernel, double *ret_ms) {
     fj_error error = {0};
-    double begin = now_ms();
-    fj_status result = fj_kernel_launch(kernel->kernel, &kernel->args, &kernel->launch, kernel->workspace,
-                                        kernel->workspace_size, &error);
-    *ret_ms = now_ms() - begin;
+    fj_status result = fj_timer_start(kernel->timer, NULL, &error);
+    if (result == FJ_OK)
+        result = fj_kernel_launch(kernel->kernel, &kernel->args, &kernel->launch, kernel->workspace,
+                                  kernel->workspace_size, &error);
+    if (result == FJ_OK) result = fj_timer_stop(kernel->timer, NULL, &error);
+    if (result == FJ_OK) result = fj_timer_read(kernel->timer, ret_ms, &error);
+    if (result == FJ_OK)
+        result = fj_kernel_check(kernel->kernel, &kernel->args, &kernel->launch, kernel->workspace,
+                                 kernel->workspace_size, &error);
     return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
+}
+
+int cli_kernel_run(cli_kernel *kernel, double *ret_ms) {
+    int status = cli_kernel_put(kernel);
+    if (status == CLI_EXIT_OK) status = cli_kernel_launch(kernel, ret_ms);
+    return status == CLI_EXIT_OK ? cli_kernel_get(kernel) : status;
 }
 
 void cli_kernel_close(cli_kernel *kernel) {
     fj_kernel_unref(&kernel->kernel);
     fj_plan_unref(&kernel->plan);
-    free(kernel->workspace);
+    fj_timer_unref(&kernel->timer);
+    fj_device_free(kernel->device, &kernel->workspace);
+    cli_twins_finish(&kernel->twins);
     free(kernel->pointers);
     *kernel = (cli_kernel){0};
 }

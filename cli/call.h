@@ -93,8 +93,33 @@ typedef struct cli_output_list {
 int cli_outputs_list(const cli_outputs *outputs, const fj_mod *mod, cli_output_list *ret_list);
 void cli_output_list_finish(cli_output_list *list);
 
+/* A tensor of the host and its twin on a device that has memory of its own (twins.c). */
+typedef struct cli_twin {
+    const cli_view *host;
+    DLTensor tensor;
+    bool is_input, is_output;
+} cli_twin;
+
+/* The tensors of one call, on the device where it runs. */
+typedef struct cli_twins {
+    fj_device *device;
+    cli_twin *items; /* none on devices that use the host's memory */
+    size_t count, limit;
+} cli_twins;
+
+int cli_twins_begin(cli_twins *twins, fj_device *device, size_t limit);
+/* What a launch is given for a view: NULL for one that is not set. It lives as long as the view and the twins. Status 1
+ * when the device has too little memory. */
+int cli_twins_add(cli_twins *twins, const cli_view *view, bool is_input, bool is_output,
+                  const DLTensor **ret_tensor);
+/* Inputs to the device; outputs from it. */
+int cli_twins_put(const cli_twins *twins);
+int cli_twins_get(const cli_twins *twins);
+void cli_twins_finish(cli_twins *twins);
+
 /* A kernel bound to tensors, ready to be launched any number of times. */
 typedef struct cli_kernel {
+    fj_device *device; /* outlives the kernel */
     fj_plan *plan;
     fj_kernel *kernel;
     fj_kernel_info info;
@@ -104,11 +129,18 @@ typedef struct cli_kernel {
     void *workspace;
     size_t workspace_size;
     const DLTensor **pointers; /* the arrays of args */
+    fj_timer *timer;
+    cli_twins twins;
 } cli_kernel;
 
 int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_wish *wish,
                     fj_direction direction, const cli_inputs *inputs, const cli_outputs *outputs);
+/* Puts the inputs where the device reads them, launches and waits, brings the outputs back. */
+int cli_kernel_put(cli_kernel *kernel);
 int cli_kernel_launch(cli_kernel *kernel, double *ret_ms);
+int cli_kernel_get(cli_kernel *kernel);
+/* All three. */
+int cli_kernel_run(cli_kernel *kernel, double *ret_ms);
 void cli_kernel_close(cli_kernel *kernel);
 
 /* The part of the blocks that is computed, 1 when the device does not say. */

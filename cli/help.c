@@ -13,7 +13,8 @@ static const struct {
 } environment[] = {
     {"FLEXJIT_CACHE_PATH", "colon list of kernel caches; the first is written"},
     {"FLEXJIT_NO_JIT", "1: a kernel that is in no cache is an error"},
-    {"FLEXJIT_CC", "compiler of the cpu device; else cc, gcc, clang"},
+    {"FLEXJIT_CC", "C compiler of the cpu device; else cc, gcc, clang"},
+    {"FLEXJIT_CXX", "C++ compiler of the emu device; else c++, g++, clang++"},
     {"FLEXJIT_NVRTC", "the NVRTC library, or its folder; else it is looked for"},
     {"FLEXJIT_LIBCUDA", "the NVIDIA driver's library; else libcuda.so.1"},
     {"FLEXJIT_TEMPLATE_PATH", "folder with kernel templates, in place of those built in"},

@@ -50,7 +50,8 @@ static int open_arch(prebuild *p, const char *text, size_t length) {
     memcpy(name, text, length);
     name[length] = '\0';
     fj_error error = {0};
-    fj_status result = fj_device_create_for_arch(p->context, name, &p->devices[p->device_count], &error);
+    fj_status result =
+        fj_device_create_for_arch(p->context, FJ_DEVICE_CUDA, name, &p->devices[p->device_count], &error);
     if (result != FJ_OK) return cli_fail_library(result, &error);
     for (size_t i = 0; i < p->device_count; i++) {
         if (strcmp(fj_device_name(p->devices[i]), fj_device_name(p->devices[p->device_count])) != 0) continue;

@@ -44,7 +44,7 @@ static int compute(cli_run *run) {
                                  &run->outputs);
     }
     for (fj_direction d = FJ_FORWARD; status == CLI_EXIT_OK && d <= last; d++) {
-        status = cli_kernel_launch(&run->kernels[d], &run->time_ms[d]);
+        status = cli_kernel_run(&run->kernels[d], &run->time_ms[d]);
     }
     return status;
 }

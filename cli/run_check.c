@@ -25,7 +25,7 @@ static int launch_all(const cli_run *run, const cli_wish *wish, fj_device *devic
         double time_ms;
         status = cli_kernel_open(&kernel, device, run->mod, wish, direction, to->inputs, &to->outputs);
         if (status != CLI_EXIT_OK) break;
-        status = cli_kernel_launch(&kernel, &time_ms);
+        status = cli_kernel_run(&kernel, &time_ms);
         cli_kernel_close(&kernel);
     }
     return status;

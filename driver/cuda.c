@@ -6,6 +6,8 @@
 
 #include "driver/cuda_device.h"
 
+enum { LARGE_PARAMETERS = 12010 }; /* the CUDA version from which Volta and newer take more */
+
 struct fj_code {
     const fj_allocator *allocator;
     const fj_cuda_device *device;
@@ -37,9 +39,12 @@ static fj_status read_features(const fj_cuda_api *api, int ordinal, int *ret_han
         result = api->device_attribute(&features.multiprocessors, FJ_CUDA_MULTIPROCESSORS, *ret_handle);
     if (result == 0)
         result = api->device_attribute(&features.shared_limit, FJ_CUDA_SHARED_OPTIN, *ret_handle);
+    if (result == 0) result = api->device_attribute(&features.cache, FJ_CUDA_L2_CACHE_SIZE, *ret_handle);
     if (result == 0) result = api->device_memory(&features.memory, *ret_handle);
     if (result != 0) return fj_cuda_api_fail(api, result, error, "GPU %d cannot be used", ordinal);
     features.arch = major * 10 + minor;
+    features.parameter_limit =
+        features.arch >= 70 && api->version >= LARGE_PARAMETERS ? FJ_CUDA_PARAMETERS : FJ_CUDA_PARAMETERS_OLD;
     *ret_features = features;
     return FJ_OK;
 }
@@ -211,13 +216,34 @@ fj_status fj_cuda_kernel_prepare(const fj_code *code, const char *name, int thre
     return status;
 }
 
-static fj_status wrong_context(const fj_cuda_kernel *kernel, void *stream, fj_error *error) {
+static fj_status wrong_context(const fj_cuda_kernel *kernel, const char *whose, void *stream,
+                               fj_error *error) {
     int capturing = 0;
     (void)kernel->code->device->api->capturing(stream, &capturing);
-    (void)fj_error_set(error, FJ_ERR_ARGUMENT, "kernel %s is not prepared for the current context%s",
-                       kernel->name, capturing ? "; the capture of the stream goes on" : "");
+    (void)fj_error_set(error, FJ_ERR_ARGUMENT, "kernel %s is not prepared for the %s%s", kernel->name, whose,
+                       capturing ? "; the capture of the stream goes on" : "");
     fj_error_note(error, "make the kernel while this context is current, before the capture");
     return FJ_ERR_ARGUMENT;
+}
+
+/* In the context that a launch would run in. */
+static fj_status check_contexts(const fj_cuda_kernel *kernel, void *context, void *stream, fj_error *error) {
+    const fj_cuda_api *api = kernel->code->device->api;
+    void *of_stream = NULL;
+    if (context != kernel->context) return wrong_context(kernel, "current context", stream, error);
+    if (stream && api->stream_context(stream, &of_stream) == 0 && of_stream != context)
+        return wrong_context(kernel, "context of the stream", stream, error);
+    return FJ_OK;
+}
+
+fj_status fj_cuda_launch_check(const fj_cuda_kernel *kernel, void *stream, fj_error *error) {
+    void *context = NULL;
+    bool pushed;
+    fj_status status = fj_cuda_enter(kernel->code->device, &context, &pushed, error);
+    if (status != FJ_OK) return status;
+    status = check_contexts(kernel, context, stream, error);
+    fj_cuda_leave(kernel->code->device, pushed);
+    return status;
 }
 
 fj_status fj_cuda_launch(const fj_cuda_kernel *kernel, const uint32_t grid[3], const void *args, void *stream,
@@ -228,9 +254,8 @@ fj_status fj_cuda_launch(const fj_cuda_kernel *kernel, const uint32_t grid[3], c
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return FJ_OK;
     fj_status status = fj_cuda_enter(device, &context, &pushed, error);
     if (status != FJ_OK) return status;
-    if (context != kernel->context) {
-        status = wrong_context(kernel, stream, error);
-    } else {
+    status = check_contexts(kernel, context, stream, error);
+    if (status == FJ_OK) {
         void *parameters[] = {(void *)(uintptr_t)args};
         int result = device->api->launch(kernel->function, grid[0], grid[1], grid[2], kernel->threads, 1, 1,
                                          kernel->shared, stream, parameters, NULL);

@@ -9,13 +9,18 @@
 
 #include "driver/driver.h"
 
+/* Bytes of parameters of a kernel: of Volta and newer since CUDA 12.1, and of all before. */
+enum { FJ_CUDA_PARAMETERS = 32764, FJ_CUDA_PARAMETERS_OLD = 4096 };
+
 typedef struct fj_cuda_features {
     int ordinal;
     char name[128];
     int arch; /* ten times the major compute capability, plus the minor one */
     int multiprocessors;
-    int shared_limit; /* bytes of dynamic shared memory of a block, with opt-in */
-    size_t memory;    /* bytes */
+    int shared_limit;    /* bytes of dynamic shared memory of a block, with opt-in */
+    int cache;           /* bytes of L2 */
+    int parameter_limit; /* bytes of a kernel's parameters, with this driver */
+    size_t memory;       /* bytes */
 } fj_cuda_features;
 
 typedef struct fj_cuda_driver_info {
@@ -54,9 +59,12 @@ typedef struct fj_cuda_kernel {
 fj_status fj_cuda_kernel_prepare(const fj_code *code, const char *name, int threads, int shared,
                                  fj_cuda_kernel *ret_kernel, fj_error *error);
 
-/* Puts a launch on a stream (NULL: the default one). args: what the kernel's one parameter is. FJ_ERR_ARGUMENT
- * when the current context is not the one that the kernel was prepared for; nothing is called then, so that a
- * capture goes on. Errors of the running kernel show later. */
+/* Whether a launch may be put on this stream now: FJ_ERR_ARGUMENT when the current context, or that of the stream,
+ * is not the one that the kernel was prepared for. Calls nothing that a capture would notice. */
+fj_status fj_cuda_launch_check(const fj_cuda_kernel *kernel, void *stream, fj_error *error);
+
+/* Puts a launch on a stream (NULL: the default one). args: what the kernel's one parameter is. Errors as
+ * fj_cuda_launch_check; those of the running kernel show later. */
 fj_status fj_cuda_launch(const fj_cuda_kernel *kernel, const uint32_t grid[3], const void *args, void *stream,
                          fj_error *error);
 
@@ -72,6 +80,7 @@ fj_status fj_cuda_download(const fj_cuda_device *device, void *to, uint64_t from
                            fj_error *error);
 fj_status fj_cuda_fill(const fj_cuda_device *device, uint64_t to, uint8_t byte, size_t size, void *stream,
                        fj_error *error);
+/* Until all that was put on a stream is done. FJ_ERR_ARGUMENT while it is captured: the capture goes on. */
 fj_status fj_cuda_wait(const fj_cuda_device *device, void *stream, fj_error *error);
 
 /* Two moments of a stream. start, then stop, then elapsed, which waits. */

@@ -18,6 +18,7 @@ enum {
 /* CUdevice_attribute, CUfunction_attribute */
 enum {
     FJ_CUDA_MULTIPROCESSORS = 16,
+    FJ_CUDA_L2_CACHE_SIZE = 38,
     FJ_CUDA_MAJOR = 75,
     FJ_CUDA_MINOR = 76,
     FJ_CUDA_SHARED_OPTIN = 97,
@@ -54,6 +55,7 @@ enum {
              (void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, \
               void **))                                                                                      \
     FUNCTION(capturing, "cuStreamIsCapturing", true, (void *, int *))                                        \
+    FUNCTION(stream_context, "cuStreamGetCtx", true, (void *, void **))                                      \
     FUNCTION(stream_wait, "cuStreamSynchronize", true, (void *))                                             \
     FUNCTION(alloc, "cuMemAlloc_v2", true, (uint64_t *, size_t))                                             \
     FUNCTION(free, "cuMemFree_v2", true, (uint64_t))                                                         \

@@ -48,8 +48,22 @@ fj_status fj_cuda_fill(const fj_cuda_device *device, uint64_t to, uint8_t byte, 
     IN_CONTEXT(device, error, api->fill(to, byte, size, stream), "a fill of %zu bytes on the GPU", size);
 }
 
-fj_status fj_cuda_wait(const fj_cuda_device *device, void *stream, fj_error *error) {
+static fj_status is_capturing(const fj_cuda_device *device, void *stream, int *ret_capturing,
+                              fj_error *error) {
+    IN_CONTEXT(device, error, api->capturing(stream, ret_capturing), "the stream cannot be used");
+}
+
+static fj_status wait_stream(const fj_cuda_device *device, void *stream, fj_error *error) {
     IN_CONTEXT(device, error, api->stream_wait(stream), "work on the GPU failed");
+}
+
+fj_status fj_cuda_wait(const fj_cuda_device *device, void *stream, fj_error *error) {
+    int capturing = 0;
+    fj_status status = is_capturing(device, stream, &capturing, error);
+    if (status == FJ_OK && capturing)
+        return fj_error_set(error, FJ_ERR_ARGUMENT,
+                            "a stream that is captured cannot be waited for; the capture goes on");
+    return status == FJ_OK ? wait_stream(device, stream, error) : status;
 }
 
 /* ---- Time ------------------------------------------------------------------------------------------------- */

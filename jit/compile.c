@@ -1,4 +1,4 @@
-/* Running the host's C compiler: never a shell, never a file that stays.
+/* Running the host's compilers: never a shell, never a file that stays.
  *
  * All files of a compilation, the compiler's own temporary ones included (TMPDIR), lie in one
  * private folder that is removed whatever happens. The child stays in the caller's process group:
@@ -41,6 +41,27 @@ static const char *const *const options[] = {
 _Static_assert(FJ_ARRAY_LEN(options) == FJ_ISA_COUNT, "options for each");
 
 const char *const *fj_jit_compile_options(fj_isa isa) { return options[isa]; }
+
+/* Compilation is most of the time of a small run: so not more optimised than needed. */
+const char *const *fj_jit_compile_options_emu(void) {
+    static const char *const emu[] = {
+        "-std=c++17",
+        "-O1",
+        "-ffp-contract=off",
+        "-fPIC",
+        "-fno-exceptions",
+        "-fno-rtti",
+        "-fno-plt",
+        "-fvisibility=hidden",
+        "-w",
+        "-shared",
+        "-nostartfiles",
+        "-Wl,-z,defs",
+        "-Wl,-s",
+        NULL,
+    };
+    return emu;
+}
 
 /* ---- The private folder -------------------------------------------------------------------------- */
 
@@ -174,7 +195,7 @@ static fj_status run(const struct workshop *shop, const char *path, char *const 
     int failed = spawn(shop, path, arguments, environment, &child);
     fj_free(allocator, environment, size);
     if (failed)
-        return fj_error_set(error, FJ_ERR_DEVICE, "the C compiler '%s' cannot be run: %s", path,
+        return fj_error_set(error, FJ_ERR_DEVICE, "the compiler '%s' cannot be run: %s", path,
                             strerror(failed));
     int status = 0;
     pid_t done;
@@ -187,9 +208,9 @@ static fj_status run(const struct workshop *shop, const char *path, char *const 
 static fj_status outcome(int status, const char *path, fj_error *error) {
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return FJ_OK;
     if (WIFSIGNALED(status))
-        return fj_error_set(error, FJ_ERR_COMPILER, "the C compiler '%s' was ended by signal %d (%s)", path,
+        return fj_error_set(error, FJ_ERR_COMPILER, "the compiler '%s' was ended by signal %d (%s)", path,
                             WTERMSIG(status), strsignal(WTERMSIG(status)));
-    return fj_error_set(error, FJ_ERR_COMPILER, "the C compiler '%s' failed with status %d", path,
+    return fj_error_set(error, FJ_ERR_COMPILER, "the compiler '%s' failed with status %d", path,
                         WEXITSTATUS(status));
 }
 
@@ -247,24 +268,35 @@ fj_status fj_jit_compiler_version(const fj_file_ops *ops, const fj_allocator *al
     return status;
 }
 
-fj_status fj_jit_compiler_find(const fj_file_ops *ops, const fj_allocator *allocator,
+static const fj_compiler_search searches[] = {
+    [FJ_LANGUAGE_C] = {"C", "cpu", "FLEXJIT_CC", {"cc", "gcc", "clang"}},
+    [FJ_LANGUAGE_CXX] = {"C++", "emu", "FLEXJIT_CXX", {"c++", "g++", "clang++"}},
+};
+_Static_assert(FJ_ARRAY_LEN(searches) == FJ_LANGUAGE_COUNT, "where to look for each");
+
+const fj_compiler_search *fj_jit_compiler_search(fj_language language) { return &searches[language]; }
+
+fj_status fj_jit_compiler_find(fj_language language, const fj_file_ops *ops, const fj_allocator *allocator,
                                fj_compiler *ret_compiler, fj_error *error) {
-    static const char *const candidates[] = {"cc", "gcc", "clang"};
+    const fj_compiler_search *search = &searches[language];
     fj_compiler compiler = {0};
-    const char *chosen = getenv("FLEXJIT_CC");
+    const char *chosen = getenv(search->variable);
     bool found = false;
     if (chosen && *chosen) {
         found = fj_jit_compiler_locate(chosen, compiler.path, sizeof compiler.path);
         if (!found)
             return fj_error_set(error, FJ_ERR_DEVICE,
-                                "no C compiler for the cpu device: FLEXJIT_CC='%s' is not a program", chosen);
+                                "no %s compiler for the %s device: %s='%s' is not a program", search->name,
+                                search->device, search->variable, chosen);
     }
-    for (size_t i = 0; i < FJ_ARRAY_LEN(candidates) && !found; i++)
-        found = fj_jit_compiler_locate(candidates[i], compiler.path, sizeof compiler.path);
+    const char *const *names = search->candidates;
+    for (size_t i = 0; names[i] && !found; i++)
+        found = fj_jit_compiler_locate(names[i], compiler.path, sizeof compiler.path);
     if (!found)
         return fj_error_set(error, FJ_ERR_DEVICE,
-                            "no C compiler for the cpu device: looked for cc, gcc and clang on PATH, and "
-                            "FLEXJIT_CC is not set");
+                            "no %s compiler for the %s device: looked for %s, %s and %s on PATH, and "
+                            "%s is not set",
+                            search->name, search->device, names[0], names[1], names[2], search->variable);
     fj_status status = fj_jit_compiler_version(ops, allocator, &compiler, error);
     if (status == FJ_OK) *ret_compiler = compiler;
     return status;
@@ -274,18 +306,19 @@ fj_status fj_jit_compiler_find(const fj_file_ops *ops, const fj_allocator *alloc
 
 enum { MAX_ARGUMENTS = 64 };
 
-static fj_status compile_in(struct workshop *shop, const fj_compiler *compiler, fj_str source, fj_isa isa,
-                            fj_buf *out, fj_error *error) {
-    fj_status status = workshop_write(shop, "kernel.c", source, error);
+static fj_status compile_in(struct workshop *shop, const fj_compiler *compiler, fj_language language,
+                            const char *const *flags, fj_str source, fj_buf *out, fj_error *error) {
+    static const char *const names[] = {[FJ_LANGUAGE_C] = "kernel.c", [FJ_LANGUAGE_CXX] = "kernel.cc"};
+    fj_status status = workshop_write(shop, names[language], source, error);
     if (status != FJ_OK) return status;
     char input[sizeof shop->path + 16], output[sizeof shop->path + 16];
-    (void)snprintf(input, sizeof input, "%s/kernel.c", shop->path);
+    (void)snprintf(input, sizeof input, "%s/%s", shop->path, names[language]);
     (void)snprintf(output, sizeof output, "%s/kernel.so", shop->path);
     const char *arguments[MAX_ARGUMENTS] = {compiler->path};
     int count = 1;
-    for (const char *const *option = fj_jit_compile_options(isa); *option; option++)
-        arguments[count++] = *option;
-    const char *const rest[] = {"-o", output, input, "-lm"};
+    for (const char *const *flag = flags; *flag; flag++) arguments[count++] = *flag;
+    /* C++ for what is compiled, not for what it needs: there is no use for its library. */
+    const char *const rest[] = {"-o", output, input, "-Wl,--as-needed", "-lm"};
     for (size_t i = 0; i < FJ_ARRAY_LEN(rest); i++) arguments[count++] = rest[i];
     arguments[count] = NULL;
     int exit_status = 0;
@@ -296,18 +329,18 @@ static fj_status compile_in(struct workshop *shop, const fj_compiler *compiler, 
     if (status == FJ_OK) {
         status = workshop_read(shop, "kernel.so", out, error);
         if (status == FJ_OK || status == FJ_ERR_MEMORY) return status;
-        status = fj_error_set(error, FJ_ERR_COMPILER, "the C compiler '%s' wrote no object", compiler->path);
+        status = fj_error_set(error, FJ_ERR_COMPILER, "the compiler '%s' wrote no object", compiler->path);
     }
     keep_messages(shop, out->allocator, error);
     return status;
 }
 
-fj_status fj_jit_compile(const fj_compiler *compiler, const fj_file_ops *ops, fj_str source, fj_isa isa,
-                         fj_buf *out, fj_error *error) {
+fj_status fj_jit_compile(const fj_compiler *compiler, fj_language language, const char *const *flags,
+                         const fj_file_ops *ops, fj_str source, fj_buf *out, fj_error *error) {
     struct workshop shop;
     fj_status status = workshop_open(&shop, ops, error);
     if (status != FJ_OK) return status;
-    status = compile_in(&shop, compiler, source, isa, out, error);
+    status = compile_in(&shop, compiler, language, flags, source, out, error);
     workshop_close(&shop);
     return status;
 }

@@ -53,7 +53,8 @@ fj_features fj_jit_features(void) {
 
 /* ---- GPUs ------------------------------------------------------------------------------------------- */
 
-static const char *const targets[] = {[FJ_TARGET_CPU] = "cpu", [FJ_TARGET_CUDA] = "cuda"};
+static const char *const targets[] = {
+    [FJ_TARGET_CPU] = "cpu", [FJ_TARGET_CUDA] = "cuda", [FJ_TARGET_EMU] = "emu"};
 _Static_assert(FJ_ARRAY_LEN(targets) == FJ_TARGET_COUNT, "a name for each");
 
 const char *fj_jit_target_name(fj_target target) { return targets[target]; }

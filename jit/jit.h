@@ -41,6 +41,7 @@ bool fj_jit_arch_parse(const char *name, fj_arch *ret_arch);
 typedef struct fj_features {
     bool isa[FJ_ISA_COUNT]; /* this CPU and its operating system run it */
     fj_arch arch;           /* of a GPU: then the rest is about it, and not about the CPU */
+    bool emulated;          /* which is the emulator's */
     int multiprocessors;
     int shared_limit; /* bytes of dynamic shared memory that a block can have */
 } fj_features;
@@ -66,7 +67,12 @@ typedef struct fj_jit_problem {
     bool tf32; /* F32 products may be rounded to TF32; the cpu templates never do */
 } fj_jit_problem;
 
-typedef enum fj_target { FJ_TARGET_CPU, FJ_TARGET_CUDA, FJ_TARGET_COUNT } fj_target;
+typedef enum fj_target {
+    FJ_TARGET_CPU,
+    FJ_TARGET_CUDA,
+    FJ_TARGET_EMU, /* the text of cuda, by the host's C++ compiler */
+    FJ_TARGET_COUNT
+} fj_target;
 const char *fj_jit_target_name(fj_target target); /* "cuda" */
 
 /* An entry point of a variant's code object. */
@@ -85,10 +91,12 @@ typedef struct fj_variant {
     fj_target target;
     fj_isa isa; /* cpu */
     int tile_q, tile_kv;
-    /* cuda */
+    /* cuda, emu */
     fj_arch arch;
     bool mma; /* tensor cores; else the simt templates */
     int head_pad, value_pad;
+    bool pack_heads;    /* rows of a tile are (query, head of a group) */
+    bool wide_captures; /* a dimension of a capture may exceed 2^31 - 1 */
     int stages, warps;
     int entry_count; /* in the order in which they are launched */
     fj_entry entries[FJ_JIT_MAX_ENTRIES];

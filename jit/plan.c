@@ -60,7 +60,11 @@ static int list_tiles(const fj_jit_problem *problem, fj_isa isa, tile tiles[MAX_
 int fj_jit_variants(const fj_jit_problem *problem, const fj_features *features, fj_variant *ret_variants) {
     tile tiles[MAX_TILES];
     int count = 0;
-    if (features->arch.number != 0) return fj_jit_cuda_variants(problem, features, ret_variants);
+    if (features->arch.number != 0) {
+        count = fj_jit_cuda_variants(problem, features, ret_variants);
+        for (int i = 0; i < count && features->emulated; i++) ret_variants[i].target = FJ_TARGET_EMU;
+        return count;
+    }
     if (!is_supported(problem)) return 0;
     for (int isa = FJ_ISA_COUNT - 1; isa >= 0; isa--) {
         if (!features->isa[isa] || (isa == FJ_ISA_AVX512BF16 && problem->dtype != FJ_DTYPE_BF16)) continue;

@@ -204,14 +204,14 @@ static void put_hooks(fj_scope *scope, struct render *render) {
     if (problem->gradient) gradient = view(problem->gradient, scope->arena);
     fj_buf_put(render->out, "#line 1 \"hooks\"\n");
     render->hooks_from = render->out->len;
-    fj_emit_target target = render->variant->target == FJ_TARGET_CUDA ? FJ_EMIT_CUDA : FJ_EMIT_CPU;
+    fj_emit_target target = render->variant->target == FJ_TARGET_CPU ? FJ_EMIT_CPU : FJ_EMIT_CUDA;
     fj_ir_emit(&ir, problem->gradient ? &gradient : NULL, target, render->out);
     render->hooks_to = render->out->len;
 }
 
 static void put_all(fj_scope *scope, void *argument) {
     struct render *render = argument;
-    bool cuda = render->variant->target == FJ_TARGET_CUDA;
+    bool cuda = render->variant->target != FJ_TARGET_CPU;
     if (cuda)
         put_prologue_cuda(render);
     else
@@ -259,11 +259,12 @@ static void put_request(fj_scope *scope, void *argument) {
     const fj_jit_problem *problem = render->problem;
     fj_buf_printf(render->out, "flexjit %s\nkernel %s\ndirection %s\ndtype %s\n", FJ_VERSION,
                   render->variant->name, kinds[problem->kind], fj_dtype_name(problem->dtype));
-    if (render->variant->target == FJ_TARGET_CUDA) {
+    if (render->variant->target != FJ_TARGET_CPU) {
         char arch[FJ_ARCH_NAME];
         fj_jit_arch_name(render->variant->arch, arch);
         fj_buf_printf(render->out, "arch %s\ntf32 %d\n", arch, problem->tf32);
     }
+    if (render->variant->target == FJ_TARGET_EMU) fj_buf_put(render->out, "target emu\n");
     if (problem->ir) {
         fj_buf_printf(render->out, "head_dim %d\nvalue_dim %d\nmax %d\ndlse %d\ndeterministic %d\n",
                       problem->head_dim, problem->value_dim, problem->max, problem->dlse,

@@ -1,4 +1,4 @@
-/* What compiles for a target: the host's C compiler, or NVRTC. */
+/* What compiles for a target: the host's C or C++ compiler, or NVRTC. */
 #ifndef FJ_JIT_TOOLCHAIN_H
 #define FJ_JIT_TOOLCHAIN_H
 

@@ -10,7 +10,7 @@
 #ifndef DLPACK_DLPACK_H_
 
 /* DLDevice.device_type */
-enum { kDLCPU = 1, kDLCUDA = 2 };
+enum { kDLCPU = 1, kDLCUDA = 2, kDLCUDAManaged = 13 };
 
 typedef struct {
     int32_t device_type;

@@ -5,7 +5,7 @@
  * The way of one call:
  *
  *     fj_context -> fj_mod      parse and type the user's score_mod and mask_mod
- *                -> fj_device   cpu, cuda, reference
+ *                -> fj_device   cpu, cuda, emu, reference
  *     fj_plan    =  device + mod + problem: which variant; no compilation
  *     fj_kernel  =  a plan made ready: may compile, load and block
  *     fj_kernel_launch           no allocation, no compilation
@@ -230,24 +230,60 @@ typedef enum fj_device_kind {
     FJ_DEVICE_REFERENCE, /* the definition in double, unfused */
     FJ_DEVICE_UNFUSED,   /* the definition in the inputs' dtype: products and probabilities rounded
                             to it, sums in float32; the yardstick of --check */
-    FJ_DEVICE_CUDA,      /* an NVIDIA GPU: that of the current CUDA context, else the first; or, from
-                            fj_device_create_for_arch, any GPU of an architecture */
+    FJ_DEVICE_CUDA,      /* an NVIDIA GPU: that of the current CUDA context, else the first */
+    FJ_DEVICE_EMU,       /* the text of CUDA kernels, compiled by the host's C++ compiler, run on the
+                            CPU: what a GPU of sm_80 would compute, slowly */
 } fj_device_kind;
 
 /* FJ_ERR_DEVICE says in one sentence what was looked for. */
 FJ_NODISCARD FJ_API fj_status fj_device_create(fj_context *context, fj_device_kind kind,
                                                fj_device **ret_device, fj_error *error);
-/* A GPU that need not be here, for plans and fj_plan_build; its kernels cannot be loaded. arch: "sm_80",
- * "sm_90a"... FJ_ERR_NAME: no architecture that flexjit knows. */
-FJ_NODISCARD FJ_API fj_status fj_device_create_for_arch(fj_context *context, const char *arch,
-                                                        fj_device **ret_device, fj_error *error);
+/* The device of an architecture, "sm_80", "sm_90a"... kind FJ_DEVICE_CUDA: a GPU that need not be here,
+ * for plans and fj_plan_build; its kernels cannot be loaded. FJ_DEVICE_EMU: emulated, with kernels that
+ * run. FJ_ERR_NAME: no architecture that flexjit knows. FJ_ERR_ARGUMENT: another kind. */
+FJ_NODISCARD FJ_API fj_status fj_device_create_for_arch(fj_context *context, fj_device_kind kind,
+                                                        const char *arch, fj_device **ret_device,
+                                                        fj_error *error);
 FJ_API void fj_device_unref(fj_device **device);
 FJ_API const char *fj_device_name(const fj_device *device);
+/* What DLTensor.device is of tensors that launches on this device take: kDLCUDA and the GPU's number
+ * (kDLCUDAManaged, of any number, is taken too), else kDLCPU. */
+FJ_API DLDevice fj_device_dlpack(const fj_device *device);
 
 /* Peak of this device in FLOP/s, measured now on `workers` threads (about a quarter of a second): FMA for F32, F64
  * and F16, dot products for BF16 where the device has them. The peer for a share of the peak. */
 FJ_NODISCARD FJ_API fj_status fj_device_peak(fj_device *device, fj_dtype dtype, int workers,
                                              double *ret_flops, fj_error *error);
+
+/* Memory of a device, for programs that are not made with CUDA. Of a GPU on cuda, of the host elsewhere;
+ * programs that have memory use their own. On cuda all of these use the current context of the GPU, else
+ * its primary one, and a stream: a CUstream, NULL for the default one, as in fj_launch. Copies and fills
+ * are put on it in order: the host's memory must stay as it is until fj_device_wait. Elsewhere they are
+ * done when they return.
+ * 256-byte aligned, not initialised; NULL for size 0. FJ_ERR_MEMORY says how much was asked for. */
+FJ_NODISCARD FJ_API fj_status fj_device_alloc(const fj_device *device, size_t size, void **ret_memory,
+                                              fj_error *error);
+/* Clears the pointer, takes NULL. */
+FJ_API void fj_device_free(const fj_device *device, void **memory);
+FJ_NODISCARD FJ_API fj_status fj_device_upload(const fj_device *device, void *to, const void *from,
+                                               size_t size, void *stream, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_device_download(const fj_device *device, void *to, const void *from,
+                                                 size_t size, void *stream, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_device_fill(const fj_device *device, void *to, uint8_t byte, size_t size,
+                                             void *stream, fj_error *error);
+/* Returns when all that was put on the stream is done. FJ_ERR_DEVICE: something of it failed.
+ * FJ_ERR_ARGUMENT while the stream is captured in a graph, which goes on. */
+FJ_NODISCARD FJ_API fj_status fj_device_wait(const fj_device *device, void *stream, fj_error *error);
+
+/* The time between two moments of a stream: on cuda by events, elsewhere by the clock. One thread at a
+ * time uses a timer; it may be started and stopped again. */
+typedef struct fj_timer fj_timer;
+FJ_NODISCARD FJ_API fj_status fj_timer_create(fj_device *device, fj_timer **ret_timer, fj_error *error);
+FJ_API void fj_timer_unref(fj_timer **timer);
+FJ_NODISCARD FJ_API fj_status fj_timer_start(fj_timer *timer, void *stream, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_timer_stop(fj_timer *timer, void *stream, fj_error *error);
+/* Waits until the stream has come to the stop. */
+FJ_NODISCARD FJ_API fj_status fj_timer_read(const fj_timer *timer, double *ret_ms, fj_error *error);
 
 /* ---- Plans and kernels ------------------------------------------------------------------- */
 
@@ -271,7 +307,8 @@ typedef struct fj_problem {
 typedef struct fj_plan fj_plan;
 typedef struct fj_kernel fj_kernel;
 
-/* No compilation, no device work. FJ_ERR_UNSUPPORTED when no variant is legal, FJ_ERR_NAME for an
+/* No compilation, no device work. FJ_ERR_UNSUPPORTED when no variant is legal or, on cuda and emu, when the
+ * captured tensors and scalars are more than a kernel's parameters can hold, FJ_ERR_NAME for an
  * unknown variant (the note lists the legal ones). The mod must have all its captures bound. */
 FJ_NODISCARD FJ_API fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem *problem,
                                              fj_plan **ret_plan, fj_error *error);
@@ -281,7 +318,8 @@ FJ_API const char *fj_plan_variant(const fj_plan *plan);
 FJ_NODISCARD FJ_API fj_status fj_plan_show(const fj_plan *plan, const char *stage, fj_text *ret_text,
                                            fj_error *error);
 
-/* Finds the kernel in the cache or compiles it. May block for as long as a compiler runs. */
+/* Finds the kernel in the cache or compiles it. May block for as long as a compiler runs. On cuda it is
+ * made resident in the context that is current, else in the GPU's primary one; it is launched there. */
 FJ_NODISCARD FJ_API fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel, fj_error *error);
 FJ_API void fj_kernel_unref(fj_kernel **kernel);
 
@@ -316,6 +354,7 @@ typedef union fj_scalar {
  *   dout as out       dlse as lse
  *   dquery, dkey, dvalue as query, key, value
  *
+ * The data of all of them is memory of the device: see fj_device_dlpack.
  * lse, max, dlse and the gradients of captures are F32, or F64 for F64 inputs. Forward writes out,
  * lse and max; backward reads out and lse as forward gave them and writes dquery, dkey, dvalue,
  * dcaptures and dscalars, fully, whatever they held. The reference device also takes F64 outputs
@@ -343,24 +382,37 @@ typedef struct fj_executor {
     void (*run)(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker), void *arg);
 } fj_executor;
 
-/* How a launch runs. NULL anywhere: OpenMP with its default number of threads. */
+/* How a launch runs. NULL anywhere: OpenMP with its default number of threads, the default stream. */
 typedef struct fj_launch {
     size_t struct_size;
     const fj_executor *executor; /* NULL: OpenMP */
     int workers;                 /* threads when executor is NULL; 0: OpenMP's default */
+    void *stream;                /* cuda: a CUstream, NULL: the default one */
 } fj_launch;
 
-/* Bytes of workspace that a launch with these shapes and workers needs; pointers are not followed. */
+/* Bytes of workspace, memory of the device, that a launch with these shapes and workers needs; pointers
+ * are not followed. FJ_ERR_UNSUPPORTED: shapes that no grid of a GPU covers. */
 FJ_NODISCARD FJ_API fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args,
                                                   const fj_launch *launch, size_t *ret_size, fj_error *error);
 
 /* Validates the tensors and runs. workspace: 256-byte aligned, need not be initialised. On
  * FJ_ERR_INDEX (a bad read in a mod) the outputs are unspecified; on any other error untouched. Bad
- * reads are reported by forward; backward reads 0 there. FJ_ERR_UNSUPPORTED on FJ_DEVICE_CUDA, whose
- * kernels can be compiled and cached but not be launched yet. */
+ * reads are reported by forward; backward reads 0 there.
+ * On cuda it puts kernels on the stream and returns: it allocates nothing, waits for nothing, loads and
+ * compiles nothing, and so can be captured in a graph. The workspace and the tensors' data must stay until
+ * they are done; bad reads are told by fj_kernel_check, other failures of running kernels by whoever waits.
+ * FJ_ERR_ARGUMENT when the current context or that of the stream is not the kernel's: then nothing is put
+ * on the stream, and a capture goes on. FJ_ERR_UNSUPPORTED as fj_kernel_workspace. */
 FJ_NODISCARD FJ_API fj_status fj_kernel_launch(const fj_kernel *kernel, const fj_args *args,
                                                const fj_launch *launch, void *workspace,
                                                size_t workspace_size, fj_error *error);
+
+/* Waits for the stream, then says how the last launch of this kernel with these arguments and this
+ * workspace ended: FJ_ERR_INDEX after a bad read in a mod, FJ_ERR_DEVICE when a kernel failed. FJ_OK on
+ * devices other than cuda, where launches report themselves. Not during a capture. */
+FJ_NODISCARD FJ_API fj_status fj_kernel_check(const fj_kernel *kernel, const fj_args *args,
+                                              const fj_launch *launch, void *workspace, size_t workspace_size,
+                                              fj_error *error);
 
 /* Blocks of keys that the last analysis finds full, partial and empty for these lengths; all heads
  * and batches together. */

@@ -72,7 +72,7 @@ END_TEST
 
 START_TEST(what_was_built_elsewhere_is_found) {
     fj_kernel_info info;
-    ck_assert_int_eq(fj_device_create_for_arch(context, "sm_90a", &device, &error), FJ_OK);
+    ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_CUDA, "sm_90a", &device, &error), FJ_OK);
     ck_assert_str_eq(fj_device_name(device), "cuda:sm_90a");
     for (int direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
         fj_plan *plan = planned((fj_direction)direction);
@@ -96,8 +96,10 @@ END_TEST
 START_TEST(what_is_not_there) {
     setenv("FAKE_CUDA", "arch=70", 1);
     ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CUDA, &device, &error), FJ_ERR_DEVICE);
-    ck_assert_int_eq(fj_device_create_for_arch(context, "sm_70", &device, &error), FJ_ERR_NAME);
-    ck_assert_int_eq(fj_device_create_for_arch(context, NULL, &device, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_CUDA, "sm_70", &device, &error),
+                     FJ_ERR_NAME);
+    ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_CUDA, NULL, &device, &error),
+                     FJ_ERR_ARGUMENT);
     setenv("FAKE_CUDA", "resident=2", 1);
     ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CUDA, &device, &error), FJ_OK);
     fj_plan *plan = planned(FJ_FORWARD);

@@ -76,7 +76,8 @@ class Usage(harness.Case):
         self.fails(2, "one MOD.py at most", "check", "a.py", "b.py")
 
     def test_devices_that_are_not_there(self):
-        done = self.fails(3, "no emu device", "bench", "--shape", "1,1,1,1,1,8", "--device", "emu")
+        done = self.fails(3, "no C++ compiler for the emu device", "bench", "--shape", "1,1,1,1,1,8", "--device", "emu",
+                   env={"FLEXJIT_CXX": "/nowhere", "FLEXJIT_CACHE_PATH": str(self.folder)})
         self.assertEqual(done.stderr.count("\n"), 1)
         self.fails(3, "no NVIDIA driver", "bench", "--shape", "1,1,1,1,1,8", "--device", "cuda",
                    env={"FLEXJIT_LIBCUDA": "/nowhere"})

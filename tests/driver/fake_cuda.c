@@ -86,8 +86,13 @@ EXPORT int cuDeviceGetName(char *name, int size, int device) {
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     int arch = setting("arch", 90);
     (void)device;
-    *value = attribute == 75 ? arch / 10 : attribute == 76 ? arch % 10 : attribute == 16 ? 132 : 227 << 10;
-    return 0;
+    *value = attribute == 75 ? arch / 10
+           : attribute == 76 ? arch % 10
+           : attribute == 16 ? 132
+           : attribute == 38 ? setting("cache", 50 << 20)
+           : attribute == 97 ? 227 << 10
+                             : -1;
+    return *value == -1;
 }
 EXPORT int cuDeviceTotalMem_v2(size_t *size, int device) {
     *size = (size_t)80 << 30;
@@ -165,6 +170,11 @@ EXPORT int cuLaunchKernel(void *of, unsigned x, unsigned y, unsigned z, unsigned
 EXPORT int cuStreamIsCapturing(void *stream, int *capturing) {
     (void)stream;
     *capturing = setting("capturing", 0);
+    return 0;
+}
+EXPORT int cuStreamGetCtx(void *stream, void **context) {
+    (void)stream;
+    *context = depth > 0 ? stack[depth - 1] : NULL;
     return 0;
 }
 EXPORT int cuStreamSynchronize(void *stream) {

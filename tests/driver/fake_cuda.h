@@ -43,6 +43,7 @@ int cuFuncLoad(void *);
 int cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
                    void **, void **);
 int cuStreamIsCapturing(void *, int *);
+int cuStreamGetCtx(void *, void **);
 int cuStreamSynchronize(void *);
 int cuMemAlloc_v2(uint64_t *, size_t);
 int cuMemFree_v2(uint64_t);

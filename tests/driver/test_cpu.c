@@ -32,7 +32,9 @@ static const char kernel_text[] =
 static void compile(const char *abi, int number, fj_buf *object) {
     fj_error error = {0};
     fj_compiler compiler;
-    if (fj_jit_compiler_find(&fj_file_ops_system, &fj_allocator_libc, &compiler, &error) != FJ_OK) abort();
+    if (fj_jit_compiler_find(FJ_LANGUAGE_C, &fj_file_ops_system, &fj_allocator_libc, &compiler, &error) !=
+        FJ_OK)
+        abort();
     fj_jit_problem problem = {.kind = FJ_JIT_PEAK, .dtype = FJ_DTYPE_F32};
     fj_variant variant = {.name = "test"};
     fj_buf text;
@@ -47,8 +49,8 @@ static void compile(const char *abi, int number, fj_buf *object) {
     fj_buf_init(&whole, &fj_allocator_libc);
     fj_buf_put(&whole, defines);
     fj_buf_write(&whole, rendered.source.data, rendered.source.len);
-    status = fj_jit_compile(&compiler, &fj_file_ops_system, (fj_str){whole.data, whole.len}, FJ_ISA_PORTABLE,
-                            object, &error);
+    status = fj_jit_compile(&compiler, FJ_LANGUAGE_C, fj_jit_compile_options(FJ_ISA_PORTABLE),
+                            &fj_file_ops_system, (fj_str){whole.data, whole.len}, object, &error);
     ck_assert_msg(status == FJ_OK, "%s\n%s", error.text, error.detail ? error.detail : "");
     fj_buf_finish(&whole);
     fj_buf_finish(&text);

@@ -92,10 +92,12 @@ static void use_copying_compiler(void) {
     fj_rendered rendered;
     fj_buf_init(&text, &fj_allocator_libc);
     fj_buf_init(&object, &fj_allocator_libc);
-    ck_assert_int_eq(fj_jit_compiler_find(&fj_file_ops_system, &fj_allocator_libc, &compiler, NULL), FJ_OK);
-    ck_assert_int_eq(fj_jit_render(&problem, &variant, &fj_allocator_libc, &text, &rendered, NULL), FJ_OK);
     ck_assert_int_eq(
-        fj_jit_compile(&compiler, &fj_file_ops_system, rendered.source, variant.isa, &object, NULL), FJ_OK);
+        fj_jit_compiler_find(FJ_LANGUAGE_C, &fj_file_ops_system, &fj_allocator_libc, &compiler, NULL), FJ_OK);
+    ck_assert_int_eq(fj_jit_render(&problem, &variant, &fj_allocator_libc, &text, &rendered, NULL), FJ_OK);
+    ck_assert_int_eq(fj_jit_compile(&compiler, FJ_LANGUAGE_C, fj_jit_compile_options(variant.isa),
+                                    &fj_file_ops_system, rendered.source, &object, NULL),
+                     FJ_OK);
     file_write(tools, "saved.so", object.data, object.len, 0600);
     use_script("#!/bin/sh\n[ $1 = --version ] && exit\nwhile [ $1 != -o ]; do shift; done\n"
                "cp ${0%/*}/saved.so $2\n");
