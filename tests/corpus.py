@@ -21,6 +21,7 @@ import inputs
 
 MODS = ROOT / "examples/mods"
 SHAPES = ["2,8,2,333,333,64", "2,8,2,200,333,64", "1,4,1,65,77,37"]
+SHAPES_EMU = ["1,4,2,133,150,64", "2,2,2,150,150,64", "1,4,1,65,77,37"]
 DTYPES = "F32,BF16,F16"
 COLUMNS = ["out", "lse", "dq", "dk", "dv", "d_*"]
 
@@ -56,6 +57,7 @@ def run(options, name, entry, dtype, shape, folder):
     inputs.save(path, {**tensors, **inputs.captured_inputs(entry, shape, dtype)})
     command = [options.tool, "run", str(entry["path"]), "--input", str(path)]
     command += ["--output", f"{path}.out", "--device", options.device, "--check", "--json"]
+    command += ["--arch", options.arch] if options.arch else []
     command += ["--backward"] if options.backward else []
     done = subprocess.run(command + inputs.mod_options(entry, shape), capture_output=True, text=True)
     for used in (path, Path(f"{path}.out")):
@@ -82,7 +84,8 @@ def main():
     parser.add_argument("--dtype", default=DTYPES, help=f"default: {DTYPES}")
     parser.add_argument("--quick", action="store_true", help="one shape and dtype a mod, in turn")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="default: cpu; emu takes smaller shapes unless given")
+    parser.add_argument("--arch", help="GPU architecture for emu, such as sm_90")
     parser.add_argument("--backward", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     options = parser.parse_args()
@@ -91,7 +94,8 @@ def main():
 
     # Parallel runs share the cores best when each uses one.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // options.jobs)))
-    shapes = [inputs.Shape.parse(text) for text in options.shape or SHAPES]
+    usual = SHAPES_EMU if options.device == "emu" else SHAPES
+    shapes = [inputs.Shape.parse(text) for text in options.shape or usual]
     corpus = inputs.read_corpus(MODS / "corpus.json", MODS)
     failed = passed = 0
     print(f"{'mod':28} {'type':4} {'shape':18} {'tier':12}{' '.join(f'{c:>6}' for c in COLUMNS)}")

@@ -1,7 +1,8 @@
-/* A CUDA driver that only pretends (fake_cuda.c): a shared object that the tests have the library open. */
+/* A CUDA driver that only pretends (fake_cuda.c, fake_gpu.c): a shared object that the tests have the library open. */
 #ifndef FJ_TESTS_DRIVER_FAKE_CUDA_H
 #define FJ_TESTS_DRIVER_FAKE_CUDA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,12 @@ struct fake_cuda {
     void (*set_current)(int context); /* -1: none */
     int (*depth)(void);               /* of the stack of contexts */
     int (*retained)(void);            /* primary contexts */
+    void *(*stream)(int context);     /* a new one */
+    /* Until the end, what is put on the stream goes into a graph. False: something was called that breaks a capture. */
+    void (*capture)(void *stream);
+    bool (*end_capture)(void);
+    int (*replay)(void);    /* puts the graph on the stream */
+    size_t (*memory)(void); /* bytes of the GPU that are not freed */
 };
 extern const struct fake_cuda fake_cuda;
 

@@ -1,6 +1,7 @@
 /* An NVRTC that compiles nothing: its cubin is the text's first line behind "\177ELF". FAKE_NVRTC is a list of settings
- * such as "major=12 minor=2 result=6 archs=90"; FAKE_NVRTC_LOG is what it says. With FAKE_OTHER_LIBRARY it is some
- * other library. */
+ * such as "major=12 minor=2 result=6 archs=90"; with emulate=1 the cubin is a shared object for the emulator, by the
+ * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. FAKE_NVRTC_LOG is what it says. With
+ * FAKE_OTHER_LIBRARY it is some other library. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,8 +30,44 @@ EXPORT int nvrtcVersion(int *major, int *minor) {
 static const int archs[] = {75, 80, 86, 90, 100, 120};
 
 struct program {
-    char cubin[128], log[4096];
+    char *source, *cubin, log[4096];
+    size_t size; /* of the cubin */
 };
+
+static const char *arch_of(int count, const char *const *options) {
+    static const char option[] = "--gpu-architecture=sm_";
+    for (int i = 0; i < count; i++)
+        if (strncmp(options[i], option, sizeof option - 1) == 0) return options[i] + sizeof option - 1;
+    return "0";
+}
+
+/* 6 when the compiler fails, as NVRTC. */
+static int emulate(struct program *program, int count, const char *const *options) {
+    char folder[] = "/tmp/fake-nvrtc-XXXXXX", path[64], command[512];
+    const char *compiler = getenv("FLEXJIT_CXX");
+    if (!mkdtemp(folder)) return 1;
+    (void)snprintf(path, sizeof path, "%s/kernel.cc", folder);
+    FILE *file = fopen(path, "w");
+    if (!file || fputs(program->source, file) < 0 || fclose(file) != 0) return 1;
+    (void)snprintf(
+        command, sizeof command,
+        "%s -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -nostartfiles -DFJ_ARCH=%s -o %s/kernel.so %s",
+        compiler ? compiler : "c++", arch_of(count, options), folder, path);
+    int result = system(command) == 0 ? 0 : 6;
+    (void)snprintf(path, sizeof path, "%s/kernel.so", folder);
+    file = result == 0 ? fopen(path, "r") : NULL;
+    if (file) {
+        (void)fseek(file, 0, SEEK_END);
+        program->size = (size_t)ftell(file);
+        rewind(file);
+        free(program->cubin);
+        program->cubin = malloc(program->size);
+        if (!program->cubin || fread(program->cubin, 1, program->size, file) != program->size) result = 1;
+        (void)fclose(file);
+    }
+    (void)snprintf(command, sizeof command, "rm -rf %s", folder);
+    return system(command) == 0 ? result : 1;
+}
 
 EXPORT const char *nvrtcGetErrorString(int result) {
     return result == 6 ? "NVRTC_ERROR_COMPILATION" : "NVRTC_ERROR_FAKE";
@@ -48,12 +85,19 @@ EXPORT int nvrtcCreateProgram(void **program, const char *source, const char *na
     struct program *made = calloc(1, sizeof *made);
     (void)name, (void)texts, (void)names;
     if (!made) return 1;
-    (void)snprintf(made->cubin, sizeof made->cubin, "\177ELF %.*s", (int)strcspn(source, "\n"), source);
+    size_t line = strcspn(source, "\n");
+    made->source = strdup(source);
+    made->cubin = malloc(128 + line);
+    if (!made->source || !made->cubin) return 1;
+    made->size = (size_t)snprintf(made->cubin, 128 + line, "\177ELF %.*s", (int)line, source) + 1;
     *program = made;
     return headers;
 }
 EXPORT int nvrtcDestroyProgram(void **program) {
-    free(*program);
+    struct program *made = *program;
+    free(made->source);
+    free(made->cubin);
+    free(made);
     *program = NULL;
     return 0;
 }
@@ -63,14 +107,14 @@ EXPORT int nvrtcCompileProgram(void *program, int count, const char *const *opti
     size_t length = (size_t)snprintf(made->log, sizeof made->log, "%s", log ? log : "");
     for (int i = 0; i < count && setting("options", 0); i++)
         length += (size_t)snprintf(made->log + length, sizeof made->log - length, "[%s]", options[i]);
-    return setting("result", 0);
+    return setting("result", setting("emulate", 0) ? emulate(made, count, options) : 0);
 }
 EXPORT int nvrtcGetCUBINSize(void *program, size_t *size) {
-    *size = strlen(((struct program *)program)->cubin) + 1;
+    *size = ((struct program *)program)->size;
     return 0;
 }
 EXPORT int nvrtcGetCUBIN(void *program, char *to) {
-    (void)strcpy(to, ((struct program *)program)->cubin);
+    memcpy(to, ((struct program *)program)->cubin, ((struct program *)program)->size);
     return 0;
 }
 EXPORT int nvrtcGetProgramLogSize(void *program, size_t *size) {

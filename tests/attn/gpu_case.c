@@ -1,0 +1,294 @@
+#include "tests/attn/gpu_case.h"
+
+#include "cli/report.h"
+
+static const fj_direction directions[] = {FJ_FORWARD, FJ_BACKWARD};
+
+static bool has(const gpu_case *c, fj_direction direction) { return direction == FJ_FORWARD || !c->only; }
+
+/* ---- Inputs ------------------------------------------------------------------------------------------- */
+
+static void fill(cli_view *view, const char *name, fj_dtype dtype, int rank, const int64_t *dims,
+                 uint64_t seed) {
+    cli_random random = {seed};
+    ck_assert_int_eq(cli_view_allocate(view, name, dtype, rank, dims), CLI_EXIT_OK);
+    for (size_t i = 0; i < view->count; i++)
+        cli_store(dtype, view->tensor.data, i,
+                  dtype == FJ_DTYPE_I32 ? (double)(i % 5) : cli_random_normal(&random));
+}
+
+static int64_t extent(const cli_shape *s, char letter) {
+    return letter == 'b' ? s->batch
+         : letter == 'h' ? s->heads
+         : letter == 'q' ? s->q_len
+         : letter == 'k' ? s->kv_len
+                         : s->q_len + s->kv_len;
+}
+
+static void fill_inputs(gpu_call *call, const gpu_case *c) {
+    const cli_shape *s = &c->shape;
+    cli_inputs *in = &call->inputs;
+    const int64_t q[] = {s->batch, s->heads, s->q_len, s->head_dim};
+    const int64_t k[] = {s->batch, s->kv_heads, s->kv_len, s->head_dim};
+    const int64_t v[] = {s->batch, s->kv_heads, s->kv_len, s->value_dim};
+    const int64_t o[] = {s->batch, s->heads, s->q_len, s->value_dim};
+    ck_assert_int_eq(cli_inputs_begin(in, call->mod), CLI_EXIT_OK);
+    fill(&in->query, "q", c->dtype, 4, q, 1);
+    fill(&in->key, "k", c->dtype, 4, k, 2);
+    fill(&in->value, "v", c->dtype, 4, v, 3);
+    fill(&in->dout, "do", c->dtype, 4, o, 4);
+    if (c->dlse) fill(&in->dlse, "dlse", cli_statistics_dtype(c->dtype), 3, o, 5);
+    for (size_t i = 0; i < in->capture_count; i++) {
+        const char *name = fj_mod_capture(call->mod, i).name;
+        for (int j = 0; j < CASE_CAPTURES && c->capture[j].name; j++) {
+            int64_t dims[FJ_MAX_RANK];
+            int rank = (int)strlen(c->capture[j].dims);
+            if (strcmp(c->capture[j].name, name) != 0) continue;
+            for (int d = 0; d < rank; d++) dims[d] = extent(s, c->capture[j].dims[d]);
+            fill(&in->captures[i], name, c->capture[j].dtype, rank, dims, 10 + i);
+        }
+        ck_assert_msg(cli_view_is_set(&in->captures[i]), "%s: nothing is bound to '%s'", c->name, name);
+    }
+}
+
+void gpu_call_init(gpu_call *call, const gpu_case *c, fj_context *context) {
+    fj_binding bindings[CASE_CAPTURES];
+    size_t count = 0;
+    fj_error error = {0};
+    for (; count < CASE_CAPTURES && c->capture[count].name; count++) {
+        bindings[count] = (fj_binding){.name = c->capture[count].name,
+                                       .dtype = c->capture[count].dtype,
+                                       .rank = (int)strlen(c->capture[count].dims)};
+        for (int d = 0; d < bindings[count].rank; d++) bindings[count].dims[d] = -1;
+    }
+    const fj_mod_desc desc = {
+        .struct_size = sizeof desc,
+        .score = c->score,
+        .mask = c->mask,
+        .source = c->source,
+        .source_length = c->source ? strlen(c->source) : 0,
+        .runtime_params = &c->scalar,
+        .runtime_param_count = c->scalar != NULL,
+        .bindings = bindings,
+        .binding_count = count,
+    };
+    *call = (gpu_call){0};
+    fj_status status = fj_mod_create(context, &desc, &call->mod, &error);
+    ck_assert_msg(status == FJ_OK, "%s: %s", c->name, error.text);
+    fill_inputs(call, c);
+}
+
+void gpu_call_finish(gpu_call *call) {
+    cli_outputs_finish(&call->outputs);
+    cli_inputs_finish(&call->inputs);
+    fj_mod_unref(&call->mod);
+}
+
+/* ---- Running ------------------------------------------------------------------------------------------ */
+
+static cli_wish wish_of(const gpu_case *c) {
+    return (cli_wish){.shape = c->shape, .dtype = c->dtype, .max = c->max, .scale = c->scale};
+}
+
+/* The first variant of the kind that is asked for. */
+static fj_plan *plan_for(const gpu_call *call, const gpu_case *c, fj_device *device, fj_direction direction) {
+    fj_problem problem = {
+        .struct_size = sizeof problem,
+        .direction = direction,
+        .dtype = c->dtype,
+        .head_dim = (int)c->shape.head_dim,
+        .value_dim = (int)c->shape.value_dim,
+        .max = c->max && direction == FJ_FORWARD,
+        .dlse = c->dlse && direction == FJ_BACKWARD,
+        .nondeterministic = c->nondeterministic,
+        .tf32 = c->tf32,
+    };
+    fj_error error = {0};
+    fj_plan *plan = NULL;
+    char names[512], *rest = NULL;
+    problem.variant = "?";
+    ck_assert_int_eq(fj_plan_create(device, call->mod, &problem, &plan, &error), FJ_ERR_NAME);
+    (void)snprintf(names, sizeof names, "%s", error.note);
+    for (char *at = strtok_r(names, ", ", &rest); at; at = strtok_r(NULL, ", ", &rest)) {
+        if (!strstr(at, c->kind)) continue;
+        problem.variant = at;
+        box_check(fj_plan_create(device, call->mod, &problem, &plan, &error), &error);
+        return plan;
+    }
+    ck_abort_msg("%s: no variant is %s: %s", c->name, c->kind, error.note);
+}
+
+/* The boxes of a launch, as many as it may have. */
+typedef struct boxes {
+    box query, key, value, out, lse, max, dout, dlse, dquery, dkey, dvalue;
+    box captures[CASE_CAPTURES], dcaptures[CASE_CAPTURES], dscalar;
+} boxes;
+
+static void make_boxes(boxes *b, gpu_call *call, const gpu_case *c, const fj_device *device) {
+    const struct {
+        box *box;
+        cli_view *view;
+        bool filled;
+    } all[] = {
+        {&b->query, &call->inputs.query, true},     {&b->key, &call->inputs.key, true},
+        {&b->value, &call->inputs.value, true},     {&b->dout, &call->inputs.dout, true},
+        {&b->dlse, &call->inputs.dlse, true},       {&b->out, &call->outputs.out, false},
+        {&b->lse, &call->outputs.lse, false},       {&b->max, &call->outputs.max, false},
+        {&b->dquery, &call->outputs.dquery, false}, {&b->dkey, &call->outputs.dkey, false},
+        {&b->dvalue, &call->outputs.dvalue, false},
+    };
+    *b = (boxes){0};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        box_make(all[i].box, device, all[i].view, c->layout, all[i].filled);
+    for (size_t i = 0; i < call->inputs.capture_count; i++) {
+        box_make(&b->captures[i], device, &call->inputs.captures[i], c->layout, true);
+        box_make(&b->dcaptures[i], device, &call->outputs.dcaptures[i], c->layout, false);
+    }
+    if (call->outputs.scalar_count)
+        box_make(&b->dscalar, device, &call->outputs.dscalars[0], BOX_PACKED, false);
+}
+
+static void finish_boxes(boxes *b) {
+    box *all[] = {&b->query, &b->key,  &b->value,  &b->out,  &b->lse,    &b->max,
+                  &b->dout,  &b->dlse, &b->dquery, &b->dkey, &b->dvalue, &b->dscalar};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) box_finish(all[i]);
+    for (int i = 0; i < CASE_CAPTURES; i++) {
+        box_finish(&b->captures[i]);
+        box_finish(&b->dcaptures[i]);
+    }
+}
+
+static void get_boxes(boxes *b, fj_direction direction) {
+    const struct {
+        box *box;
+        const char *name;
+    } forward[] = {{&b->out, "out"}, {&b->lse, "lse"}, {&b->max, "max"}},
+      backward[] = {{&b->dquery, "dq"},        {&b->dkey, "dk"},          {&b->dvalue, "dv"},
+                    {&b->dcaptures[0], "d_0"}, {&b->dcaptures[1], "d_1"}, {&b->dcaptures[2], "d_2"},
+                    {&b->dscalar, "d_scalar"}};
+    for (size_t i = 0; i < (direction == FJ_FORWARD ? 3 : 7); i++) {
+        box *at = direction == FJ_FORWARD ? forward[i].box : backward[i].box;
+        if (at->copy) box_get(at, direction == FJ_FORWARD ? forward[i].name : backward[i].name);
+    }
+}
+
+static fj_args args_of(const boxes *b, const gpu_call *call, const gpu_case *c, const DLTensor **lists) {
+    for (size_t i = 0; i < CASE_CAPTURES; i++) {
+        lists[i] = box_tensor(&b->captures[i]);
+        lists[CASE_CAPTURES + i] = box_tensor(&b->dcaptures[i]);
+    }
+    lists[2 * CASE_CAPTURES] = box_tensor(&b->dscalar);
+    return (fj_args){
+        .struct_size = sizeof(fj_args),
+        .query = box_tensor(&b->query),
+        .key = box_tensor(&b->key),
+        .value = box_tensor(&b->value),
+        .out = box_tensor(&b->out),
+        .lse = box_tensor(&b->lse),
+        .max = box_tensor(&b->max),
+        .dout = box_tensor(&b->dout),
+        .dlse = box_tensor(&b->dlse),
+        .dquery = box_tensor(&b->dquery),
+        .dkey = box_tensor(&b->dkey),
+        .dvalue = box_tensor(&b->dvalue),
+        .captures = lists,
+        .dcaptures = lists + CASE_CAPTURES,
+        .scalars = call->inputs.scalars,
+        .dscalars = lists + 2 * CASE_CAPTURES,
+        .scale = c->scale,
+    };
+}
+
+static void launch(gpu_call *call, const gpu_case *c, fj_device *device, boxes *b, fj_direction direction,
+                   void *stream) {
+    const DLTensor *lists[2 * CASE_CAPTURES + 1];
+    fj_args args = args_of(b, call, c, lists);
+    const fj_launch how = {.struct_size = sizeof how, .workers = 2, .stream = stream};
+    fj_error error = {0};
+    fj_kernel *kernel = NULL;
+    fj_plan *plan = plan_for(call, c, device, direction);
+    void *workspace = NULL;
+    size_t size = 0;
+    if (direction == FJ_BACKWARD) args.max = NULL;
+    box_check(fj_kernel_create(plan, &kernel, &error), &error);
+    box_check(fj_kernel_workspace(kernel, &args, &how, &size, &error), &error);
+    box_check(fj_device_alloc(device, size, &workspace, &error), &error);
+    box_check(fj_device_fill(device, workspace, 0x5a, size, stream, &error), &error);
+    fj_status status = fj_kernel_launch(kernel, &args, &how, workspace, size, &error);
+    ck_assert_msg(status == FJ_OK, "%s: %s %s", c->name, error.text, error.detail ? error.detail : "");
+    box_check(fj_kernel_check(kernel, &args, &how, workspace, size, &error), &error);
+    get_boxes(b, direction);
+    fj_device_free(device, &workspace);
+    fj_kernel_unref(&kernel);
+    fj_plan_unref(&plan);
+}
+
+void gpu_call_run(gpu_call *call, const gpu_case *c, fj_device *device, void *stream) {
+    cli_wish wish = wish_of(c);
+    boxes b;
+    cli_outputs_finish(&call->outputs);
+    ck_assert_int_eq(cli_outputs_allocate(&call->outputs, &wish, &call->inputs, call->mod, !c->only, c->dtype,
+                                          cli_statistics_dtype(c->dtype)),
+                     CLI_EXIT_OK);
+    make_boxes(&b, call, c, device);
+    for (int i = 0; i < 2; i++)
+        if (has(c, directions[i])) launch(call, c, device, &b, directions[i], stream);
+    finish_boxes(&b);
+}
+
+/* ---- Checking ----------------------------------------------------------------------------------------- */
+
+/* The same call on a device of the definition. */
+static void run_definition(const gpu_call *call, const gpu_case *c, fj_context *context, fj_device_kind kind,
+                           cli_outputs *ret_outputs) {
+    cli_wish wish = wish_of(c);
+    fj_dtype dtype = kind == FJ_DEVICE_REFERENCE ? FJ_DTYPE_F64 : c->dtype;
+    fj_device *device = NULL;
+    fj_error error = {0};
+    double ms;
+    box_check(fj_device_create(context, kind, &device, &error), &error);
+    ck_assert_int_eq(cli_outputs_allocate(ret_outputs, &wish, &call->inputs, call->mod, !c->only, dtype,
+                                          cli_statistics_dtype(dtype)),
+                     CLI_EXIT_OK);
+    for (int i = 0; i < 2; i++) {
+        cli_kernel kernel;
+        if (!has(c, directions[i])) continue;
+        ck_assert_int_eq(
+            cli_kernel_open(&kernel, device, call->mod, &wish, directions[i], &call->inputs, ret_outputs),
+            CLI_EXIT_OK);
+        ck_assert_int_eq(cli_kernel_run(&kernel, &ms), CLI_EXIT_OK);
+        cli_kernel_close(&kernel);
+    }
+    fj_device_unref(&device);
+}
+
+/* F of `flexjit run --check`. */
+static double factor_of(cli_output_kind kind, fj_dtype dtype) {
+    double base = dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16 ? 1.1 : 10;
+    return kind < CLI_OUTPUT_DQ ? base : kind == CLI_OUTPUT_DQ ? 2.5 * base : 4 * base;
+}
+
+void gpu_call_check(const gpu_call *call, const gpu_case *c, fj_context *context) {
+    cli_outputs reference = {0}, unfused = {0};
+    cli_output_list lists[3];
+    run_definition(call, c, context, FJ_DEVICE_REFERENCE, &reference);
+    run_definition(call, c, context, FJ_DEVICE_UNFUSED, &unfused);
+    const cli_outputs *const all[] = {&call->outputs, &reference, &unfused};
+    for (int i = 0; i < 3; i++) ck_assert_int_eq(cli_outputs_list(all[i], call->mod, &lists[i]), CLI_EXIT_OK);
+    for (size_t i = 0; i < lists[0].count; i++) {
+        const cli_output *x = &lists[0].items[i];
+        const cli_view *exact = lists[1].items[i].view;
+        bool rows = x->kind == CLI_OUTPUT_OUT || x->kind == CLI_OUTPUT_DQ;
+        bool statistic = x->kind == CLI_OUTPUT_LSE || x->kind == CLI_OUTPUT_MAX;
+        cli_comparison found;
+        /* F64 has no yardstick against a reference in double: some units of it. */
+        double measure = c->dtype == FJ_DTYPE_F64 ? 1e-14 : cli_mean_error(lists[2].items[i].view, exact);
+        cli_compare(x->view, exact, rows ? &reference.lse : NULL, factor_of(x->kind, c->dtype) * measure,
+                    statistic ? x->view->dtype : c->dtype, &found);
+        ck_assert_msg(found.ok, "%s: %s is off by %g (mean), %g is the bound; at most %g", c->name, x->name,
+                      found.mean, found.bound, found.max);
+    }
+    for (int i = 0; i < 3; i++) cli_output_list_finish(&lists[i]);
+    cli_outputs_finish(&reference);
+    cli_outputs_finish(&unfused);
+}
