@@ -78,22 +78,24 @@ void fj_cache_encode(fj_cache_kind kind, fj_digest key, fj_str metadata, fj_str 
     memcpy(header + AT_DIGEST, digest.bytes, sizeof digest.bytes);
 }
 
-bool fj_cache_decode(const void *file, size_t size, fj_cache_kind kind, fj_digest key, fj_str *ret_metadata,
-                     fj_str *ret_payload) {
+const char *fj_cache_decode(const void *file, size_t size, fj_cache_kind kind, fj_digest key,
+                            fj_str *ret_metadata, fj_str *ret_payload) {
     const uint8_t *header = file;
-    if (size < FJ_CACHE_HEADER || memcmp(header, magic, sizeof magic) != 0) return false;
-    if (get_number(header + AT_SCHEMA, 4) != FJ_CACHE_SCHEMA) return false;
-    if (get_number(header + AT_KIND, 4) != kind) return false;
-    if (memcmp(header + AT_KEY, key.bytes, sizeof key.bytes) != 0) return false;
+    if (size < FJ_CACHE_HEADER) return "is cut short";
+    if (memcmp(header, magic, sizeof magic) != 0) return "is no entry of a cache";
+    if (get_number(header + AT_SCHEMA, 4) != FJ_CACHE_SCHEMA) return "is of another schema";
+    if (get_number(header + AT_KIND, 4) != kind) return "is of another kind";
+    if (memcmp(header + AT_KEY, key.bytes, sizeof key.bytes) != 0) return "has another key than its name";
     uint64_t metadata_len = get_number(header + AT_METADATA, 8);
     uint64_t payload_len = get_number(header + AT_PAYLOAD, 8);
     uint64_t rest = size - FJ_CACHE_HEADER;
-    if (metadata_len > rest || payload_len != rest - metadata_len) return false;
+    if (metadata_len > rest || payload_len != rest - metadata_len) return "has another length than it says";
     const char *body = (const char *)file + FJ_CACHE_HEADER;
     fj_str metadata = {body, (size_t)metadata_len}, payload = {body + metadata_len, (size_t)payload_len};
     fj_digest digest = entry_digest(header, metadata, payload);
-    if (memcmp(header + AT_DIGEST, digest.bytes, sizeof digest.bytes) != 0) return false;
+    if (memcmp(header + AT_DIGEST, digest.bytes, sizeof digest.bytes) != 0)
+        return "is damaged: its digest is wrong";
     *ret_metadata = metadata;
     *ret_payload = payload;
-    return true;
+    return NULL;
 }

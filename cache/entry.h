@@ -38,8 +38,8 @@ typedef enum fj_cache_kind {
 void fj_cache_encode(fj_cache_kind kind, fj_digest key, fj_str metadata, fj_str payload,
                      uint8_t header[FJ_CACHE_HEADER]);
 
-/* Views into a whole file. False: damaged, foreign, of another schema, kind or key. */
-bool fj_cache_decode(const void *file, size_t size, fj_cache_kind kind, fj_digest key, fj_str *ret_metadata,
-                     fj_str *ret_payload);
+/* Views into a whole file. NULL, or what is wrong with it: "is damaged ...". */
+const char *fj_cache_decode(const void *file, size_t size, fj_cache_kind kind, fj_digest key,
+                            fj_str *ret_metadata, fj_str *ret_payload);
 
 #endif

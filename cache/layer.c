@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- Setting up ------------------------------------------------------------------------------ */
@@ -60,6 +61,9 @@ fj_status fj_cache_create(const fj_cache_desc *desc, fj_cache **ret_cache) {
     cache->log = desc->log;
     cache->log_user = desc->log_user;
     cache->limit = desc->limit;
+    cache->bytes = -1;
+    (void)clock_gettime(CLOCK_REALTIME, &cache->born);
+    (void)pthread_mutex_init(&cache->lock, NULL);
     const char *size = getenv("FLEXJIT_CACHE_SIZE");
     if (cache->limit <= 0 && size && *size) {
         cache->limit = parse_size(size);
@@ -78,6 +82,7 @@ fj_status fj_cache_create(const fj_cache_desc *desc, fj_cache **ret_cache) {
 void fj_cache_destroy(fj_cache **cache) {
     if (!cache || !*cache) return;
     const fj_allocator *allocator = (*cache)->allocator;
+    (void)pthread_mutex_destroy(&(*cache)->lock);
     fj_free(allocator, (*cache)->paths, (*cache)->paths_size);
     fj_free(allocator, *cache, sizeof **cache);
     *cache = NULL;
@@ -154,10 +159,30 @@ int fj_cache_file_open(const fj_cache *cache, int directory, const char *name, s
     const fj_file_ops *ops = cache->ops;
     int file = ops->openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
     if (file < 0) return -1;
-    if (ops->fstat(file, ret_status) == 0 && S_ISREG(ret_status->st_mode) && is_trusted(ret_status))
-        return file;
+    int reason = 0;
+    if (ops->fstat(file, ret_status) != 0)
+        reason = errno;
+    else if (!S_ISREG(ret_status->st_mode))
+        reason = EISDIR;
+    else if (!is_trusted(ret_status))
+        reason = EPERM;
+    if (reason == 0) return file;
     (void)ops->close(file);
+    errno = reason;
     return -1;
+}
+
+const char fj_cache_absent[] = "is not there", fj_cache_unreadable[] = "cannot be read",
+           fj_cache_no_memory[] = "does not fit into memory";
+
+const char *fj_cache_file_refusal(int reason) {
+    switch (reason) {
+    case ELOOP: return "is a link";
+    case EISDIR: return "is no regular file";
+    case EPERM: return "is owned by others, or others may write to it";
+    case EACCES: return "may not be read";
+    default: return fj_cache_unreadable;
+    }
 }
 
 /* ---- Names ----------------------------------------------------------------------------------- */
@@ -171,10 +196,14 @@ void fj_cache_file_name(fj_cache_kind kind, fj_digest key, char name[FJ_CACHE_NA
     (void)snprintf(name, FJ_CACHE_NAME, "%s%s", hex, suffixes[kind]);
 }
 
-bool fj_cache_is_entry_name(const char *name) {
-    if (strspn(name, "0123456789abcdef") != 32) return false;
-    for (int kind = 0; kind < FJ_CACHE_KIND_COUNT; kind++)
+bool fj_cache_name_parse(const char *name, fj_cache_kind *ret_kind, fj_digest *ret_key) {
+    char hex[33];
+    (void)snprintf(hex, sizeof hex, "%s", name);
+    if (!fj_cache_digest_parse(hex, ret_key)) return false;
+    for (int kind = 0; kind < FJ_CACHE_KIND_COUNT; kind++) {
+        *ret_kind = (fj_cache_kind)kind;
         if (strcmp(name + 32, suffixes[kind]) == 0) return true;
+    }
     return false;
 }
 
@@ -191,7 +220,9 @@ struct look {
 static void look_at(void *user, const char *name) {
     const struct look *look = user;
     struct stat status;
-    if (!fj_cache_is_entry_name(name)) return;
+    fj_cache_kind kind;
+    fj_digest key;
+    if (!fj_cache_name_parse(name, &kind, &key)) return;
     int file = fj_cache_file_open(look->cache, look->directory, name, &status);
     if (file < 0) return;
     (void)look->cache->ops->close(file);

@@ -2,6 +2,9 @@
 #ifndef FJ_CACHE_LAYER_H
 #define FJ_CACHE_LAYER_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "cache/cache.h"
 
 struct fj_cache {
@@ -12,12 +15,17 @@ struct fj_cache {
     int64_t limit;
     char *paths; /* the colon list, cut by NULs */
     size_t paths_size;
-    size_t layers; /* how many paths */
+    size_t layers;         /* how many paths */
+    atomic_bool unwritten; /* that it cannot be written was said */
+    /* What this process knows of the first layer's size, guarded by the lock (evict.c). */
+    pthread_mutex_t lock;
+    int64_t bytes; /* of entries, at least; -1: nobody looked yet */
+    int64_t grown; /* bytes written by this process since it looked */
+    struct timespec born;
+    bool crowded; /* that the limit is too small for this process was said */
 };
 
 void fj_cache_log(const fj_cache *cache, fj_log_level level, const char *format, ...) FJ_PRINTF(3, 4);
-
-const char *fj_cache_layer_path(const fj_cache *cache, size_t index);
 
 /* A descriptor of the folder, or -1 with errno: absent (ENOENT), or refused because others could
  * have written it (EPERM). */
@@ -26,17 +34,26 @@ int fj_cache_layer_open(const fj_cache *cache, size_t index);
 int fj_cache_layer_make(const fj_cache *cache);
 
 /* A descriptor of a sound file in a folder: regular, not a link, ours or root's, not writable by
- * others. -1 otherwise. */
+ * others. -1 and errno otherwise. */
 int fj_cache_file_open(const fj_cache *cache, int directory, const char *name, struct stat *ret_status);
+/* What is wrong with a file that was not opened, from errno: "is a link". */
+const char *fj_cache_file_refusal(int reason);
 
-/* "<hex>.kernel" or "<hex>.select". */
-#define FJ_CACHE_NAME 48
-void fj_cache_file_name(fj_cache_kind kind, fj_digest key, char name[FJ_CACHE_NAME]);
-bool fj_cache_is_entry_name(const char *name);
+extern const char fj_cache_absent[], fj_cache_unreadable[], fj_cache_no_memory[];
+
+/* Reads one entry of an open folder. NULL, or what is wrong with it; the three above, compared as
+ * pointers, are no damage. touch: it counts as used. */
+const char *fj_cache_read(fj_cache *cache, int directory, fj_cache_kind kind, fj_digest key, bool touch,
+                          struct stat *ret_status, fj_cache_entry *ret_entry);
+
+/* Whether it is the name of an entry, and of which. */
+bool fj_cache_name_parse(const char *name, fj_cache_kind *ret_kind, fj_digest *ret_key);
 bool fj_cache_is_temporary_name(const char *name);
 
-/* Removes the entries used least recently until the folder is within the limit; `keep` stays. Also
- * removes temporary files that a dead process left. */
-void fj_cache_evict(const fj_cache *cache, int directory, const char *keep);
+bool fj_cache_sweep_folder(fj_cache *cache, int directory, fj_cache_sweep *sweep);
+
+/* After a file of the first layer was written: keeps the layer within its limit. just_written, a kernel,
+ * stays; NULL: what was written is small, and nothing is removed for it. */
+void fj_cache_grew(fj_cache *cache, int directory, const char *just_written, int64_t bytes);
 
 #endif

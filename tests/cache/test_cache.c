@@ -5,55 +5,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "cache/cache.h"
-#include "cache/layer.h"
-#include "tests/support/failing.h"
-
-static char folder[64];
-static char warning[1024];
-static int warnings;
-
-static void setup(void) {
-    folder_create(folder);
-    warnings = 0;
-    failing_files_countdown = -1;
-}
-
-static void teardown(void) { folder_remove(folder); }
-
-static void note(void *user, fj_log_level level, const char *message) {
-    (void)user;
-    if (level < FJ_LOG_WARN) return;
-    warnings++;
-    (void)snprintf(warning, sizeof warning, "%s", message);
-}
-
-static fj_cache *open_limited(const char *path, int64_t limit) {
-    fj_cache *cache = NULL;
-    fj_cache_desc desc = {
-        .path = path, .limit = limit, .ops = &failing_files, .allocator = &fj_allocator_libc, .log = note};
-    ck_assert_int_eq(fj_cache_create(&desc, &cache), FJ_OK);
-    return cache;
-}
-
-static fj_cache *open_cache(const char *path) { return open_limited(path, 0); }
-
-static const fj_str metadata = {"{\"a\":1}", 7}, payload = {"the payload", 11};
-
-static fj_digest key_of(int number) { return fj_cache_digest(&number, sizeof number); }
-
-static bool put(fj_cache *cache, int number) {
-    return fj_cache_put(cache, FJ_CACHE_KERNEL, key_of(number), metadata, payload);
-}
-
-static bool has(fj_cache *cache, int number) {
-    fj_cache_entry entry;
-    if (!fj_cache_get(cache, FJ_CACHE_KERNEL, key_of(number), &entry)) return false;
-    ck_assert(fj_str_equal(entry.metadata, metadata));
-    ck_assert(fj_str_equal(entry.payload, payload));
-    fj_cache_entry_finish(cache, &entry);
-    return true;
-}
+#include "tests/cache/folder.h"
 
 /* ---- Plain use ------------------------------------------------------------------------------- */
 
@@ -167,10 +119,6 @@ START_TEST(the_limit_comes_from_the_environment) {
 END_TEST
 
 /* ---- Damage and strangers --------------------------------------------------------------------- */
-
-static void entry_name(int number, char name[FJ_CACHE_NAME]) {
-    fj_cache_file_name(FJ_CACHE_KERNEL, key_of(number), name);
-}
 
 START_TEST(every_flipped_bit_is_a_miss) {
     char name[FJ_CACHE_NAME];
@@ -384,51 +332,6 @@ START_TEST(any_allocation_may_fail) {
 }
 END_TEST
 
-/* ---- Eviction -------------------------------------------------------------------------------------- */
-
-static void age(int number, time_t seconds) {
-    char name[FJ_CACHE_NAME], path[128];
-    entry_name(number, name);
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    struct timespec times[2] = {{.tv_sec = time(NULL) - seconds}, {.tv_sec = time(NULL) - seconds}};
-    ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
-}
-
-START_TEST(what_was_used_least_recently_goes) {
-    const int64_t one = FJ_CACHE_HEADER + 18;
-    fj_cache *cache = open_limited(folder, 3 * one);
-    for (int i = 0; i < 3; i++) {
-        ck_assert(put(cache, i));
-        age(i, 100 - i);
-    }
-    ck_assert(has(cache, 0)); /* used now: 1 is the oldest */
-    ck_assert(put(cache, 3));
-    ck_assert(has(cache, 0) && !has(cache, 1) && has(cache, 2) && has(cache, 3));
-    fj_cache_destroy(&cache);
-    cache = open_limited(folder, 1); /* the new entry stays even if it is too big alone */
-    ck_assert(put(cache, 4));
-    ck_assert(has(cache, 4) && !has(cache, 3));
-    fj_cache_destroy(&cache);
-}
-END_TEST
-
-START_TEST(abandoned_temporary_files_go) {
-    file_write(folder, ".new-1-1-1", "x", 1, 0600);
-    file_write(folder, ".new-2-2-2", "x", 1, 0600);
-    file_write(folder, "README", "x", 1, 0600);
-    char path[128];
-    (void)snprintf(path, sizeof path, "%s/.new-1-1-1", folder);
-    struct timespec times[2] = {{.tv_sec = time(NULL) - 7200}, {.tv_sec = time(NULL) - 7200}};
-    ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
-    fj_cache *cache = open_cache(folder);
-    ck_assert(put(cache, 1));
-    ck_assert_int_eq(folder_count(folder, ".new-1"), 0);
-    ck_assert_int_eq(folder_count(folder, ".new-2"), 1);
-    ck_assert_int_eq(folder_count(folder, "README"), 1);
-    fj_cache_destroy(&cache);
-}
-END_TEST
-
 /* ---- Races -------------------------------------------------------------------------------------------- */
 
 START_TEST(processes_race_on_one_key) {
@@ -473,12 +376,6 @@ int main(void) {
     tcase_add_test(tests, a_real_full_disk);
     tcase_add_test(tests, a_read_only_folder_is_a_warning);
     tcase_add_test(tests, any_allocation_may_fail);
-    tcase_add_test(tests, what_was_used_least_recently_goes);
-    tcase_add_test(tests, abandoned_temporary_files_go);
     tcase_add_test(tests, processes_race_on_one_key);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }
