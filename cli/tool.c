@@ -12,6 +12,7 @@ static int (*const run_verb[])(const cli_args *args) = {
     [CLI_VERB_SHOW] = cli_verb_show,
     [CLI_VERB_BENCH] = cli_verb_bench,
     [CLI_VERB_PREBUILD] = cli_verb_prebuild,
+    [CLI_VERB_CACHE] = cli_verb_cache,
     [CLI_VERB_DOCTOR] = cli_verb_doctor,
     [CLI_VERB_RUN_TESTS] = cli_verb_run_tests,
 };

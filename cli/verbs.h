@@ -9,6 +9,7 @@ int cli_verb_check(const cli_args *args);
 int cli_verb_show(const cli_args *args);
 int cli_verb_bench(const cli_args *args);
 int cli_verb_prebuild(const cli_args *args);
+int cli_verb_cache(const cli_args *args);
 int cli_verb_doctor(const cli_args *args);
 int cli_verb_run_tests(const cli_args *args);
 

@@ -64,6 +64,16 @@ static json_t *resources_list(const fj_compiled *compiled) {
     return list;
 }
 
+/* How each entry point is launched. */
+static json_t *launches_list(const fj_variant *variant) {
+    json_t *list = json_array();
+    for (int i = 0; i < variant->entry_count; i++)
+        (void)json_array_append_new(list, json_pack("{s:s, s:i, s:i}", "kernel", variant->entries[i].name,
+                                                    "threads", variant->entries[i].threads, "shared",
+                                                    variant->entries[i].shared));
+    return list;
+}
+
 static int int_of(const json_t *object, const char *name) {
     return (int)json_integer_value(json_object_get(object, name));
 }
@@ -132,15 +142,20 @@ bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest con
     return put_take(cache, FJ_CACHE_SELECTION, request->key, metadata, (fj_str){0});
 }
 
-/* A cuda kernel's record also says what its compiler said. */
+/* What it is for, and what its compiler said. */
 static json_t *add_findings(json_t *metadata, const fj_variant *variant, const fj_compiled *compiled,
                             double compile_ms) {
     char arch[FJ_ARCH_NAME];
-    fj_jit_arch_name(variant->arch, arch);
+    bool cpu = variant->target == FJ_TARGET_CPU;
+    if (cpu)
+        (void)snprintf(arch, sizeof arch, "%s", fj_jit_isa_name(variant->isa));
+    else
+        fj_jit_arch_name(variant->arch, arch);
     json_t *log = json_stringn(compiled->log.len ? compiled->log.data : "", compiled->log.len);
     if (!log) log = json_string(""); /* no UTF-8 */
-    if (metadata && (json_object_set_new(metadata, "arch", json_string(arch)) != 0 ||
+    if (metadata && (json_object_set_new(metadata, cpu ? "isa" : "arch", json_string(arch)) != 0 ||
                      json_object_set_new(metadata, "resources", resources_list(compiled)) != 0 ||
+                     json_object_set_new(metadata, "launches", launches_list(variant)) != 0 ||
                      json_object_set_new(metadata, "compile_ms", json_real(compile_ms)) != 0 ||
                      json_object_set(metadata, "log", log) != 0)) {
         json_decref(metadata);
@@ -158,7 +173,128 @@ bool fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_dig
                   fj_jit_target_name(variant->target), "variant", variant->name, "flexjit", FJ_VERSION,
                   "source", hex(request->source), "options", options_text(request->options), "compiler",
                   "path", compiler->path, "version", compiler->version);
-    if (variant->target == FJ_TARGET_CUDA) metadata = add_findings(metadata, variant, compiled, compile_ms);
+    metadata = add_findings(metadata, variant, compiled, compile_ms);
     fj_str payload = {compiled->bytes.data, compiled->bytes.len};
     return put_take(cache, FJ_CACHE_KERNEL, content, metadata, payload);
+}
+
+/* ---- Reading them ----------------------------------------------------------------------------------- */
+
+static const char *text_of(const json_t *object, const char *name) {
+    const json_t *value = json_object_get(object, name);
+    const char *text = json_string_value(value);
+    return text && strlen(text) == json_string_length(value) ? text : NULL;
+}
+
+static bool digest_of(const json_t *object, const char *name, fj_digest *ret_digest) {
+    const char *text = text_of(object, name);
+    return text && fj_cache_digest_parse(text, ret_digest);
+}
+
+static const char *check_record(const json_t *record, fj_digest key) {
+    const json_t *request = json_object_get(record, "request");
+    fj_digest source, content;
+    if (!json_is_string(request)) return "names no request";
+    if (!digest_of(record, "source", &source) || !digest_of(record, "content", &content))
+        return "names no kernel";
+    fj_digest made = fj_cache_digest(json_string_value(request), json_string_length(request));
+    return fj_cache_digest_equal(made, key) ? NULL : "has a key that is not its request's";
+}
+
+static const char *check_kernel(const json_t *kernel, fj_digest key) {
+    const json_t *compiler = json_object_get(kernel, "compiler");
+    const char *path = text_of(compiler, "path"), *version = text_of(compiler, "version");
+    fj_compiler used = {0};
+    fj_digest source;
+    if (!text_of(kernel, "variant")) return "names no variant";
+    if (!path || strlen(path) >= sizeof used.path || !version || strlen(version) >= sizeof used.version)
+        return "names no compiler";
+    if (!digest_of(kernel, "source", &source)) return "names no source";
+    (void)snprintf(used.path, sizeof used.path, "%s", path);
+    (void)snprintf(used.version, sizeof used.version, "%s", version);
+    fj_digest made = fj_jit_content_key(source, &used);
+    return fj_cache_digest_equal(made, key) ? NULL : "has a key that is not its source's and compiler's";
+}
+
+json_t *fj_jit_record_parse(fj_cache_kind kind, fj_digest key, fj_str metadata, const char **ret_wrong) {
+    json_t *object = json_loadb(metadata.data, metadata.len, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(object))
+        *ret_wrong = "has metadata that is no JSON object";
+    else if (json_integer_value(json_object_get(object, "schema")) != RECORD_SCHEMA)
+        *ret_wrong = "has metadata of another schema";
+    else
+        *ret_wrong = kind == FJ_CACHE_KERNEL ? check_kernel(object, key) : check_record(object, key);
+    if (!*ret_wrong) return object;
+    json_decref(object);
+    return NULL;
+}
+
+const char *fj_jit_record_check(fj_cache_kind kind, fj_digest key, fj_str metadata) {
+    const char *wrong;
+    json_decref(fj_jit_record_parse(kind, key, metadata, &wrong));
+    return wrong;
+}
+
+const char *fj_jit_record_arch(const json_t *metadata) {
+    const char *arch = text_of(metadata, "arch"), *isa = text_of(metadata, "isa");
+    return arch ? arch : isa ? isa : "";
+}
+
+/* ---- Parts ------------------------------------------------------------------------------------------- */
+
+/* The request's text (render.c) is lines of a name and a value, then the mods' graph, which is one part. */
+static bool begins_graph(const char *line) {
+    size_t word = strspn(line, "abcdefghijklmnopqrstuvwxyz0123456789_");
+    return word == 0 || word > 31 || line[word] != ' ' || strncmp(line, "capture ", 8) == 0 ||
+           strncmp(line, "scalar ", 7) == 0;
+}
+
+static bool add_request(json_t *parts, const char *text) {
+    char name[32];
+    bool added = true;
+    for (const char *line = text; added && *line != '\0';) {
+        if (begins_graph(line)) return json_object_set_new(parts, "mod", json_string(line)) == 0;
+        size_t length = strcspn(line, "\n"), word = strcspn(line, " \n");
+        const char *value = line + word + (line[word] == ' ');
+        (void)snprintf(name, sizeof name, "%.*s", (int)word, line);
+        added = json_object_set_new(parts, name, json_stringn(value, (size_t)(line + length - value))) == 0;
+        line += length + (line[length] == '\n');
+    }
+    return added;
+}
+
+static const char *const kernel_parts[] = {"options", "compiler", "compiler_version", "source"};
+
+static bool add_kernel(json_t *parts, const json_t *kernel) {
+    const json_t *compiler = json_object_get(kernel, "compiler"),
+                 *options = json_object_get(kernel, "options");
+    fj_buf list;
+    fj_buf_init(&list, &fj_allocator_libc);
+    for (size_t i = 0; i < json_array_size(options); i++) {
+        const char *option = json_string_value(json_array_get(options, i));
+        fj_buf_printf(&list, "%s%s", i > 0 ? " " : "", option ? option : "?");
+    }
+    const char *values[FJ_ARRAY_LEN(kernel_parts)] = {list.len > 0 ? list.data : "",
+                                                      text_of(compiler, "path"), text_of(compiler, "version"),
+                                                      text_of(kernel, "source")};
+    bool added = !list.failed;
+    for (size_t i = 0; added && i < FJ_ARRAY_LEN(values); i++)
+        added = json_object_set_new(parts, kernel_parts[i], json_string(values[i] ? values[i] : "")) == 0;
+    fj_buf_finish(&list);
+    return added;
+}
+
+json_t *fj_jit_record_parts(const json_t *record, const json_t *kernel) {
+    json_t *parts = json_object();
+    const char *request = text_of(record, "request");
+    bool made = parts && (!request || add_request(parts, request)) && (!kernel || add_kernel(parts, kernel));
+    if (made) return parts;
+    json_decref(parts);
+    return NULL;
+}
+
+bool fj_jit_record_is_request_part(const char *name) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(kernel_parts); i++)
+        if (strcmp(name, kernel_parts[i]) == 0) return false;
+    return true;
 }

@@ -422,6 +422,68 @@ typedef struct fj_block_counts {
 FJ_NODISCARD FJ_API fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args,
                                                fj_block_counts *ret_counts, fj_error *error);
 
+/* ---- Cache ------------------------------------------------------------------------------- */
+
+/* The kernel cache of a context: folders of entries in layers, the first of which is written. An entry is
+ * a kernel, under a key made of its text, options and compiler, or a selection record, under a key made of
+ * what was asked for, which names a kernel. Keys are 32 hexadecimal digits.
+ *
+ * Reports are JSON text with a "schema", to give back with fj_text_finish; keys may be added to them. What
+ * is damaged in the cache is part of a report, never an error. FJ_ERR_MEMORY always, other errors as named. */
+
+/* Which kernels; NULL or a field of NULL: all. */
+typedef struct fj_cache_filter {
+    size_t struct_size;
+    const char *variant; /* a pattern for the variant's name: * is any text, ? any character */
+    const char *arch;    /* "sm_90", "avx512" */
+} fj_cache_filter;
+
+/* {"layers":[{"path", "written", "exists", "readable", "writable", "entries", "bytes"}], "limit"}. */
+FJ_NODISCARD FJ_API fj_status fj_cache_path(fj_context *context, fj_text *ret_json, fj_error *error);
+
+/* {"kernels":[{"key", "variant", "device", "arch", "bytes", "payload_bytes", "used", "layer", "hidden"}],
+ * "damaged"}: used is in seconds since 1970, layer a number from 0, hidden that an earlier layer has it too;
+ * damaged counts files that cannot be used. */
+FJ_NODISCARD FJ_API fj_status fj_cache_list(fj_context *context, const fj_cache_filter *filter,
+                                            fj_text *ret_json, fj_error *error);
+
+/* All that is known of one entry: {"key", "kind":"kernel|request", "file", "layer", "bytes", "parts":{every
+ * part of its key and of what it leads to}, "metadata":{compiler, registers, spills, log ...}, ...}. name: a
+ * key, the beginning of one, or the name of a variant. FJ_ERR_IO: there is none; FJ_ERR_ARGUMENT: there are
+ * several, which the error's detail lists. */
+FJ_NODISCARD FJ_API fj_status fj_cache_show(fj_context *context, const char *name,
+                                            const fj_cache_filter *filter, fj_text *ret_json,
+                                            fj_error *error);
+
+/* Why two entries have different keys: {"a", "b", "why", "parts":[{"part", "same", "a", "b"}]}; a and b are as
+ * of fj_cache_show, why is a sentence. Errors of fj_cache_show. */
+FJ_NODISCARD FJ_API fj_status fj_cache_explain(fj_context *context, const char *a, const char *b,
+                                               fj_text *ret_json, fj_error *error);
+
+/* Reads all layers: {"entries", "kernels", "records", "bytes", "dangling", "damaged":[{"file", "layer",
+ * "text"}]}. An entry is sound when its digest is right and its key is the one that its metadata make; a
+ * record is dangling when no layer has its kernel, which is no damage. */
+FJ_NODISCARD FJ_API fj_status fj_cache_verify(fj_context *context, fj_text *ret_json, fj_error *error);
+
+/* Removes entries from the first layer, those used least recently first, until it has at most `bytes` bytes
+ * and none that was last used more than `seconds` ago; negative: no such limit. Removes also what is damaged
+ * and temporary files that dead processes left. dry_run: only reports. {"entries", "bytes" (before),
+ * "removed":[{"file", "bytes", "damaged"}], "removed_bytes", "temporaries", "dry_run"}. FJ_ERR_IO. */
+FJ_NODISCARD FJ_API fj_status fj_cache_collect(fj_context *context, int64_t bytes, int64_t seconds,
+                                               bool dry_run, fj_text *ret_json, fj_error *error);
+
+/* Writes kernels, and the selection records that lead to them, into a ustar archive: {"kernels", "records",
+ * "bytes"}. The archive appears whole under its name or not at all. FJ_ERR_IO, also when no kernel matches. */
+FJ_NODISCARD FJ_API fj_status fj_cache_export(fj_context *context, const char *file,
+                                              const fj_cache_filter *filter, fj_text *ret_json,
+                                              fj_error *error);
+
+/* Puts all entries of such an archive into the first layer: {"kernels", "records", "written", "bytes"};
+ * written leaves out what was there already. An archive that has anything wrong with it changes nothing.
+ * FJ_ERR_IO, with the place in the archive. */
+FJ_NODISCARD FJ_API fj_status fj_cache_import(fj_context *context, const char *file, fj_text *ret_json,
+                                              fj_error *error);
+
 /* ---- Tools ------------------------------------------------------------------------------- */
 
 /* What was found where, as JSON text: compilers, CPU features, cache layers, threads. */
