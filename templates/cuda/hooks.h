@@ -5,6 +5,8 @@
 // 2. Arithmetic is IEEE, op by op: nothing is contracted. Functions are those of the compiler's accurate
 //    library (a few ulp), but for *_approx.
 // 3. A read outside of a tensor touches no memory and gives 0. An index in [-n, -1] counts from the end.
+// 4. A mod is unrolled over all scores of a thread: what is long stands in the text once and is called
+//    (FJ_CALLED). A call costs less than the function; copies of it cost seconds of compile time.
 #ifndef FJ_CUDA_HOOKS_H
 #define FJ_CUDA_HOOKS_H
 
@@ -26,8 +28,10 @@
 // Of a member function.
 #ifdef __CUDACC_RTC__
 #define FJ_METHOD __device__ __forceinline__
+#define FJ_CALLED static __device__ __noinline__
 #else
 #define FJ_METHOD inline __attribute__((always_inline))
+#define FJ_CALLED static __attribute__((noinline, unused))
 #endif
 
 #ifndef FJ_REAL_F64
@@ -114,13 +118,13 @@ FJ_DEVICE fj_real fj_abs(fj_real a) { return FJ_LIBM(fabs)(a); }
 FJ_DEVICE fj_real fj_sign(fj_real a) { return static_cast<fj_real>((a > 0) - (a < 0)); }
 FJ_DEVICE fj_real fj_minimum(fj_real a, fj_real b) { return a < b || a != a ? a : b; }
 FJ_DEVICE fj_real fj_maximum(fj_real a, fj_real b) { return a > b || a != a ? a : b; }
-FJ_DEVICE fj_real fj_fmod(fj_real a, fj_real b) { return FJ_LIBM(fmod)(a, b); }
-FJ_DEVICE fj_real fj_floormod(fj_real a, fj_real b) {
+FJ_CALLED fj_real fj_fmod(fj_real a, fj_real b) { return FJ_LIBM(fmod)(a, b); }
+FJ_CALLED fj_real fj_floormod(fj_real a, fj_real b) {
     const fj_real r = fj_fmod(a, b);
     return r != 0 && (b < 0) != (r < 0) ? r + b : r;
 }
 // Python's //: exact where the quotient is, never off by one near an integer.
-FJ_DEVICE fj_real fj_floordiv(fj_real a, fj_real b) {
+FJ_CALLED fj_real fj_floordiv(fj_real a, fj_real b) {
     if (b == 0) return a / b;
     const fj_real r = fj_fmod(a, b);
     fj_real quotient = fj_div_rn(a - r, b);
@@ -130,34 +134,43 @@ FJ_DEVICE fj_real fj_floordiv(fj_real a, fj_real b) {
     return quotient - floored > fj_real(0.5) ? floored + 1 : floored;
 }
 
-#define FJ_FLOAT_OP(name) \
-    FJ_DEVICE fj_real fj_##name(fj_real a) { return FJ_LIBM(name)(a); }
-FJ_FLOAT_OP(exp)
-FJ_FLOAT_OP(exp2)
-FJ_FLOAT_OP(log)
-FJ_FLOAT_OP(log2)
-FJ_FLOAT_OP(log1p)
-FJ_FLOAT_OP(expm1)
-FJ_FLOAT_OP(sin)
-FJ_FLOAT_OP(cos)
-FJ_FLOAT_OP(tan)
-FJ_FLOAT_OP(asin)
-FJ_FLOAT_OP(acos)
-FJ_FLOAT_OP(atan)
-FJ_FLOAT_OP(sinh)
-FJ_FLOAT_OP(cosh)
-FJ_FLOAT_OP(tanh)
-FJ_FLOAT_OP(erf)
+#define FJ_FLOAT_OP(how, name) \
+    how fj_real fj_##name(fj_real a) { return FJ_LIBM(name)(a); }
+#define FJ_FLOAT_OP2(name) \
+    FJ_CALLED fj_real fj_##name(fj_real a, fj_real b) { return FJ_LIBM(name)(a, b); }
+// Short in float.
 #if FJ_REAL_F64
-FJ_FLOAT_OP(floor)
-FJ_FLOAT_OP(ceil)
-FJ_FLOAT_OP(trunc)
+FJ_FLOAT_OP(FJ_CALLED, exp)
+FJ_FLOAT_OP(FJ_CALLED, exp2)
+FJ_FLOAT_OP(FJ_CALLED, tanh)
+FJ_FLOAT_OP(FJ_DEVICE, floor)
+FJ_FLOAT_OP(FJ_DEVICE, ceil)
+FJ_FLOAT_OP(FJ_DEVICE, trunc)
+FJ_DEVICE double fj_tanh_approx(double a) { return fj_tanh(a); } // the hardware's is float
+#else
+FJ_FLOAT_OP(FJ_DEVICE, exp)
+FJ_FLOAT_OP(FJ_DEVICE, exp2)
+FJ_FLOAT_OP(FJ_DEVICE, tanh)
 #endif
+FJ_FLOAT_OP(FJ_CALLED, log)
+FJ_FLOAT_OP(FJ_CALLED, log2)
+FJ_FLOAT_OP(FJ_CALLED, log1p)
+FJ_FLOAT_OP(FJ_CALLED, expm1)
+FJ_FLOAT_OP(FJ_CALLED, sin)
+FJ_FLOAT_OP(FJ_CALLED, cos)
+FJ_FLOAT_OP(FJ_CALLED, tan)
+FJ_FLOAT_OP(FJ_CALLED, asin)
+FJ_FLOAT_OP(FJ_CALLED, acos)
+FJ_FLOAT_OP(FJ_CALLED, atan)
+FJ_FLOAT_OP(FJ_CALLED, sinh)
+FJ_FLOAT_OP(FJ_CALLED, cosh)
+FJ_FLOAT_OP(FJ_CALLED, erf)
+FJ_FLOAT_OP2(pow)
+FJ_FLOAT_OP2(atan2)
 #undef FJ_FLOAT_OP
-FJ_DEVICE fj_real fj_pow(fj_real a, fj_real b) { return FJ_LIBM(pow)(a, b); }
-FJ_DEVICE fj_real fj_atan2(fj_real a, fj_real b) { return FJ_LIBM(atan2)(a, b); }
+#undef FJ_FLOAT_OP2
 FJ_DEVICE fj_real fj_sqrt(fj_real a) { return fj_sqrt_rn(a); }
-FJ_DEVICE fj_real fj_rsqrt(fj_real a) { return fj_div_rn(fj_real(1), fj_sqrt_rn(a)); }
+FJ_CALLED fj_real fj_rsqrt(fj_real a) { return fj_div_rn(fj_real(1), fj_sqrt_rn(a)); }
 FJ_DEVICE fj_real fj_sigmoid(fj_real a) { return fj_div_rn(fj_real(1), fj_add_rn(fj_real(1), fj_exp(-a))); }
 FJ_DEVICE fj_real fj_round(fj_real a) { return FJ_LIBM(rint)(a); }
 FJ_DEVICE bool fj_isnan(fj_real a) { return a != a; }
