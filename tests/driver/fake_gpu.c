@@ -4,7 +4,8 @@
  * driven: what is launched computes. Any other that begins as ELF does loads too, and its launches only are noted.
  *
  *  1. Memory of the GPU is closed to the host (PROT_NONE) but while the GPU works: who reads or writes it from the host
- *     is stopped at once. It ends close before a page that is always closed.
+ *     is stopped at once. It ends close before a page that is always closed. A launch whose parameters have an address
+ *     of the host is refused.
  *  2. Work is done in the order in which it is put on streams, all of them one queue. FAKE_CUDA says when: async=0 at
  *     once, async=1 when somebody waits, async=2 on a thread. Parameters are copied when a kernel is launched, as CUDA
  *     does; the host's side of a copy is read or written when the copy is made.
@@ -276,6 +277,28 @@ EXPORT int cuFuncLoad(void *of) {
     fake_note("resident;");
     return of ? fake_setting("resident", unless_capturing()) : INVALID_HANDLE;
 }
+/* Whether a word of a kernel's parameters is an address that the host has and the GPU has not: the emulator would read
+ * there, a GPU could not. */
+static bool is_host_address(uint64_t word) {
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    unsigned char resident;
+    if (word < 1 << 16 || word >> 47 != 0) return false;
+    for (int i = 0; i < MOST_MEMORY; i++)
+        if (memories[i].map && word - memories[i].address <= memories[i].size) return false;
+    return mincore((void *)(uintptr_t)(word / page * page), 1, &resident) == 0;
+}
+
+static bool has_host_address(const void *parameters, size_t size) {
+    for (size_t at = 0; at + sizeof(uint64_t) <= size; at += sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, (const char *)parameters + at, sizeof word);
+        if (!is_host_address(word)) continue;
+        (void)fprintf(stderr, "fake GPU: byte %zu of the parameters is an address of the host\n", at);
+        return true;
+    }
+    return false;
+}
+
 EXPORT int cuLaunchKernel(void *of, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
                           unsigned shared, void *stream, void **parameters, void **extra) {
     const struct function *function = of;
@@ -292,6 +315,7 @@ EXPORT int cuLaunchKernel(void *of, unsigned x, unsigned y, unsigned z, unsigned
         return INVALID_HANDLE;
     }
     if (fake_setting("launch", 0)) return fake_setting("launch", 0);
+    if (kernel && has_host_address(parameters[0], size)) return INVALID_VALUE;
     struct work work = {.kind = LAUNCH, .function = function, .shape = {{x, y, z}, tx, shared}};
     work.parameters = malloc(size); /* for the process's life: graphs launch again */
     if (!work.parameters) return OUT_OF_MEMORY;
