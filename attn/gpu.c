@@ -368,5 +368,9 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call, char *
     if (status == FJ_OK) status = fj_cuda_wait(gpu, call->launch.stream, error);
     if (status != FJ_OK || !noted.found) return status;
     const fj_fault fault = {true, noted.b, noted.h, noted.q, noted.kv};
+    bool inside = noted.b >= 0 && noted.b < r.all.batch && noted.h >= 0 && noted.h < r.all.heads_q &&
+                  noted.q >= 0 && noted.q < r.all.q_len && noted.kv >= 0 && noted.kv < r.all.kv_len;
+    if (!inside)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "no launch of this kernel used this workspace last");
     return fj_attn_explain(plan, &r.all, &fault, call->launch.stream, error);
 }

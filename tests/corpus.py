@@ -83,6 +83,7 @@ def main():
     parser.add_argument("--shape", action="append", metavar="B,Hq,Hkv,L,S,E[,Ev]", help="may be repeated")
     parser.add_argument("--dtype", default=DTYPES, help=f"default: {DTYPES}")
     parser.add_argument("--quick", action="store_true", help="one shape and dtype a mod, in turn")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th mod")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
     parser.add_argument("--device", default="cpu", help="default: cpu; emu takes smaller shapes unless given")
     parser.add_argument("--arch", help="GPU architecture for emu, such as sm_90")
@@ -104,7 +105,7 @@ def main():
         runs = [
             pool.submit(run, options, name, entry, dtype, shape, folder)
             for turn, (shape, dtype) in enumerate(cases)
-            for i, (name, entry) in enumerate(corpus.items())
+            for i, (name, entry) in enumerate(list(corpus.items())[:: options.every])
             if options.filter in name and (not options.quick or i % len(cases) == turn)
         ]
         for done in runs:

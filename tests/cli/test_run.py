@@ -269,5 +269,85 @@ class Run(harness.Case):
         self.assertFalse((self.folder / "o").exists())
 
 
+FAKE_GPU = {
+    "FLEXJIT_LIBCUDA": os.environ.get("FJ_FAKE_CUDA", ""),
+    "FLEXJIT_NVRTC": os.environ.get("FJ_FAKE_NVRTC", ""),
+    "FAKE_NVRTC": "emulate=1",
+}
+NO_GPU = {"FLEXJIT_LIBCUDA": "/nowhere"}
+
+
+class Gpu(harness.Case):
+    """Kernels for a GPU: on the emulator, and on a GPU that only pretends."""
+
+    def run_on(self, device, *more, env=None, **options):
+        out = self.folder / "out.safetensors"
+        path = self.tensors(backward=True, **options)
+        done = self.ok("run", "--mask", "q + 3 >= kv", "--score", "score * 2.0", "--input", path, "--output", out,
+                       "--device", device, "--backward", "--check", "--json", *more, env=env)
+        return json.loads(done.stdout), harness.read_safetensors(out)
+
+    def test_emu(self):
+        for dtype in ("BF16", "F16", "F32", "F64"):
+            with self.subTest(dtype):
+                report, tensors = self.run_on("emu", dtype=dtype, hq=6, hkv=2, l=33, s=40, e=20, ev=24)
+                self.assertEqual(report["device"], "emu")
+                self.assertEqual(tensors["dv"][:2], (dtype, [1, 2, 40, 24]))
+        self.assertIn("simt", report["variant"])
+        report, _ = self.run_on("emu", "--arch", "sm_75", dtype="F16", l=20, s=20)
+        self.assertEqual(report["device"], "emu:sm_75")
+        self.assertIn("simt", report["variant"])
+        blocks = report["blocks"]
+        self.assertGreater(blocks["full"] + blocks["partial"], 0)
+
+    def test_a_gpu(self):
+        _, want = self.run_on("emu", "--arch", "sm_90", dtype="BF16", hq=4, hkv=2, l=70, s=65, e=32)
+        for pace in ("async=0", "async=1", "async=2"):
+            with self.subTest(pace):
+                env = {**FAKE_GPU, "FAKE_CUDA": pace}
+                report, tensors = self.run_on("cuda", env=env, dtype="BF16", hq=4, hkv=2, l=70, s=65, e=32)
+                self.assertEqual(report["device"], "cuda")
+                self.assertEqual(report["time_ms"], 1.5)  # the fake's events
+                self.assertEqual(tensors, want)
+
+    def test_auto(self):
+        self.assertEqual(self.run_on("auto", env=FAKE_GPU)[0]["device"], "cuda")
+        self.assertEqual(self.run_on("auto", env=NO_GPU)[0]["device"], "cpu")
+        self.assertEqual(self.run_on("auto", env={**FAKE_GPU, "FAKE_CUDA": "arch=70"})[0]["device"], "cpu")
+
+    def test_gpus_that_fail(self):
+        path, out = self.tensors(dtype="BF16"), self.folder / "out"
+        run = ("run", "--score", "score", "--input", path, "--output", out, "--device", "cuda")
+        for settings, status, text in (
+            ("init=34", 3, "is the CUDA toolkit's stub"),
+            ("devices=0", 3, "finds no GPU"),
+            ("arch=70", 3, "too old: it is sm_70, and sm_75 is needed"),
+            ("alloc=2", 1, "bytes on GPU 0: CUDA_ERROR_OUT_OF_MEMORY"),
+            ("load=200", 3, "a compiled kernel cannot be loaded on GPU 0"),
+            ("threads=32", 3, "cannot have 128 threads on GPU 0: 32 is the most"),
+            ("launch=701", 3, "kernel fj_fwd cannot be launched (2 x 1 x 1 blocks)"),
+        ):
+            with self.subTest(settings):
+                self.fails(status, text, *run, env={**FAKE_GPU, "FAKE_CUDA": settings})
+                self.assertFalse(out.exists())
+        self.fails(3, "no NVIDIA driver", *run, env=NO_GPU)
+        self.fails(2, "--arch", *run, "--arch", "sm_90", env=FAKE_GPU)
+
+    def test_bad_read(self):
+        for device in ("emu", "cuda"):
+            tensors = {**harness.attention_tensors("BF16"), "t": harness.normal("F32", (3,), 5)}
+            path = self.file("in", harness.safetensors(tensors))
+            self.fails(1, "captured tensor 't' F32 [3] is read at index", "run", "--score", "score + t[kv]",
+                       "--input", path, "--output", self.folder / "out", "--device", device, env=FAKE_GPU)
+
+    def test_bench(self):
+        for device, more in (("emu", ("--once",)), ("cuda", ("--repeat", "3"))):
+            done = self.ok("bench", "--shape", "1,2,1,40,50,32", "--dtype", "BF16,F32", "--direction", "fwd,bwd",
+                           "--device", device, *more, "--json", env=FAKE_GPU)
+            rows = json.loads(done.stdout)["rows"]
+            self.assertEqual(len(rows), 4)
+            self.assertGreater(min(row["median_ms"] for row in rows), 0)
+
+
 if __name__ == "__main__":
     harness.main()
