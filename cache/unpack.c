@@ -73,7 +73,7 @@ static fj_status take_padding(reader *r, uint64_t size) {
 /* Nothing but zeros, and a block of them at least, comes after the first block of zeros. */
 static fj_status take_end(reader *r) {
     uint8_t block[FJ_ARCHIVE_BLOCK];
-    if (r->at == r->size) return wrong(r, "the archive is cut short");
+    if (r->size - r->at < sizeof block) return wrong(r, "the archive is cut short");
     while (r->at < r->size) {
         uint64_t size = r->size - r->at < sizeof block ? r->size - r->at : sizeof block;
         r->block_at = r->at;

@@ -1,5 +1,6 @@
 /* `flexjit prebuild`: the kernels of a manifest, compiled in parallel into a cache layer. */
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +13,16 @@
 #include "cli/report.h"
 #include "cli/verbs.h"
 
-enum { MOST_ARCHS = 32, MOST_JOBS = 256, MOST_SHARDS = 1 << 20 };
+enum { MOST_ARCHS = 32, MOST_JOBS = 256, MOST_SHARDS = 1 << 20, SECONDS_BETWEEN_LINES = 10 };
 
 typedef enum outcome { WAITING, FOUND, BUILT, FAILED } outcome;
+
+/* What came of a kernel. */
+typedef struct row {
+    outcome how;
+    fj_kernel_info info;
+    char *error, *detail; /* of one that failed */
+} row;
 
 typedef struct prebuild {
     const cli_args *args;
@@ -24,13 +32,16 @@ typedef struct prebuild {
     cli_manifest manifest;
     long long shard, shards, jobs;
     bool verify;
+    size_t *order; /* of this shard's kernels, the order in which they are built: indices into the builds */
+    size_t wanted;
+    double started;
     /* What the threads share: guarded by the lock. */
     pthread_mutex_t lock;
-    size_t next, done, wanted, counts[FAILED + 1];
-    outcome *outcomes; /* one for each build, as infos */
-    fj_kernel_info *infos;
+    size_t next, done, counts[FAILED + 1];
+    row *rows;    /* one for each of order */
+    bool no_room; /* the layer cannot be written: there is no use in going on */
     int status;
-    double started;
+    double said; /* when progress was */
 } prebuild;
 
 static double seconds(void) {
@@ -101,60 +112,100 @@ static int read_options(prebuild *p) {
     return status == CLI_EXIT_OK ? read_shard(p) : status;
 }
 
+/* ---- The shard --------------------------------------------------------------------------- */
+
+/* The finaliser of splitmix64: different numbers stay different. */
+static uint64_t scatter(size_t number) {
+    uint64_t z = (uint64_t)number + 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+static int by_scatter(const void *a, const void *b) {
+    uint64_t x = scatter(*(const size_t *)a), y = scatter(*(const size_t *)b);
+    return (x > y) - (x < y);
+}
+
+/* The distinct kernels in a scattered order, which is the same on every machine; a shard takes every N-th of
+ * it. In the manifest's order a shard might get nothing but the costly direction, or a single architecture. */
+static int choose_kernels(prebuild *p) {
+    size_t count = 0;
+    p->order = calloc(p->manifest.distinct + 1, sizeof *p->order);
+    p->rows = calloc(p->manifest.distinct + 1, sizeof *p->rows);
+    if (p->order == NULL || p->rows == NULL) return cli_no_memory();
+    for (size_t i = 0; i < p->manifest.count; i++)
+        if (!p->manifest.builds[i].repeated) p->order[count++] = i;
+    qsort(p->order, count, sizeof *p->order, by_scatter);
+    for (size_t i = (size_t)(p->shard - 1); i < count; i += (size_t)p->shards)
+        p->order[p->wanted++] = p->order[i];
+    return CLI_EXIT_OK;
+}
+
+/* ---- Progress ---------------------------------------------------------------------------- */
+
+/* On a terminal a line that moves, else one now and then. Under the lock. */
+static void show_progress(prebuild *p) {
+    bool terminal = isatty(STDERR_FILENO) != 0;
+    double now = seconds(), passed = now - p->started;
+    if (!terminal && now - p->said < SECONDS_BETWEEN_LINES) return;
+    p->said = now;
+    double left = p->done > 0 ? passed / (double)p->done * (double)(p->wanted - p->done) : 0;
+    fprintf(stderr, "%s%zu of %zu kernels, %zu compiled, %zu failed, %.0f s, about %.0f s to go%s",
+            terminal ? "\r\033[K" : "", p->done, p->wanted, p->counts[BUILT], p->counts[FAILED], passed, left,
+            terminal && p->done < p->wanted ? "" : "\n");
+}
+
 /* ---- Building ---------------------------------------------------------------------------- */
 
-static bool is_ours(const prebuild *p, size_t index) {
-    return index % (size_t)p->shards == (size_t)(p->shard - 1);
-}
-
-static void show_progress(const prebuild *p) {
-    if (isatty(STDERR_FILENO) == 0) return;
-    double passed = seconds() - p->started;
-    double left = p->done > 0 ? passed / (double)p->done * (double)(p->wanted - p->done) : 0;
-    fprintf(stderr, "\r\033[K%zu of %zu, %zu compiled, %.0f s, about %.0f s to go%s", p->done, p->wanted,
-            p->counts[BUILT], passed, left, p->done == p->wanted ? "\n" : "");
-}
-
-/* The number of the next build, or false when there is none. */
-static bool take(prebuild *p, size_t *ret_index) {
+/* The place in the order of the next build, or false when there is none. */
+static bool take(prebuild *p, size_t *ret_place) {
     pthread_mutex_lock(&p->lock);
-    while (p->next < p->manifest.count && !is_ours(p, p->next)) p->next++;
-    bool more = p->next < p->manifest.count && !cli_interrupted();
-    *ret_index = p->next;
+    bool more = p->next < p->wanted && !p->no_room && !cli_interrupted();
+    *ret_place = p->next;
     if (more) p->next++;
     pthread_mutex_unlock(&p->lock);
     return more;
 }
 
-static void settle(prebuild *p, size_t index, fj_status result, const fj_kernel_info *info, fj_error *error) {
-    const cli_build *build = &p->manifest.builds[index];
+/* One sentence with its place; a compiler's log is for --json. A layer that cannot be written is said once. */
+static void settle_failure(prebuild *p, const cli_build *build, row *of, fj_status result, fj_error *error) {
+    of->error = strdup(error->text);
+    of->detail = error->detail;
+    error->detail = NULL;
+    if (result == FJ_ERR_IO && p->no_room) return;
+    p->no_room |= result == FJ_ERR_IO;
+    if (isatty(STDERR_FILENO) != 0) fputs("\r\033[K", stderr);
+    if (error->file[0] == '\0')
+        snprintf(error->file, sizeof error->file, "%s for %s", build->name,
+                 fj_device_name(p->devices[build->device]));
+    int status = cli_fail_library(result, error);
+    if (p->status == CLI_EXIT_OK) p->status = status;
+}
+
+static void settle(prebuild *p, size_t place, fj_status result, const fj_kernel_info *info, fj_error *error) {
+    row *of = &p->rows[place];
     pthread_mutex_lock(&p->lock);
-    outcome how = result != FJ_OK ? FAILED : info->cache_hit ? FOUND : BUILT;
-    p->outcomes[index] = how;
-    p->counts[how]++;
+    of->how = result != FJ_OK ? FAILED : info->cache_hit ? FOUND : BUILT;
+    p->counts[of->how]++;
     p->done++;
-    if (result == FJ_OK) {
-        p->infos[index] = *info;
-    } else {
-        if (isatty(STDERR_FILENO) != 0) fputs("\r\033[K", stderr);
-        if (error->file[0] == '\0')
-            snprintf(error->file, sizeof error->file, "%s for %s", build->name,
-                     fj_device_name(p->devices[build->device]));
-        int status = cli_fail_library(result, error);
-        if (p->status == CLI_EXIT_OK) p->status = status;
-    }
+    if (result == FJ_OK)
+        of->info = *info;
+    else
+        settle_failure(p, &p->manifest.builds[p->order[place]], of, result, error);
     show_progress(p);
     pthread_mutex_unlock(&p->lock);
 }
 
 static void *work(void *argument) {
     prebuild *p = argument;
-    size_t index;
-    while (take(p, &index)) {
+    size_t place;
+    while (take(p, &place)) {
         fj_kernel_info info = {0};
         fj_error error = {0};
-        fj_status result = fj_plan_build(p->manifest.builds[index].plan, p->verify, &info, &error);
-        settle(p, index, result, &info, &error);
+        fj_status result = fj_plan_build(p->manifest.builds[p->order[place]].plan, p->verify, &info, &error);
+        settle(p, place, result, &info, &error);
+        fj_error_finish(&error);
     }
     return NULL;
 }
@@ -162,12 +213,8 @@ static void *work(void *argument) {
 static int build_all(prebuild *p) {
     pthread_t threads[MOST_JOBS];
     size_t started = 0;
-    for (size_t i = 0; i < p->manifest.count; i++) p->wanted += is_ours(p, i);
-    p->outcomes = calloc(p->manifest.count + 1, sizeof *p->outcomes);
-    p->infos = calloc(p->manifest.count + 1, sizeof *p->infos);
-    if (p->outcomes == NULL || p->infos == NULL) return cli_no_memory();
     cli_interrupt_defer();
-    p->started = seconds();
+    p->started = p->said = seconds();
     for (; started + 1 < (size_t)p->jobs && started + 1 < p->wanted; started++)
         if (pthread_create(&threads[started], NULL, work, p) != 0) break;
     (void)work(p);
@@ -177,20 +224,25 @@ static int build_all(prebuild *p) {
 
 /* ---- The report -------------------------------------------------------------------------- */
 
-static json_t *row_of(const prebuild *p, size_t index) {
+static json_t *row_of(const prebuild *p, size_t place) {
     static const char *const words[] = {"waiting", "hit", "miss", "failed"};
-    const cli_build *build = &p->manifest.builds[index];
-    const fj_kernel_info *info = &p->infos[index];
+    const cli_build *build = &p->manifest.builds[p->order[place]];
+    const row *of = &p->rows[place];
     const char *arch = strchr(fj_device_name(p->devices[build->device]), ':');
-    return json_pack("{s:o, s:I, s:s, s:s, s:s, s:o, s:i, s:i, s:i}", "mod", cli_json_text(build->name),
-                     "entry", (json_int_t)build->entry, "arch", arch != NULL ? arch + 1 : "", "variant",
-                     fj_plan_variant(build->plan), "cache", words[p->outcomes[index]], "compile_ms",
-                     cli_json_number(info->compile_ms), "registers", info->registers, "spill_bytes",
-                     info->spill_bytes, "shared_bytes", info->shared_bytes);
+    json_t *object =
+        json_pack("{s:o, s:I, s:s, s:s, s:s, s:o, s:i, s:i, s:i}", "mod", cli_json_text(build->name), "entry",
+                  (json_int_t)build->entry, "arch", arch != NULL ? arch + 1 : "", "variant",
+                  fj_plan_variant(build->plan), "cache", words[of->how], "compile_ms",
+                  cli_json_number(of->info.compile_ms), "registers", of->info.registers, "spill_bytes",
+                  of->info.spill_bytes, "shared_bytes", of->info.shared_bytes);
+    if (of->error != NULL) json_object_set_new(object, "error", cli_json_text(of->error));
+    if (of->detail != NULL) json_object_set_new(object, "log", cli_json_text(of->detail));
+    return object;
 }
 
 static int report(const prebuild *p) {
     double passed = seconds() - p->started;
+    size_t repeated = p->manifest.count - p->manifest.distinct;
     if (!cli_report_is_json()) {
         printf("%zu kernels: %zu found, %zu compiled", p->done, p->counts[FOUND], p->counts[BUILT]);
         if (p->counts[FAILED] > 0) printf(", %zu %s", p->counts[FAILED], p->verify ? "missing" : "failed");
@@ -199,17 +251,29 @@ static int report(const prebuild *p) {
         return CLI_EXIT_OK;
     }
     json_t *rows = json_array(), *error = cli_take_error();
-    for (size_t i = 0; i < p->manifest.count; i++)
-        if (is_ours(p, i)) json_array_append_new(rows, row_of(p, i));
+    for (size_t i = 0; i < p->wanted; i++) json_array_append_new(rows, row_of(p, i));
     json_t *object =
-        json_pack("{s:I, s:I, s:I, s:I, s:o, s:o}", "kernels", (json_int_t)p->wanted, "found",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "kernels", (json_int_t)p->wanted, "found",
                   (json_int_t)p->counts[FOUND], "compiled", (json_int_t)p->counts[BUILT], "failed",
-                  (json_int_t)p->counts[FAILED], "seconds", cli_json_number(passed), "rows", rows);
+                  (json_int_t)p->counts[FAILED], "not_reached", (json_int_t)(p->wanted - p->done), "repeated",
+                  (json_int_t)repeated, "seconds", cli_json_number(passed), "rows", rows);
     if (object != NULL && error != NULL)
         json_object_set_new(object, "error", error);
     else
         json_decref(error);
     return cli_print_json(object);
+}
+
+static void finish(prebuild *p) {
+    for (size_t i = 0; p->rows != NULL && i < p->wanted; i++) {
+        free(p->rows[i].error);
+        free(p->rows[i].detail);
+    }
+    free(p->rows);
+    free(p->order);
+    cli_manifest_close(&p->manifest);
+    for (size_t i = 0; i < p->device_count; i++) fj_device_unref(&p->devices[i]);
+    fj_context_unref(&p->context);
 }
 
 int cli_verb_prebuild(const cli_args *args) {
@@ -221,17 +285,12 @@ int cli_verb_prebuild(const cli_args *args) {
     if (status == CLI_EXIT_OK)
         status = cli_manifest_open(cli_args_text(args, CLI_OPT_MANIFEST, ""), p.context, p.devices,
                                    p.device_count, &p.manifest);
+    if (status == CLI_EXIT_OK) status = choose_kernels(&p);
     if (status == CLI_EXIT_OK) {
         status = build_all(&p);
-        if (p.outcomes != NULL && p.infos != NULL) {
-            int reported = report(&p);
-            if (status == CLI_EXIT_OK) status = reported;
-        }
+        int reported = report(&p);
+        if (status == CLI_EXIT_OK) status = reported;
     }
-    cli_manifest_close(&p.manifest);
-    free(p.outcomes);
-    free(p.infos);
-    for (size_t i = 0; i < p.device_count; i++) fj_device_unref(&p.devices[i]);
-    fj_context_unref(&p.context);
+    finish(&p);
     return status;
 }
