@@ -255,7 +255,8 @@ int cli_cache_print_verify(json_t *report) {
     else
         printf("all sound");
     if (int_of(report, "dangling") > 0)
-        printf("; %lld records without a kernel, which is compiled again", int_of(report, "dangling"));
+        printf("; the kernels of %lld records are gone and will be compiled again",
+               int_of(report, "dangling"));
     putchar('\n');
     (void)done(report);
     return status;
