@@ -98,13 +98,12 @@ class Case(unittest.TestCase):
     def flexjit(self, *arguments, env=None, **options):
         return subprocess.run(
             [TOOL, *map(str, arguments)],
-            capture_output=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
             text=True,
             errors="replace",
             env={**os.environ, **(env or {})},
             timeout=300,
             check=False,
-            **options,
         )
 
     def start(self, *arguments, env=None, **options):

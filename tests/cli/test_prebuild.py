@@ -3,6 +3,7 @@ one where there is one."""
 
 import json
 import os
+import pty
 import signal
 import time
 
@@ -58,6 +59,75 @@ class Prebuild(harness.Case):
         self.assertEqual(self.counts(text, "--arch", "sm_80", "--shard", "1/2"), (3, 0, 3, 0))
         self.assertEqual(self.counts(text, "--arch", "sm_80", "--shard", "2/2", "-j1"), (2, 0, 2, 0))
         self.assertEqual(self.counts(text, "--arch", "sm_80", "--verify", "--jobs", "3"), (5, 5, 0, 0))
+
+    def rows(self, *arguments, **options):
+        return [(row["entry"], row["arch"], row["variant"]) for row in self.prebuild(*arguments, **options)["rows"]]
+
+    def test_the_shards_together_are_the_whole(self):
+        text = manifest(entry({"head_dim": [16, 32, 64], "direction": ["fwd", "bwd"]}), entry({"head_dim": [48, 64]}, score="score * 2"))
+        arguments = (text, "--arch", "sm_80,sm_90")
+        whole = self.rows(*arguments)
+        self.assertEqual(len(set(whole)), 16)
+        for shards in (1, 2, 3, 4, 7, 16, 17):
+            parts = [self.rows(*arguments, "--shard", f"{i + 1}/{shards}") for i in range(shards)]
+            self.assertEqual(sorted(sum(parts, [])), sorted(whole))
+            self.assertLessEqual(max(map(len, parts)) - min(map(len, parts)), 1)
+        # Of a larger one each shard has some of every direction and architecture.
+        text = manifest(entry({"head_dim": list(range(8, 129, 8)), "direction": ["fwd", "bwd"]}))
+        for i in range(4):
+            part = self.rows(text, "--arch", "sm_80,sm_90", "--shard", f"{i + 1}/4")
+            self.assertEqual(len({(arch, variant[:3]) for _, arch, variant in part}), 4)
+
+    def test_a_kernel_is_built_once(self):
+        self.file("a.py", "def double(score, b, h, q, kv):\n    return score * 2.0\n")
+        text = manifest(entry(mod="a.py"), entry(score="score * (1 + 1)"), entry({"dtype": ["BF16", "BF16"]}, score="2.0 * score"),
+                        entry(score="score * 3"))
+        report = self.prebuild(text, "--arch", "sm_80", "-j2")
+        self.assertEqual((report["kernels"], report["compiled"]), (len(report["rows"]), report["kernels"]))
+        self.assertEqual(report["kernels"] + report["repeated"], 5)
+        self.assertGreaterEqual(report["repeated"], 2)
+        self.assertEqual(len(list((self.folder / "layer").glob("*.kernel"))), report["kernels"])
+
+    def test_one_that_does_not_compile(self):
+        self.file("alibi.py", ALIBI)
+        path = self.file("m.json", manifest(entry({"head_dim": [32, 64, 96]}, mod="alibi.py", bind={"slopes": "F32[8]"})))
+        arguments = ("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_80,sm_90")
+        bad = {**FAKE, "FAKE_NVRTC_BAD": "_e64_", "FAKE_NVRTC_LOG": "cuda/fwd_mma.cu(7): error: a mistake\n"}
+        done = self.flexjit(*arguments, env=bad)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        errors = [line for line in done.stderr.splitlines() if "error:" in line]
+        self.assertEqual(len(errors), 2)
+        for line in errors:
+            self.assertRegex(line, r"alibi.py for cuda:sm_[89]0: NVRTC 13.0 failed on kernel fwd_mma_bf16_e64_v64_\w+: "
+                                   r"cuda/fwd_mma.cu:7: a mistake$")
+        self.assertIn("6 kernels: 0 found, 4 compiled, 2 failed", done.stdout)
+        report = json.loads(self.flexjit(*arguments, "--json", env=bad).stdout)
+        self.assertEqual((report["found"], report["failed"], report["error"]["status"]), (4, 2, 1))
+        failed = [row for row in report["rows"] if row["cache"] == "failed"]
+        self.assertEqual(len(failed), 2)
+        for row in failed:
+            self.assertIn("a mistake", row["error"])
+            self.assertIn("fwd_mma.cu(7)", row["log"])
+        done = self.ok(*arguments, env=FAKE)
+        self.assertIn("6 kernels: 4 found, 2 compiled,", done.stdout)
+
+    def test_progress_on_a_terminal(self):
+        path = self.file("m.json", manifest(entry({"head_dim": [32, 64, 96]})))
+        ours, theirs = pty.openpty()
+        done = self.ok("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_80", "-j1", env=FAKE,
+                       stderr=theirs)
+        os.close(theirs)
+        said = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                said += chunk
+        except OSError:  # the other end is closed
+            pass
+        os.close(ours)
+        for n in (1, 2, 3):
+            self.assertIn(b"\r\033[K%d of 3 kernels, %d compiled, 0 failed" % (n, n), said)
+        self.assertEqual(said.count(b"\n"), 1)
+        self.assertIn("3 kernels: 0 found, 3 compiled", done.stdout)
 
     def test_what_is_missing(self):
         path = self.file("m.json", manifest(entry({"head_dim": [64, 128]})))
@@ -131,7 +201,7 @@ class Prebuild(harness.Case):
         self.fails(2, "unknown variant 'nonesuch'", "prebuild", "--manifest", self.file("m.json", text), "--arch", "sm_80")
 
     def test_interrupt_keeps_what_is_done(self):
-        text = manifest(entry({"dtype": ["F16", "BF16"], "head_dim": list(range(8, 257, 8)), "value_dim": list(range(8, 257, 8))}))
+        text = manifest(entry({"dtype": ["F16", "BF16"], "head_dim": list(range(8, 129, 8)), "value_dim": list(range(8, 129, 8))}))
         layer = self.folder / "layer"
         process = self.start("prebuild", "--manifest", self.file("m.json", text), "--output", layer, "--arch", "sm_80",
                              env=FAKE)
@@ -143,6 +213,10 @@ class Prebuild(harness.Case):
         self.assertEqual(process.returncode, 130, stdout + stderr)
         self.assertIn("not reached", stdout)
         self.assertEqual(list(layer.glob(".new-*")), [])
+        kept = len(list(layer.glob("*.kernel")))
+        report = self.prebuild(text, "--arch", "sm_80")  # goes on from there
+        self.assertEqual((report["found"], report["compiled"]), (kept, report["kernels"] - kept))
+        self.assertGreaterEqual(kept, 3)
 
 
 class Real(harness.Case):

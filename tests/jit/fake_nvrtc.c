@@ -1,7 +1,7 @@
 /* An NVRTC that compiles nothing: its cubin is the text's first line behind "\177ELF". FAKE_NVRTC is a list of settings
  * such as "major=12 minor=2 result=6 archs=90"; with emulate=1 the cubin is a shared object for the emulator, by the
- * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. FAKE_NVRTC_LOG is what it says. With
- * FAKE_OTHER_LIBRARY it is some other library. */
+ * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. FAKE_NVRTC_LOG is what it says; texts whose
+ * first line has FAKE_NVRTC_BAD in it do not compile. With FAKE_OTHER_LIBRARY it is some other library. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,10 +103,11 @@ EXPORT int nvrtcDestroyProgram(void **program) {
 }
 EXPORT int nvrtcCompileProgram(void *program, int count, const char *const *options) {
     struct program *made = program;
-    const char *log = getenv("FAKE_NVRTC_LOG");
+    const char *log = getenv("FAKE_NVRTC_LOG"), *bad = getenv("FAKE_NVRTC_BAD");
     size_t length = (size_t)snprintf(made->log, sizeof made->log, "%s", log ? log : "");
     for (int i = 0; i < count && setting("options", 0); i++)
         length += (size_t)snprintf(made->log + length, sizeof made->log - length, "[%s]", options[i]);
+    if (bad && strstr(made->cubin, bad)) return 6;
     return setting("result", setting("emulate", 0) ? emulate(made, count, options) : 0);
 }
 EXPORT int nvrtcGetCUBINSize(void *program, size_t *size) {
