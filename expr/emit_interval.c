@@ -83,18 +83,24 @@ static void put_interval(fj_emit *emit, fj_ref ref) {
 
 /* ---- Functions over a block ------------------------------------------------------------------------- */
 
-static void put_head(fj_emit *emit, const char *name) {
+/* On cuda a function of many intervals is called: it runs once for 32 blocks, and stands in each of their walks. */
+enum { MOST_INLINE = 10 };
+
+static void put_head(fj_emit *emit, const char *name, const bool *needed, fj_ref root) {
+    int count = 0;
+    for (fj_ref ref = 1; ref <= root; ref++) count += needed[ref];
+    const bool is_called = emit->target == FJ_EMIT_CUDA && count > MOST_INLINE;
     fj_buf_printf(
         emit->out,
         "%s int %s(%s *a, int64_t b, int64_t h, int64_t q_first,\n"
         "                                 int64_t q_last, int64_t kv_first, int64_t kv_last) {\n"
         "    (void)a, (void)b, (void)h, (void)q_first, (void)q_last, (void)kv_first, (void)kv_last;\n",
-        fj_emit_linkage(emit), name, fj_emit_args_type(emit));
+        is_called ? "FJ_CALLED" : fj_emit_linkage(emit), name, fj_emit_args_type(emit));
 }
 
 void fj_emit_block_class(fj_emit *emit) {
     const bool *needed = fj_iv_needed(emit->ir);
-    put_head(emit, "fj_block_class");
+    put_head(emit, "fj_block_class", needed, emit->ir->mask);
     for (fj_ref ref = 1; ref <= emit->ir->mask; ref++) {
         if (needed[ref]) put_interval(emit, ref);
     }
@@ -125,7 +131,7 @@ void fj_emit_may_fault(fj_emit *emit) {
             continue;
         for (int i = 0; i < node->argc; i++) needed[fj_ir_args(ir, ref)[i]] = true;
     }
-    put_head(emit, "fj_may_fault");
+    put_head(emit, "fj_may_fault", needed, ir->fault);
     for (fj_ref ref = 1; ref <= ir->fault; ref++) {
         if (!needed[ref]) continue;
         if (fj_ir_at(ir, ref)->op == FJ_OP_OUT_OF_RANGE)

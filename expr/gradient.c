@@ -85,11 +85,11 @@ typedef struct derivation {
     D2(x, y)        \
     if (v->wanted[2]) v->d[2] = (z);
 
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) \
-    static void derive_##name(fj_ir *ir, derivation *v) {               \
-        const fj_ref G = v->G, A = v->A, B = v->B, C = v->C, Y = v->Y;  \
-        (void)ir, (void)G, (void)A, (void)B, (void)C, (void)Y;          \
-        D                                                               \
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
+    static void derive_##name(fj_ir *ir, derivation *v) {                     \
+        const fj_ref G = v->G, A = v->A, B = v->B, C = v->C, Y = v->Y;        \
+        (void)ir, (void)G, (void)A, (void)B, (void)C, (void)Y;                \
+        D                                                                     \
     }
 #include "expr/ops.def"
 

@@ -24,7 +24,8 @@ static const fj_iv_kind kinds[FJ_OP_COUNT] = {
 #define KIND_IV FJ_IV_CALL
 #define KIND_TOP FJ_IV_UNKNOWN
 #define KIND_INC(f) FJ_IV_INCREASING
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) [FJ_OP_##NAME] = KIND_##INTERVAL,
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
+    [FJ_OP_##NAME] = KIND_##INTERVAL,
 #include "expr/ops.def"
 };
 
@@ -101,7 +102,7 @@ const bool *fj_iv_needed(const fj_ir *ir) {
     static value name##_##letter(const value *const *v) {                                              \
         return (value){.RESULT_##RULE(letter) = CALLEE(letter, name, RULE) ARGUMENTS_##arity(letter)}; \
     }
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) \
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
     WHEN_##INTERVAL(FJ_LETTERS(RULE, APPLY, name, arity, RULE))
 #include "expr/ops.def"
 
@@ -112,7 +113,7 @@ const bool *fj_iv_needed(const fj_ir *ir) {
 #define ENTRY(letter, name) [TYPE_##letter] = name##_##letter,
 
 static value (*const apply_table[FJ_OP_COUNT][FJ_TYPE_COUNT])(const value *const *) = {
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) \
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
     [FJ_OP_##NAME] = {[FJ_TYPE_VOID] = NULL, WHEN_##INTERVAL(FJ_LETTERS(RULE, ENTRY, name))},
 #include "expr/ops.def"
 };
@@ -121,7 +122,8 @@ static double (*const increasing_table[FJ_OP_COUNT])(double) = {
 #define FUNCTION_IV NULL
 #define FUNCTION_TOP NULL
 #define FUNCTION_INC(f) f
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) [FJ_OP_##NAME] = FUNCTION_##INTERVAL,
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
+    [FJ_OP_##NAME] = FUNCTION_##INTERVAL,
 #include "expr/ops.def"
 };
 

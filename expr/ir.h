@@ -185,6 +185,13 @@ const fj_rate *fj_ir_rates(const fj_ir *ir);
 const uint8_t *fj_ir_leaves(const fj_ir *ir);
 void fj_ir_print_rates(const fj_ir *ir, fj_buf *out);
 
+/* What the mod costs: instructions of a CUDA thread for one score, roughly (see cost.c). 0: it is not there. */
+typedef struct fj_ir_cost {
+    int score, mask;
+    int gradient; /* dscore and scatters, of a gradient graph */
+} fj_ir_cost;
+fj_ir_cost fj_ir_cost_of(const fj_ir *ir);
+
 /* ---- Interval analysis ------------------------------------------------------------------------ */
 
 /* What a mask is over a block: bounds are inclusive. */

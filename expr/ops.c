@@ -12,9 +12,9 @@ const char *const fj_type_names[] = {"void", "bool", "i32", "i64", "float"};
 const char fj_type_letters[] = "vbilf";
 
 const fj_op_info fj_op_table[FJ_OP_COUNT] = {
-    [FJ_OP_NONE] = {"none", 0, FJ_RULE_LEAF_BOOL, "NONE", "NONE", "", "TOP", "no operation"},
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) \
-    [FJ_OP_##NAME] = {#name, arity, FJ_RULE_##RULE, #INT, #FLOAT, CUDA, #INTERVAL, DOC},
+    [FJ_OP_NONE] = {"none", 0, FJ_RULE_LEAF_BOOL, "NONE", "NONE", "", 0, "TOP", "no operation"},
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
+    [FJ_OP_##NAME] = {#name, arity, FJ_RULE_##RULE, #INT, #FLOAT, CUDA, COST, #INTERVAL, DOC},
 #include "expr/ops.def"
 };
 

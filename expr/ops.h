@@ -74,6 +74,7 @@ typedef struct fj_op_info {
     fj_rule rule;
     const char *int_text, *float_text; /* the value as a C expression over a b c; "NONE" */
     const char *cuda;                  /* text for one thread */
+    int cost;                          /* instructions of that text */
     const char *interval;              /* "IV", "TOP", "INC(f)" */
     const char *doc;
 } fj_op_info;

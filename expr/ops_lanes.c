@@ -63,7 +63,7 @@
             ((RESULT_##RULE(T) *)result)[i] = VALUE_##letter(INT, FLOAT);                                  \
         }                                                                                                  \
     }
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) \
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
     FJ_LETTERS(RULE, LANES, name, arity, RULE, INT, FLOAT)
 #include "expr/ops.def"
 
@@ -74,7 +74,7 @@
 #define ENTRY(letter, name) [TYPE_##letter] = name##_##letter,
 
 const fj_op_lanes fj_op_lanes_table[FJ_OP_COUNT][FJ_TYPE_COUNT] = {
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, D, INTERVAL, DOC) \
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
     [FJ_OP_##NAME] = {[FJ_TYPE_VOID] = NULL, FJ_LETTERS(RULE, ENTRY, name)},
 #include "expr/ops.def"
 };

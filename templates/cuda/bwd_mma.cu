@@ -88,6 +88,12 @@
 #define FJ_FULL_COPY (!FJ_HAS_SINKS)
 #endif
 
+// Turns of the loop of the score mod and its derivative: more are slower, and shorter by as much.
+#ifndef FJ_MOD_TURNS
+#define FJ_MOD_TURNS 1
+#endif
+#define MOD_TURNS (COLUMN_TILES % FJ_MOD_TURNS == 0 ? FJ_MOD_TURNS : 1)
+
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16, "16-bit inputs");
 static_assert(FJ_TILE_Q * SPLIT % (16 * FJ_WARPS) == 0 && (SPLIT == 1 || ROW_TILES == 1),
@@ -192,26 +198,34 @@ FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, const 
         }
 }
 
-// S and dP become P and dS.
+// S and dP become P and dS. With FJ_MOD_TURNS > 1 in turns, as fj_apply_mod of fwd_mma.cu.
 template <fj_side side, bool masked>
 FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
                         int32_t first, bool full, const float *facts, fj_scores &s, fj_scores &d,
                         fj_thread_sinks &sinks) {
     [[maybe_unused]] uint32_t bits[ROWS];
     if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
+#pragma unroll 1
+    for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
 #pragma unroll
-    for (int j = 0; j < COLUMNS; j++) {
-        typename fj_own<side>::walked walked;
-        fj_start_walked<side>(t, head, first + t.column(j), walked);
+        for (int j = 0; j < COLUMNS / MOD_TURNS; j++) {
+            const int32_t column = t.column(from + j);
+            typename fj_own<side>::walked walked;
+            fj_start_walked<side>(t, head, first + column, walked);
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
-            const bool live = !masked || (bits[r] >> j & 1u);
-            if constexpr (side == FJ_OWN_KEYS)
-                fj_grad_score(t.a, t.mod, &head, &walked, &own.state[r],
-                              facts[2 * t.column(j) + FJ_CUDA_ROW_BASE], live, x, y, sinks);
-            else
-                fj_grad_score(t.a, t.mod, &head, &own.state[r], &walked, own.base[r], live, x, y, sinks);
+            for (int r = 0; r < ROWS; r++) {
+                float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
+                const bool live = !masked || (bits[r] >> (from + j) & 1u);
+                if constexpr (side == FJ_OWN_KEYS)
+                    fj_grad_score(t.a, t.mod, &head, &walked, &own.state[r],
+                                  facts[2 * column + FJ_CUDA_ROW_BASE], live, x, y, sinks);
+                else
+                    fj_grad_score(t.a, t.mod, &head, &own.state[r], &walked, own.base[r], live, x, y, sinks);
+            }
+        }
+        if (MOD_TURNS > 1) {
+            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(s);
+            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(d);
         }
     }
 }

@@ -74,6 +74,12 @@
 #define FJ_ONE_COPY (FJ_HAS_SCORE && FJ_CAPTURES > 0)
 #endif
 
+// Turns of the loop of the score mod: more are slower, and shorter by as much.
+#ifndef FJ_MOD_TURNS
+#define FJ_MOD_TURNS 1
+#endif
+#define MOD_TURNS (KEY_TILES % FJ_MOD_TURNS == 0 ? FJ_MOD_TURNS : 2)
+
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,
               "inputs");
@@ -200,34 +206,39 @@ FJ_DEVICE void fj_look_for_faults(const fj_task &t, const fj_rows &rows, int32_t
 
 #define FJ_FAULT_HERE (FJ_HAS_FAULT && FJ_FAULT_READS_SCORE)
 
-// The mod on all scores of a block, and -inf where masked.
+// The mod on all scores of a block, and -inf where masked. With FJ_MOD_TURNS > 1 in so many turns of a loop that stays
+// rolled: each works on the first key tiles and moves them behind the others, so that registers have constant numbers.
 template <bool masked>
 FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &rows,
                             [[maybe_unused]] int32_t first, fj_scores &s, const uint32_t (&bits)[ROWS]) {
     [[maybe_unused]] const float scale = static_cast<float>(t.a.scale);
+#pragma unroll 1
+    for (int from = 0; from < KEYS; from += KEYS / MOD_TURNS) {
 #pragma unroll
-    for (int j = 0; j < KEYS; j++) {
+        for (int j = 0; j < KEYS / MOD_TURNS; j++) {
 #if FJ_HAS_SCORE || FJ_FAULT_HERE
-        const int32_t position = fj_kv_position(t.a, t.at.b, t.key(first, j));
-        struct fj_col_state col;
-        if (!FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(0), position, &col);
+            const int32_t position = fj_kv_position(t.a, t.at.b, t.key(first, from + j));
+            struct fj_col_state col;
+            if (!FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(0), position, &col);
 #endif
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
-            [[maybe_unused]] const bool live = !masked || (bits[r] >> j & 1u);
+            for (int r = 0; r < ROWS; r++) {
+                float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
+                [[maybe_unused]] const bool live = !masked || (bits[r] >> (from + j) & 1u);
 #if FJ_HAS_SCORE || FJ_FAULT_HERE
-            if (FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(r), position, &col);
-            const float before = fj_mul_rn(x, scale);
+                if (FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(r), position, &col);
+                const float before = fj_mul_rn(x, scale);
 #endif
 #if FJ_HAS_SCORE
-            x = fj_score(&t.mod, rows.head(r), &rows.state[r], &col, before);
+                x = fj_score(&t.mod, rows.head(r), &rows.state[r], &col, before);
 #endif
 #if FJ_FAULT_HERE
-            fj_look_for_fault(t, rows, r, t.key(first, j), &col, before, live);
+                fj_look_for_fault(t, rows, r, t.key(first, from + j), &col, before, live);
 #endif
-            if (masked) x = live ? x : -INFINITY;
+                if (masked) x = live ? x : -INFINITY;
+            }
         }
+        if (MOD_TURNS > 1) fj_turn_tiles<KEY_TILES / MOD_TURNS>(s);
     }
 }
 

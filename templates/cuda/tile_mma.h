@@ -189,4 +189,18 @@ template <int columns> struct fj_read_bt {
     }
 };
 
+// The first `step` tiles of each row of tiles behind the others.
+template <int step, int rows, int tiles> FJ_DEVICE void fj_turn_tiles(float (&c)[rows][tiles][4]) {
+#pragma unroll
+    for (int i = 0; i < rows * 4; i++) {
+        float first[step];
+#pragma unroll
+        for (int j = 0; j < step; j++) first[j] = c[i / 4][j][i % 4];
+#pragma unroll
+        for (int j = 0; j < tiles; j++)
+            c[i / 4][j][i % 4] = j + step < tiles ? c[i / 4][j + step < tiles ? j + step : 0][i % 4]
+                                                  : first[j + step < tiles ? 0 : j + step - tiles];
+    }
+}
+
 #endif

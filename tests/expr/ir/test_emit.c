@@ -64,7 +64,7 @@ static const char cuda_wrapper[] =
     "#endif\n}\n";
 
 static const char cuda_header[] =
-    "#define FJ_DEVICE static inline\ntypedef struct fj_cpu_args fj_mod_args;\n";
+    "#define FJ_DEVICE static inline\n#define FJ_CALLED static inline\ntypedef struct fj_cpu_args fj_mod_args;\n";
 
 /* Runs all lanes of prim.h, and gives those of one position. */
 static const char lanes_wrapper[] =
