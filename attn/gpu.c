@@ -63,7 +63,7 @@ static fj_status prepare_emulated(const fj_code *code, const fj_variant *variant
 
 fj_status fj_attn_gpu_prepare(fj_kernel *kernel, fj_error *error) {
     const fj_device *device = kernel->plan->device;
-    const fj_variant *variant = &kernel->plan->variant;
+    const fj_variant *variant = kernel->variant;
     const fj_code *code = fj_jit_object_code(kernel->object);
     kernel->gpu = fj_alloc_zeroed(&device->context->allocator, sizeof *kernel->gpu);
     if (!kernel->gpu) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
@@ -164,15 +164,15 @@ static fj_status check_sizes(const sizes *s, fj_error *error) {
     return FJ_OK;
 }
 
-static fj_status check_captures(const fj_plan *plan, const fj_resolved *all, fj_error *error) {
-    const fj_ir *ir = plan->mod->ir;
-    for (size_t i = 0; i < ir->captures.len && !plan->variant.wide_captures; i++)
+static fj_status check_captures(const fj_kernel *kernel, const fj_resolved *all, fj_error *error) {
+    const fj_ir *ir = kernel->plan->mod->ir;
+    for (size_t i = 0; i < ir->captures.len && !kernel->variant->wide_captures; i++)
         for (int d = 0; d < all->captures[i].rank; d++)
             if (all->captures[i].shape[d] > INT32_MAX)
                 return fj_error_set(
                     error, FJ_ERR_UNSUPPORTED,
                     "captured tensor '%.100s' has an extent of %lld: kernel %s takes 2147483647",
-                    ir->captures.data[i].name, (long long)all->captures[i].shape[d], plan->variant.name);
+                    ir->captures.data[i].name, (long long)all->captures[i].shape[d], kernel->variant->name);
     return FJ_OK;
 }
 
@@ -185,14 +185,15 @@ static int64_t largest_gradient(const fj_plan *plan, const fj_resolved *all) {
     return largest;
 }
 
-static fj_status measure(const fj_plan *plan, const fj_resolved *all, sizes *ret_sizes, fj_error *error) {
-    sizes s = {&plan->variant, all, 0, largest_gradient(plan, all), plan->device->features.multiprocessors};
+static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, sizes *ret_sizes, fj_error *error) {
+    const fj_plan *plan = kernel->plan;
+    sizes s = {kernel->variant, all, 0, largest_gradient(plan, all), plan->device->features.multiprocessors};
     fj_status status = check_sizes(&s, error);
-    if (status == FJ_OK) status = check_captures(plan, all, error);
+    if (status == FJ_OK) status = check_captures(kernel, all, error);
     if (status != FJ_OK) return status;
     s.rows = all->batch * all->heads_q * all->q_len;
-    for (int i = 0; i < plan->variant.entry_count; i++) {
-        int64_t blocks = blocks_of(&s, plan->variant.entries[i].name);
+    for (int i = 0; i < kernel->variant->entry_count; i++) {
+        int64_t blocks = blocks_of(&s, kernel->variant->entries[i].name);
         if (blocks > MOST_GRID) return too_large(error, "blocks of a launch", blocks);
     }
     *ret_sizes = s;
@@ -225,8 +226,8 @@ static bool lay_out_backward(const fj_plan *plan, const fj_resolved *all, const 
     return !over && add_part(layout, &layout->rows, s->rows, 2 * real) &&
            add_part(layout, &layout->sums, elements, 8) &&
            add_part(layout, &layout->most, sinks && exact ? captures + scalars : 0, 4) &&
-           add_part(layout, &layout->dquery_sums, !exact && plan->variant.mma ? s->rows : 0,
-                    (int64_t)sizeof(float) * plan->variant.head_pad);
+           add_part(layout, &layout->dquery_sums, !exact && s->variant->mma ? s->rows : 0,
+                    (int64_t)sizeof(float) * s->variant->head_pad);
 }
 
 static fj_status lay_out(const fj_plan *plan, const fj_resolved *all, const sizes *s,
@@ -242,11 +243,11 @@ static fj_status lay_out(const fj_plan *plan, const fj_resolved *all, const size
     return FJ_OK;
 }
 
-fj_status fj_attn_gpu_lay_out(const fj_plan *plan, const fj_resolved *all, fj_gpu_layout *ret_layout,
+fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_gpu_layout *ret_layout,
                               fj_error *error) {
     sizes s;
-    fj_status status = measure(plan, all, &s, error);
-    return status == FJ_OK ? lay_out(plan, all, &s, ret_layout, error) : status;
+    fj_status status = measure(kernel, all, &s, error);
+    return status == FJ_OK ? lay_out(kernel->plan, all, &s, ret_layout, error) : status;
 }
 
 /* ---- Launching --------------------------------------------------------------------------------------------- */
@@ -266,7 +267,7 @@ static fj_status resolve(ready *r, size_t workspace_size, fj_error *error) {
     fj_status status = fj_attn_resolve(plan, &r->call->args, false, r->storage, &r->all, error);
     if (status != FJ_OK) return status;
     use_literals(r->kernel, (fj_tensor *)(void *)r->storage);
-    status = measure(plan, &r->all, &r->sizes, error);
+    status = measure(r->kernel, &r->all, &r->sizes, error);
     if (status == FJ_OK) status = lay_out(plan, &r->all, &r->sizes, &r->layout, error);
     if (status != FJ_OK || workspace_size >= r->layout.size) return status;
     return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace has %zu bytes, this launch needs %zu",
@@ -276,7 +277,7 @@ static fj_status resolve(ready *r, size_t workspace_size, fj_error *error) {
 static fj_status launch_entry(const ready *r, int index, const fj_gpu_parameters *parameters,
                               fj_error *error) {
     const fj_device *device = r->kernel->plan->device;
-    const fj_variant *variant = &r->kernel->plan->variant;
+    const fj_variant *variant = r->kernel->variant;
     const fj_entry *entry = &variant->entries[index];
     const fj_gpu_entry *to = &r->kernel->gpu->entries[index];
     bool sliced = r->kernel->plan->problem.direction == FJ_FORWARD && !variant->mma;
@@ -342,12 +343,12 @@ fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char 
     fj_status status = resolve(&r, workspace_size, error);
     if (status != FJ_OK) return status;
     bool forward = plan->problem.direction == FJ_FORWARD, notes = forward && plan->mod->ir->fault != 0;
-    fj_attn_gpu_fill_parameters(plan, &r.all, &r.layout, workspace, &parameters);
+    fj_attn_gpu_fill_parameters(kernel, &r.all, &r.layout, workspace, &parameters);
     if (plan->device->cuda)
         status = fj_cuda_launch_check(&kernel->gpu->entries[0].cuda, call->launch.stream, error);
     if (status == FJ_OK && notes)
         status = fill(&r, workspace + r.layout.fault, sizeof(struct fj_cuda_fault), error);
-    for (int i = 0; i < plan->variant.entry_count && status == FJ_OK; i++)
+    for (int i = 0; i < kernel->variant->entry_count && status == FJ_OK; i++)
         status = launch_entry(&r, i, &parameters, error);
     if (status == FJ_OK && !forward) status = clear_gradients(&r, error);
     return status == FJ_OK && notes && !plan->device->cuda ? report_fault(&r, error) : status;

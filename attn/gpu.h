@@ -40,7 +40,7 @@ typedef struct fj_gpu_layout {
 fj_status fj_attn_gpu_prepare(fj_kernel *kernel, fj_error *error);
 void fj_attn_gpu_finish(fj_kernel *kernel);
 /* FJ_ERR_UNSUPPORTED: shapes that no grid covers. */
-fj_status fj_attn_gpu_lay_out(const fj_plan *plan, const fj_resolved *all, fj_gpu_layout *ret_layout,
+fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_gpu_layout *ret_layout,
                               fj_error *error);
 fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char *workspace,
                              size_t workspace_size, fj_error *error);
@@ -67,7 +67,7 @@ _Static_assert(sizeof(struct fj_cuda_backward) +
 
 /* FJ_ERR_UNSUPPORTED: the mod's captures and scalars do not fit. At planning, so never at a launch. */
 fj_status fj_attn_gpu_check_parameters(const fj_plan *plan, fj_error *error);
-void fj_attn_gpu_fill_parameters(const fj_plan *plan, const fj_resolved *all, const fj_gpu_layout *layout,
+void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
                                  char *workspace, fj_gpu_parameters *ret_parameters);
 /* Elements of a gradient. */
 int64_t fj_attn_gpu_count(const fj_tensor *tensor);

@@ -64,14 +64,14 @@ static uint32_t vectors(const fj_resolved *all, bool backward) {
 }
 
 /* Columns of the grid whose keys and values half of L2 holds. Query heads of one group share theirs. */
-static int32_t section(const fj_plan *plan, const fj_resolved *all) {
-    const fj_cuda_device *gpu = plan->device->cuda;
+static int32_t section(const fj_kernel *kernel, const fj_resolved *all) {
+    const fj_cuda_device *gpu = kernel->plan->device->cuda;
     int64_t half = gpu ? fj_cuda_device_features(gpu)->cache / 2 : 0;
     int64_t each = all->kv_len * (all->head_dim + all->value_dim) * (int64_t)fj_dtype_size(all->key.dtype);
     int64_t columns = all->batch * all->heads_kv, most = each > 0 ? half / each : columns;
     if (most > columns) most = columns;
     if (most < 1) most = 1;
-    bool by_query = plan->problem.direction == FJ_FORWARD && !plan->variant.pack_heads;
+    bool by_query = kernel->plan->problem.direction == FJ_FORWARD && !kernel->variant->pack_heads;
     return (int32_t)(by_query && all->heads_kv > 0 ? most * (all->heads_q / all->heads_kv) : most);
 }
 
@@ -122,7 +122,7 @@ static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_gpu_
     }
 }
 
-static void put_forward(const fj_plan *plan, const fj_resolved *all, const fj_gpu_layout *layout,
+static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
                         char *workspace, fj_gpu_parameters *to) {
     const struct fj_cuda_forward forward = {
         .query = describe(&all->query),
@@ -131,22 +131,22 @@ static void put_forward(const fj_plan *plan, const fj_resolved *all, const fj_gp
         .out = describe(&all->out),
         .lse = describe(&all->lse),
         .max = describe(&all->max),
-        .fault = plan->mod->ir->fault ? (void *)(workspace + layout->fault) : NULL,
+        .fault = kernel->plan->mod->ir->fault ? (void *)(workspace + layout->fault) : NULL,
         .scale = all->scale,
         .batch = (int32_t)all->batch,
         .heads_q = (int32_t)all->heads_q,
         .heads_kv = (int32_t)all->heads_kv,
         .q_len = (int32_t)all->q_len,
         .kv_len = (int32_t)all->kv_len,
-        .section = section(plan, all),
+        .section = section(kernel, all),
         .vector = vectors(all, false),
     };
     put(to, &forward, sizeof forward);
 }
 
-static void put_backward(const fj_plan *plan, const fj_resolved *all, const fj_gpu_layout *layout,
+static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
                          char *workspace, fj_gpu_parameters *to) {
-    bool atomic = plan->problem.nondeterministic && plan->variant.mma;
+    bool atomic = kernel->plan->problem.nondeterministic && kernel->variant->mma;
     const struct fj_cuda_backward backward = {
         .query = describe(&all->query),
         .key = describe(&all->key),
@@ -167,17 +167,18 @@ static void put_backward(const fj_plan *plan, const fj_resolved *all, const fj_g
         .heads_kv = (int32_t)all->heads_kv,
         .q_len = (int32_t)all->q_len,
         .kv_len = (int32_t)all->kv_len,
-        .section = section(plan, all),
+        .section = section(kernel, all),
         .vector = vectors(all, true),
     };
     put(to, &backward, sizeof backward);
 }
 
-void fj_attn_gpu_fill_parameters(const fj_plan *plan, const fj_resolved *all, const fj_gpu_layout *layout,
+void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
                                  char *workspace, fj_gpu_parameters *ret_parameters) {
+    const fj_plan *plan = kernel->plan;
     bool backward = plan->problem.direction == FJ_BACKWARD;
     ret_parameters->size = 0;
-    (backward ? put_backward : put_forward)(plan, all, layout, workspace, ret_parameters);
+    (backward ? put_backward : put_forward)(kernel, all, layout, workspace, ret_parameters);
     put_inputs(plan, all, ret_parameters);
     if (backward) put_sinks(plan, all, layout, workspace, ret_parameters);
 }

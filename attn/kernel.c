@@ -45,7 +45,7 @@ static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     kernel->cpu = fj_driver_cpu_kernel(fj_jit_object_code(kernel->object));
     if (kernel->cpu) return FJ_OK;
     return fj_error_set(error, FJ_ERR_DEVICE, "kernel %s exports no fj_cpu_kernel of ABI %d",
-                        plan->variant.name, FJ_CPU_ABI);
+                        kernel->variant->name, FJ_CPU_ABI);
 }
 
 fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel, fj_error *error) {
@@ -54,7 +54,8 @@ fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel, fj_error
     if (!kernel) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     atomic_init(&kernel->refs, 1);
     kernel->plan = fj_attn_plan_ref(plan);
-    kernel->info.variant = kernel->plan->variant.name;
+    kernel->variant = &kernel->plan->variant;
+    kernel->info.variant = kernel->variant->name;
     fj_status status = make_ready(kernel, error);
     if (status != FJ_OK) {
         kernel_destroy(kernel);

@@ -153,7 +153,7 @@ fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, cons
     size_t size = whole_size(kernel, &sized.at, &sized.args);
     if (kernel->gpu) {
         fj_gpu_layout gpu = {0};
-        status = fj_attn_gpu_lay_out(kernel->plan, &sized.all, &gpu, error);
+        status = fj_attn_gpu_lay_out(kernel, &sized.all, &gpu, error);
         size = gpu.size;
     }
     fj_free(&kernel->plan->device->context->allocator, sized.front, sized.at.own);
@@ -250,7 +250,8 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
         counts[plan->mod->ir->mask ? 1 : 0] = sized.all.batch * sized.all.heads_q;
     *ret_counts = (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2]};
     if (kernel->gpu)
-        *ret_counts = fj_attn_count_blocks(plan, &sized.all, plan->variant.tile_q, plan->variant.tile_kv);
+        *ret_counts =
+            fj_attn_count_blocks(plan, &sized.all, kernel->variant->tile_q, kernel->variant->tile_kv);
     fj_free(&kernel->plan->device->context->allocator, sized.front, sized.at.own);
     return FJ_OK;
 }

@@ -94,6 +94,7 @@ struct fj_kernel {
     atomic_int refs;
     fj_plan *plan;
     fj_object *object;               /* NULL on the reference path */
+    const fj_variant *variant;       /* what the object is of */
     const struct fj_cpu_kernel *cpu; /* cpu only */
     struct fj_gpu_kernel *gpu;       /* cuda and emu only (attn/gpu.h) */
     fj_kernel_info info;
