@@ -28,19 +28,34 @@ fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info 
     return all;
 }
 
+/* The plan's variant if the caller named it, else what it leads to. driver NULL: the kernel is only built. */
+static fj_status choose(const fj_plan *plan, const fj_driver *driver, bool verify, fj_jit_chosen *ret_chosen,
+                        fj_error *error) {
+    fj_jit *jit = plan->device->context->jit;
+    if (!plan->named)
+        return fj_jit_choose(jit, driver, &plan->jit_problem, &plan->device->features, &plan->variant, verify,
+                             ret_chosen, error);
+    *ret_chosen = (fj_jit_chosen){.variant = &plan->variant};
+    if (driver)
+        return fj_jit_prepare(jit, driver, &plan->jit_problem, &plan->variant, &ret_chosen->object,
+                              &ret_chosen->info, error);
+    return fj_jit_build(jit, &plan->jit_problem, &plan->variant, verify, &ret_chosen->info, error);
+}
+
 static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     const fj_plan *plan = kernel->plan;
     const fj_device *device = plan->device;
-    fj_jit_info info = {0};
+    fj_jit_chosen chosen;
     if (!fj_attn_is_compiled(device)) return FJ_OK;
     if (!device->driver)
         return fj_error_set(error, FJ_ERR_DEVICE,
                             "%s is no device of this machine: its kernels are only built",
                             fj_device_name(device));
-    fj_status status = fj_jit_prepare(device->context->jit, device->driver, &plan->jit_problem,
-                                      &plan->variant, &kernel->object, &info, error);
+    fj_status status = choose(plan, device->driver, false, &chosen, error);
     if (status != FJ_OK) return status;
-    kernel->info = fj_attn_kernel_info(&plan->variant, &info);
+    kernel->object = chosen.object;
+    kernel->variant = chosen.variant;
+    kernel->info = fj_attn_kernel_info(chosen.variant, &chosen.info);
     if (fj_attn_is_gpu(device)) return fj_attn_gpu_prepare(kernel, error);
     kernel->cpu = fj_driver_cpu_kernel(fj_jit_object_code(kernel->object));
     if (kernel->cpu) return FJ_OK;
@@ -79,9 +94,8 @@ fj_status fj_plan_build(const fj_plan *plan, bool verify, fj_kernel_info *ret_in
     if (!fj_attn_is_compiled(plan->device))
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels to build",
                             fj_device_name(plan->device));
-    fj_jit_info info;
-    fj_status status =
-        fj_jit_build(plan->device->context->jit, &plan->jit_problem, &plan->variant, verify, &info, error);
-    if (status == FJ_OK) *ret_info = fj_attn_kernel_info(&plan->variant, &info);
+    fj_jit_chosen chosen;
+    fj_status status = choose(plan, NULL, verify, &chosen, error);
+    if (status == FJ_OK) *ret_info = fj_attn_kernel_info(chosen.variant, &chosen.info);
     return status;
 }

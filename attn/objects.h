@@ -86,6 +86,7 @@ struct fj_plan {
     fj_problem problem; /* its variant points into the plan */
     fj_jit_problem jit_problem;
     fj_variant variant;
+    bool named; /* the caller asked for it */
 };
 
 fj_plan *fj_attn_plan_ref(const fj_plan *plan);

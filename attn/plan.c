@@ -23,6 +23,7 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
     if (problem->value_dim < 1 || problem->value_dim > 256)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "value dimension %d is outside 1 to 256",
                             problem->value_dim);
+    if (problem->gqa < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "gqa %d is negative", problem->gqa);
     if (mod->unbound)
         return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
     if (problem->direction == FJ_BACKWARD && !mod->gradient)
@@ -106,8 +107,11 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .dlse = all.dlse && backward,
         .deterministic = !all.nondeterministic,
         .tf32 = all.tf32,
+        .gqa = all.gqa,
+        .few_queries = all.few_queries,
     };
     status = choose(plan, all.variant, error);
+    plan->named = all.variant != NULL;
     plan->problem.variant = plan->variant.name;
     if (status != FJ_OK) {
         plan_destroy(plan);

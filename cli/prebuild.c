@@ -229,12 +229,12 @@ static json_t *row_of(const prebuild *p, size_t place) {
     const cli_build *build = &p->manifest.builds[p->order[place]];
     const row *of = &p->rows[place];
     const char *arch = strchr(fj_device_name(p->devices[build->device]), ':');
-    json_t *object =
-        json_pack("{s:o, s:I, s:s, s:s, s:s, s:o, s:i, s:i, s:i}", "mod", cli_json_text(build->name), "entry",
-                  (json_int_t)build->entry, "arch", arch != NULL ? arch + 1 : "", "variant",
-                  fj_plan_variant(build->plan), "cache", words[of->how], "compile_ms",
-                  cli_json_number(of->info.compile_ms), "registers", of->info.registers, "spill_bytes",
-                  of->info.spill_bytes, "shared_bytes", of->info.shared_bytes);
+    json_t *object = json_pack(
+        "{s:o, s:I, s:s, s:s, s:s, s:o, s:i, s:i, s:i}", "mod", cli_json_text(build->name), "entry",
+        (json_int_t)build->entry, "arch", arch != NULL ? arch + 1 : "", "variant",
+        of->info.variant != NULL ? of->info.variant : fj_plan_variant(build->plan), "cache", words[of->how],
+        "compile_ms", cli_json_number(of->info.compile_ms), "registers", of->info.registers, "spill_bytes",
+        of->info.spill_bytes, "shared_bytes", of->info.shared_bytes);
     if (of->error != NULL) json_object_set_new(object, "error", cli_json_text(of->error));
     if (of->detail != NULL) json_object_set_new(object, "log", cli_json_text(of->detail));
     return object;

@@ -3,6 +3,7 @@
  *   features + problem -> fj_jit_variants    which kernels are legal, best first; no device, no work
  *   problem + variant  -> fj_jit_render      the kernel's whole text
  *   problem + variant  -> fj_jit_prepare     cache hit, or compile; load; shared within the process
+ *   problem + features -> fj_jit_choose      the same, for the first variant that spills no registers
  *
  * Everything here may be called from any thread.
  */
@@ -65,6 +66,9 @@ typedef struct fj_jit_problem {
     int head_dim, value_dim;
     bool max, dlse, deterministic;
     bool tf32; /* F32 products may be rounded to TF32; the cpu templates never do */
+    /* Only for the order of the variants: kernels take any ratio and any lengths. */
+    int gqa;          /* query heads for each key head; 0: not known */
+    bool few_queries; /* as in decoding: fewer rows of queries than a tile has */
 } fj_jit_problem;
 
 typedef enum fj_target {
@@ -84,9 +88,11 @@ typedef struct fj_entry {
 
 #define FJ_JIT_MAX_ENTRIES 4
 
+#define FJ_JIT_VARIANT_NAME 64
+
 /* Lives as long as the plan: no pointers but to static text. */
 typedef struct fj_variant {
-    char name[64]; /* spells every parameter: fwd_cpu_f32_e64_v64_m48_n256_avx512,
+    char name[FJ_JIT_VARIANT_NAME]; /* spells every parameter: fwd_cpu_f32_e64_v64_m48_n256_avx512,
                       fwd_mma_bf16_e128_v128_m128_n64_s2_w4 */
     fj_target target;
     fj_isa isa; /* cpu */
@@ -102,7 +108,7 @@ typedef struct fj_variant {
     fj_entry entries[FJ_JIT_MAX_ENTRIES];
 } fj_variant;
 
-#define FJ_JIT_MAX_VARIANTS 32
+#define FJ_JIT_MAX_VARIANTS 64
 
 /* Writes at most FJ_JIT_MAX_VARIANTS legal variants, best first; returns how many, 0: unsupported. */
 int fj_jit_variants(const fj_jit_problem *problem, const fj_features *features, fj_variant *ret_variants);
@@ -165,5 +171,18 @@ void fj_jit_release(fj_jit *jit, fj_object **object);
  * that no layer has is FJ_ERR_NO_JIT. FJ_ERR_IO when the cache cannot be written; else as fj_jit_prepare. */
 fj_status fj_jit_build(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
                        fj_jit_info *ret_info, fj_error *error);
+
+typedef struct fj_jit_chosen {
+    const fj_variant *variant; /* the one that was asked for, or lives as long as the jit */
+    fj_object *object;         /* NULL without a driver */
+    fj_jit_info info;          /* times are of all that was tried */
+} fj_jit_chosen;
+
+/* As fj_jit_prepare, without a driver as fj_jit_build, for a variant that nobody named: where its kernel spills
+ * registers, the next ones of its family (the same template, of the variants of these features) are tried, and
+ * the first that does not is taken, else the one that spills least. The cache remembers which. */
+fj_status fj_jit_choose(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
+                        const fj_features *features, const fj_variant *variant, bool verify,
+                        fj_jit_chosen *ret_chosen, fj_error *error);
 
 #endif

@@ -6,8 +6,11 @@
  *
  * A variant is listed only when the shared memory of each of its kernels, by the formulas that the templates
  * assert (templates/cuda/shapes.h), is within the device's limit: nothing is compiled that cannot launch.
- * Registers are known only after ptxas; so the tables go from the fastest to smaller tiles, and a caller that
- * sees spills takes the next.
+ * Registers are known only after ptxas; so the tables go from the fastest to smaller tiles, and fj_jit_choose steps
+ * to the next where the first spills.
+ *
+ * A forward variant may be packed: the rows of its tiles are (query, head of a group), so that few queries fill a
+ * tile. Any variant may be wide, for captured tensors with a dimension beyond 2^31 - 1.
  */
 #include <stdio.h>
 
@@ -39,10 +42,12 @@ static const tile bwd_mma[] = {
     {192, 64, 32, 2, 8}, {192, 64, 32, 1, 8}, {192, 32, 32, 1, 4}, {256, 64, 32, 2, 8}, {256, 32, 32, 1, 4},
 };
 static const tile fwd_simt[] = {{256, 64, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 16, 1, 2}};
+/* Packed: few rows, in all. */
+static const tile fwd_pack[] = {
+    {256, 16, 64, 2, 1}, {256, 32, 64, 2, 2}, {256, 64, 32, 2, 4}, {256, 16, 32, 1, 1}};
 static const tile bwd_simt[] = {{256, 32, 32, 1, 4}, {256, 16, 32, 1, 4}, {256, 16, 16, 1, 2}};
 
-enum { DELTA_THREADS = 128, SIMT_TILES = 3 };
-_Static_assert(FJ_ARRAY_LEN(fwd_simt) == SIMT_TILES && FJ_ARRAY_LEN(bwd_simt) == SIMT_TILES, "as many");
+enum { DELTA_THREADS = 128 };
 
 typedef struct plan {
     const fj_jit_problem *problem;
@@ -51,16 +56,19 @@ typedef struct plan {
     int count;
     int real;  /* bytes of fj_real */
     bool half; /* 16-bit inputs */
+    bool wide; /* of the variants that are listed now */
 } plan;
 
 /* ---- One variant --------------------------------------------------------------------------------------- */
 
 static void name_variant(const fj_jit_problem *problem, fj_variant *v) {
-    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d",
+    const bool tf32 = v->mma && problem->dtype == FJ_DTYPE_F32 && problem->tf32;
+    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s",
                    problem->kind == FJ_JIT_BACKWARD ? "bwd" : "fwd", v->mma ? "mma" : "simt",
-                   fj_dtype_code_name(problem->dtype),
+                   tf32 ? "tf32" : fj_dtype_code_name(problem->dtype),
                    problem->kind == FJ_JIT_BACKWARD && !problem->deterministic ? "_atomic" : "",
-                   problem->head_dim, problem->value_dim, v->tile_q, v->tile_kv, v->stages, v->warps);
+                   problem->head_dim, problem->value_dim, v->tile_q, v->tile_kv, v->stages, v->warps,
+                   v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "");
 }
 
 static void add_entry(fj_variant *v, const char *name, int threads, int shared) {
@@ -91,12 +99,14 @@ static bool fits(const fj_variant *v, int limit) {
     return true;
 }
 
-static void consider(plan *p, const tile *t, bool mma) {
+static void consider(plan *p, const tile *t, bool mma, bool pack) {
     const fj_jit_problem *problem = p->problem;
     fj_variant v = {
         .target = FJ_TARGET_CUDA,
         .arch = p->features->arch,
         .mma = mma,
+        .pack_heads = pack,
+        .wide_captures = p->wide,
         .tile_q = t->m,
         .tile_kv = t->n,
         .stages = t->stages,
@@ -112,8 +122,9 @@ static void consider(plan *p, const tile *t, bool mma) {
     if (!fits(&v, p->features->shared_limit)) return;
     for (int i = 0; i < p->count; i++) { /* the choice of a lesser dimension again */
         const fj_variant *other = &p->variants[i];
-        if (other->mma == mma && other->tile_q == t->m && other->tile_kv == t->n &&
-            other->stages == t->stages && other->warps == t->warps)
+        if (other->mma == mma && other->pack_heads == pack && other->wide_captures == p->wide &&
+            other->tile_q == t->m && other->tile_kv == t->n && other->stages == t->stages &&
+            other->warps == t->warps)
             return;
     }
     v.arch.suffix = '\0'; /* none of these needs what only one architecture has: the same for sm_90, sm_90a */
@@ -125,22 +136,60 @@ static void consider(plan *p, const tile *t, bool mma) {
 
 static bool is_dimension(int dim) { return dim >= 1 && dim <= 256; }
 
+typedef struct tiles {
+    const tile *list;
+    size_t count;
+} tiles;
+#define TILES(list) ((tiles){list, FJ_ARRAY_LEN(list)})
+
+static tiles mma_tiles(const plan *p, bool pack) {
+    if (p->features->arch.number < 80) return (tiles){0};
+    if (p->problem->kind == FJ_JIT_BACKWARD) return p->half ? TILES(bwd_mma) : (tiles){0};
+    if (!p->half && p->problem->dtype != FJ_DTYPE_F32) return (tiles){0};
+    return pack ? TILES(fwd_pack) : p->half ? TILES(fwd_mma) : TILES(fwd_tf32);
+}
+
+static void list_all(plan *p, bool pack) {
+    const tiles mma = mma_tiles(p, pack),
+                simt = p->problem->kind == FJ_JIT_FORWARD ? TILES(fwd_simt) : TILES(bwd_simt);
+    for (size_t i = 0; i < mma.count; i++) consider(p, &mma.list[i], true, pack);
+    for (size_t i = 0; i < simt.count; i++) consider(p, &simt.list[i], false, pack);
+}
+
+/* Packing is for few queries of a group of heads; it can always be asked for. */
+static void list_packed_or_not(plan *p) {
+    const fj_jit_problem *problem = p->problem;
+    const bool packed_first = problem->few_queries && problem->gqa != 1;
+    if (problem->kind == FJ_JIT_BACKWARD) {
+        list_all(p, false);
+        return;
+    }
+    list_all(p, packed_first);
+    list_all(p, !packed_first);
+}
+
+/* A dimension that is known and does not fit 32 bits. */
+static bool needs_wide(const fj_ir *ir) {
+    for (size_t i = 0; ir && i < ir->captures.len; i++)
+        for (int d = 0; d < ir->captures.data[i].rank; d++)
+            if (ir->captures.data[i].dims[d] > INT32_MAX) return true;
+    return false;
+}
+
 int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *features,
                          fj_variant *ret_variants) {
     plan p = {.problem = problem, .features = features, .variants = ret_variants};
     fj_dtype dtype = problem->dtype;
-    bool half = dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16, forward = problem->kind == FJ_JIT_FORWARD;
     if (problem->kind != FJ_JIT_FORWARD && problem->kind != FJ_JIT_BACKWARD) return 0;
-    if (!half && dtype != FJ_DTYPE_F32 && dtype != FJ_DTYPE_F64) return 0;
-    if (!is_dimension(problem->head_dim) || !is_dimension(problem->value_dim)) return 0;
-    p.half = half;
-    bool tensor_cores = features->arch.number >= 80 && (half || (forward && dtype == FJ_DTYPE_F32));
+    p.half = dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16;
     p.real = dtype == FJ_DTYPE_F64 ? 8 : 4;
-    const tile *mma = !forward ? bwd_mma : half ? fwd_mma : fwd_tf32, *simt = forward ? fwd_simt : bwd_simt;
-    size_t mma_count = !forward ? FJ_ARRAY_LEN(bwd_mma)
-                     : half     ? FJ_ARRAY_LEN(fwd_mma)
-                                : FJ_ARRAY_LEN(fwd_tf32);
-    for (size_t i = 0; tensor_cores && i < mma_count; i++) consider(&p, &mma[i], true);
-    for (size_t i = 0; i < SIMT_TILES; i++) consider(&p, &simt[i], false);
+    if (!p.half && dtype != FJ_DTYPE_F32 && dtype != FJ_DTYPE_F64) return 0;
+    if (!is_dimension(problem->head_dim) || !is_dimension(problem->value_dim)) return 0;
+    p.wide = needs_wide(problem->ir);
+    list_packed_or_not(&p);
+    if (!p.wide && problem->ir && problem->ir->captures.len > 0) {
+        p.wide = true;
+        list_packed_or_not(&p);
+    }
     return p.count;
 }

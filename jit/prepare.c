@@ -18,8 +18,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "jit/jit.h"
-#include "jit/records.h"
+#include "jit/prepare.h"
 
 /* A loaded code object. Guarded by the lock of its jit. */
 struct fj_object {
@@ -28,26 +27,16 @@ struct fj_object {
     fj_code *code;
     fj_digest content;
     int64_t refs;
+    int resource_count; /* what its compiler said */
+    fj_resources resources[FJ_RESOURCES_MAX];
 };
 
 /* Request -> object; holds no reference: it goes with the object. */
-typedef struct promise {
-    struct promise *next;
+typedef struct fj_promise {
+    struct fj_promise *next;
     fj_digest key, source;
     fj_object *object; /* NULL while a thread is at it */
 } promise;
-
-struct fj_jit {
-    const fj_allocator *allocator;
-    fj_cache *cache;
-    const fj_file_ops *ops;
-    void (*log)(void *user, fj_log_level level, const char *message);
-    void *log_user;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    fj_object *objects;
-    promise *promises;
-};
 
 /* ---- Life ---------------------------------------------------------------------------------------- */
 
@@ -67,6 +56,11 @@ fj_status fj_jit_create(const fj_jit_desc *desc, fj_jit **ret_jit) {
 
 void fj_jit_destroy(fj_jit **jit) {
     if (!jit || !*jit) return;
+    while ((*jit)->choices) {
+        fj_choice *first = (*jit)->choices;
+        (*jit)->choices = first->next;
+        fj_free((*jit)->allocator, first, sizeof *first);
+    }
     (void)pthread_cond_destroy(&(*jit)->changed);
     (void)pthread_mutex_destroy(&(*jit)->lock);
     fj_free((*jit)->allocator, *jit, sizeof **jit);
@@ -193,12 +187,19 @@ typedef struct job {
     const fj_driver *driver; /* NULL: it is not loaded, only kept */
     const fj_request *request;
     fj_str source;
-    fj_object *object;
-    fj_jit_info info;
+    fj_ask ask;
+    fj_made made;
 } job;
 
-static fj_status load_object(fj_jit *jit, const fj_driver *driver, fj_digest content, fj_str payload,
-                             fj_object **ret_object, fj_error *error) {
+static void take_resources(job *j, const fj_resources *resources, int count) {
+    j->made.info.resource_count = count;
+    memcpy(j->made.info.resources, resources, sizeof *resources * (size_t)count);
+}
+
+/* With the resources that the job has already. */
+static fj_status load_object(job *j, fj_digest content, fj_str payload, fj_error *error) {
+    fj_jit *jit = j->jit;
+    const fj_driver *driver = j->driver;
     fj_object *object = share_content(jit, driver, content);
     if (!object) {
         object = fj_alloc_zeroed(jit->allocator, sizeof *object);
@@ -212,13 +213,19 @@ static fj_status load_object(fj_jit *jit, const fj_driver *driver, fj_digest con
         object->driver = driver;
         object->content = content;
         object->refs = 1;
+        object->resource_count = j->made.info.resource_count;
+        memcpy(object->resources, j->made.info.resources, sizeof object->resources);
         (void)pthread_mutex_lock(&jit->lock);
         object->next = jit->objects;
         jit->objects = object;
         (void)pthread_mutex_unlock(&jit->lock);
     }
-    *ret_object = object;
+    j->made.object = object;
     return FJ_OK;
+}
+
+static void share_resources(job *j) {
+    take_resources(j, j->made.object->resources, j->made.object->resource_count);
 }
 
 /* A content that this process or the cache has. A kernel that does not load here (made for another
@@ -226,26 +233,33 @@ static fj_status load_object(fj_jit *jit, const fj_driver *driver, fj_digest con
 static bool find_content(job *j, fj_digest content) {
     fj_jit *jit = j->jit;
     fj_cache_entry entry;
-    if (j->driver) j->object = share_content(jit, j->driver, content);
-    if (j->object) return true;
+    if (j->driver) j->made.object = share_content(jit, j->driver, content);
+    if (j->made.object) {
+        share_resources(j);
+        return true;
+    }
     if (!fj_cache_get(jit->cache, FJ_CACHE_KERNEL, content, &entry)) return false;
     fj_error error = {0};
     fj_status status = FJ_OK;
-    if (j->driver) status = load_object(jit, j->driver, content, entry.payload, &j->object, &error);
+    j->made.info.resource_count = fj_jit_record_resources(entry.metadata, j->made.info.resources);
+    if (j->driver) status = load_object(j, content, entry.payload, &error);
     if (status != FJ_OK)
         say(jit, FJ_LOG_WARN, "kernel %s of the cache is not used: %s", j->request->variant->name,
             error.text);
-    else
-        j->info.resource_count = fj_jit_record_resources(entry.metadata, j->info.resources);
     fj_error_finish(&error);
     fj_cache_entry_finish(jit->cache, &entry);
     return status == FJ_OK;
 }
 
-/* What needs no compiler. */
+/* What needs no compiler. Of a variant that may be replaced, the record may name another. */
 static bool find(job *j) {
-    fj_digest content;
-    return fj_jit_record_find(j->jit->cache, j->request, &content) && find_content(j, content);
+    fj_record record;
+    if (!fj_jit_record_find(j->jit->cache, j->request, &record)) return false;
+    if (j->ask.replaceable && record.instead[0]) {
+        memcpy(j->made.instead, record.instead, sizeof j->made.instead);
+        return true;
+    }
+    return find_content(j, record.content);
 }
 
 static bool jit_is_off(void) {
@@ -257,7 +271,7 @@ static bool jit_is_off(void) {
 static fj_status keep(const job *j, fj_digest content, const fj_toolchain *toolchain,
                       const fj_compiled *compiled, fj_error *error) {
     bool kept = fj_jit_record_put_kernel(j->jit->cache, j->request, content, &toolchain->compiler, compiled,
-                                         j->info.compile_ms);
+                                         j->made.info.compile_ms);
     if (kept || j->driver) return FJ_OK;
     return fj_error_set(error, FJ_ERR_IO, "kernel %s cannot be written to the cache",
                         j->request->variant->name);
@@ -272,14 +286,11 @@ static fj_status compile(job *j, const fj_toolchain *toolchain, fj_digest conten
         toolchain->compiler.version);
     fj_status status = fj_jit_toolchain_compile(toolchain, jit->ops, j->request->variant, j->request->options,
                                                 j->source, &compiled, error);
-    j->info.compile_ms = now_ms() - start;
+    j->made.info.compile_ms = now_ms() - start;
     fj_str payload = {compiled.bytes.data, compiled.bytes.len};
-    if (status == FJ_OK && j->driver)
-        status = load_object(jit, j->driver, content, payload, &j->object, error);
+    take_resources(j, compiled.resources, compiled.resource_count);
+    if (status == FJ_OK && j->driver) status = load_object(j, content, payload, error);
     if (status == FJ_OK) status = keep(j, content, toolchain, &compiled, error);
-    j->info.resource_count = compiled.resource_count;
-    memcpy(j->info.resources, compiled.resources,
-           sizeof compiled.resources[0] * (size_t)compiled.resource_count);
     fj_jit_compiled_finish(&compiled);
     return status;
 }
@@ -298,34 +309,65 @@ static fj_status make(job *j, fj_error *error) {
     fj_digest content = fj_jit_content_key(j->request->source, &toolchain.compiler);
     if (!find_content(j, content)) {
         status = compile(j, &toolchain, content, start, error);
-        j->info.cache_hit = false;
+        j->made.info.cache_hit = false;
     }
-    if (status == FJ_OK && !fj_jit_record_put(j->jit->cache, j->request, content) && !j->driver)
+    if (status == FJ_OK && !fj_jit_record_put(j->jit->cache, j->request, content, "") && !j->driver)
         status = fj_error_set(error, FJ_ERR_IO, "the cache cannot be written");
     return status;
 }
 
 static fj_status prepare(job *j, fj_error *error) {
     promise *made = NULL;
-    j->object = share_or_promise(j->jit, j->request, &made);
-    if (!j->object && !made) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-    if (j->object) return FJ_OK;
+    j->made.object = share_or_promise(j->jit, j->request, &made);
+    if (!j->made.object && !made) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    if (j->made.object) {
+        share_resources(j);
+        return FJ_OK;
+    }
     fj_status status = find(j) ? FJ_OK : make(j, error);
-    settle(j->jit, made, j->object);
+    settle(j->jit, made, j->made.object);
     return status;
 }
 
-static fj_status build(job *j, bool verify, fj_error *error) {
+static fj_status build(job *j, fj_error *error) {
     if (find(j)) return FJ_OK;
-    if (!verify) return make(j, error);
+    if (!j->ask.verify) return make(j, error);
     return fj_error_set(error, FJ_ERR_NO_JIT, "the cache has no kernel %s for this mod",
                         j->request->variant->name);
+}
+
+const fj_variant *fj_jit_recall(fj_jit *jit, fj_digest key, fj_digest source) {
+    const fj_variant *found = NULL;
+    (void)pthread_mutex_lock(&jit->lock);
+    for (const fj_choice *at = jit->choices; at && !found; at = at->next)
+        if (fj_cache_digest_equal(at->key, key) && fj_cache_digest_equal(at->source, source))
+            found = &at->variant;
+    (void)pthread_mutex_unlock(&jit->lock);
+    return found;
+}
+
+static fj_status make_ready(job *j, fj_error *error) {
+    const fj_variant *other =
+        j->ask.replaceable ? fj_jit_recall(j->jit, j->request->key, j->request->source) : NULL;
+    if (other) {
+        memcpy(j->made.instead, other->name, sizeof j->made.instead);
+        return FJ_OK;
+    }
+    return j->driver ? prepare(j, error) : build(j, error);
+}
+
+/* The record of a kernel that is there from now on names another. */
+static fj_status replace(job *j) {
+    fj_record record;
+    if (fj_jit_record_find(j->jit->cache, j->request, &record))
+        (void)fj_jit_record_put(j->jit->cache, j->request, record.content, j->ask.instead);
+    return FJ_OK;
 }
 
 /* ---- From a problem to a request -------------------------------------------------------------------------- */
 
 /* With a driver it is prepared, without it is built. */
-static fj_status with_request(job *j, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
+static fj_status with_request(job *j, const fj_jit_problem *problem, const fj_variant *variant,
                               fj_error *error) {
     fj_jit *jit = j->jit;
     fj_buf source, text;
@@ -347,9 +389,11 @@ static fj_status with_request(job *j, const fj_jit_problem *problem, const fj_va
         };
         j->request = &request;
         j->source = rendered.source;
-        j->info.cache_hit = true;
-        status = j->driver ? prepare(j, error) : build(j, verify, error);
-        j->info.load_ms = now_ms() - start - j->info.compile_ms;
+        j->made.key = request.key;
+        j->made.source = request.source;
+        j->made.info.cache_hit = true;
+        status = j->ask.instead ? replace(j) : make_ready(j, error);
+        j->made.info.load_ms = now_ms() - start - j->made.info.compile_ms;
         j->request = NULL;
     }
     fj_buf_finish(&text);
@@ -357,21 +401,29 @@ static fj_status with_request(job *j, const fj_jit_problem *problem, const fj_va
     return status;
 }
 
+fj_status fj_jit_make(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
+                      const fj_variant *variant, fj_ask ask, fj_made *ret_made, fj_error *error) {
+    job j = {.jit = jit, .driver = driver, .ask = ask};
+    fj_status status = with_request(&j, problem, variant, error);
+    if (status == FJ_OK) *ret_made = j.made;
+    return status;
+}
+
 fj_status fj_jit_prepare(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
                          const fj_variant *variant, fj_object **ret_object, fj_jit_info *ret_info,
                          fj_error *error) {
-    job j = {.jit = jit, .driver = driver};
-    fj_status status = with_request(&j, problem, variant, false, error);
+    fj_made made;
+    fj_status status = fj_jit_make(jit, driver, problem, variant, (fj_ask){0}, &made, error);
     if (status != FJ_OK) return status;
-    *ret_object = j.object;
-    *ret_info = j.info;
+    *ret_object = made.object;
+    *ret_info = made.info;
     return FJ_OK;
 }
 
 fj_status fj_jit_build(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
                        fj_jit_info *ret_info, fj_error *error) {
-    job j = {.jit = jit};
-    fj_status status = with_request(&j, problem, variant, verify, error);
-    if (status == FJ_OK) *ret_info = j.info;
+    fj_made made;
+    fj_status status = fj_jit_make(jit, NULL, problem, variant, (fj_ask){.verify = verify}, &made, error);
+    if (status == FJ_OK) *ret_info = made.info;
     return status;
 }

@@ -1,6 +1,6 @@
 /* Keys and records of the kernel cache.
  *
- *     request key -> selection record { request in clear, source digest, content key }
+ *     request key -> selection record { request in clear, source digest, content key, variant to take instead }
  *     content key -> kernel           { variant, options, compiler } and the code object
  *
  * The request knows no compiler: a machine without one finds a prebuilt kernel. The source digest in
@@ -119,7 +119,7 @@ static bool agrees(const json_t *record, const char *name, fj_digest digest) {
     return value && strcmp(value, text) == 0;
 }
 
-bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_digest *ret_content) {
+bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_record *ret_record) {
     fj_cache_entry entry;
     if (!fj_cache_get(cache, FJ_CACHE_SELECTION, request->key, &entry)) return false;
     json_t *record = json_loadb(entry.metadata.data, entry.metadata.len, JSON_REJECT_DUPLICATES, NULL);
@@ -129,16 +129,22 @@ bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_digest *r
     bool same = json_is_string(text) && json_string_length(text) == request->text.len &&
                 memcmp(json_string_value(text), request->text.data, request->text.len) == 0;
     bool found = same && content && agrees(record, "source", request->source) &&
-                 fj_cache_digest_parse(content, ret_content);
+                 fj_cache_digest_parse(content, &ret_record->content);
+    const char *instead = json_string_value(json_object_get(record, "instead"));
+    (void)snprintf(ret_record->instead, sizeof ret_record->instead, "%s", instead ? instead : "");
     json_decref(record);
     return found;
 }
 
-bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content) {
+bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content, const char *instead) {
     json_t *metadata = json_pack("{s:i, s:s, s:s, s:o, s:o, s:s%}", "schema", RECORD_SCHEMA, "device",
                                  fj_jit_target_name(request->variant->target), "variant",
                                  request->variant->name, "source", hex(request->source), "content",
                                  hex(content), "request", request->text.data, request->text.len);
+    if (metadata && *instead && json_object_set_new(metadata, "instead", json_string(instead)) != 0) {
+        json_decref(metadata);
+        metadata = NULL;
+    }
     return put_take(cache, FJ_CACHE_SELECTION, request->key, metadata, (fj_str){0});
 }
 

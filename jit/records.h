@@ -21,10 +21,16 @@ fj_digest fj_jit_source_digest(fj_str source, const fj_options *options);
 /* ... and the compiler. */
 fj_digest fj_jit_content_key(fj_digest source, const fj_compiler *compiler);
 
-/* The kernel that the cache's selection record names, if the record is about this very text. */
-bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_digest *ret_content);
+/* What a selection record says. */
+typedef struct fj_record {
+    fj_digest content;                 /* the kernel */
+    char instead[FJ_JIT_VARIANT_NAME]; /* the variant that was found better; "": none */
+} fj_record;
+
+/* The cache's record, if it is about this very text. */
+bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_record *ret_record);
 /* False: they were not written. */
-bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content);
+bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content, const char *instead);
 bool fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_digest content,
                               const fj_compiler *compiler, const fj_compiled *compiled, double compile_ms);
 

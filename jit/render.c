@@ -184,6 +184,8 @@ static void put_prologue_cuda(const struct render *render, fj_arena *arena) {
         {"TILE_KV", variant->tile_kv},
         {"STAGES", variant->stages},
         {"WARPS", variant->warps},
+        {"PACK_HEADS", variant->pack_heads},
+        {"WIDE_CAPTURES", variant->wide_captures},
         {"SHARED_BYTES", shared},
         {"MOD_TURNS", unrolled.turns},
         {"MASK_UNROLL", unrolled.mask},

@@ -302,6 +302,9 @@ typedef struct fj_problem {
     bool nondeterministic;
     bool tf32;           /* F32 products may be rounded to TF32 */
     const char *variant; /* a variant's name; NULL: the plan chooses */
+    int gqa;          /* query heads for each key head that the plan is to suit; 0: any. A kernel takes others
+                            as well. */
+    bool few_queries; /* the plan is to suit lengths of a few queries, as in decoding */
 } fj_problem;
 
 typedef struct fj_plan fj_plan;
@@ -324,7 +327,9 @@ FJ_NODISCARD FJ_API fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **
 FJ_API void fj_kernel_unref(fj_kernel **kernel);
 
 typedef struct fj_kernel_info {
-    const char *variant;
+    const char
+        *variant; /* the plan's; but where the plan chose it on cuda and its kernel spills registers, the
+                            next that does not, or the one that spills least */
     bool cache_hit;
     double compile_ms; /* 0 on a hit */
     double load_ms;

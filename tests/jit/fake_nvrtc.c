@@ -1,7 +1,8 @@
 /* An NVRTC that compiles nothing: its cubin is the text's first line behind "\177ELF". FAKE_NVRTC is a list of settings
  * such as "major=12 minor=2 result=6 archs=90"; with emulate=1 the cubin is a shared object for the emulator, by the
- * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. FAKE_NVRTC_LOG is what it says; texts whose
- * first line has FAKE_NVRTC_BAD in it do not compile. With FAKE_OTHER_LIBRARY it is some other library. */
+ * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. With "rows=64" a kernel spills a byte for each row
+ * of its tile (FJ_TILE_Q) beyond 64; "fails=32": one of 32 rows does not compile. FAKE_NVRTC_LOG is what it says; texts
+ * whose first line has FAKE_NVRTC_BAD in it do not compile. With FAKE_OTHER_LIBRARY it is some other library. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@ static const int archs[] = {75, 80, 86, 90, 100, 120};
 struct program {
     char *source, *cubin, log[4096];
     size_t size; /* of the cubin */
+    int rows;
 };
 
 static const char *arch_of(int count, const char *const *options) {
@@ -90,6 +92,8 @@ EXPORT int nvrtcCreateProgram(void **program, const char *source, const char *na
     made->cubin = malloc(128 + line);
     if (!made->source || !made->cubin) return 1;
     made->size = (size_t)snprintf(made->cubin, 128 + line, "\177ELF %.*s", (int)line, source) + 1;
+    const char *rows = strstr(source, "#define FJ_TILE_Q ");
+    made->rows = rows ? atoi(rows + strlen("#define FJ_TILE_Q ")) : 0;
     *program = made;
     return headers;
 }
@@ -107,7 +111,14 @@ EXPORT int nvrtcCompileProgram(void *program, int count, const char *const *opti
     size_t length = (size_t)snprintf(made->log, sizeof made->log, "%s", log ? log : "");
     for (int i = 0; i < count && setting("options", 0); i++)
         length += (size_t)snprintf(made->log + length, sizeof made->log - length, "[%s]", options[i]);
-    if (bad && strstr(made->cubin, bad)) return 6;
+    const int most = setting("rows", 0), spills = made->rows > most ? made->rows - most : 0;
+    if (most > 0)
+        (void)snprintf(made->log + length, sizeof made->log - length,
+                       "ptxas info    : Compiling entry function 'fj_fwd' for 'sm_80'\n"
+                       "ptxas         .     0 bytes stack frame, %d bytes spill stores, 0 bytes spill loads\n"
+                       "ptxas info    : Used 200 registers\n",
+                       spills);
+    if ((bad && strstr(made->cubin, bad)) || (made->rows != 0 && made->rows == setting("fails", 0))) return 6;
     return setting("result", setting("emulate", 0) ? emulate(made, count, options) : 0);
 }
 EXPORT int nvrtcGetCUBINSize(void *program, size_t *size) {

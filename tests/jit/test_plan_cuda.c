@@ -72,6 +72,164 @@ START_TEST(names_spell_the_parameters) {
 }
 END_TEST
 
+/* What a name and a request are made of, at one place. */
+typedef struct asked {
+    fj_jit_problem problem;
+    fj_variant variant;
+    char *request;
+} asked;
+
+static asked ask(const fj_jit_problem *of, const fj_variant *by) {
+    asked made = {.problem = *of, .variant = *by};
+    fj_buf text;
+    fj_buf_init(&text, &fj_allocator_libc);
+    ck_assert_int_eq(fj_jit_request_text(of, by, &fj_allocator_libc, &text, NULL), FJ_OK);
+    made.request = strndup(text.data, text.len);
+    fj_buf_finish(&text);
+    return made;
+}
+
+enum { MOST_ASKED = 2048 };
+static asked all[MOST_ASKED];
+static int all_count;
+
+static void ask_all(fj_jit_problem of, const fj_ir *ir, int arch) {
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    fj_features features = fj_jit_arch_features((fj_arch){arch, 0});
+    of.ir = ir;
+    const int count = fj_jit_variants(&of, &features, list);
+    ck_assert_int_gt(count, 0);
+    ck_assert_int_lt(count, FJ_JIT_MAX_VARIANTS); /* none was left out */
+    ck_assert_int_le(all_count + count, MOST_ASKED);
+    for (int i = 0; i < count; i++) all[all_count++] = ask(&of, &list[i]);
+}
+
+/* A graph that reads one captured vector; -1: its size is not known. */
+static const fj_ir *captures_of(fj_arena *arena, int64_t size) {
+    fj_ir *ir = fj_ir_create(arena);
+    const fj_capture capture = {.name = "t", .dtype = FJ_DTYPE_F32, .rank = 1, .dims = {size}};
+    FJ_PUSH(arena, &ir->captures, capture);
+    const fj_ref index = fj_ir_cast(ir, fj_ir_leaf(ir, FJ_OP_KV), FJ_TYPE_I64);
+    ir->score = fj_ir_op2(ir, FJ_OP_ADD, fj_ir_leaf(ir, FJ_OP_SCORE), fj_ir_load(ir, 0, &index, 1));
+    return ir;
+}
+
+/* Every field of a problem and of a variant in turn. */
+static void ask_many(fj_scope *scope, void *unused) {
+    (void)unused;
+    const fj_ir *none = fj_ir_create(scope->arena), *some = captures_of(scope->arena, 8);
+    const fj_jit_problem start = {.kind = FJ_JIT_FORWARD,
+                                  .dtype = FJ_DTYPE_BF16,
+                                  .head_dim = 64,
+                                  .value_dim = 64,
+                                  .deterministic = true};
+    fj_jit_problem problems[10];
+    for (size_t i = 0; i < FJ_ARRAY_LEN(problems); i++) problems[i] = start;
+    problems[1].kind = FJ_JIT_BACKWARD;
+    problems[2].dtype = FJ_DTYPE_F16;
+    problems[3].head_dim = 72;
+    problems[4].value_dim = 128;
+    problems[5].max = true;
+    problems[6].dtype = FJ_DTYPE_F32;
+    problems[7].dtype = FJ_DTYPE_F32, problems[7].tf32 = true;
+    problems[8].kind = FJ_JIT_BACKWARD, problems[8].dlse = true;
+    problems[9].kind = FJ_JIT_BACKWARD, problems[9].deterministic = false;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(problems); i++) {
+        ask_all(problems[i], none, 80);
+        ask_all(problems[i], none, 90);
+        ask_all(problems[i], some, 80);
+    }
+}
+
+/* Whether a name has to tell them apart: not the outputs that are wanted, the mod and the architecture. */
+static bool is_same_name(const asked *a, const asked *b) {
+    const fj_jit_problem *p = &a->problem, *q = &b->problem;
+    const fj_variant *v = &a->variant, *w = &b->variant;
+    const bool order = p->kind == FJ_JIT_FORWARD || p->deterministic == q->deterministic;
+    const bool rounding = !v->mma || p->tf32 == q->tf32;
+    return p->kind == q->kind && p->dtype == q->dtype && p->head_dim == q->head_dim &&
+           p->value_dim == q->value_dim && order && rounding && v->mma == w->mma && v->tile_q == w->tile_q &&
+           v->tile_kv == w->tile_kv && v->stages == w->stages && v->warps == w->warps &&
+           v->pack_heads == w->pack_heads && v->wide_captures == w->wide_captures;
+}
+
+START_TEST(names_and_requests_tell_everything_apart) {
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    all_count = 0;
+    ck_assert_int_eq(fj_scope_run(&arena, NULL, ask_many, NULL), FJ_OK);
+    int packed = 0, wide = 0;
+    for (int i = 0; i < all_count; i++) {
+        packed += all[i].variant.pack_heads;
+        wide += all[i].variant.wide_captures;
+        for (int j = 0; j < i; j++) {
+            ck_assert_str_ne(all[i].request, all[j].request);
+            ck_assert_int_eq(strcmp(all[i].variant.name, all[j].variant.name) == 0,
+                             is_same_name(&all[i], &all[j]));
+        }
+    }
+    ck_assert(packed > 0 && wide > 0);
+    for (int i = 0; i < all_count; i++) free(all[i].request);
+    fj_arena_finish(&arena);
+}
+END_TEST
+
+static void check_wide(fj_scope *scope, void *unused) {
+    (void)unused;
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    fj_features features = fj_jit_arch_features((fj_arch){90, 0});
+    static const int64_t sizes[] = {8, -1, INT32_MAX, (int64_t)INT32_MAX + 1};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(sizes); i++) {
+        const bool big = sizes[i] > INT32_MAX;
+        const fj_jit_problem of = {.kind = FJ_JIT_FORWARD,
+                                   .ir = captures_of(scope->arena, sizes[i]),
+                                   .dtype = FJ_DTYPE_F16,
+                                   .head_dim = 64,
+                                   .value_dim = 64};
+        const int count = fj_jit_variants(&of, &features, list);
+        int wide = 0;
+        for (int k = 0; k < count; k++) {
+            ck_assert_int_eq(strstr(list[k].name, "_wide") != NULL, list[k].wide_captures);
+            wide += list[k].wide_captures;
+        }
+        ck_assert_int_eq(list[0].wide_captures, big);
+        ck_assert_int_eq(wide, big ? count : count / 2); /* where it need not be, it can be asked for */
+    }
+}
+
+START_TEST(large_captures_take_wide_variants) {
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    ck_assert_int_eq(fj_scope_run(&arena, NULL, check_wide, NULL), FJ_OK);
+    fj_arena_finish(&arena);
+}
+END_TEST
+
+START_TEST(few_queries_of_a_group_are_packed) {
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    static const struct {
+        int gqa;
+        bool few, packed;
+    } cases[] = {{0, false, false}, {8, false, false}, {8, true, true}, {0, true, true}, {1, true, false}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++)
+        for (int arch = 75; arch <= 80; arch += 5) {
+            fj_features features = fj_jit_arch_features((fj_arch){arch, 0});
+            fj_jit_problem of = {.kind = FJ_JIT_FORWARD,
+                                 .dtype = FJ_DTYPE_BF16,
+                                 .head_dim = 128,
+                                 .value_dim = 128,
+                                 .gqa = cases[i].gqa,
+                                 .few_queries = cases[i].few};
+            int count = fj_jit_variants(&of, &features, list);
+            ck_assert_int_eq(list[0].pack_heads, cases[i].packed);
+            ck_assert_int_ne(list[count - 1].pack_heads, cases[i].packed); /* the others are legal too */
+            of.kind = FJ_JIT_BACKWARD;
+            count = fj_jit_variants(&of, &features, list);
+            for (int k = 0; k < count; k++) ck_assert(!list[k].pack_heads);
+        }
+}
+END_TEST
+
 START_TEST(what_no_kernel_covers_has_no_variant) {
     fj_features features = fj_jit_arch_features((fj_arch){80, 0});
     fj_variant list[FJ_JIT_MAX_VARIANTS];
@@ -87,4 +245,5 @@ START_TEST(what_no_kernel_covers_has_no_variant) {
 END_TEST
 
 RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, names_spell_the_parameters,
-          what_no_kernel_covers_has_no_variant)
+          names_and_requests_tell_everything_apart, large_captures_take_wide_variants,
+          few_queries_of_a_group_are_packed, what_no_kernel_covers_has_no_variant)

@@ -1,0 +1,174 @@
+/* Which variant is taken where none is named: the first that does not spill. A fake NVRTC says how much each does. */
+#include "driver/cuda.h"
+#include "tests/jit/session.h"
+
+static const fj_jit_problem gpu_problem = {
+    .kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_BF16, .head_dim = 64, .value_dim = 64, .deterministic = true};
+
+static fj_features features;
+static fj_variant variants[FJ_JIT_MAX_VARIANTS];
+static int variant_count;
+
+/* The variants' templates are two words, and a cubin is what the fake makes of them. */
+static void start(const char *settings) {
+    static const char *const names[] = {"fwd_mma.cu", "fwd_simt.cu"};
+    char path[96];
+    setenv("FLEXJIT_NVRTC", getenv("FJ_FAKE_NVRTC"), 1);
+    setenv("FAKE_NVRTC", settings, 1);
+    unsetenv("FAKE_NVRTC_LOG");
+    (void)snprintf(path, sizeof path, "%s/templates/cuda", folder);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) file_write(path, names[i], "a kernel\n", 9, 0600);
+    features = fj_jit_arch_features((fj_arch){80, 0});
+    variant_count = fj_jit_variants(&gpu_problem, &features, variants);
+    ck_assert_int_eq(variants[0].tile_q, 128); /* what the tests are about */
+    ck_assert_int_eq(variants[1].tile_q, 64);
+}
+
+static fj_status choose(session *self, bool verify, fj_jit_chosen *ret_chosen) {
+    return fj_jit_choose(self->jit, NULL, &gpu_problem, &features, &variants[0], verify, ret_chosen,
+                         &self->error);
+}
+
+/* In a session of its own. */
+static void check_choice(const fj_variant *expected, bool hit) {
+    session self;
+    fj_jit_chosen chosen;
+    session_open(&self);
+    fj_status status = choose(&self, false, &chosen);
+    ck_assert_msg(status == FJ_OK, "%s", self.error.text);
+    ck_assert_str_eq(chosen.variant->name, expected->name);
+    ck_assert_int_eq(chosen.info.cache_hit, hit);
+    ck_assert_int_eq(chosen.info.resource_count, 1);
+    session_close(&self);
+}
+
+START_TEST(what_does_not_spill_stays) {
+    start("rows=128");
+    check_choice(&variants[0], false);
+    ck_assert_int_eq(folder_count(cache_path, ".kernel"), 1);
+    check_choice(&variants[0], true);
+}
+END_TEST
+
+START_TEST(the_next_that_does_not_spill_is_taken) {
+    start("rows=64");
+    check_choice(&variants[1], false);
+    ck_assert_int_eq(folder_count(cache_path, ".kernel"), 2);
+    /* The record remembers: nothing is compiled, and a machine without a compiler finds it. */
+    check_choice(&variants[1], true);
+    setenv("FLEXJIT_NO_JIT", "1", 1);
+    check_choice(&variants[1], true);
+    session self;
+    fj_jit_chosen chosen;
+    session_open(&self);
+    ck_assert_int_eq(choose(&self, true, &chosen), FJ_OK);
+    ck_assert_str_eq(chosen.variant->name, variants[1].name);
+    session_close(&self);
+}
+END_TEST
+
+START_TEST(the_one_that_spills_least_is_taken) {
+    start("rows=8"); /* all do; of four steps the least rows */
+    const fj_variant *least = &variants[0];
+    for (int i = 1; i <= 4 && variants[i].mma; i++)
+        if (variants[i].tile_q < least->tile_q) least = &variants[i];
+    ck_assert_ptr_ne(least, &variants[0]);
+    check_choice(least, false);
+    check_choice(least, true);
+}
+END_TEST
+
+START_TEST(one_that_does_not_compile_ends_the_climb) {
+    start("rows=32 fails=64");
+    check_choice(&variants[0], false);
+    setenv("FAKE_NVRTC", "rows=64",
+           1); /* nothing was remembered: the cache has the first, the next is tried */
+    check_choice(&variants[1], false);
+}
+END_TEST
+
+START_TEST(a_named_variant_is_that_one) {
+    start("rows=64");
+    check_choice(&variants[1], false);
+    session self;
+    session_open(&self);
+    ck_assert_int_eq(fj_jit_build(self.jit, &gpu_problem, &variants[0], false, &self.info, &self.error),
+                     FJ_OK);
+    ck_assert_int_eq(self.info.cache_hit, true);
+    ck_assert_int_eq(self.info.resources[0].spill_stores, 64);
+    session_close(&self);
+    check_choice(&variants[1], true); /* and does not change the choice */
+}
+END_TEST
+
+START_TEST(a_mended_template_is_climbed_again) {
+    start("rows=64");
+    char path[96];
+    check_choice(&variants[1], false);
+    (void)snprintf(path, sizeof path, "%s/templates/cuda", folder);
+    file_write(path, "fwd_mma.cu", "another kernel\n", 15, 0600);
+    setenv("FAKE_NVRTC", "rows=128", 1);
+    check_choice(&variants[0], false);
+}
+END_TEST
+
+/* With a driver, and without a cache: what is loaded is the chosen one, and the process remembers. */
+START_TEST(a_process_remembers) {
+    start("rows=64");
+    fj_cuda_device *device = NULL;
+    session self;
+    fj_jit_chosen first, second;
+    setenv("FLEXJIT_LIBCUDA", getenv("FJ_FAKE_CUDA"), 1);
+    unsetenv("FAKE_CUDA");
+    ck_assert_int_eq(fj_cuda_device_open(&fj_allocator_libc, 0, 75, &device, NULL), FJ_OK);
+    (void)snprintf(cache_path, sizeof cache_path, "/proc/nowhere");
+    session_open(&self);
+    const fj_driver *driver = fj_cuda_device_driver(device);
+    ck_assert_int_eq(
+        fj_jit_choose(self.jit, driver, &gpu_problem, &features, &variants[0], false, &first, &self.error),
+        FJ_OK);
+    ck_assert_int_eq(
+        fj_jit_choose(self.jit, driver, &gpu_problem, &features, &variants[0], false, &second, &self.error),
+        FJ_OK);
+    ck_assert_str_eq(first.variant->name, variants[1].name);
+    ck_assert_ptr_eq(first.variant, second.variant);
+    ck_assert_ptr_eq(first.object, second.object);
+    ck_assert_int_eq(first.info.cache_hit, false);
+    ck_assert_int_eq(second.info.cache_hit, true);
+    ck_assert_int_eq(second.info.resource_count, 1);
+    fj_jit_release(self.jit, &first.object);
+    fj_jit_release(self.jit, &second.object);
+    session_close(&self);
+    fj_cuda_device_close(&device);
+}
+END_TEST
+
+START_TEST(any_allocation_may_fail) {
+    start("rows=64");
+    failing_allocator failing = {.countdown = -1};
+    fj_allocator allocator = {failing_resize, &failing};
+    for (int warm = 0; warm < 2; warm++) {
+        bool reached_the_end = false;
+        for (long n = 0; !reached_the_end; n++) {
+            session self;
+            fj_jit_chosen chosen;
+            if (!warm) folder_remove(cache_path);
+            failing.countdown = n;
+            if (!session_try(&self, &allocator)) continue;
+            fj_status status = choose(&self, false, &chosen);
+            reached_the_end = failing.countdown >= 0;
+            failing.countdown = -1;
+            ck_assert_msg(status == FJ_OK || status == FJ_ERR_MEMORY || status == FJ_ERR_IO, "%ld: %s", n,
+                          self.error.text);
+            session_close(&self);
+            ck_assert_int_eq(failing.live, 0);
+        }
+    }
+}
+END_TEST
+
+RUN_SUITE("ladder", what_does_not_spill_stays, the_next_that_does_not_spill_is_taken,
+          the_one_that_spills_least_is_taken, one_that_does_not_compile_ends_the_climb,
+          a_named_variant_is_that_one, a_mended_template_is_climbed_again, a_process_remembers,
+          any_allocation_may_fail)
