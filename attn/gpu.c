@@ -269,6 +269,8 @@ static fj_status resolve(ready *r, size_t workspace_size, fj_error *error) {
     use_literals(r->kernel, (fj_tensor *)(void *)r->storage);
     status = measure(r->kernel, &r->all, &r->sizes, error);
     if (status == FJ_OK) status = lay_out(plan, &r->all, &r->sizes, &r->layout, error);
+    if (status == FJ_OK && r->layout.size > 0 && !r->workspace)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace is missing");
     if (status != FJ_OK || workspace_size >= r->layout.size) return status;
     return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace has %zu bytes, this launch needs %zu",
                         workspace_size, r->layout.size);

@@ -355,6 +355,14 @@ START_TEST(tensors_are_the_gpus) {
     f.size--;
     ck_assert_int_eq(put(&f, NULL), FJ_ERR_ARGUMENT);
     has_text(error.text, "this launch needs");
+    void *workspace = f.workspace;
+    f.workspace = NULL;
+    ck_assert_int_eq(put(&f, NULL), FJ_ERR_ARGUMENT);
+    ck_assert_str_eq(error.text, "the workspace is missing");
+    f.workspace = (char *)workspace + 16;
+    ck_assert_int_eq(put(&f, NULL), FJ_ERR_ARGUMENT);
+    ck_assert_str_eq(error.text, "the workspace is not aligned to 256 bytes");
+    f.workspace = workspace;
     forward_finish(&f);
 }
 END_TEST
