@@ -464,7 +464,7 @@ int main(void) {
     tcase_add_checked_fixture(group, setup, teardown);
     tcase_set_timeout(group, 100);
     for (size_t i = 0; i < FJ_ARRAY_LEN(tests); i++) tcase_add_test(group, tests[i]);
-    tcase_add_loop_test(group, a_launch_gives_what_the_definition_does, 0, GPU_CASES);
+    tcase_add_loop_test(group, a_launch_gives_what_the_definition_does, 0, GPU_CASES_OF_HOST);
     tcase_add_loop_test(group, bad_reads_are_told_by_the_check, 0, 3);
     tcase_add_loop_test(group, a_launch_can_be_captured, 0, 3);
     tcase_add_loop_test(group, there_can_be_too_many_captured_tensors, 0, 2);
