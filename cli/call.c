@@ -8,7 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/report.h"
 
-enum { MOST_WORKERS = 4096 };
+enum { MOST_WORKERS = 4096, FEW_QUERIES = 64 /* rows of a common tile */ };
 
 /* ---- Options ----------------------------------------------------------------------------- */
 
@@ -165,6 +165,8 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         .nondeterministic = wish->nondeterministic,
         .tf32 = wish->tf32,
         .variant = wish->variants[direction],
+        .gqa = wish->shape.kv_heads > 0 ? (int)(wish->shape.heads / wish->shape.kv_heads) : 0,
+        .few_queries = wish->shape.q_len < FEW_QUERIES,
     };
     fj_error error = {0};
     int status = bind(kernel, wish, direction, inputs, outputs);

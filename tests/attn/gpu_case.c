@@ -1,5 +1,6 @@
 #include "tests/attn/gpu_case.h"
 
+#include "attn/objects.h"
 #include "cli/report.h"
 
 static const fj_direction directions[] = {FJ_FORWARD, FJ_BACKWARD};
@@ -104,18 +105,20 @@ static fj_plan *plan_for(const gpu_call *call, const gpu_case *c, fj_device *dev
         .tf32 = c->tf32,
     };
     fj_error error = {0};
-    fj_plan *plan = NULL;
-    char names[512], *rest = NULL;
-    problem.variant = "?";
-    ck_assert_int_eq(fj_plan_create(device, call->mod, &problem, &plan, &error), FJ_ERR_NAME);
-    (void)snprintf(names, sizeof names, "%s", error.note);
-    for (char *at = strtok_r(names, ", ", &rest); at; at = strtok_r(NULL, ", ", &rest)) {
-        if (!strstr(at, c->kind)) continue;
-        problem.variant = at;
-        box_check(fj_plan_create(device, call->mod, &problem, &plan, &error), &error);
-        return plan;
+    fj_plan *plan = NULL, *chosen = NULL;
+    fj_variant variants[FJ_JIT_MAX_VARIANTS];
+    box_check(fj_plan_create(device, call->mod, &problem, &plan, &error), &error);
+    int count = fj_jit_variants(&plan->jit_problem, &device->features, variants);
+    for (int i = 0; i < count && !chosen; i++) {
+        bool packs = strstr(variants[i].name, "_pack") != NULL, forward = direction == FJ_FORWARD;
+        if (!strstr(variants[i].name, c->kind) || packs != (c->pack && forward)) continue;
+        if (c->wide != (strstr(variants[i].name, "_wide") != NULL)) continue;
+        problem.variant = variants[i].name;
+        box_check(fj_plan_create(device, call->mod, &problem, &chosen, &error), &error);
     }
-    ck_abort_msg("%s: no variant is %s: %s", c->name, c->kind, error.note);
+    ck_assert_msg(chosen != NULL, "%s: no variant is %s", c->name, c->kind);
+    fj_plan_unref(&plan);
+    return chosen;
 }
 
 /* The boxes of a launch, as many as it may have. */

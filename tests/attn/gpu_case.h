@@ -20,7 +20,7 @@ typedef struct gpu_case {
         const char *name, *dims; /* letters: b batch, h query heads, q, k; n: q + k */
         fj_dtype dtype;
     } capture[CASE_CAPTURES];
-    bool max, dlse, nondeterministic, tf32;
+    bool max, dlse, nondeterministic, tf32, pack, wide;
     double scale;
     const char *only; /* one direction: "fwd" */
 } gpu_case;

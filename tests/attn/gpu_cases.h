@@ -94,6 +94,18 @@ static const gpu_case gpu_cases[] = {
      .score = "score + bias[h, kv]",
      .capture = {{"bias", "hk", FJ_DTYPE_F32}},
      .scale = 0.2},
+    {"heads of a group in one tile, wide captures",
+     FJ_DTYPE_BF16,
+     "_mma_",
+     {2, 8, 2, 13, 150, 64, 64},
+     BOX_SWAPPED,
+     .score = "score + bias[h, kv]",
+     .mask = "q + 130 >= kv",
+     .capture = {{"bias", "hk", FJ_DTYPE_F32}},
+     .max = true,
+     .pack = true,
+     .wide = true,
+     .scale = 0.125},
     {"plain", FJ_DTYPE_BF16, "_mma_", {2, 2, 2, 70, 133, 64, 64}, BOX_PACKED, .scale = 0.125},
     {"one key head, unaligned",
      FJ_DTYPE_BF16,
@@ -139,6 +151,14 @@ static const gpu_case gpu_cases[] = {
      .score = "score + bias[h, kv]",
      .capture = {{"bias", "hk", FJ_DTYPE_F16}},
      .scale = 0.1},
+    {"heads of a group without tensor cores",
+     FJ_DTYPE_F32,
+     "_simt_",
+     {1, 6, 1, 9, 70, 40, 136},
+     BOX_ODD,
+     .mask = "kv != 3",
+     .pack = true,
+     .scale = 0.2},
     {"F16 without tensor cores",
      FJ_DTYPE_F16,
      "_simt_",
@@ -168,6 +188,6 @@ static const gpu_case gpu_cases[] = {
      .scale = 0.2},
 };
 /* The first are those in which the host has most to do. */
-enum { GPU_CASES = sizeof gpu_cases / sizeof *gpu_cases, GPU_CASES_OF_HOST = 9 };
+enum { GPU_CASES = sizeof gpu_cases / sizeof *gpu_cases, GPU_CASES_OF_HOST = 10 };
 
 #endif

@@ -324,8 +324,8 @@ class Gpu(harness.Case):
             ("arch=70", 3, "too old: it is sm_70, and sm_75 is needed"),
             ("alloc=2", 1, "bytes on GPU 0: CUDA_ERROR_OUT_OF_MEMORY"),
             ("load=200", 3, "a compiled kernel cannot be loaded on GPU 0"),
-            ("threads=32", 3, "cannot have 128 threads on GPU 0: 32 is the most"),
-            ("launch=701", 3, "kernel fj_fwd cannot be launched (2 x 1 x 1 blocks)"),
+            ("threads=16", 3, "threads on GPU 0: 16 is the most"),
+            ("launch=701", 3, "kernel fj_fwd cannot be launched (1 x 1 x 1 blocks): CUDA_ERROR_FAKE (701"),
         ):
             with self.subTest(settings):
                 self.fails(status, text, *run, env={**FAKE_GPU, "FAKE_CUDA": settings})
