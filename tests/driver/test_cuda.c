@@ -94,6 +94,8 @@ START_TEST(what_a_gpu_has) {
     ck_assert_int_eq(gpu.arch, 120);
     ck_assert_int_eq(gpu.multiprocessors, 132);
     ck_assert_int_eq(gpu.shared_limit, 227 << 10);
+    ck_assert_int_eq(gpu.cache, 50 << 20);
+    ck_assert_int_eq(gpu.parameter_limit, 32764);
     ck_assert_int_eq(fj_cuda_features_of(2, &gpu, &error), FJ_ERR_DEVICE);
     has_text(error.text, "GPU 2 cannot be used");
 }
@@ -148,6 +150,30 @@ START_TEST(a_launch_in_another_context_calls_nothing) {
     ck_assert_str_eq(error.text,
                      "kernel k is not prepared for the current context; the capture of the stream goes on");
     ck_assert_str_eq(fake->calls(), "");
+    fj_cuda_device_driver(device)->unload(&code);
+}
+END_TEST
+
+START_TEST(a_stream_of_another_context_gets_nothing) {
+    open_device();
+    fj_code *code = load();
+    fj_cuda_kernel kernel;
+    int argument = 0;
+    const uint32_t grid[3] = {1, 1, 1};
+    void *mine = fake->stream(FAKE_PRIMARY), *other = fake->stream(FAKE_OTHER);
+    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    fake->reset();
+    ck_assert_int_eq(fj_cuda_launch_check(&kernel, mine, &error), FJ_OK);
+    ck_assert_int_eq(fj_cuda_launch_check(&kernel, other, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, other, &error), FJ_ERR_ARGUMENT);
+    ck_assert_str_eq(error.text, "kernel k is not prepared for the context of the stream");
+    ck_assert_str_eq(fake->calls(), "");
+    ck_assert_int_eq(fake->depth(), 0);
+    fake->capture(mine);
+    ck_assert_int_eq(fj_cuda_wait(device, mine, &error), FJ_ERR_ARGUMENT);
+    has_text(error.text, "cannot be waited for; the capture goes on");
+    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, mine, &error), FJ_OK);
+    ck_assert(fake->end_capture());
     fj_cuda_device_driver(device)->unload(&code);
 }
 END_TEST
@@ -261,6 +287,7 @@ int main(void) {
         a_kernel_is_resident_before_it_is_launched,
         memory_and_time,
         a_launch_in_another_context_calls_nothing,
+        a_stream_of_another_context_gets_nothing,
         no_memory_on_the_gpu,
         what_cannot_be_launched,
         any_allocation_may_fail,
