@@ -9,6 +9,14 @@
  * Registers are known only after ptxas; so the tables go from the fastest to smaller tiles, and fj_jit_choose steps
  * to the next where the first spills.
  *
+ * A heavy mod, by its instructions for a score, takes the first of those with few scores in a thread: it needs their
+ * registers, hides its latency behind more warps, and is unrolled less. As `./dev bench compile` finds on sm_80:
+ *
+ *     BF16, e64      m128 n64 w4            m128 n64 w8           registers, ms
+ *     no mod         220, 308               138, 216
+ *     soft cap       210, 456               125, 271
+ *     bias           254, 483               146, 307
+ *
  * A forward variant may be packed: the rows of its tiles are (query, head of a group), so that few queries fill a
  * tile. Any variant may be wide, for captured tensors with a dimension beyond 2^31 - 1.
  */
@@ -27,14 +35,15 @@ typedef struct tile {
  * own further down. Sizes: KERNELS of FlashAttention 2 and 3 for mma.sync, halved where a mod needs
  * registers. */
 static const tile fwd_mma[] = {
-    {64, 128, 64, 2, 4}, {64, 64, 64, 2, 4},   {64, 64, 32, 2, 4},   {128, 128, 64, 2, 8},
-    {128, 64, 64, 2, 4}, {128, 64, 32, 2, 4},  {192, 128, 64, 2, 8}, {192, 64, 64, 1, 4},
-    {192, 64, 32, 2, 4}, {256, 128, 32, 2, 8}, {256, 64, 64, 1, 4},  {256, 64, 32, 1, 4},
+    {64, 128, 64, 2, 4},  {64, 128, 64, 2, 8}, {64, 64, 64, 2, 4},   {64, 64, 32, 2, 4},
+    {128, 128, 64, 2, 8}, {128, 64, 64, 2, 4}, {128, 64, 32, 2, 4},  {192, 128, 64, 2, 8},
+    {192, 64, 64, 1, 4},  {192, 64, 32, 2, 4}, {256, 128, 32, 2, 8}, {256, 64, 64, 1, 4},
+    {256, 64, 32, 1, 4},
 };
 /* F32: operands are split in registers. */
 static const tile fwd_tf32[] = {
-    {64, 128, 64, 2, 4}, {64, 64, 32, 2, 4},  {128, 64, 64, 2, 4}, {128, 64, 32, 2, 4},
-    {192, 64, 16, 2, 4}, {192, 64, 16, 1, 4}, {256, 64, 16, 1, 4},
+    {64, 64, 32, 2, 4},  {64, 64, 64, 2, 4},  {64, 128, 64, 2, 4}, {128, 64, 32, 2, 4}, {128, 64, 16, 2, 4},
+    {128, 64, 64, 2, 4}, {192, 64, 16, 2, 4}, {192, 64, 16, 1, 4}, {256, 64, 16, 1, 4}, {256, 32, 16, 2, 2},
 };
 /* Backward: m own rows, n walked ones, in both passes. */
 static const tile bwd_mma[] = {
@@ -47,7 +56,7 @@ static const tile fwd_pack[] = {
     {256, 16, 64, 2, 1}, {256, 32, 64, 2, 2}, {256, 64, 32, 2, 4}, {256, 16, 32, 1, 1}};
 static const tile bwd_simt[] = {{256, 32, 32, 1, 4}, {256, 16, 32, 1, 4}, {256, 16, 16, 1, 2}};
 
-enum { DELTA_THREADS = 128 };
+enum { DELTA_THREADS = 128, FORWARD_HEAVY = 16, BACKWARD_HEAVY = 48 };
 
 typedef struct plan {
     const fj_jit_problem *problem;
@@ -57,6 +66,7 @@ typedef struct plan {
     int real;  /* bytes of fj_real */
     bool half; /* 16-bit inputs */
     bool wide; /* of the variants that are listed now */
+    int few;   /* scores in a thread that a heavy mod takes first; 0: the mod is not heavy */
 } plan;
 
 /* ---- One variant --------------------------------------------------------------------------------------- */
@@ -132,6 +142,29 @@ static void consider(plan *p, const tile *t, bool mma, bool pack) {
     p->variants[p->count++] = v;
 }
 
+/* ---- The mod ------------------------------------------------------------------------------------------------ */
+
+typedef struct costing {
+    const fj_ir *ir;
+    fj_ir_cost cost;
+} costing;
+
+static void find_cost(fj_scope *scope, void *argument) {
+    costing *c = argument;
+    const fj_ir view = fj_ir_view(c->ir, scope->arena);
+    c->cost = fj_ir_cost_of(&view);
+}
+
+fj_ir_cost fj_jit_mod_cost(const fj_jit_problem *problem) {
+    costing c = {.ir = problem->gradient ? problem->gradient : problem->ir};
+    fj_arena arena;
+    if (!c.ir) return c.cost;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    (void)fj_scope_run(&arena, NULL, find_cost, &c);
+    fj_arena_finish(&arena);
+    return c.cost;
+}
+
 /* ---- All ---------------------------------------------------------------------------------------------------- */
 
 static bool is_dimension(int dim) { return dim >= 1 && dim <= 256; }
@@ -152,7 +185,11 @@ static tiles mma_tiles(const plan *p, bool pack) {
 static void list_all(plan *p, bool pack) {
     const tiles mma = mma_tiles(p, pack),
                 simt = p->problem->kind == FJ_JIT_FORWARD ? TILES(fwd_simt) : TILES(bwd_simt);
-    for (size_t i = 0; i < mma.count; i++) consider(p, &mma.list[i], true, pack);
+    for (int many = 0; many < 2; many++)
+        for (size_t i = 0; i < mma.count; i++) {
+            const tile *t = &mma.list[i];
+            if (many == (p->few > 0 && t->m * t->n / (32 * t->warps) > p->few)) consider(p, t, true, pack);
+        }
     for (size_t i = 0; i < simt.count; i++) consider(p, &simt.list[i], false, pack);
 }
 
@@ -166,6 +203,15 @@ static void list_packed_or_not(plan *p) {
     }
     list_all(p, packed_first);
     list_all(p, !packed_first);
+}
+
+/* Large dimensions need registers for their sums. */
+static int few_scores(const fj_jit_problem *problem) {
+    const fj_ir_cost cost = fj_jit_mod_cost(problem);
+    const bool forward = problem->kind == FJ_JIT_FORWARD;
+    const bool small = problem->head_dim <= 128 && problem->value_dim <= 128;
+    if (cost.score + cost.gradient < (forward ? FORWARD_HEAVY : BACKWARD_HEAVY)) return 0;
+    return forward && small ? 32 : 16;
 }
 
 /* A dimension that is known and does not fit 32 bits. */
@@ -185,6 +231,7 @@ int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *featu
     p.real = dtype == FJ_DTYPE_F64 ? 8 : 4;
     if (!p.half && dtype != FJ_DTYPE_F32 && dtype != FJ_DTYPE_F64) return 0;
     if (!is_dimension(problem->head_dim) || !is_dimension(problem->value_dim)) return 0;
+    p.few = few_scores(problem);
     p.wide = needs_wide(problem->ir);
     list_packed_or_not(&p);
     if (!p.wide && problem->ir && problem->ir->captures.len > 0) {

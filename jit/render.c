@@ -136,35 +136,31 @@ static void put_constants(fj_buf *out, const constant *constants, size_t count) 
 /* How often the mod stands in the text. A thread has m n / (32 w) scores: unrolled over all of them, in a copy for
  * partial blocks and one for full ones, a long mod costs seconds of compile time, and registers. From the costs of
  * fj_ir_cost and times of `./dev bench compile --corpus`. */
-enum { FORWARD_MOST = 2560, BACKWARD_MOST = 4096, ONE_COPY_FROM = 1024, MOST_TURNS = 8, LONG_MASK = 48 };
+enum { FORWARD_MOST = 2560, BACKWARD_MOST = 4096, ONE_COPY_FROM = 512, MOST_TURNS = 8, LONG_MASK = 48 };
 
 typedef struct unrolling {
     int turns, mask; /* FJ_MOD_TURNS; columns per turn of the mask's loop */
     bool one_copy;
 } unrolling;
 
-static unrolling unrolling_of(const fj_jit_problem *problem, const fj_variant *v, fj_arena *arena) {
+static unrolling unrolling_of(const fj_jit_problem *problem, const fj_variant *v) {
     const bool forward = problem->kind == FJ_JIT_FORWARD;
-    unrolling of = {.turns = 1, .mask = 2};
-    const fj_ir *graph = problem->gradient ? problem->gradient : problem->ir;
-    if (!graph) return of;
-    const fj_ir ir = fj_ir_view(graph, arena);
-    const fj_ir_cost cost = fj_ir_cost_of(&ir);
-    const int scores = v->tile_q * v->tile_kv / (32 * v->warps),
-              most = forward ? FORWARD_MOST : BACKWARD_MOST;
-    const int64_t all = (int64_t)(cost.score + cost.gradient) * scores;
-    while (of.turns < MOST_TURNS && all > (int64_t)most * of.turns) of.turns *= 2;
+    const fj_ir_cost cost = fj_jit_mod_cost(problem);
+    const int64_t one = cost.score + cost.gradient, most = forward ? FORWARD_MOST : BACKWARD_MOST;
+    unrolling of = {.turns = 1, .mask = cost.mask > LONG_MASK ? 1 : 2};
+    if (one == 0) return of;
+    const int64_t all = one * (v->tile_q * v->tile_kv / (32 * v->warps));
+    while (of.turns < MOST_TURNS && all > most * of.turns) of.turns *= 2;
     of.one_copy = all > ONE_COPY_FROM;
-    if (cost.mask > LONG_MASK) of.mask = 1;
     return of;
 }
 
 /* The dtypes' numbers are the text's own. */
-static void put_prologue_cuda(const struct render *render, fj_arena *arena) {
+static void put_prologue_cuda(const struct render *render) {
     static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
     const fj_jit_problem *problem = render->problem;
     const fj_variant *variant = render->variant;
-    const unrolling unrolled = unrolling_of(problem, variant, arena);
+    const unrolling unrolled = unrolling_of(problem, variant);
     const bool forward = problem->kind == FJ_JIT_FORWARD;
     int shared = 0;
     for (int i = 0; i < variant->entry_count; i++)
@@ -246,7 +242,7 @@ static void put_all(fj_scope *scope, void *argument) {
     struct render *render = argument;
     bool cuda = render->variant->target != FJ_TARGET_CPU;
     if (cuda)
-        put_prologue_cuda(render, scope->arena);
+        put_prologue_cuda(render);
     else
         put_prologue(render);
     render->constants_len = render->out->len;
