@@ -80,7 +80,7 @@ static void open_builtins(fj_nvrtc *nvrtc) {
 
 static bool ask(fj_nvrtc *nvrtc) {
     int count = 0, all[4 * FJ_NVRTC_MAX_ARCHS];
-    if (nvrtc->api.version(&nvrtc->major, &nvrtc->minor) != 0) return false;
+    if (nvrtc->api.version(&nvrtc->major, &nvrtc->minor) != 0 || nvrtc->major < 12) return false;
     if (nvrtc->api.arch_count(&count) != 0 || count < 1 || count > (int)FJ_ARRAY_LEN(all)) return false;
     if (nvrtc->api.archs(all) != 0) return false;
     nvrtc->arch_count = count < FJ_NVRTC_MAX_ARCHS ? count : FJ_NVRTC_MAX_ARCHS;
@@ -106,10 +106,14 @@ static bool try_open(void *user, const char *path, bool loaded) {
         o->nvrtc = nvrtc;
         return true;
     }
+    char why[96] = "it does not say its version and architectures";
+    if (!whole)
+        (void)snprintf(why, sizeof why, "it has no %s", missing);
+    else if (nvrtc.major > 0 && nvrtc.major < 12)
+        (void)snprintf(why, sizeof why, "it is %d.%d", nvrtc.major, nvrtc.minor);
     if (o->sick == FJ_OK)
-        o->sick = fj_error_set(&o->error, FJ_ERR_DEVICE, "'%.400s' is no NVRTC of version 12 or newer: %s%s",
-                               nvrtc.path, whole ? "it does not say its version" : "it has no ",
-                               whole ? "" : missing);
+        o->sick = fj_error_set(&o->error, FJ_ERR_DEVICE, "'%.400s' is no NVRTC of version 12 or newer: %s",
+                               nvrtc.path, why);
     fj_buf_printf(&o->looked, "  %s: no NVRTC of version 12 or newer\n", nvrtc.path);
     return false;
 }
@@ -198,19 +202,35 @@ static void keep_log(const fj_nvrtc *nvrtc, void *program, fj_buf *log) {
     fj_free(log->allocator, text, size);
 }
 
-/* The first "FILE(LINE): error: TEXT" of a log as "FILE:LINE: TEXT"; #line made FILE and LINE those of a
- * template. */
-static bool first_error(const char *log, char *text, size_t size) {
-    for (const char *at = log; at && *at; at = strchr(at, '\n'), at = at ? at + 1 : NULL) {
-        int length = (int)strcspn(at, "\n"), file = (int)strcspn(at, "(\n");
-        const char *number = at + file + 1, *mark = strstr(at, ": error: ");
-        if (at[file] != '(' || !isdigit((unsigned char)*number) || !mark || mark > at + length) continue;
-        const char *message = mark + strlen(": error: ");
-        (void)snprintf(text, size, "%.*s:%d: %.*s", file, at, atoi(number), (int)(at + length - message),
-                       message);
+/* "FILE(LINE): error: TEXT", of `length`, as "FILE:LINE: TEXT"; #line made FILE and LINE those of a template. */
+static bool place_error(const char *line, int length, char *text, size_t size) {
+    static const char *const marks[] = {": error: ", ": catastrophic error: "};
+    const int file = (int)strcspn(line, "(\n");
+    if (file >= length || line[file] != '(' || !isdigit((unsigned char)line[file + 1])) return false;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(marks); i++) {
+        const char *mark = memmem(line, (size_t)length, marks[i], strlen(marks[i]));
+        if (!mark) continue;
+        const char *message = mark + strlen(marks[i]);
+        (void)snprintf(text, size, "%.*s:%d: %.*s", file, line, atoi(line + file + 1),
+                       (int)(line + length - message), message);
         return true;
     }
     return false;
+}
+
+/* The first error of a log that has a place, else (of ptxas) the first line that speaks of one. */
+static bool first_error(const char *log, char *text, size_t size) {
+    bool found = false;
+    for (const char *at = log; *at; at += strspn(at, "\n")) {
+        const int length = (int)strcspn(at, "\n");
+        if (place_error(at, length, text, size)) return true;
+        if (!found && memmem(at, (size_t)length, "error", 5)) {
+            (void)snprintf(text, size, "%.*s", length, at);
+            found = true;
+        }
+        at += length;
+    }
+    return found;
 }
 
 static fj_status explain(const fj_nvrtc *nvrtc, const char *name, int result, const fj_buf *log,
@@ -257,7 +277,7 @@ fj_status fj_jit_nvrtc_compile(const fj_nvrtc *nvrtc, const char *name, const ch
         texts[count] = options[count];
         count++;
     }
-    if (nvrtc->major > 12 || nvrtc->minor >= 8) texts[count++] = "--no-cache";
+    if (nvrtc->major > 12 || (nvrtc->major == 12 && nvrtc->minor >= 8)) texts[count++] = "--no-cache";
     void *program = NULL;
     (void)snprintf(file, sizeof file, "%s.cu", name);
     int result = nvrtc->api.create(&program, source, file, 0, NULL, NULL);

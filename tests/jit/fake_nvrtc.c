@@ -110,7 +110,8 @@ EXPORT int nvrtcCompileProgram(void *program, int count, const char *const *opti
     const char *log = getenv("FAKE_NVRTC_LOG"), *bad = getenv("FAKE_NVRTC_BAD");
     size_t length = (size_t)snprintf(made->log, sizeof made->log, "%s", log ? log : "");
     for (int i = 0; i < count && setting("options", 0); i++)
-        length += (size_t)snprintf(made->log + length, sizeof made->log - length, "[%s]", options[i]);
+        length += (size_t)snprintf(made->log + length, sizeof made->log - length, "[%s]%s", options[i],
+                                   i + 1 == count ? "\n" : "");
     const int most = setting("rows", 0), spills = made->rows > most ? made->rows - most : 0;
     if (most > 0)
         (void)snprintf(made->log + length, sizeof made->log - length,

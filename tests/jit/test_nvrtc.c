@@ -83,6 +83,8 @@ START_TEST(what_is_no_nvrtc) {
     use_fake();
     setenv("FAKE_NVRTC", "version=1", 1);
     check_not_found("it does not say its version");
+    setenv("FAKE_NVRTC", "major=11 minor=8", 1);
+    check_not_found("is no NVRTC of version 12 or newer: it is 11.8");
     use_fake();
     ck_assert_int_eq(opened()->major, 13); /* what failed is tried again */
 }
@@ -241,6 +243,14 @@ START_TEST(errors_name_the_line_of_the_template) {
     check_build_failure(FJ_ERR_COMPILER, false,
                         "NVRTC 13.0 failed on kernel fwd_test: cuda/fwd_mma.cu:12: a mistake",
                         "more(1): error: x");
+    setenv("FAKE_NVRTC_LOG", "cuda/prim.h(7): catastrophic error: no such file\ncuda/prim.h(9): error: y\n",
+           1);
+    check_build_failure(FJ_ERR_COMPILER, false, "failed on kernel fwd_test: cuda/prim.h:7: no such file",
+                        NULL);
+    setenv("FAKE_NVRTC_LOG",
+           "ptxas info : x\nptxas application ptx input, line 9; error   : what\nptxas fatal : y\n", 1);
+    check_build_failure(FJ_ERR_COMPILER, false,
+                        "fwd_test: ptxas application ptx input, line 9; error   : what", "ptxas fatal");
     setenv("FAKE_NVRTC_LOG", "no place", 1);
     check_build_failure(FJ_ERR_COMPILER, false, "failed on kernel fwd_test: NVRTC_ERROR_COMPILATION",
                         "no place");
@@ -259,6 +269,30 @@ START_TEST(options) {
         FJ_ERR_COMPILER, false, "fwd_test",
         "[--gpu-architecture=sm_80][--std=c++17][-default-device][--fmad=false][--ptxas-options=-v]"
         "[--no-cache]");
+}
+END_TEST
+
+/* Each in a process of its own, which opens one. A cache of its own from 12.8 on is turned off. */
+static void check_version(const char *version, const char *name, const char *last_option) {
+    char settings[64];
+    use_fake();
+    (void)snprintf(settings, sizeof settings, "%s result=6 options=1", version);
+    setenv("FAKE_NVRTC", settings, 1);
+    check_build_failure(FJ_ERR_COMPILER, false, name, last_option);
+    (void)snprintf(settings, sizeof settings, "%s", version);
+    setenv("FAKE_NVRTC", settings, 1);
+    check_build(false);
+    check_build(true);
+}
+
+START_TEST(nvrtc_12_0) { check_version("major=12 minor=0", "NVRTC 12.0 failed", "[--ptxas-options=-v]\n"); }
+END_TEST
+START_TEST(nvrtc_12_8) {
+    check_version("major=12 minor=8", "NVRTC 12.8 failed", "[--ptxas-options=-v][--no-cache]");
+}
+END_TEST
+START_TEST(nvrtc_13_0) {
+    check_version("major=13 minor=0", "NVRTC 13.0 failed", "[--ptxas-options=-v][--no-cache]");
 }
 END_TEST
 
@@ -329,6 +363,39 @@ END_TEST
 
 /* ---- The real one ------------------------------------------------------------------------------------------------ */
 
+/* A real kernel, of which one part, included by another, has a mistake. */
+static void check_mistake(const char *part, const char *text, const char *place) {
+    char path[96];
+    fj_variant variants[FJ_JIT_MAX_VARIANTS];
+    const fj_features features = fj_jit_arch_features((fj_arch){80, 0});
+    const fj_jit_problem of = {
+        .kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_BF16, .head_dim = 64, .value_dim = 64};
+    ck_assert_int_gt(fj_jit_variants(&of, &features, variants), 0);
+    (void)snprintf(path, sizeof path, "%s/templates/cuda", folder);
+    folder_remove(path);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    file_write(path, part, text, strlen(text), 0600);
+    session self;
+    session_open(&self);
+    ck_assert_int_eq(fj_jit_build(self.jit, &of, &variants[0], false, &self.info, &self.error),
+                     FJ_ERR_COMPILER);
+    has_text(self.error.text, place);
+    has_text(self.error.text, variants[0].name);
+    session_close(&self);
+}
+
+START_TEST(real_errors_name_the_part_and_its_line) {
+    const fj_nvrtc *nvrtc = NULL;
+    unsetenv("FLEXJIT_NVRTC");
+    if (fj_jit_nvrtc_open(&nvrtc, NULL) != FJ_OK) return;
+    check_mistake("shapes.h", "int fine;\n\nint mistake(;\n", ": cuda/shapes.h:3: ");
+    check_mistake("hooks.h", "#include \"prim.h\"\n#include <nowhere.h>\n",
+                  ": cuda/hooks.h:2: could not open");
+    check_mistake("fwd_mma.cu", "#include \"prim.h\"\n\nstatic_assert(FJ_STAGES == 77, \"so\");\n",
+                  ": cuda/fwd_mma.cu:3: static assertion failed");
+}
+END_TEST
+
 START_TEST(the_real_one_compiles) {
     const fj_nvrtc *nvrtc = NULL;
     fj_error error = {0};
@@ -356,4 +423,5 @@ END_TEST
 RUN_SUITE("nvrtc", what_is_no_nvrtc, places_in_their_order, architectures, too_old_for_the_gpu,
           a_kernel_is_built_once, what_ptxas_says_is_kept, logs_of_any_form,
           errors_name_the_line_of_the_template, options, a_cache_that_cannot_be_written_is_an_error,
-          any_allocation_may_fail, a_damaged_cubin_is_rebuilt, the_real_one_compiles)
+          any_allocation_may_fail, a_damaged_cubin_is_rebuilt, nvrtc_12_0, nvrtc_12_8, nvrtc_13_0,
+          real_errors_name_the_part_and_its_line, the_real_one_compiles)
