@@ -260,6 +260,8 @@ static void put_loop(fj_emit *emit, const fj_sched_item *item, int depth) {
         const fj_type type = fj_ir_type(emit->ir, fj_ir_args(emit->ir, ref)[1]);
         put_start(emit, ref, is_arg ? 'm' : 'v', type, depth);
     }
+    /* Unrolling wins nothing for atomic additions, and makes them long. */
+    if (is_cuda(emit) && ref == 0) fj_buf_put(emit->out, "#pragma unroll 1\n");
     fj_emit_indent(emit, depth);
     fj_buf_printf(emit->out, "for (int64_t i%u = 0, n%u = ", loop, loop);
     fj_buf_put(emit->out, is_cuda(emit) ? "" : "fj_first_l(");

@@ -89,7 +89,9 @@ static bool was_seen(fj_scope *scope, struct render *render, const char *name) {
 /* A line #include "x": gives x, resolved in the folder of `name`. */
 static bool is_include(fj_str line, const char *name, char ret_name[NAME_SIZE]) {
     char text[NAME_SIZE], file[64];
-    if (line.len >= sizeof text) return false;
+    size_t blanks = 0;
+    while (blanks < line.len && line.data[blanks] == ' ') blanks++;
+    if (blanks == line.len || line.data[blanks] != '#' || line.len >= sizeof text) return false;
     memcpy(text, line.data, line.len);
     text[line.len] = '\0';
     if (sscanf(text, " # include \"%63[A-Za-z0-9_./]\"", file) != 1) return false;
@@ -136,7 +138,7 @@ static void put_constants(fj_buf *out, const constant *constants, size_t count) 
 /* How often the mod stands in the text. A thread has m n / (32 w) scores: unrolled over all of them, in a copy for
  * partial blocks and one for full ones, a long mod costs seconds of compile time, and registers. From the costs of
  * fj_ir_cost and times of `./dev bench compile --corpus`. */
-enum { FORWARD_MOST = 2560, BACKWARD_MOST = 4096, ONE_COPY_FROM = 512, MOST_TURNS = 8, LONG_MASK = 48 };
+enum { FORWARD_MOST = 2560, BACKWARD_MOST = 2048, ONE_COPY_FROM = 512, MOST_TURNS = 8, LONG_MASK = 48 };
 
 typedef struct unrolling {
     int turns, mask; /* FJ_MOD_TURNS; columns per turn of the mask's loop */

@@ -78,7 +78,7 @@
 #ifndef FJ_MOD_TURNS
 #define FJ_MOD_TURNS 1
 #endif
-#define MOD_TURNS (KEY_TILES % FJ_MOD_TURNS == 0 ? FJ_MOD_TURNS : 2)
+#define MOD_TURNS FJ_TILE_TURNS(KEY_TILES)
 
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,

@@ -189,6 +189,9 @@ template <int columns> struct fj_read_bt {
     }
 };
 
+// Turns for an even number of tiles: FJ_MOD_TURNS, or as many as divide it.
+#define FJ_TILE_TURNS(tiles) ((tiles) % FJ_MOD_TURNS == 0 ? FJ_MOD_TURNS : (tiles) % 4 == 0 ? 4 : 2)
+
 // The first `step` tiles of each row of tiles behind the others.
 template <int step, int rows, int tiles> FJ_DEVICE void fj_turn_tiles(float (&c)[rows][tiles][4]) {
 #pragma unroll
