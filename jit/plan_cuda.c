@@ -54,6 +54,8 @@ static const tile fwd_simt[] = {{256, 64, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 
 /* Packed: few rows, in all. */
 static const tile fwd_pack[] = {
     {256, 16, 64, 2, 1}, {256, 32, 64, 2, 2}, {256, 64, 32, 2, 4}, {256, 16, 32, 1, 1}};
+static const tile fwd_pack_tf32[] = {
+    {128, 16, 32, 2, 1}, {128, 32, 32, 2, 2}, {128, 64, 32, 2, 4}, {256, 16, 16, 2, 1}, {256, 16, 16, 1, 1}};
 static const tile bwd_simt[] = {{256, 32, 32, 1, 4}, {256, 16, 32, 1, 4}, {256, 16, 16, 1, 2}};
 
 enum { DELTA_THREADS = 128, FORWARD_HEAVY = 16, BACKWARD_HEAVY = 48 };
@@ -179,7 +181,8 @@ static tiles mma_tiles(const plan *p, bool pack) {
     if (p->features->arch.number < 80) return (tiles){0};
     if (p->problem->kind == FJ_JIT_BACKWARD) return p->half ? TILES(bwd_mma) : (tiles){0};
     if (!p->half && p->problem->dtype != FJ_DTYPE_F32) return (tiles){0};
-    return pack ? TILES(fwd_pack) : p->half ? TILES(fwd_mma) : TILES(fwd_tf32);
+    if (!p->half) return pack ? TILES(fwd_pack_tf32) : TILES(fwd_tf32);
+    return pack ? TILES(fwd_pack) : TILES(fwd_mma);
 }
 
 static void list_all(plan *p, bool pack) {
