@@ -28,11 +28,11 @@ fj_status fj_cache_path(fj_context *context, fj_text *ret_json, fj_error *error)
     json_t *layers = json_array();
     for (size_t i = 0; i < fj_cache_layer_count(context->cache); i++) {
         fj_cache_layer_info info = fj_cache_layer(context->cache, i);
-        (void)json_array_append_new(
-            layers, json_pack("{s:o, s:b, s:b, s:b, s:b, s:I, s:I}", "path", fj_attn_json_text(info.path),
-                              "written", (int)(i == 0), "exists", (int)info.exists, "readable",
-                              (int)info.readable, "writable", (int)info.writable, "entries",
-                              (json_int_t)info.entries, "bytes", (json_int_t)info.bytes));
+        fj_attn_json_append(&layers, json_pack("{s:o, s:b, s:b, s:b, s:b, s:I, s:I}", "path",
+                                               fj_attn_json_text(info.path), "written", (int)(i == 0),
+                                               "exists", (int)info.exists, "readable", (int)info.readable,
+                                               "writable", (int)info.writable, "entries",
+                                               (json_int_t)info.entries, "bytes", (json_int_t)info.bytes));
     }
     return fj_attn_json_take(json_pack("{s:i, s:o, s:I}", "schema", 1, "layers", layers, "limit",
                                        (json_int_t)fj_cache_limit(context->cache)),
@@ -63,7 +63,7 @@ fj_status fj_cache_list(fj_context *context, const fj_cache_filter *filter, fj_t
         for (size_t i = 0; i < all.count; i++) {
             damaged += all.rows[i].wrong != NULL;
             if (is_wanted(&all.rows[i], FJ_CACHE_KERNEL, &want))
-                (void)json_array_append_new(kernels, list_row(&all.rows[i]));
+                fj_attn_json_append(&kernels, list_row(&all.rows[i]));
         }
         status = fj_attn_json_take(
             json_pack("{s:i, s:o, s:I}", "schema", 1, "kernels", kernels, "damaged", damaged), ret_json,
@@ -76,13 +76,13 @@ fj_status fj_cache_list(fj_context *context, const fj_cache_filter *filter, fj_t
 /* ---- Verifying --------------------------------------------------------------------------------- */
 
 /* A layer that is there but not used has nothing sound in it. */
-static void add_sick_layers(const fj_context *context, json_t *damaged) {
+static void add_sick_layers(const fj_context *context, json_t **damaged) {
     for (size_t i = 0; i < fj_cache_layer_count(context->cache); i++) {
         fj_cache_layer_info info = fj_cache_layer(context->cache, i);
         if (!info.exists || info.readable) continue;
-        (void)json_array_append_new(
-            damaged, json_pack("{s:o, s:I, s:s}", "file", fj_attn_json_text(info.path), "layer",
-                               (json_int_t)i, "text", "is a layer that cannot be read or is not trusted"));
+        fj_attn_json_append(damaged, json_pack("{s:o, s:I, s:s}", "file", fj_attn_json_text(info.path),
+                                               "layer", (json_int_t)i, "text",
+                                               "is a layer that cannot be read or is not trusted"));
     }
 }
 
@@ -93,15 +93,14 @@ static json_t *verify(const fj_catalogue *all) {
         const fj_row *row = &all->rows[i];
         bytes += row->bytes;
         if (row->wrong) {
-            (void)json_array_append_new(damaged,
-                                        json_pack("{s:o, s:I, s:s}", "file", fj_attn_row_file(all, row),
-                                                  "layer", (json_int_t)row->ref.layer, "text", row->wrong));
+            fj_attn_json_append(&damaged, json_pack("{s:o, s:I, s:s}", "file", fj_attn_row_file(all, row),
+                                                    "layer", (json_int_t)row->ref.layer, "text", row->wrong));
             continue;
         }
         kinds[row->ref.kind]++;
         dangling += row->ref.kind == FJ_CACHE_SELECTION && !fj_attn_catalogue_kernel_of(all, row);
     }
-    if (all->sick_layers > 0) add_sick_layers(all->context, damaged);
+    if (all->sick_layers > 0) add_sick_layers(all->context, &damaged);
     return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:o}", "schema", 1, "entries", (json_int_t)all->count,
                      "kernels", kinds[FJ_CACHE_KERNEL], "records", kinds[FJ_CACHE_SELECTION], "bytes", bytes,
                      "dangling", dangling, "damaged", damaged);
@@ -119,8 +118,8 @@ fj_status fj_cache_verify(fj_context *context, fj_text *ret_json, fj_error *erro
 /* ---- Clearing ------------------------------------------------------------------------------------ */
 
 static void note_removed(void *user, const char *name, int64_t bytes, bool damaged) {
-    (void)json_array_append_new(user, json_pack("{s:s, s:I, s:b}", "file", name, "bytes", (json_int_t)bytes,
-                                                "damaged", (int)damaged));
+    fj_attn_json_append(user, json_pack("{s:s, s:I, s:b}", "file", name, "bytes", (json_int_t)bytes,
+                                        "damaged", (int)damaged));
 }
 
 fj_status fj_cache_collect(fj_context *context, int64_t bytes, int64_t seconds, bool dry_run,
@@ -135,7 +134,7 @@ fj_status fj_cache_collect(fj_context *context, int64_t bytes, int64_t seconds, 
         .damaged = true,
         .dry_run = dry_run,
         .each = note_removed,
-        .user = removed,
+        .user = &removed,
     };
     status = fj_cache_sweep_layer(context->cache, &sweep, error);
     if (status != FJ_OK) {

@@ -162,6 +162,12 @@ bool fj_attn_row_matches(const fj_row *row, const fj_cache_filter *filter) {
 
 /* ---- JSON ------------------------------------------------------------------------------------------ */
 
+void fj_attn_json_append(json_t **list, json_t *item) {
+    if (json_array_append_new(*list, item) == 0) return;
+    json_decref(*list);
+    *list = NULL;
+}
+
 fj_status fj_attn_json_take(json_t *object, fj_text *ret_json, fj_error *error) {
     char *text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
     json_decref(object);

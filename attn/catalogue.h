@@ -43,6 +43,8 @@ const char *fj_attn_row_variant(const fj_row *row);
 json_t *fj_attn_row_file(const fj_catalogue *catalogue, const fj_row *row);
 bool fj_attn_row_matches(const fj_row *row, const fj_cache_filter *filter);
 
+/* Takes the item over. On a lack of memory the list goes, so that what it becomes part of fails. */
+void fj_attn_json_append(json_t **list, json_t *item);
 /* Gives the object, which it takes over, to the caller as text. NULL is a lack of memory. */
 fj_status fj_attn_json_take(json_t *object, fj_text *ret_json, fj_error *error);
 json_t *fj_attn_json_digest(fj_digest digest);

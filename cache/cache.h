@@ -95,10 +95,10 @@ typedef struct fj_cache_sweep {
     int64_t removed, removed_bytes;
     int64_t temporaries;    /* removed files that dead processes left half-written */
     struct timespec newest; /* when the last used of those that went was used */
-    int failed;             /* errno of a file that could not be removed, or 0 */
+    int failed;             /* errno of a file that could not be removed; ENOMEM: not all were seen; or 0 */
 } fj_cache_sweep;
 
-/* FJ_ERR_IO. A layer that is not there has nothing to clear. */
+/* FJ_ERR_IO, FJ_ERR_MEMORY. A layer that is not there has nothing to clear. */
 fj_status fj_cache_sweep_layer(fj_cache *cache, fj_cache_sweep *sweep, fj_error *error);
 
 /* ---- Archives -------------------------------------------------------------------------------------- */

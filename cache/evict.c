@@ -66,6 +66,7 @@ static void look_at(void *user, const char *name) {
         size_t cap = all->cap ? all->cap * 2 : 64;
         file *data = cache->allocator->resize(cache->allocator->user, all->data, all->cap * sizeof *data,
                                               cap * sizeof *data);
+        if (!data) all->sweep->failed = ENOMEM;
         if (!data) return; /* one that is not known is not evicted */
         all->data = data;
         all->cap = cap;
@@ -173,6 +174,7 @@ fj_status fj_cache_sweep_layer(fj_cache *cache, fj_cache_sweep *sweep, fj_error 
     if (!listed)
         return fj_error_set(error, FJ_ERR_IO, "the cache '%.300s' cannot be read: %s", path,
                             strerror(reason));
+    if (sweep->failed == ENOMEM) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     if (sweep->failed != 0)
         return fj_error_set(error, FJ_ERR_IO, "a file of the cache '%.300s' cannot be removed: %s", path,
                             strerror(sweep->failed));

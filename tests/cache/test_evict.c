@@ -211,9 +211,9 @@ START_TEST(any_allocation_may_fail) {
         if (fj_cache_create(&desc, &cache) == FJ_OK) {
             fj_cache_sweep sweep = nothing;
             sweep.damaged = sweep.dry_run = true;
-            sweep.limit = 1;
-            ck_assert_int_eq(fj_cache_sweep_layer(cache, &sweep, NULL), FJ_OK);
-            ck_assert_int_eq(sweep.entries, 5);
+            sweep.limit = sweep.keep_bytes = entry_bytes;
+            fj_status status = fj_cache_sweep_layer(cache, &sweep, NULL);
+            ck_assert(status == FJ_ERR_MEMORY || (status == FJ_OK && sweep.removed == 4));
         }
         reached_the_end = failing.countdown >= 0;
         fj_cache_destroy(&cache);
