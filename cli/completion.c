@@ -24,6 +24,15 @@ static void print_quoted(const char *text, const char *quote, const char *specia
     putchar('\'');
 }
 
+/* The words of a verb whose first argument is one of several: "list|show"; with blanks for bars. "": another. */
+static const char *actions_of(cli_verb verb, char words[128]) {
+    const char *arguments = cli_verbs[verb].arguments;
+    snprintf(words, 128, "%.*s", strchr(arguments, '|') != NULL ? (int)strcspn(arguments, " ") : 0,
+             arguments);
+    for (char *bar = words; (bar = strchr(bar, '|')) != NULL;) *bar = ' ';
+    return words;
+}
+
 /* ---- bash -------------------------------------------------------------------------------- */
 
 static void print_bash_value(cli_verb verb, cli_option option) {
@@ -53,8 +62,16 @@ static void print_bash(void) {
             if (takes) print_bash_value(verb, option);
         }
     }
+    printf("    esac\n");
+    for (int verb = 0; verb < CLI_VERB_COUNT; verb++) {
+        char words[128];
+        if (*actions_of(verb, words) == '\0') continue;
+        printf("    if ((COMP_CWORD == 2)) && [[ $verb == %s && $word != -* ]]; then\n"
+               "        mapfile -t COMPREPLY < <(compgen -W '%s' -- \"$word\")\n        return\n    fi\n",
+               cli_verbs[verb].name, words);
+    }
     printf(
-        "    esac\n    if [[ $word != -* ]]; then\n        mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n        return\n"
+        "    if [[ $word != -* ]]; then\n        mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n        return\n"
         "    fi\n    case $verb in\n");
     for (int verb = 0; verb < CLI_VERB_COUNT; verb++) {
         printf("    %s) mapfile -t COMPREPLY < <(compgen -W '", cli_verbs[verb].name);
@@ -118,6 +135,8 @@ static void print_zsh(void) {
             print_zsh_option(option, 0);
             if (cli_options[option].short_name != 0) print_zsh_option(option, cli_options[option].short_name);
         }
+        char words[128];
+        if (*actions_of(verb, words) != '\0') printf(" \\\n            '1:action:(%s)'", words);
         printf(" \\\n            '*:file:_files'\n        ;;\n");
     }
     printf("    esac\n}\n_flexjit \"$@\"\n");
@@ -146,6 +165,10 @@ static void print_fish(void) {
     printf(
         "# fish completion of flexjit\ncomplete -c flexjit -n __fish_use_subcommand -f -l version -d 'the version'\n");
     for (int verb = 0; verb < CLI_VERB_COUNT; verb++) {
+        char words[128];
+        if (*actions_of(verb, words) != '\0')
+            printf("complete -c flexjit -n '__fish_seen_subcommand_from %s' -a '%s'\n", cli_verbs[verb].name,
+                   words);
         printf("complete -c flexjit -n __fish_use_subcommand -f -a %s -d ", cli_verbs[verb].name);
         print_quoted(cli_verbs[verb].summary, "\\'", "\\");
         putchar('\n');

@@ -12,6 +12,7 @@ static const struct {
     const char *name, *text;
 } environment[] = {
     {"FLEXJIT_CACHE_PATH", "colon list of kernel caches; the first is written"},
+    {"FLEXJIT_CACHE_SIZE", "bytes that the first may have, with K, M or G; default 2G"},
     {"FLEXJIT_NO_JIT", "1: a kernel that is in no cache is an error"},
     {"FLEXJIT_CC", "C compiler of the cpu device; else cc, gcc, clang"},
     {"FLEXJIT_CXX", "C++ compiler of the emu device; else c++, g++, clang++"},
@@ -140,7 +141,7 @@ static void print_roff(const char *text) {
                 fputs("\n.PP", stdout);
                 break;
             }
-            putchar('\n');
+            fputs("\n.br\n", stdout);
             break;
         default: putchar(*text);
         }

@@ -126,6 +126,7 @@ class Generated(harness.Case):
             words = self.complete(script, f'flexjit {verb} "--"').split()
             self.assertEqual(set(words), self.options(verb))
         self.assertEqual(self.complete(script, 'flexjit bench --dtype "B"').split(), ["BF16"])
+        self.assertEqual(self.complete(script, 'flexjit cache "ex"').split(), ["explain", "export"])
         self.assertEqual(set(self.complete(script, 'flexjit ""').split()), {*VERBS, "--help", "--version"})
 
     def complete(self, script, words):
