@@ -210,6 +210,21 @@ static void *work(void *argument) {
     return NULL;
 }
 
+/* A layer that is too small for them all has lost some again. */
+static int check_kept(const prebuild *p) {
+    size_t lost = 0;
+    for (size_t i = 0; i < p->wanted; i++) {
+        fj_kernel_info info;
+        fj_error error = {0};
+        lost += fj_plan_build(p->manifest.builds[p->order[i]].plan, true, &info, &error) != FJ_OK;
+        fj_error_finish(&error);
+    }
+    if (lost == 0) return CLI_EXIT_OK;
+    return cli_fail(
+        CLI_EXIT_FAILED,
+        "%zu of the kernels were removed again: the layer's limit, FLEXJIT_CACHE_SIZE, is too small", lost);
+}
+
 static int build_all(prebuild *p) {
     pthread_t threads[MOST_JOBS];
     size_t started = 0;
@@ -219,7 +234,8 @@ static int build_all(prebuild *p) {
         if (pthread_create(&threads[started], NULL, work, p) != 0) break;
     (void)work(p);
     for (size_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
-    return cli_interrupted() && p->done < p->wanted ? CLI_EXIT_INTERRUPTED : p->status;
+    if (cli_interrupted() && p->done < p->wanted) return CLI_EXIT_INTERRUPTED;
+    return p->status == CLI_EXIT_OK && p->counts[BUILT] > 0 ? check_kept(p) : p->status;
 }
 
 /* ---- The report -------------------------------------------------------------------------- */

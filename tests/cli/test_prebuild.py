@@ -155,6 +155,12 @@ class Prebuild(harness.Case):
         self.fails(1, "cannot be written", "prebuild", "--manifest", path, "--output", "/proc/nowhere", "--arch", "sm_80",
                    env=FAKE)
 
+    def test_a_layer_that_is_too_small(self):
+        path = self.file("m.json", manifest(entry({"head_dim": list(range(8, 129, 8))})))
+        done = self.fails(1, "of the kernels were removed again", "prebuild", "--manifest", path, "--output",
+                          self.folder / "layer", "--arch", "sm_80", env={**FAKE, "FLEXJIT_CACHE_SIZE": "8K"})
+        self.assertIn("is too small for this process", done.stderr)
+
     def test_usage(self):
         path = self.file("m.json", manifest())
         self.fails(2, "--manifest FILE is missing", "prebuild", "--arch", "sm_80")
