@@ -116,25 +116,25 @@ static bool is_trusted(const struct stat *status) {
            (status->st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
-static int open_folder(const fj_cache *cache, const char *path) {
+int fj_cache_layer_open(fj_cache *cache, size_t index) {
     const fj_file_ops *ops = cache->ops;
+    const char *path = fj_cache_layer_path(cache, index);
+    const unsigned long long bit = 1ull << (index < 63 ? index : 63);
     int directory = ops->openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (directory < 0) return -1;
     struct stat status;
     if (ops->fstat(directory, &status) == 0 && is_trusted(&status)) return directory;
     (void)ops->close(directory);
-    fj_cache_log(cache, FJ_LOG_WARN, "cache folder '%s' is not used: others own it or may write to it", path);
+    bool again = (atomic_fetch_or(&cache->refused, bit) & bit) != 0;
+    fj_cache_log(cache, again ? FJ_LOG_DEBUG : FJ_LOG_WARN,
+                 "cache folder '%s' is not used: others own it or may write to it", path);
     errno = EPERM;
     return -1;
 }
 
-int fj_cache_layer_open(const fj_cache *cache, size_t index) {
-    return open_folder(cache, fj_cache_layer_path(cache, index));
-}
-
-int fj_cache_layer_make(const fj_cache *cache) {
+int fj_cache_layer_make(fj_cache *cache) {
     const char *path = fj_cache_layer_path(cache, 0);
-    int directory = open_folder(cache, path);
+    int directory = fj_cache_layer_open(cache, 0);
     if (directory >= 0 || errno != ENOENT) return directory;
     size_t size = strlen(path) + 1;
     char *part = fj_alloc(cache->allocator, size);
@@ -152,7 +152,7 @@ int fj_cache_layer_make(const fj_cache *cache) {
         if (separator == '\0') break;
     }
     fj_free(cache->allocator, part, size);
-    return open_folder(cache, path);
+    return fj_cache_layer_open(cache, 0);
 }
 
 int fj_cache_file_open(const fj_cache *cache, int directory, const char *name, struct stat *ret_status) {

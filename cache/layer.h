@@ -17,6 +17,7 @@ struct fj_cache {
     size_t paths_size;
     size_t layers;         /* how many paths */
     atomic_bool unwritten; /* that it cannot be written was said */
+    atomic_ullong refused; /* bits of the layers that were said not to be used */
     /* What this process knows of the first layer's size, guarded by the lock (evict.c). */
     pthread_mutex_t lock;
     int64_t bytes; /* of entries, at least; -1: nobody looked yet */
@@ -29,9 +30,9 @@ void fj_cache_log(const fj_cache *cache, fj_log_level level, const char *format,
 
 /* A descriptor of the folder, or -1 with errno: absent (ENOENT), or refused because others could
  * have written it (EPERM). */
-int fj_cache_layer_open(const fj_cache *cache, size_t index);
+int fj_cache_layer_open(fj_cache *cache, size_t index);
 /* Makes the first layer and what leads to it, mode 0700, and opens it. */
-int fj_cache_layer_make(const fj_cache *cache);
+int fj_cache_layer_make(fj_cache *cache);
 
 /* A descriptor of a sound file in a folder: regular, not a link, ours or root's, not writable by
  * others. -1 and errno otherwise. */

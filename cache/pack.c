@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cache/archive.h"
@@ -80,7 +81,10 @@ fj_status fj_cache_pack(fj_cache *cache, const char *path, const fj_cache_ref *r
                         int64_t *ret_bytes, fj_error *error) {
     const fj_file_ops *ops = cache->ops;
     char fresh[4096];
-    int length = snprintf(fresh, sizeof fresh, "%s.new-%ld", path, (long)getpid());
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    int length =
+        snprintf(fresh, sizeof fresh, "%s.new-%ld-%08lx", path, (long)getpid(), (unsigned long)now.tv_nsec);
     if (length < 0 || (size_t)length >= sizeof fresh) return cannot_write(path, ENAMETOOLONG, error);
     writer w = {.ops = ops};
     w.file = ops->openat(AT_FDCWD, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
