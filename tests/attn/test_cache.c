@@ -190,6 +190,109 @@ START_TEST(any_file_operation_may_fail) {
 }
 END_TEST
 
+/* ---- Metadata that a digest is right about ----------------------------------------------------- */
+
+#define DIGEST "00000000000000000000000000000001"
+
+/* Puts an entry, and looks for what is wrong with it in the report of verifying. */
+static void check_wrong(fj_cache_kind kind, const char *metadata, const char *expected) {
+    fj_context *context = open_context(layer);
+    fj_digest number = {{1}};
+    fj_text text = {0};
+    ck_assert(fj_cache_put(context->cache, kind, number, fj_str_from(metadata), (fj_str){0}));
+    ck_assert_int_eq(fj_cache_verify(context, &text, NULL), FJ_OK);
+    json_t *object = json_loadb(text.data, text.length, 0, NULL);
+    const json_t *row = json_array_get(json_object_get(object, "damaged"), 0);
+    const char *said = json_string_value(json_object_get(row, "text"));
+    ck_assert_msg(said && strcmp(said, expected) == 0, "%s: '%s'", metadata, said ? said : "");
+    json_decref(object);
+    fj_text_finish(&text);
+    fj_error error = {0};
+    ck_assert_int_eq(export(context, &text, &error), FJ_ERR_IO); /* it is no kernel */
+    ck_assert_int_eq(fj_cache_show(context, "01000000", NULL, &text, &error), FJ_ERR_IO);
+    ck_assert_ptr_nonnull(strstr(error.text, expected));
+    const fj_cache_ref ref = {0, kind, number};
+    int64_t bytes;
+    ck_assert_int_eq(fj_cache_pack(context->cache, archive, &ref, 1, &bytes, NULL), FJ_OK);
+    ck_assert_int_eq(import(context, &text, &error), FJ_ERR_IO);
+    ck_assert_ptr_nonnull(strstr(error.text, expected));
+    fj_error_finish(&error);
+    fj_context_unref(&context);
+    folder_remove(layer);
+}
+
+START_TEST(metadata_are_checked) {
+    static const char no_object[] = "has metadata that is no JSON object";
+    static const char *const kernels[][2] = {
+        {"", no_object},
+        {"[]", no_object},
+        {"{\"schema\":1", no_object},
+        {"{\"schema\":1,\"schema\":1}", no_object},
+        {"{}", "has metadata of another schema"},
+        {"{\"schema\":2}", "has metadata of another schema"},
+        {"{\"schema\":1}", "names no variant"},
+        {"{\"schema\":1,\"variant\":7}", "names no variant"},
+        {"{\"schema\":1,\"variant\":\"x\"}", "names no compiler"},
+        {"{\"schema\":1,\"variant\":\"x\",\"compiler\":\"cc\"}", "names no compiler"},
+        {"{\"schema\":1,\"variant\":\"x\",\"compiler\":{\"path\":\"cc\",\"version\":\"1\"}}",
+         "names no source"},
+        {"{\"schema\":1,\"variant\":\"x\",\"compiler\":{\"path\":\"cc\",\"version\":\"1\"},\"source\":\"x\"}",
+         "names no source"},
+        {"{\"schema\":1,\"variant\":\"x\",\"compiler\":{\"path\":\"cc\",\"version\":\"1\"},\"source\":\"" DIGEST
+         "\"}",
+         "has a key that is not its source's and compiler's"},
+    };
+    static const char *const records[][2] = {
+        {"{\"schema\":1}", "names no request"},
+        {"{\"schema\":1,\"request\":\"x\"}", "names no kernel"},
+        {"{\"schema\":1,\"request\":\"x\",\"source\":\"" DIGEST "\",\"content\":\"" DIGEST "x\"}",
+         "names no kernel"},
+        {"{\"schema\":1,\"request\":\"x\",\"source\":\"" DIGEST "\",\"content\":\"" DIGEST "\"}",
+         "has a key that is not its request's"},
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(kernels); i++)
+        check_wrong(FJ_CACHE_KERNEL, kernels[i][0], kernels[i][1]);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(records); i++)
+        check_wrong(FJ_CACHE_SELECTION, records[i][0], records[i][1]);
+}
+END_TEST
+
+/* A request's text is anybody's: no line of it is lost, none breaks the report. */
+START_TEST(any_request_is_shown) {
+    static const char *const texts[] = {"",
+                                        "\n",
+                                        "\n\n",
+                                        " ",
+                                        "x",
+                                        "kernel",
+                                        "kernel ",
+                                        "kernel a\nkernel b\n",
+                                        "source x\n%1 = q\n",
+                                        "\xc3\xa9 x",
+                                        "UPPER x\n",
+                                        "%",
+                                        "capture \n",
+                                        "averyveryveryveryveryverylongname x\n"};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(texts); i++) {
+        fj_context *context = open_context(layer);
+        fj_digest number = fj_cache_digest(texts[i], strlen(texts[i]));
+        json_t *metadata = json_pack("{s:i, s:s, s:s, s:s}", "schema", 1, "request", texts[i], "source",
+                                     DIGEST, "content", DIGEST);
+        char *form = json_dumps(metadata, 0), name[33];
+        fj_text text = {0};
+        ck_assert(fj_cache_put(context->cache, FJ_CACHE_SELECTION, number, fj_str_from(form), (fj_str){0}));
+        fj_cache_digest_hex(number, name);
+        ck_assert_int_eq(fj_cache_show(context, name, NULL, &text, NULL), FJ_OK);
+        fj_text_finish(&text);
+        ck_assert_int_eq(fj_cache_explain(context, name, name, &text, NULL), FJ_OK);
+        fj_text_finish(&text);
+        json_decref(metadata);
+        free(form);
+        fj_context_unref(&context);
+    }
+}
+END_TEST
+
 START_TEST(arguments_are_checked) {
     fj_context *context = open_context(layer);
     fj_text text = {0};
@@ -219,6 +322,8 @@ int main(void) {
     tcase_add_loop_test(tests, any_allocation_may_fail, 0, (int)FJ_ARRAY_LEN(reports));
     tcase_add_loop_test(tests, any_allocation_of_json_may_fail, 0, (int)FJ_ARRAY_LEN(reports));
     tcase_add_loop_test(tests, any_file_operation_may_fail, 0, (int)FJ_ARRAY_LEN(reports));
+    tcase_add_test(tests, metadata_are_checked);
+    tcase_add_test(tests, any_request_is_shown);
     tcase_add_test(tests, arguments_are_checked);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
