@@ -12,7 +12,7 @@
 
 static char folder[64];
 static char warning[1024];
-static int warnings;
+static _Atomic int warnings;
 
 static inline void setup(void) {
     folder_create(folder);

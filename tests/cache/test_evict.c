@@ -1,4 +1,6 @@
 /* The first layer within its limit, whoever writes to it, and cleared on demand. */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 #include "tests/cache/folder.h"
@@ -113,6 +115,38 @@ START_TEST(processes_that_write_at_once_keep_the_limit) {
     ck_assert_int_eq(folder_count(folder, ".new-"), 0);
     fill(PROCESSES * EACH, 1, limit); /* the next one brings it down */
     ck_assert_int_le(folder_bytes(), limit);
+}
+END_TEST
+
+/* ---- Several threads -------------------------------------------------------------------------------- */
+
+enum { THREADS = 4, EACH_THREAD = 150 };
+static fj_cache *shared;
+static atomic_int next_thread;
+
+static void *write_and_read(void *failed) {
+    int from = atomic_fetch_add(&next_thread, 1) * EACH_THREAD;
+    for (int i = from; i < from + EACH_THREAD; i++) {
+        if (!put(shared, i)) *(bool *)failed = true;
+        (void)has(shared, i); /* checks what it finds */
+    }
+    return NULL;
+}
+
+START_TEST(threads_that_write_at_once_keep_the_limit) {
+    pthread_t threads[THREADS];
+    bool failed[THREADS] = {false};
+    shared = open_limited(folder, limit_of(100));
+    next_thread = 0;
+    for (int i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, write_and_read, &failed[i]), 0);
+    for (int i = 0; i < THREADS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+        ck_assert(!failed[i]);
+    }
+    fj_cache_destroy(&shared);
+    ck_assert_int_le(folder_bytes(), limit_of(100) + THREADS * entry_bytes);
+    ck_assert_int_eq(folder_count(folder, ".new-"), 0);
 }
 END_TEST
 
@@ -233,6 +267,7 @@ int main(void) {
     tcase_add_test(tests, abandoned_temporary_files_go);
     tcase_add_test(tests, a_layer_is_not_looked_at_at_each_write);
     tcase_add_test(tests, processes_that_write_at_once_keep_the_limit);
+    tcase_add_test(tests, threads_that_write_at_once_keep_the_limit);
     tcase_add_test(tests, it_is_cleared_down_to_a_size);
     tcase_add_test(tests, it_is_cleared_of_what_is_old_or_damaged);
     tcase_add_test(tests, any_file_operation_may_fail);
