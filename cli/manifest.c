@@ -338,52 +338,6 @@ static int read_all(reader *r, json_t *root) {
     return status;
 }
 
-/* ---- Repeated kernels -------------------------------------------------------------------- */
-
-/* The text of which a kernel's request key is made. */
-static int key_text(const cli_build *build, fj_text *ret_text) {
-    fj_error error = {0};
-    fj_status result = fj_plan_show(build->plan, "key", ret_text, &error);
-    return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
-}
-
-typedef struct keyed {
-    fj_text text;
-    size_t index;
-} keyed;
-
-static int by_text(const void *a, const void *b) {
-    const keyed *x = a, *y = b;
-    size_t shorter = x->text.length < y->text.length ? x->text.length : y->text.length;
-    int order = memcmp(x->text.data, y->text.data, shorter);
-    if (order == 0) order = (x->text.length > y->text.length) - (x->text.length < y->text.length);
-    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
-}
-
-static bool same_text(const keyed *a, const keyed *b) {
-    return a->text.length == b->text.length && memcmp(a->text.data, b->text.data, a->text.length) == 0;
-}
-
-/* Mods that are written differently, and problems that are listed twice, may ask for one kernel. */
-static int mark_repeated(cli_manifest *manifest) {
-    keyed *keys = calloc(manifest->count + 1, sizeof *keys);
-    int status = keys != NULL ? CLI_EXIT_OK : cli_no_memory();
-    for (size_t i = 0; status == CLI_EXIT_OK && i < manifest->count; i++) {
-        keys[i].index = i;
-        status = key_text(&manifest->builds[i], &keys[i].text);
-    }
-    if (status == CLI_EXIT_OK && manifest->count > 0) qsort(keys, manifest->count, sizeof *keys, by_text);
-    manifest->distinct = manifest->count;
-    for (size_t i = 1; status == CLI_EXIT_OK && i < manifest->count; i++) {
-        if (!same_text(&keys[i - 1], &keys[i])) continue;
-        manifest->builds[keys[i].index].repeated = true;
-        manifest->distinct--;
-    }
-    for (size_t i = 0; keys != NULL && i < manifest->count; i++) fj_text_finish(&keys[i].text);
-    free(keys);
-    return status;
-}
-
 int cli_manifest_open(const char *path, fj_context *context, fj_device *const *devices, size_t device_count,
                       cli_manifest *ret_manifest) {
     reader r = {.path = path, .context = context, .devices = devices, .device_count = device_count};
@@ -399,7 +353,7 @@ int cli_manifest_open(const char *path, fj_context *context, fj_device *const *d
     if (root == NULL) return cli_fail_file(CLI_EXIT_FAILED, path, "line %d: %s", error.line, error.text);
     status = read_all(&r, root);
     json_decref(root);
-    return status == CLI_EXIT_OK ? mark_repeated(ret_manifest) : status;
+    return status;
 }
 
 void cli_manifest_close(cli_manifest *manifest) {

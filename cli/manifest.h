@@ -10,7 +10,6 @@ typedef struct cli_build {
     size_t entry;     /* of the manifest, from 0 */
     size_t device;    /* of the devices given */
     const char *name; /* of its mod, for messages; lives as long as the manifest */
-    bool repeated;    /* an earlier build is the same kernel */
 } cli_build;
 
 typedef struct cli_manifest {
@@ -18,7 +17,6 @@ typedef struct cli_manifest {
     size_t count, capacity;
     char **names; /* one for each entry */
     size_t entries;
-    size_t distinct; /* builds that are not repeated */
 } cli_manifest;
 
 /* Reads the file, makes its mods, and plans each problem for each device. Returns an exit status; the error is

@@ -32,7 +32,8 @@ typedef struct prebuild {
     cli_manifest manifest;
     long long shard, shards, jobs;
     bool verify;
-    size_t *order; /* of this shard's kernels, the order in which they are built: indices into the builds */
+    size_t distinct; /* kernels of the manifest */
+    size_t *order;   /* of this shard's kernels, the order in which they are built: indices into the builds */
     size_t wanted;
     double started;
     /* What the threads share: guarded by the lock. */
@@ -112,6 +113,49 @@ static int read_options(prebuild *p) {
     return status == CLI_EXIT_OK ? read_shard(p) : status;
 }
 
+/* ---- Distinct kernels -------------------------------------------------------------------- */
+
+/* The text of which a kernel's request key is made. */
+static int key_text(const cli_build *build, fj_text *ret_text) {
+    fj_error error = {0};
+    fj_status result = fj_plan_show(build->plan, "key", ret_text, &error);
+    return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
+}
+
+typedef struct keyed {
+    fj_text text;
+    size_t index;
+} keyed;
+
+static int by_text(const void *a, const void *b) {
+    const keyed *x = a, *y = b;
+    size_t shorter = x->text.length < y->text.length ? x->text.length : y->text.length;
+    int order = memcmp(x->text.data, y->text.data, shorter);
+    if (order == 0) order = (x->text.length > y->text.length) - (x->text.length < y->text.length);
+    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
+}
+
+static bool same_text(const keyed *a, const keyed *b) {
+    return a->text.length == b->text.length && memcmp(a->text.data, b->text.data, a->text.length) == 0;
+}
+
+/* Which builds are not the same kernel as an earlier one: mods that are written differently, and
+ * problems that are listed twice, may ask for one kernel. */
+static int find_distinct(const cli_manifest *manifest, size_t *ret_indices, size_t *ret_count) {
+    keyed *keys = calloc(manifest->count + 1, sizeof *keys);
+    int status = keys != NULL ? CLI_EXIT_OK : cli_no_memory();
+    for (size_t i = 0; status == CLI_EXIT_OK && i < manifest->count; i++) {
+        keys[i].index = i;
+        status = key_text(&manifest->builds[i], &keys[i].text);
+    }
+    if (status == CLI_EXIT_OK && manifest->count > 0) qsort(keys, manifest->count, sizeof *keys, by_text);
+    for (size_t i = 0; status == CLI_EXIT_OK && i < manifest->count; i++)
+        if (i == 0 || !same_text(&keys[i - 1], &keys[i])) ret_indices[(*ret_count)++] = keys[i].index;
+    for (size_t i = 0; keys != NULL && i < manifest->count; i++) fj_text_finish(&keys[i].text);
+    free(keys);
+    return status;
+}
+
 /* ---- The shard --------------------------------------------------------------------------- */
 
 /* The finaliser of splitmix64: different numbers stay different. */
@@ -130,14 +174,13 @@ static int by_scatter(const void *a, const void *b) {
 /* The distinct kernels in a scattered order, which is the same on every machine; a shard takes every N-th of
  * it. In the manifest's order a shard might get nothing but the costly direction, or a single architecture. */
 static int choose_kernels(prebuild *p) {
-    size_t count = 0;
-    p->order = calloc(p->manifest.distinct + 1, sizeof *p->order);
-    p->rows = calloc(p->manifest.distinct + 1, sizeof *p->rows);
+    p->order = calloc(p->manifest.count + 1, sizeof *p->order);
+    p->rows = calloc(p->manifest.count + 1, sizeof *p->rows);
     if (p->order == NULL || p->rows == NULL) return cli_no_memory();
-    for (size_t i = 0; i < p->manifest.count; i++)
-        if (!p->manifest.builds[i].repeated) p->order[count++] = i;
-    qsort(p->order, count, sizeof *p->order, by_scatter);
-    for (size_t i = (size_t)(p->shard - 1); i < count; i += (size_t)p->shards)
+    int status = find_distinct(&p->manifest, p->order, &p->distinct);
+    if (status != CLI_EXIT_OK) return status;
+    qsort(p->order, p->distinct, sizeof *p->order, by_scatter);
+    for (size_t i = (size_t)(p->shard - 1); i < p->distinct; i += (size_t)p->shards)
         p->order[p->wanted++] = p->order[i];
     return CLI_EXIT_OK;
 }
@@ -258,7 +301,7 @@ static json_t *row_of(const prebuild *p, size_t place) {
 
 static int report(const prebuild *p) {
     double passed = seconds() - p->started;
-    size_t repeated = p->manifest.count - p->manifest.distinct;
+    size_t repeated = p->manifest.count - p->distinct;
     if (!cli_report_is_json()) {
         printf("%zu kernels: %zu found, %zu compiled", p->done, p->counts[FOUND], p->counts[BUILT]);
         if (p->counts[FAILED] > 0) printf(", %zu %s", p->counts[FAILED], p->verify ? "missing" : "failed");
