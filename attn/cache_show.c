@@ -52,7 +52,7 @@ static fj_status find(const fj_catalogue *all, const char *name, const fj_cache_
         found = row;
         count++;
     }
-    *ret_row = found;
+    if (count == 1) *ret_row = found;
     if (count > 1) return several(all, name, filter, count, error);
     if (count == 1) return FJ_OK;
     if (damaged)
@@ -103,7 +103,7 @@ fj_status fj_cache_show(fj_context *context, const char *name, const fj_cache_fi
     const fj_row *row = NULL;
     status = fj_attn_catalogue_read(context, &all, error);
     if (status == FJ_OK) status = find(&all, name, &want, &row, error);
-    if (status == FJ_OK) {
+    if (row) {
         pair p = pair_of(&all, row);
         status = fj_attn_json_take(describe(&all, &p), ret_json, error);
     }
@@ -184,7 +184,7 @@ fj_status fj_cache_explain(fj_context *context, const char *a, const char *b, fj
     fj_status status = fj_attn_catalogue_read(context, &all, error);
     if (status == FJ_OK) status = find(&all, a, &any, &one, error);
     if (status == FJ_OK) status = find(&all, b, &any, &two, error);
-    if (status == FJ_OK) {
+    if (one && two) {
         pair first = pair_of(&all, one), second = pair_of(&all, two);
         status = fj_attn_json_take(explain(&all, &first, &second), ret_json, error);
     }

@@ -24,6 +24,9 @@ enum {
     LONG_NUMBER = 12
 };
 
+static const uint8_t magic[8] = {'u', 's',  't', 'a',
+                                 'r', '\0', '0', '0'}; /* and the version, without a NUL */
+
 static const char *const suffixes[FJ_ARCHIVE_PARTS] = {
     [FJ_ARCHIVE_HEADER] = ".header",
     [FJ_ARCHIVE_METADATA] = ".json",
@@ -71,7 +74,7 @@ void fj_cache_archive_header(const fj_archive_member *member, uint8_t block[FJ_A
     put_octal(block + SIZE, LONG_NUMBER, member->size);
     put_octal(block + TIME, LONG_NUMBER, 0);
     block[TYPE] = '0';
-    memcpy(block + MAGIC, "ustar\00000", 8);
+    memcpy(block + MAGIC, magic, sizeof magic);
     put_octal(block + CHECKSUM, NUMBER - 1, checksum(block));
     block[CHECKSUM + NUMBER - 1] = ' ';
 }

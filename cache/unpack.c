@@ -66,13 +66,13 @@ static bool is_zero(const uint8_t *bytes, size_t size) {
 }
 
 static fj_status take_padding(reader *r, uint64_t size) {
-    uint8_t block[FJ_ARCHIVE_BLOCK];
+    uint8_t block[FJ_ARCHIVE_BLOCK] = {0};
     return take(r, block, fj_cache_archive_padding(size));
 }
 
 /* Nothing but zeros, and a block of them at least, comes after the first block of zeros. */
 static fj_status take_end(reader *r) {
-    uint8_t block[FJ_ARCHIVE_BLOCK];
+    uint8_t block[FJ_ARCHIVE_BLOCK] = {0};
     if (r->size - r->at < sizeof block) return wrong(r, "the archive is cut short");
     while (r->at < r->size) {
         uint64_t size = r->size - r->at < sizeof block ? r->size - r->at : sizeof block;
@@ -85,7 +85,7 @@ static fj_status take_end(reader *r) {
 }
 
 static fj_status take_header(reader *r, next_member *ret_next) {
-    uint8_t block[FJ_ARCHIVE_BLOCK];
+    uint8_t block[FJ_ARCHIVE_BLOCK] = {0};
     r->block_at = r->at;
     fj_status status = take(r, block, sizeof block);
     if (status != FJ_OK) return status;

@@ -122,13 +122,13 @@ int cli_cache_print_list(json_t *report) {
     if (cli_report_is_json()) return cli_print_json(report);
     const json_t *kernels = json_object_get(report, "kernels");
     size_t count = json_array_size(kernels);
-    json_t **rows = calloc(count + 1, sizeof *rows);
+    json_t **rows = calloc(count + 1, sizeof(json_t *));
     if (rows == NULL) {
         json_decref(report);
         return cli_no_memory();
     }
     for (size_t i = 0; i < count; i++) rows[i] = json_array_get(kernels, i);
-    qsort(rows, count, sizeof *rows, by_use);
+    qsort(rows, count, sizeof(json_t *), by_use);
     if (count > 0)
         printf("%s%-*s  %-10s  %10s  %6s  layer  variant%s\n", cli_style(stdout, CLI_BOLD), SHORT_KEY, "key",
                "arch", "size", "used", cli_style(stdout, CLI_PLAIN));

@@ -12,7 +12,8 @@ static void setup(void) {
     (void)snprintf(archive, sizeof archive, "%s/x.tar", folder);
     failing = (failing_allocator){.countdown = -1};
     failing_files_countdown = -1;
-    setenv("FLEXJIT_NVRTC", getenv("FJ_FAKE_NVRTC") ? getenv("FJ_FAKE_NVRTC") : "", 1);
+    const char *fake = getenv("FJ_FAKE_NVRTC");
+    setenv("FLEXJIT_NVRTC", fake ? fake : "", 1);
 }
 
 static void teardown(void) { folder_remove(folder); }

@@ -233,7 +233,7 @@ static void write_member(const char *name, size_t at, const char *text, size_t l
     fj_cache_archive_header(&member, blocks);
     if (name) {
         memset(blocks, 0, 100);
-        memcpy(blocks, name, strlen(name));
+        (void)snprintf((char *)blocks, 100, "%s", name);
     }
     memcpy(blocks + at, text, length);
     seal(blocks);
