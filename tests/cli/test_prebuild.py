@@ -210,16 +210,20 @@ class Prebuild(harness.Case):
         text = manifest(entry({"dtype": ["F16", "BF16"], "head_dim": list(range(8, 129, 8)), "value_dim": list(range(8, 129, 8))}))
         layer = self.folder / "layer"
         process = self.start("prebuild", "--manifest", self.file("m.json", text), "--output", layer, "--arch", "sm_80",
-                             env=FAKE)
+                             "--json", env=FAKE)
         deadline = time.monotonic() + 60
         while process.poll() is None and len(list(layer.glob("*.select"))) < 3 and time.monotonic() < deadline:
             time.sleep(0.001)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, stdout + stderr)
-        self.assertIn("not reached", stdout)
+        report = json.loads(stdout)
+        rows = [row["cache"] for row in report["rows"]]
+        self.assertEqual((rows.count("miss"), rows.count("waiting")), (report["compiled"], report["not_reached"]))
+        self.assertGreater(report["not_reached"], 0)
         self.assertEqual(list(layer.glob(".new-*")), [])
         kept = len(list(layer.glob("*.kernel")))
+        self.assertEqual(kept, report["compiled"])
         report = self.prebuild(text, "--arch", "sm_80")  # goes on from there
         self.assertEqual((report["found"], report["compiled"]), (kept, report["kernels"] - kept))
         self.assertGreaterEqual(kept, 3)
