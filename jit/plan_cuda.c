@@ -31,14 +31,14 @@ typedef struct tile {
     int dim, m, n, stages, warps;
 } tile;
 
-/* The first that fits is the default. What has less than 100 KiB of shared memory (sm_86, 89, 120) finds its
- * own further down. Sizes: KERNELS of FlashAttention 2 and 3 for mma.sync, halved where a mod needs
- * registers. */
+/* The first that fits, and of which an SM holds BUSY_WARPS, is the default. What has less than 100 KiB of shared
+ * memory (sm_86, 89, 120) finds its own further down. A warp has 32 rows where registers allow: with 16 the bytes that
+ * it reads of shared memory, not the tensor cores, are the limit (./dev bench sass). */
 static const tile fwd_mma[] = {
-    {64, 128, 64, 2, 4},  {64, 128, 64, 2, 8}, {64, 64, 64, 2, 4},   {64, 64, 32, 2, 4},
-    {128, 128, 64, 2, 8}, {128, 64, 64, 2, 4}, {128, 64, 32, 2, 4},  {192, 128, 64, 2, 8},
-    {192, 64, 64, 1, 4},  {192, 64, 32, 2, 4}, {256, 128, 32, 2, 8}, {256, 64, 64, 1, 4},
-    {256, 64, 32, 1, 4},
+    {64, 128, 64, 2, 4},  {64, 128, 64, 2, 8},  {64, 64, 64, 2, 4},   {64, 64, 32, 2, 4},
+    {128, 128, 64, 1, 4}, {128, 128, 32, 1, 4}, {128, 128, 64, 2, 8}, {128, 64, 64, 2, 4},
+    {128, 64, 32, 2, 4},  {192, 128, 64, 2, 8}, {192, 64, 64, 1, 4},  {192, 64, 32, 2, 4},
+    {256, 128, 64, 1, 8}, {256, 128, 32, 2, 8}, {256, 64, 64, 1, 4},  {256, 64, 32, 1, 4},
 };
 /* F32: operands are split in registers. */
 static const tile fwd_tf32[] = {
@@ -47,8 +47,10 @@ static const tile fwd_tf32[] = {
 };
 /* Backward: m own rows, n walked ones, in both passes. */
 static const tile bwd_mma[] = {
-    {64, 64, 64, 2, 4},  {64, 64, 32, 2, 4},  {128, 64, 64, 2, 8}, {128, 64, 32, 2, 8}, {128, 32, 32, 1, 4},
-    {192, 64, 32, 2, 8}, {192, 64, 32, 1, 8}, {192, 32, 32, 1, 4}, {256, 64, 32, 2, 8}, {256, 32, 32, 1, 4},
+    {64, 128, 32, 2, 4},  {64, 64, 64, 2, 4},   {64, 64, 32, 2, 4},  {128, 128, 64, 2, 8},
+    {128, 128, 32, 2, 8}, {128, 128, 32, 1, 8}, {128, 64, 64, 2, 8}, {128, 64, 32, 2, 8},
+    {128, 32, 32, 1, 4},  {192, 64, 32, 2, 8},  {192, 64, 32, 1, 8}, {192, 32, 32, 1, 4},
+    {256, 64, 32, 2, 8},  {256, 32, 32, 1, 4},
 };
 static const tile fwd_simt[] = {{256, 64, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 16, 1, 2}};
 /* Packed: few rows, in all. */
@@ -58,7 +60,9 @@ static const tile fwd_pack_tf32[] = {
     {128, 16, 32, 2, 1}, {128, 32, 32, 2, 2}, {128, 64, 32, 2, 4}, {256, 16, 16, 2, 1}, {256, 16, 16, 1, 1}};
 static const tile bwd_simt[] = {{256, 32, 32, 1, 4}, {256, 16, 32, 1, 4}, {256, 16, 16, 1, 2}};
 
-enum { DELTA_THREADS = 128, FORWARD_HEAVY = 16, BACKWARD_HEAVY = 48 };
+/* BUSY_WARPS: two for each scheduler of an SM, one on the tensor cores while the other makes probabilities.
+ * RESERVED: shared memory that a block takes besides its own. */
+enum { DELTA_THREADS = 128, FORWARD_HEAVY = 16, BACKWARD_HEAVY = 48, BUSY_WARPS = 8, RESERVED = 1024 };
 
 typedef struct plan {
     const fj_jit_problem *problem;
@@ -111,7 +115,14 @@ static bool fits(const fj_variant *v, int limit) {
     return true;
 }
 
-static void consider(plan *p, const tile *t, bool mma, bool pack) {
+/* Whether shared memory lets an SM hold BUSY_WARPS; the limit of a block is an SM's less RESERVED. */
+static bool is_busy(const fj_variant *v, int limit) {
+    for (int i = 0; i < v->entry_count; i++)
+        if ((limit + RESERVED) / (v->entries[i].shared + RESERVED) * v->warps < BUSY_WARPS) return false;
+    return true;
+}
+
+static void consider(plan *p, const tile *t, bool mma, bool pack, bool busy) {
     const fj_jit_problem *problem = p->problem;
     fj_variant v = {
         .target = FJ_TARGET_CUDA,
@@ -131,8 +142,8 @@ static void consider(plan *p, const tile *t, bool mma, bool pack) {
         add_backward(problem, &v, p->real);
     else
         add_forward(&v, p->real, p->half);
-    if (!fits(&v, p->features->shared_limit)) return;
-    for (int i = 0; i < p->count; i++) { /* the choice of a lesser dimension again */
+    if (!fits(&v, p->features->shared_limit) || (busy && !is_busy(&v, p->features->shared_limit))) return;
+    for (int i = 0; i < p->count; i++) { /* the choice of a lesser dimension, or of busy ones, again */
         const fj_variant *other = &p->variants[i];
         if (other->mma == mma && other->pack_heads == pack && other->wide_captures == p->wide &&
             other->tile_q == t->m && other->tile_kv == t->n && other->stages == t->stages &&
@@ -188,12 +199,14 @@ static tiles mma_tiles(const plan *p, bool pack) {
 static void list_all(plan *p, bool pack) {
     const tiles mma = mma_tiles(p, pack),
                 simt = p->problem->kind == FJ_JIT_FORWARD ? TILES(fwd_simt) : TILES(bwd_simt);
-    for (int many = 0; many < 2; many++)
+    for (int round = 0; round < 4;
+         round++) /* few scores in a thread before many; of each, first what is busy */
         for (size_t i = 0; i < mma.count; i++) {
             const tile *t = &mma.list[i];
-            if (many == (p->few > 0 && t->m * t->n / (32 * t->warps) > p->few)) consider(p, t, true, pack);
+            const bool many = p->few > 0 && t->m * t->n / (32 * t->warps) > p->few;
+            if (many == round / 2) consider(p, t, true, pack, !pack && round % 2 == 0);
         }
-    for (size_t i = 0; i < simt.count; i++) consider(p, &simt.list[i], false, pack);
+    for (size_t i = 0; i < simt.count; i++) consider(p, &simt.list[i], false, pack, false);
 }
 
 /* Packing is for few queries of a group of heads; it can always be asked for. */

@@ -26,9 +26,7 @@ FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first) {
                        end = from + each < pairs ? from + each : pairs;
         uint32_t a[steps][4];
 #pragma unroll
-        for (uint32_t step = 0; step < steps; step++)
-            fj_ldmatrix_x4_t(a[step], place.base + step * 16 * fj_tile<FJ_TILE_KV>::pitch +
-                                          (place.turn ^ (tile << 5)));
+        for (uint32_t step = 0; step < steps; step++) fj_ldmatrix_x4_t(a[step], place.at(step * 16, tile));
 #pragma unroll 1
         for (uint32_t pair = from; pair < end; pair++) {
             float c[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};

@@ -93,19 +93,19 @@ struct fj_place {
     int32_t b, head, head_kv; // head: of queries; the first of the group for FJ_OWN_KEYS
     int32_t first, count;     // the first own row; own rows there are in all
     int32_t walked;           // rows to walk in all, of one head
-    int32_t tiles, steps;     // tiles of them, tiles of all heads
+    int32_t tiles, head_end;  // tiles of them; heads of queries end there
 };
 
-template <fj_side side> FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a) {
+template <fj_side side>
+FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a, uint32_t number_in_grid = fj_block_x()) {
     fj_place at;
     const bool keys = side == FJ_OWN_KEYS;
     const int32_t ratio = a.heads_q / a.heads_kv, heads = keys ? a.heads_kv : a.heads_q;
     at.count = keys ? a.kv_len : a.q_len;
     at.walked = keys ? a.q_len : a.kv_len;
     at.tiles = FJ_CEIL_DIV(at.walked, FJ_TILE_KV);
-    at.steps = at.tiles * (keys ? ratio : 1);
     const int32_t own = FJ_CEIL_DIV(at.count, FJ_TILE_Q), columns = a.batch * heads;
-    const int32_t number = static_cast<int32_t>(fj_block_x());
+    const int32_t number = static_cast<int32_t>(number_in_grid);
     const int32_t section = number / (a.section * own), from = section * a.section;
     const int32_t width = columns - from < a.section ? columns - from : a.section;
     const int32_t rest = number - from * own, column = from + rest % width, tile = rest / width;
@@ -114,6 +114,7 @@ template <fj_side side> FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a
     at.b = column / heads;
     at.head_kv = keys ? column % heads : column % heads / ratio;
     at.head = keys ? at.head_kv * ratio : column % heads;
+    at.head_end = at.head + (keys ? ratio : 1);
     return at;
 }
 
@@ -138,49 +139,83 @@ FJ_DEVICE int32_t fj_kv_position(const fj_cuda_backward &a, [[maybe_unused]] int
 // ---- The walk ----------------------------------------------------------------------------------------------
 
 enum { FJ_WALK_END = -1 };
+static_assert(FJ_TILE_KV % 2 == 0, "the lowest bit of a tile's first row is free");
+
+// A tile to walk: the head of its queries; its first row, plus 1 if it is full; FJ_WALK_END after the last.
+struct fj_step {
+    int32_t head, tile;
+    FJ_METHOD bool is_end() const { return tile == FJ_WALK_END; }
+    FJ_METHOD bool is_full() const { return tile & 1; }
+    FJ_METHOD int32_t first() const { return tile & ~1; }
+};
 
 struct fj_walk {
-    int32_t base, next;  // step of bit 0; the first that was not looked at
-    uint32_t live, full; // bit per step; live ones are still to be taken
+    int32_t head, next; // the first tile that was not looked at, of a head
+#if FJ_HAS_MASK
+    uint32_t live, full; // bit per tile, the last of which is next - 1; live ones are still to be taken
+#endif
 };
+
+#if FJ_HAS_MASK
 
 // 0 empty, 1 partial, 2 full
 template <fj_side side>
-FJ_DEVICE int fj_class_of([[maybe_unused]] const fj_cuda_backward &a, [[maybe_unused]] const fj_mod_args &mod,
-                          const fj_place &at, int32_t step) {
-    const int32_t first = step % at.tiles * FJ_TILE_KV, end = first + FJ_TILE_KV,
-                  own_end = at.first + FJ_TILE_Q;
-    int found = 2;
-#if FJ_HAS_MASK
+FJ_DEVICE int fj_class_of(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_place &at, int32_t head,
+                          int32_t tile) {
+    const int32_t first = tile * FJ_TILE_KV, end = first + FJ_TILE_KV, own_end = at.first + FJ_TILE_Q;
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
     const int64_t last = (end < at.walked ? end : at.walked) - 1,
                   own_last = (own_end < at.count ? own_end : at.count) - 1;
     const bool keys = side == FJ_OWN_KEYS;
     const int64_t q = keys ? first : at.first, q_last = keys ? last : own_last;
     const int64_t kv = keys ? at.first : first, kv_last = keys ? own_last : last;
-    found = fj_block_class(&mod, at.b, at.head + step / at.tiles, q + a.q_offset, q_last + a.q_offset,
-                           kv + a.kv_offset, kv_last + a.kv_offset);
-#endif
+    const int found = fj_block_class(&mod, at.b, head, q + a.q_offset, q_last + a.q_offset, kv + a.kv_offset,
+                                     kv_last + a.kv_offset);
     return found == 2 && (end > at.walked || own_end > at.count) ? 1 : found;
 }
 
-// The next step that is not empty, twice, plus 1 if it is full; FJ_WALK_END after the last.
+FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.head, 0, 0, 0}; }
+
+// The next step that is not empty.
 template <fj_side side>
-FJ_DEVICE int32_t fj_walk_take(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_place &at,
+FJ_DEVICE fj_step fj_walk_take(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_place &at,
                                fj_walk &walk) {
-    while (!walk.live && walk.next < at.steps) {
-        const int32_t step = walk.next + static_cast<int32_t>(fj_lane());
-        const int found = step < at.steps ? fj_class_of<side>(a, mod, at, step) : 0;
+    while (!walk.live) {
+        if (walk.next >= at.tiles) {
+            if (walk.head + 1 >= at.head_end) return fj_step{walk.head, FJ_WALK_END};
+            walk.head++;
+            walk.next = 0;
+        }
+        const int32_t tile = walk.next + static_cast<int32_t>(fj_lane());
+        const int found = tile < at.tiles ? fj_class_of<side>(a, mod, at, walk.head, tile) : 0;
         walk.live = fj_ballot(found != 0);
         walk.full = fj_ballot(found == 2);
-        walk.base = walk.next;
         walk.next += FJ_WARP;
     }
-    if (!walk.live) return FJ_WALK_END;
     const uint32_t lowest = walk.live & (0u - walk.live);
     walk.live ^= lowest;
-    return 2 * (walk.base + static_cast<int32_t>(fj_popcount(lowest - 1))) + ((walk.full & lowest) != 0);
+    const int32_t tile = walk.next - FJ_WARP + static_cast<int32_t>(fj_popcount(lowest - 1));
+    return fj_step{walk.head, tile * FJ_TILE_KV + ((walk.full & lowest) != 0)};
 }
+
+#else
+
+FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.head, 0}; }
+
+template <fj_side side>
+FJ_DEVICE fj_step fj_walk_take(const fj_cuda_backward &, const fj_mod_args &, const fj_place &at,
+                               fj_walk &walk) {
+    if (walk.next >= at.tiles) {
+        if (walk.head + 1 >= at.head_end || at.tiles == 0) return fj_step{walk.head, FJ_WALK_END};
+        walk.head++;
+        walk.next = 0;
+    }
+    const int32_t tile = walk.next++, end = (tile + 1) * FJ_TILE_KV;
+    return fj_step{walk.head,
+                   tile * FJ_TILE_KV + (end <= at.walked && at.first + FJ_TILE_Q <= at.count ? 1 : 0)};
+}
+
+#endif
 
 // ---- One score -----------------------------------------------------------------------------------------------
 
@@ -228,23 +263,22 @@ FJ_DEVICE void fj_sinks_end([[maybe_unused]] const fj_backward_args &args,
 #endif
 }
 
-// What makes exponents of base 2 of raw products, without a score mod.
-FJ_DEVICE fj_real fj_unit_of(const fj_cuda_backward &a) {
-    return static_cast<fj_real>(a.scale * 1.44269504088896340736);
+// What raw products are multiplied with: the scale, or without a score mod what makes exponents of base 2 of them.
+FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) {
+    return static_cast<fj_real>(FJ_HAS_SCORE ? a.scale : a.scale * 1.44269504088896340736);
 }
 
-// s: the raw product, becomes P; d: dP + (dlse - rowsum(out dout)), becomes dS.
-FJ_DEVICE void fj_grad_score([[maybe_unused]] const fj_cuda_backward &a,
-                             [[maybe_unused]] const fj_mod_args &mod,
+// s: the raw product, becomes P; d: dP + (dlse - rowsum(out dout)), becomes dS. factor: of fj_factor_of.
+FJ_DEVICE void fj_grad_score(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
                              [[maybe_unused]] const struct fj_col_state *col, fj_real base, bool live,
                              fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_sinks &own) {
 #if FJ_HAS_SCORE
-    const fj_real score = s * static_cast<fj_real>(a.scale);
+    const fj_real score = s * factor;
     const fj_real p = fj_bwd_exp2(fj_fma_rn(fj_score(&mod, head, row, col, score), FJ_LOG2_E, base));
 #else
-    const fj_real p = fj_bwd_exp2(fj_fma_rn(s, fj_unit_of(a), base));
+    const fj_real p = fj_bwd_exp2(fj_fma_rn(s, factor, base));
 #endif
     s = live ? p : fj_real(0);
     d = live ? p * d : fj_real(0);

@@ -18,8 +18,10 @@
 //  1. Both passes are the same text, with sides exchanged: own rows are rows of the matrices in registers in either, so
 //     that P and dS are the A of what they are multiplied with, without a way through shared memory. Each result
 //     has one block, which makes it in one order (bwd_grid.h).
-//  2. With SPLIT > 1 so many warps share 16 own rows: each makes a part of the columns of S and dP, all get P and dS
-//     through shared memory, each sums a part of the columns of dW and dX. Large dimensions need it for registers.
+//  2. A warp has 32 own rows where it can (shapes.h): what it reads of Y and Z then serves two products, and with 16
+//     the bytes of shared memory would be the limit. With SPLIT > 1 so many warps share these rows: each makes a part
+//     of the columns of S and dP, all get P and dS through shared memory, each sums a part of the columns of dW and
+//     dX. Large dimensions need it for registers.
 //  3. With FJ_DETERMINISTIC 0 there is no second walk: fj_bwd_kv multiplies dS, shared through shared memory, with its
 //     keys, adds that to float sums of dQ in global memory, atomically, and fj_bwd_q only rounds them.
 //  4. At the barrier of a step all warps are past the step before: its stage, and P and dS, may be overwritten. Every
@@ -79,10 +81,6 @@
 #ifndef FJ_MASK_UNROLL
 #define FJ_MASK_UNROLL 2
 #endif
-// Steps of the depth of S and dP per turn: the same.
-#ifndef FJ_DEPTH_UNROLL
-#define FJ_DEPTH_UNROLL 2
-#endif
 // Full tiles have a copy of the mod of their own, without selection; not where it scatters, which is long.
 #ifndef FJ_FULL_COPY
 #define FJ_FULL_COPY (!FJ_HAS_SINKS)
@@ -96,8 +94,7 @@
 
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16, "16-bit inputs");
-static_assert(FJ_TILE_Q * SPLIT % (16 * FJ_WARPS) == 0 && (SPLIT == 1 || ROW_TILES == 1),
-              "own rows of whole warps");
+static_assert(FJ_TILE_Q * SPLIT % (16 * FJ_WARPS) == 0 && ROW_TILES >= 1, "own rows of whole warps");
 static_assert(FJ_TILE_KV % (16 * SPLIT) == 0 && COLUMNS <= 32, "walked rows of whole warps");
 static_assert(FJ_HEAD_PAD == FJ_MMA_PAD(FJ_HEAD_DIM) && FJ_VALUE_PAD == FJ_MMA_PAD(FJ_VALUE_DIM), "padding");
 #ifdef FJ_SHARED_BYTES
@@ -115,6 +112,9 @@ struct fj_task {
     const fj_cuda_backward &a;
     const fj_mod_args mod;
     const fj_place at;
+    const float factor; // fj_factor_of
+    FJ_METHOD explicit fj_task(const fj_backward_args &args, const fj_place &place)
+        : a(args.call), mod(fj_mod_of(args)), at(place), factor(fj_factor_of(args.call)) {}
     FJ_METHOD uint32_t group_row() const { return fj_warp() / SPLIT * 16 * ROW_TILES; }
     FJ_METHOD uint32_t part() const { return fj_warp() % SPLIT; }
     FJ_METHOD int32_t row(int r) const {
@@ -138,115 +138,13 @@ template <> struct fj_own<FJ_OWN_QUERIES> {
     typedef struct fj_col_state walked;
 };
 
+FJ_DEVICE const fj_raw *fj_raw_start(const fj_cuda_tensor &t, int32_t b, int32_t head) {
+    return static_cast<const fj_raw *>(t.data) + fj_offset(t, b, head, 0);
+}
+
 #include "bwd_products.h"
 
-// ---- Masks ---------------------------------------------------------------------------------------------------
-
-template <fj_side side>
-FJ_DEVICE void fj_start_walked(const fj_task &t, const struct fj_head_state &head, int32_t index,
-                               typename fj_own<side>::walked &state) {
-    if constexpr (side == FJ_OWN_KEYS)
-        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &state);
-    else
-        fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &state);
-}
-
-// Bit j of bits[r]: own row r and column j see each other.
-template <fj_side side>
-FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side> &own,
-                            [[maybe_unused]] const struct fj_head_state &head, int32_t first, bool full,
-                            uint32_t (&bits)[ROWS]) {
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) bits[r] = full ? 0xffffffffu : 0;
-    if (full) return;
-#pragma unroll FJ_MASK_UNROLL
-    for (int j = 0; j < COLUMNS; j++) {
-        const int32_t index = first + t.column(j);
-#if FJ_HAS_MASK
-        typename fj_own<side>::walked walked;
-        fj_start_walked<side>(t, head, index, walked);
-#endif
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            bool live = index < t.at.walked && t.row(r) < t.at.count;
-#if FJ_HAS_MASK
-            if constexpr (side == FJ_OWN_KEYS)
-                live = live && fj_mask(&t.mod, &head, &walked, &own.state[r]);
-            else
-                live = live && fj_mask(&t.mod, &head, &own.state[r], &walked);
-#endif
-            bits[r] |= static_cast<uint32_t>(live) << j;
-        }
-    }
-}
-
-// ---- Scores --------------------------------------------------------------------------------------------------
-
-// dP starts at delta.
-template <fj_side side>
-FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, const float *facts, fj_scores &s,
-                               fj_scores &d) {
-#pragma unroll
-    for (int j = 0; j < COLUMNS; j++)
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            s[r / 2][j / 2][r % 2 * 2 + j % 2] = 0;
-            if constexpr (side == FJ_OWN_KEYS)
-                d[r / 2][j / 2][r % 2 * 2 + j % 2] = facts[2 * t.column(j) + FJ_CUDA_ROW_DELTA];
-            else
-                d[r / 2][j / 2][r % 2 * 2 + j % 2] = own.delta[r];
-        }
-}
-
-// S and dP become P and dS. With FJ_MOD_TURNS > 1 in turns, as fj_apply_mod of fwd_mma.cu.
-template <fj_side side, bool masked>
-FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, const float *facts, fj_scores &s, fj_scores &d,
-                        fj_thread_sinks &sinks) {
-    [[maybe_unused]] uint32_t bits[ROWS];
-    if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
-#pragma unroll 1
-    for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
-#pragma unroll
-        for (int j = 0; j < COLUMNS / MOD_TURNS; j++) {
-            const int32_t column = t.column(from + j);
-            typename fj_own<side>::walked walked;
-            fj_start_walked<side>(t, head, first + column, walked);
-#pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-                float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
-                const bool live = !masked || (bits[r] >> (from + j) & 1u);
-                if constexpr (side == FJ_OWN_KEYS)
-                    fj_grad_score(t.a, t.mod, &head, &walked, &own.state[r],
-                                  facts[2 * column + FJ_CUDA_ROW_BASE], live, x, y, sinks);
-                else
-                    fj_grad_score(t.a, t.mod, &head, &own.state[r], &walked, own.base[r], live, x, y, sinks);
-            }
-        }
-        if (MOD_TURNS > 1) {
-            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(s);
-            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(d);
-        }
-    }
-}
-
-// To 16 bits; shared: to shared memory too, for other warps.
-template <bool shared>
-FJ_DEVICE void fj_round(const fj_task &t, const fj_scores &s, fj_weights &w, uint32_t to) {
-#pragma unroll
-    for (int i = 0; i < ROW_TILES; i++)
-#pragma unroll
-        for (int j = 0; j < COLUMN_TILES; j++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                w[i][j][half] = FJ_PACK2(s[i][j][2 * half], s[i][j][2 * half + 1]);
-                if (!shared) continue;
-                const uint32_t row = t.group_row() + fj_lane() / 4 + static_cast<uint32_t>(half) * 8;
-                const uint32_t chunk = t.part() * COLUMN_TILES + static_cast<uint32_t>(j);
-                *fj_shared_at<uint32_t>(to + fj_tile<FJ_TILE_KV>::at(row, chunk) + fj_lane() % 4 * 4) =
-                    w[i][j][half];
-            }
-}
+#include "bwd_scores.h"
 
 // ---- Own rows --------------------------------------------------------------------------------------------------
 
@@ -314,19 +212,19 @@ FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector,
 // dx: sums of dX, of HEAD_PAD columns; dw: of dW, only of keys.
 template <fj_side side>
 FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
-                          int32_t step, uint32_t stage, fj_sums<E_PAIRS> &dx, fj_sums<V_PAIRS> &dw,
+                          const fj_step &step, uint32_t stage, fj_sums<E_PAIRS> &dx, fj_sums<V_PAIRS> &dw,
                           fj_thread_sinks &sinks) {
     const uint32_t shared = fj_shared_address(fj_shared()), walked = shared + OWN_BYTES + stage * STAGE_BYTES;
-    const float *facts = fj_shared_at<float>(FACTS + stage * FACTS_BYTES);
-    const int32_t first = step / 2 % t.at.tiles * FJ_TILE_KV;
+    const uint32_t facts = FACTS + stage * FACTS_BYTES;
+    const int32_t first = step.first();
     fj_scores s, d;
     fj_start_scores<side>(t, own, facts, s, d);
     fj_multiply_rows<FJ_HEAD_PAD>(t, s, shared, walked);
     fj_multiply_rows<FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
-    if (FJ_FULL_COPY && step & 1)
+    if (FJ_FULL_COPY && step.is_full())
         fj_apply<side, false>(t, own, head, first, true, facts, s, d, sinks);
     else
-        fj_apply<side, true>(t, own, head, first, step & 1, facts, s, d, sinks);
+        fj_apply<side, true>(t, own, head, first, step.is_full(), facts, s, d, sinks);
     fj_weights p, ds;
     if (side == FJ_OWN_KEYS) fj_round<(SPLIT > 1)>(t, s, p, WEIGHTS);
     fj_round<(SPLIT > 1 || FUSED)>(t, d, ds, WEIGHTS + WEIGHTS_BYTES);
@@ -337,21 +235,22 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
     if (side == FJ_OWN_KEYS) fj_multiply_weights<FJ_VALUE_PAD>(t, dw, p, shared + WEIGHTS, walked + Y_BYTES);
     fj_multiply_weights<FJ_HEAD_PAD>(t, dx, ds, shared + WEIGHTS + WEIGHTS_BYTES, walked);
 #if FUSED
-    fj_add_queries(t, t.at.head + step / 2 / t.at.tiles, first);
+    fj_add_queries(t, step.head, first);
 #endif
 }
 
 template <fj_side side>
 FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_sums<E_PAIRS> &dx,
                            fj_sums<V_PAIRS> &dw) {
-    fj_walk walk = {0, 0, 0, 0};
-    int32_t ahead[FJ_STAGES]; // ahead[i]: step now + i; its copies are under way
+    fj_walked<side> walked(t);
+    fj_walk walk = fj_walk_start(t.at);
+    fj_step ahead[FJ_STAGES]; // ahead[i]: step now + i; its copies are under way
     fj_load_own<side>(t);     // a part of the first group
 #pragma unroll
     for (int i = 0; i < FJ_STAGES; i++) {
         ahead[i] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
         if (i > 0 && i == FJ_STAGES - 1) break; // sent for by the first step
-        if (ahead[i] != FJ_WALK_END) fj_load_step<side>(t, ahead[i], static_cast<uint32_t>(i));
+        if (!ahead[i].is_end()) walked.send(t, ahead[i], static_cast<uint32_t>(i));
         fj_copy_async_commit();
     }
     fj_own<side> own;
@@ -361,15 +260,15 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
     int32_t h = t.at.head;
     fj_head_init(&t.mod, t.at.b, h, &head);
     fj_start_own<side>(t, head, own);
-    for (uint32_t stage = 0; ahead[0] != FJ_WALK_END; stage = stage + 1 == FJ_STAGES ? 0 : stage + 1) {
+    for (uint32_t stage = 0; !ahead[0].is_end(); stage = stage + 1 == FJ_STAGES ? 0 : stage + 1) {
         fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
         fj_block_sync();
         if (FJ_STAGES > 1) {
-            if (ahead[FJ_STAGES - 1] != FJ_WALK_END)
-                fj_load_step<side>(t, ahead[FJ_STAGES - 1], stage == 0 ? FJ_STAGES - 1 : stage - 1);
+            if (!ahead[FJ_STAGES - 1].is_end())
+                walked.send(t, ahead[FJ_STAGES - 1], stage == 0 ? FJ_STAGES - 1 : stage - 1);
             fj_copy_async_commit();
         }
-        const int32_t next = side == FJ_OWN_KEYS ? t.at.head + ahead[0] / 2 / t.at.tiles : h;
+        const int32_t next = side == FJ_OWN_KEYS ? ahead[0].head : h;
         if (next != h) {
             h = next;
             fj_head_init(&t.mod, t.at.b, h, &head);
@@ -380,9 +279,9 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
 #pragma unroll
         for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
         ahead[FJ_STAGES - 1] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
-        if (FJ_STAGES == 1 && ahead[0] != FJ_WALK_END) {
+        if (FJ_STAGES == 1 && !ahead[0].is_end()) {
             fj_block_sync();
-            fj_load_step<side>(t, ahead[0], 0);
+            walked.send(t, ahead[0], 0);
             fj_copy_async_commit();
         }
     }
@@ -391,13 +290,18 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
     fj_sinks_end(args, sinks);
 }
 
+// The task again, from a number that the compiler does not know for the same: not kept in registers through the walk.
+template <fj_side side> FJ_DEVICE fj_task fj_task_again(const fj_backward_args &args) {
+    return fj_task(args, fj_place_of<side>(args.call, fj_shuffle_index(fj_block_x(), 0u)));
+}
+
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
-    const fj_task t = {args.call, fj_mod_of(args), fj_place_of<FJ_OWN_KEYS>(args.call)};
     fj_sums<E_PAIRS> dkey;
     fj_sums<V_PAIRS> dvalue;
     fj_clear(dkey);
     fj_clear(dvalue);
-    fj_walk_all<FJ_OWN_KEYS>(args, t, dkey, dvalue);
+    fj_walk_all<FJ_OWN_KEYS>(args, fj_task(args, fj_place_of<FJ_OWN_KEYS>(args.call)), dkey, dvalue);
+    const fj_task t = fj_task_again<FJ_OWN_KEYS>(args);
     fj_put_sums<FJ_HEAD_PAD>(t, 0, dkey, static_cast<float>(t.a.scale));
     fj_put_sums<FJ_VALUE_PAD>(t, X_BYTES, dvalue, 1);
     fj_block_sync();
@@ -407,14 +311,14 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
 }
 
 FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
-    const fj_task t = {args.call, fj_mod_of(args), fj_place_of<FJ_OWN_QUERIES>(args.call)};
 #if FUSED
-    fj_round_queries(t);
+    fj_round_queries(fj_task(args, fj_place_of<FJ_OWN_QUERIES>(args.call)));
 #else
     fj_sums<E_PAIRS> dquery;
     fj_sums<V_PAIRS> none;
     fj_clear(dquery);
-    fj_walk_all<FJ_OWN_QUERIES>(args, t, dquery, none);
+    fj_walk_all<FJ_OWN_QUERIES>(args, fj_task(args, fj_place_of<FJ_OWN_QUERIES>(args.call)), dquery, none);
+    const fj_task t = fj_task_again<FJ_OWN_QUERIES>(args);
     fj_put_sums<FJ_HEAD_PAD>(t, 0, dquery, static_cast<float>(t.a.scale));
     fj_block_sync();
     fj_store<FJ_HEAD_PAD>(t, t.a.dquery, t.a.vector & FJ_CUDA_VECTOR_DQUERY, t.at.head, 0, FJ_HEAD_DIM);

@@ -4,46 +4,67 @@
 
 // ---- From global memory ------------------------------------------------------------------------------------
 
-template <int columns, int rows>
-FJ_DEVICE void fj_load_rows(const fj_task &t, uint32_t to, const fj_cuda_tensor &from, uint32_t vector,
-                            int32_t head, int32_t first, int32_t count, int32_t dim) {
-    const uint16_t *start = static_cast<const uint16_t *>(from.data) + fj_offset(from, t.at.b, head, first);
-    fj_tile_copy<columns, rows, THREADS>(to, dim, t.a.vector & vector, start, from.stride[2], count - first);
+template <int columns>
+FJ_DEVICE void fj_load_rows(const fj_task &t, uint32_t to, const fj_cuda_tensor &from, bool vector,
+                            int32_t head, int32_t dim) {
+    const fj_copier<columns, FJ_TILE_Q, THREADS> rows(fj_raw_start(from, t.at.b, head), from.stride[2]);
+    rows.send(to, dim, vector, from.stride[2], t.at.first, t.at.count - t.at.first);
 }
 
 template <fj_side side> FJ_DEVICE void fj_load_own(const fj_task &t) {
     constexpr bool keys = side == FJ_OWN_KEYS;
     const fj_cuda_backward &a = t.a;
     const int32_t head = keys ? t.at.head_kv : t.at.head;
-    fj_load_rows<FJ_HEAD_PAD, FJ_TILE_Q>(t, 0, keys ? a.key : a.query,
-                                         keys ? FJ_CUDA_VECTOR_KEY : FJ_CUDA_VECTOR_QUERY, head, t.at.first,
-                                         t.at.count, FJ_HEAD_DIM);
-    fj_load_rows<FJ_VALUE_PAD, FJ_TILE_Q>(t, X_BYTES, keys ? a.value : a.dout,
-                                          keys ? FJ_CUDA_VECTOR_VALUE : FJ_CUDA_VECTOR_DOUT, head, t.at.first,
-                                          t.at.count, FJ_VALUE_DIM);
+    fj_load_rows<FJ_HEAD_PAD>(t, 0, keys ? a.key : a.query,
+                              a.vector & (keys ? FJ_CUDA_VECTOR_KEY : FJ_CUDA_VECTOR_QUERY), head,
+                              FJ_HEAD_DIM);
+    fj_load_rows<FJ_VALUE_PAD>(t, X_BYTES, keys ? a.value : a.dout,
+                               a.vector & (keys ? FJ_CUDA_VECTOR_VALUE : FJ_CUDA_VECTOR_DOUT), head,
+                               FJ_VALUE_DIM);
 }
 
-// Y, Z and facts of a step of fj_walk_take, into a stage.
-template <fj_side side> FJ_DEVICE void fj_load_step(const fj_task &t, int32_t step, uint32_t stage) {
-    constexpr bool keys = side == FJ_OWN_KEYS;
-    const fj_cuda_backward &a = t.a;
-    const int32_t first = step / 2 % t.at.tiles * FJ_TILE_KV;
-    const int32_t head = keys ? t.at.head + step / 2 / t.at.tiles : t.at.head_kv;
-    const uint32_t to = OWN_BYTES + stage * STAGE_BYTES;
-    fj_load_rows<FJ_HEAD_PAD, FJ_TILE_KV>(t, to, keys ? a.query : a.key,
-                                          keys ? FJ_CUDA_VECTOR_QUERY : FJ_CUDA_VECTOR_KEY, head, first,
-                                          t.at.walked, FJ_HEAD_DIM);
-    fj_load_rows<FJ_VALUE_PAD, FJ_TILE_KV>(t, to + Y_BYTES, keys ? a.dout : a.value,
-                                           keys ? FJ_CUDA_VECTOR_DOUT : FJ_CUDA_VECTOR_VALUE, head, first,
-                                           t.at.walked, FJ_VALUE_DIM);
-    if (!keys) return;
-    const float *facts = fj_row_facts(a, t.at.b, head, first);
-    const uint32_t shared = fj_shared_address(fj_shared()) + FACTS + stage * FACTS_BYTES;
-    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_TILE_KV; i += THREADS) {
-        const bool there = first + i < t.at.walked;
-        fj_copy_async_8(shared + static_cast<uint32_t>(i) * 8, facts + (there ? i * 2 : 0), there ? 8u : 0u);
+// Where a thread finds its part of the walked rows of a head.
+template <fj_side side> struct fj_walked {
+    enum : bool { keys = side == FJ_OWN_KEYS };
+    fj_copier<FJ_HEAD_PAD, FJ_TILE_KV, THREADS> y;
+    fj_copier<FJ_VALUE_PAD, FJ_TILE_KV, THREADS> z;
+    const float *facts;
+    int32_t head;
+    FJ_METHOD static const fj_cuda_tensor &y_of(const fj_cuda_backward &a) { return keys ? a.query : a.key; }
+    FJ_METHOD static const fj_cuda_tensor &z_of(const fj_cuda_backward &a) { return keys ? a.dout : a.value; }
+    FJ_METHOD explicit fj_walked(const fj_task &t)
+        : y(fj_raw_start(y_of(t.a), t.at.b, keys ? t.at.head : t.at.head_kv), y_of(t.a).stride[2]),
+          z(fj_raw_start(z_of(t.a), t.at.b, keys ? t.at.head : t.at.head_kv), z_of(t.a).stride[2]),
+          facts(keys ? fj_row_facts(t.a, t.at.b, t.at.head, 0) : nullptr), head(t.at.head) {}
+
+    FJ_METHOD void move(const fj_task &t, int32_t to) {
+        const int32_t heads = to - head;
+        y.own += heads * y_of(t.a).stride[1];
+        z.own += heads * z_of(t.a).stride[1];
+        facts += static_cast<int64_t>(heads) * t.at.walked * FJ_CUDA_ROW_REALS;
+        head = to;
     }
-}
+    // Y, Z and facts of a step, into a stage.
+    FJ_METHOD void send(const fj_task &t, const fj_step &step, uint32_t stage) {
+        const fj_cuda_backward &a = t.a;
+        const int32_t first = step.first(), left = t.at.walked - first;
+        const uint32_t to = OWN_BYTES + stage * STAGE_BYTES;
+        if (keys && step.head != head) move(t, step.head);
+        y.send(to, FJ_HEAD_DIM, a.vector & (keys ? FJ_CUDA_VECTOR_QUERY : FJ_CUDA_VECTOR_KEY),
+               y_of(a).stride[2], first, left);
+        z.send(to + Y_BYTES, FJ_VALUE_DIM, a.vector & (keys ? FJ_CUDA_VECTOR_DOUT : FJ_CUDA_VECTOR_VALUE),
+               z_of(a).stride[2], first, left);
+        if (!keys) return;
+        const uint32_t shared = fj_shared_address(fj_shared()) + FACTS + stage * FACTS_BYTES;
+#pragma unroll
+        for (int32_t n = 0; n < FJ_TILE_KV; n += THREADS) {
+            const int32_t i = n + static_cast<int32_t>(fj_thread_x());
+            if (FJ_TILE_KV % THREADS != 0 && i >= FJ_TILE_KV) break;
+            fj_copy_async_8(shared + static_cast<uint32_t>(i) * 8,
+                            facts + FJ_CUDA_ROW_REALS * (first + (i < left ? i : 0)), i < left ? 8u : 0u);
+        }
+    }
+};
 
 // ---- Products ------------------------------------------------------------------------------------------------
 
@@ -52,7 +73,7 @@ template <int pad>
 FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t own, uint32_t walked) {
     const fj_read_a<pad> read_own(own, t.group_row());
     const fj_read_b<pad> read_walked(walked + t.part() * COLUMN_TILES * 8 * fj_tile<pad>::pitch);
-#pragma unroll FJ_DEPTH_UNROLL
+#pragma unroll
     for (uint32_t step = 0; step < pad / 16; step++) {
         uint32_t a[ROW_TILES][4];
 #pragma unroll
@@ -76,6 +97,7 @@ FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum,
                                    [[maybe_unused]] const fj_weights &w, [[maybe_unused]] uint32_t shared,
                                    uint32_t walked) {
     const fj_read_bt<pad> read_walked(walked);
+    [[maybe_unused]] const fj_read_a<FJ_TILE_KV> read_weights(shared, t.group_row());
     const uint32_t from = t.part() * pairs;
 #pragma unroll
     for (uint32_t step = 0; step < FJ_TILE_KV / 16; step++) {
@@ -89,7 +111,8 @@ FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum,
             a[i][3] = w[i][2 * step + 1][1];
         }
 #else
-        fj_read_a<FJ_TILE_KV>(shared, t.group_row()).load(a[0], 0, step);
+#pragma unroll
+        for (uint32_t i = 0; i < ROW_TILES; i++) read_weights.load(a[i], i, step);
 #endif
 #pragma unroll
         for (uint32_t pair = 0; pair < pairs; pair++) {

@@ -66,6 +66,7 @@ struct fj_simt {
     fj_real *own, *walked; // chunks: rows of DEPTH + 1
     fj_real *p, *ds;       // rows of FJ_TILE_KV + 1
     fj_real *facts;        // of walked queries: base and delta
+    fj_real factor;        // fj_factor_of
     FJ_METHOD int32_t row(int i) const { return at.first + ty + i * TY; }
 };
 
@@ -177,7 +178,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
             const bool there = q < t.at.walked && t.row(i) < t.at.count;
             const bool live = full || fj_is_live(t, &head, &row, &own.state[i], there);
             d[i][j] += delta;
-            fj_grad_score(t.a, t.mod, &head, &row, &own.state[i], base, live, s[i][j], d[i][j], sinks);
+            fj_grad_score(t.factor, t.mod, &head, &row, &own.state[i], base, live, s[i][j], d[i][j], sinks);
         }
     }
 }
@@ -193,7 +194,8 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, con
             const bool there = kv < t.at.walked && t.row(i) < t.at.count;
             const bool live = full || fj_is_live(t, &head, &own.state[i], &col, there);
             d[i][j] += own.delta[i];
-            fj_grad_score(t.a, t.mod, &head, &own.state[i], &col, own.base[i], live, s[i][j], d[i][j], sinks);
+            fj_grad_score(t.factor, t.mod, &head, &own.state[i], &col, own.base[i], live, s[i][j], d[i][j],
+                          sinks);
         }
     }
 }
@@ -263,7 +265,8 @@ template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &arg
                    walked,
                    p,
                    ds,
-                   ds + FJ_TILE_Q * (FJ_TILE_KV + 1)};
+                   ds + FJ_TILE_Q * (FJ_TILE_KV + 1),
+                   fj_factor_of(args.call)};
 }
 
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
@@ -276,13 +279,13 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
     fj_sinks_start<FJ_OWN_KEYS>(args, sinks);
     fj_clear(dkey);
     fj_clear(dvalue);
-    fj_walk walk = {0, 0, 0, 0};
+    fj_walk walk = fj_walk_start(t.at);
     for (int32_t h = -1;;) {
-        const int32_t step = fj_walk_take<FJ_OWN_KEYS>(a, t.mod, t.at, walk);
-        if (step == FJ_WALK_END) break;
-        const int32_t first = step / 2 % t.at.tiles * FJ_TILE_KV, next = t.at.head + step / 2 / t.at.tiles;
-        if (next != h) {
-            h = next;
+        const fj_step step = fj_walk_take<FJ_OWN_KEYS>(a, t.mod, t.at, walk);
+        if (step.is_end()) break;
+        const int32_t first = step.first();
+        if (step.head != h) {
+            h = step.head;
             fj_head_init(&t.mod, t.at.b, h, &head);
             fj_start_own(t, head, own);
         }
@@ -290,7 +293,7 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
         fj_copy_facts(t, h, first);
         fj_multiply_rows(t, s, a.key, t.at.head_kv, a.query, h, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.value, t.at.head_kv, a.dout, h, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step & 1, s, d, sinks);
+        fj_apply(t, own, head, first, step.is_full(), s, d, sinks);
         fj_put_weights(t, t.p, s);
         fj_put_weights(t, t.ds, d);
         fj_multiply_weights<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM);
@@ -313,15 +316,15 @@ FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
     fj_clear(dquery);
     fj_head_init(&t.mod, t.at.b, t.at.head, &head);
     fj_start_own(t, head, own);
-    fj_walk walk = {0, 0, 0, 0};
+    fj_walk walk = fj_walk_start(t.at);
     for (;;) {
-        const int32_t step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
-        if (step == FJ_WALK_END) break;
-        const int32_t first = step / 2 * FJ_TILE_KV;
+        const fj_step step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
+        if (step.is_end()) break;
+        const int32_t first = step.first();
         fj_scores s, d;
         fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step & 1, s, d, sinks);
+        fj_apply(t, own, head, first, step.is_full(), s, d, sinks);
         fj_put_weights(t, t.ds, d);
         fj_multiply_weights<E_CHUNKS>(t, dquery, t.ds, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
         fj_sinks_settle(sinks);

@@ -59,13 +59,13 @@ struct fj_place {
     int32_t block, block_end; // of keys
 };
 
-FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a) {
+FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a, uint32_t number_in_grid = fj_block_x()) {
     fj_place at;
     const int32_t ratio = a.heads_q / a.heads_kv;
     at.group = FJ_PACK_HEADS ? ratio : 1;
     at.rows = a.q_len * at.group;
     const int32_t tiles = FJ_CEIL_DIV(at.rows, FJ_TILE_Q), heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
-    const int32_t columns = a.batch * heads, number = static_cast<int32_t>(fj_block_x());
+    const int32_t columns = a.batch * heads, number = static_cast<int32_t>(number_in_grid);
     const int32_t section = number / (a.section * tiles), from = section * a.section;
     const int32_t width = columns - from < a.section ? columns - from : a.section;
     const int32_t rest = number - from * tiles, column = from + rest % width;
@@ -210,6 +210,8 @@ FJ_DEVICE fj_real fj_unit_of(const fj_cuda_forward &a) {
     const double scale = a.scale < 0 ? -a.scale : a.scale;
     return scale > 0 ? static_cast<fj_real>(scale * 1.44269504088896340736) : fj_real(1);
 }
+// True is a proof: without the arithmetic of doubles, which is slow on most GPUs.
+FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_from_f64(x) >> 32) > 0; }
 // A raw product, as it is stored: 0 where the scale is, whatever the product.
 FJ_DEVICE fj_real fj_signed_product(fj_real x, double scale) {
     return scale < 0 ? -x : scale > 0 ? x : fj_real(0);

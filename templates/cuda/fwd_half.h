@@ -4,6 +4,17 @@
 
 typedef float fj_scores[ROW_TILES][KEY_TILES][4];
 typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
+typedef uint32_t fj_weights[ROW_TILES][KEY_TILES / 2][4]; // P in 16 bits: an A of P V for each step
+
+FJ_DEVICE void fj_round_weights(fj_weights &w, const fj_scores &p) {
+#pragma unroll
+    for (int i = 0; i < ROW_TILES; i++)
+#pragma unroll
+        for (int n = 0; n < 2 * KEY_TILES; n++) {
+            const float *pair = &p[i][n / 2][n % 2 * 2];
+            w[i][n / 4][n % 4] = FJ_PACK2(pair[0], pair[1]);
+        }
+}
 
 // queries, keys, values: shared addresses of their tiles.
 FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
@@ -31,27 +42,18 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
     }
 }
 
-FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_scores &p, uint32_t values) {
+FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t values) {
     const fj_read_bt<FJ_VALUE_PAD> read_v(values);
 #pragma unroll
     for (uint32_t step = 0; step < KEY_TILES / 2; step++) {
-        uint32_t a[ROW_TILES][4];
-#pragma unroll
-        for (int i = 0; i < ROW_TILES; i++) {
-            const float(&left)[4] = p[i][2 * step], (&right)[4] = p[i][2 * step + 1];
-            a[i][0] = FJ_PACK2(left[0], left[1]);
-            a[i][1] = FJ_PACK2(left[2], left[3]);
-            a[i][2] = FJ_PACK2(right[0], right[1]);
-            a[i][3] = FJ_PACK2(right[2], right[3]);
-        }
 #pragma unroll
         for (uint32_t pair = 0; pair < VALUE_TILES / 2; pair++) {
             uint32_t v[4];
             read_v.load(v, pair, step);
 #pragma unroll
             for (int i = 0; i < ROW_TILES; i++) {
-                FJ_MMA(o[i][2 * pair], a[i], v[0], v[1]);
-                FJ_MMA(o[i][2 * pair + 1], a[i], v[2], v[3]);
+                FJ_MMA(o[i][2 * pair], p[i][step], v[0], v[1]);
+                FJ_MMA(o[i][2 * pair + 1], p[i][step], v[2], v[3]);
             }
         }
     }

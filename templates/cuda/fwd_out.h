@@ -7,7 +7,8 @@ FJ_DEVICE float fj_finish_row(const fj_task &t, const fj_rows &rows, int r) {
     float sum = rows.sum[r];
     sum += fj_shuffle_xor(sum, 1);
     sum += fj_shuffle_xor(sum, 2);
-    const fj_row_end end = fj_end_row(t.mod, *rows.head(r), rows.top[r], sum);
+    const float top = sum == 0 ? -INFINITY : rows.top[r]; // a row that saw nothing
+    const fj_row_end end = fj_end_row(t.mod, *rows.head(r), top, sum);
     if (t.row(r) < t.at.rows && fj_lane() % 4 == 0) {
         const int32_t b = t.at.b, h = t.head(r), q = t.query(r);
         const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) * t.a.split_lse : 0;

@@ -17,6 +17,13 @@
 
 typedef float fj_scores[ROW_TILES][KEY_TILES][4];
 typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
+typedef fj_scores fj_weights; // P as it is: split where it is used
+
+FJ_DEVICE void fj_round_weights(fj_weights &w, const fj_scores &p) {
+#pragma unroll
+    for (int n = 0; n < ROW_TILES * KEY_TILES * 4; n++)
+        w[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] = p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4];
+}
 
 template <int count> struct fj_split {
     uint32_t high[count], low[count];
@@ -75,7 +82,7 @@ FJ_DEVICE float fj_value_at(uint32_t values, uint32_t row, uint32_t column) {
     return *fj_shared_at<float>(values - fj_shared_address(fj_shared()) + byte);
 }
 
-FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_scores &p, uint32_t values) {
+FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t values) {
     const uint32_t part = fj_lane() % 4, own = fj_lane() / 4;
 #pragma unroll
     for (uint32_t step = 0; step < KEY_TILES; step++) {

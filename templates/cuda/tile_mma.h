@@ -80,57 +80,42 @@ FJ_DEVICE void fj_tile_copy_rows(uint32_t to, int32_t dim, bool vector, F row_of
     }
 }
 
-// The same, unrolled where vector holds.
-template <int columns, int rows, int threads, int unroll, class F>
-FJ_DEVICE void fj_tile_copy(uint32_t to, int32_t dim, bool vector, F row_of) {
+// Rows at a stride, `rows` at a time, again and again: a thread keeps its chunk, of every row that is a multiple of
+// `step` further, and the address of the first of them.
+template <int columns, int rows, int threads> struct fj_copier {
     typedef fj_tile<columns> tile;
-    constexpr uint32_t total = rows * tile::chunks;
-    const uint32_t shared = fj_shared_address(fj_shared()) + to;
-    if (!vector) {
-        fj_tile_copy_rows<columns, rows, threads>(to, dim, false, row_of);
-        return;
-    }
-#pragma unroll unroll
-    for (uint32_t first = 0; first < total; first += threads) {
-        const uint32_t i = first + fj_thread_x(), row = i / tile::chunks, chunk = i % tile::chunks;
-        if (total % threads != 0 && i >= total) break;
-        const fj_raw *from = row_of(static_cast<int32_t>(row));
-        const int32_t there = from ? dim - static_cast<int32_t>(chunk) * FJ_CHUNK : 0;
-        const int32_t count = there < 0 ? 0 : there < FJ_CHUNK ? there : int32_t(FJ_CHUNK);
-        fj_copy_async_16(shared + tile::at(row, chunk), count ? from + chunk * FJ_CHUNK : row_of(0),
-                         static_cast<uint32_t>(count) * sizeof(fj_raw));
-    }
-}
+    enum : uint32_t { step = threads / tile::chunks ? threads / tile::chunks : 1 };
+    enum : bool { even = threads % tile::chunks == 0 && rows % step == 0 };
+    const fj_raw *own;
 
-// Rows at a stride, of which the first `left` are there (at least one). With vector, unrolled: a thread keeps its
-// chunk and goes down the rows with one pointer, since products of the stride would be kept in registers.
-template <int columns, int rows, int threads>
-FJ_DEVICE void fj_tile_copy(uint32_t to, int32_t dim, bool vector, const fj_raw *from, int64_t stride,
-                            int32_t left) {
-    typedef fj_tile<columns> tile;
-    if (!vector || threads % tile::chunks != 0) {
-        fj_tile_copy_rows<columns, rows, threads>(
-            to, dim, vector, [&](int32_t row) { return row < left ? from + row * stride : nullptr; });
-        return;
-    }
-    constexpr uint32_t step = threads / tile::chunks ? threads / tile::chunks : 1;
-    const uint32_t shared = fj_shared_address(fj_shared()) + to;
-    const uint32_t first = fj_thread_x() / tile::chunks, chunk = fj_thread_x() % tile::chunks;
-    const int32_t there = dim - static_cast<int32_t>(chunk) * FJ_CHUNK;
-    const uint32_t bytes = (there < 0          ? 0u
-                            : there < FJ_CHUNK ? uint32_t(there)
-                                               : uint32_t(FJ_CHUNK)) *
-                           sizeof(fj_raw);
-    const fj_raw *at = from + first * stride + chunk * FJ_CHUNK;
-    const int64_t down = stride * step;
+    FJ_METHOD static uint32_t row() { return fj_thread_x() / tile::chunks; }
+    FJ_METHOD static uint32_t chunk() { return fj_thread_x() % tile::chunks; }
+    FJ_METHOD static int64_t skip(int64_t stride) { return row() * stride + chunk() * FJ_CHUNK; }
+    FJ_METHOD explicit fj_copier(const fj_raw *from, int64_t stride) : own(from + skip(stride)) {}
+
+    // Rows from `first`, of which `left` are there (at least one), into the tile at byte `to`. All but the last rows
+    // of a tensor are copied without a comparison.
+    FJ_METHOD void send(uint32_t to, int32_t dim, bool vector, int64_t stride, int32_t first,
+                        int32_t left) const {
+        const fj_raw *at = own + static_cast<uint32_t>(first) * stride;
+        if (!vector || !even || left < rows) {
+            const fj_raw *from = at - skip(stride);
+            fj_tile_copy_rows<columns, rows, threads>(
+                to, dim, vector, [&](int32_t i) { return i < left ? from + i * stride : nullptr; });
+            return;
+        }
+        const int32_t there = dim - static_cast<int32_t>(chunk()) * FJ_CHUNK;
+        const uint32_t bytes = dim == columns || there >= FJ_CHUNK ? 16u
+                             : there < 0                           ? 0u
+                                                                   : uint32_t(there) * sizeof(fj_raw);
+        const uint32_t shared = fj_shared_address(fj_shared()) + to;
 #pragma unroll
-    for (uint32_t row = 0; row < rows; row += step) {
-        if (rows % step != 0 && first + row >= rows) break;
-        const bool live = static_cast<int32_t>(first + row) < left && bytes != 0;
-        fj_copy_async_16(shared + tile::at(first + row, chunk), live ? at : from, live ? bytes : 0u);
-        at += down;
+        for (uint32_t i = 0; i < rows; i += step) {
+            fj_copy_async_16(shared + tile::at(i + row(), chunk()), at, bytes);
+            at += stride * step;
+        }
     }
-}
+};
 
 // The first `left` elements of a chunk, to global memory.
 FJ_DEVICE void fj_put_chunk(fj_raw *to, fj_b128 chunk, int32_t left, bool vector) {
@@ -146,46 +131,51 @@ FJ_DEVICE void fj_put_chunk(fj_raw *to, fj_b128 chunk, int32_t left, bool vector
 
 // ---- Fragments ---------------------------------------------------------------------------------------------
 //
-// Of 16-bit elements, a step is 16 deep; of float32, 8: in bytes it is the same. Each reader keeps a lane's part
-// of the address; `turn` is that of its row, which is the same for all rows that are a multiple of 8 further.
+// Of 16-bit elements, a step is 16 deep; of float32, 8: in bytes it is the same, two chunks. A tile lies at a multiple
+// of its span, and the permutation of a row is that of all rows a multiple of 8 further: so a reader is one register.
+
+template <int columns> struct fj_reader {
+    uint32_t base;
+    // Chunk 0 or 1 of a lane's own row; `turn` is the XOR that the row and this choice make, in chunks.
+    FJ_METHOD explicit fj_reader(uint32_t shared, uint32_t own, uint32_t turn)
+        : base(shared + own * fj_tile<columns>::pitch + (turn << 4)) {}
+    // Rows further down, a multiple of 8, and steps to the right: what passes the span is added, the rest turned.
+    FJ_METHOD uint32_t at(uint32_t rows, uint32_t step) const {
+        constexpr uint32_t within = fj_tile<columns>::span * 16 - 1;
+        return (base ^ (step * 32 & within)) + (step * 32 & ~within) + rows * fj_tile<columns>::pitch;
+    }
+};
 
 // A, 16 rows x a step: rows from `row`, a tile of rows x depth.
-template <int columns> struct fj_read_a {
-    uint32_t base, turn;
-    FJ_METHOD explicit fj_read_a(uint32_t shared, uint32_t row) {
-        const uint32_t lane = fj_lane(), own = row + lane % 16;
-        base = shared + own * fj_tile<columns>::pitch;
-        turn = (fj_tile<columns>::turn(own) ^ (lane / 16)) << 4;
-    }
+template <int columns> struct fj_read_a : fj_reader<columns> {
+    FJ_METHOD explicit fj_read_a(uint32_t shared, uint32_t row)
+        : fj_read_a(shared, fj_lane(), row + fj_lane() % 16) {}
+    FJ_METHOD explicit fj_read_a(uint32_t shared, uint32_t lane, uint32_t own)
+        : fj_reader<columns>(shared, own, (fj_tile<columns>::turn(own) ^ (lane / 16))) {}
     FJ_METHOD void load(uint32_t (&a)[4], uint32_t tile, uint32_t step) const {
-        fj_ldmatrix_x4(a, base + tile * 16 * fj_tile<columns>::pitch + (turn ^ (step << 5)));
+        fj_ldmatrix_x4(a, this->at(tile * 16, step));
     }
 };
 
 // B, a step x two times 8 columns, from a tile of columns x depth: keys.
-template <int columns> struct fj_read_b {
-    uint32_t base, turn;
-    FJ_METHOD explicit fj_read_b(uint32_t shared) {
-        const uint32_t lane = fj_lane(), own = lane % 8 + lane / 16 * 8;
-        base = shared + own * fj_tile<columns>::pitch;
-        turn = (fj_tile<columns>::turn(own) ^ (lane / 8 % 2)) << 4;
-    }
+template <int columns> struct fj_read_b : fj_reader<columns> {
+    FJ_METHOD explicit fj_read_b(uint32_t shared)
+        : fj_read_b(shared, fj_lane(), fj_lane() % 8 + fj_lane() / 16 * 8) {}
+    FJ_METHOD explicit fj_read_b(uint32_t shared, uint32_t lane, uint32_t own)
+        : fj_reader<columns>(shared, own, (fj_tile<columns>::turn(own) ^ (lane / 8 % 2))) {}
     // r[0], r[1]: columns 16 pair .. + 7; r[2], r[3]: the next 8.
     FJ_METHOD void load(uint32_t (&r)[4], uint32_t pair, uint32_t step) const {
-        fj_ldmatrix_x4(r, base + pair * 16 * fj_tile<columns>::pitch + (turn ^ (step << 5)));
+        fj_ldmatrix_x4(r, this->at(pair * 16, step));
     }
 };
 
 // B, a step x two times 8 columns, from a tile of depth x columns: values. 16-bit elements only.
-template <int columns> struct fj_read_bt {
-    uint32_t base, turn;
-    FJ_METHOD explicit fj_read_bt(uint32_t shared) {
-        const uint32_t lane = fj_lane(), own = lane % 16;
-        base = shared + own * fj_tile<columns>::pitch;
-        turn = (fj_tile<columns>::turn(own) ^ (lane / 16)) << 4;
-    }
+template <int columns> struct fj_read_bt : fj_reader<columns> {
+    FJ_METHOD explicit fj_read_bt(uint32_t shared) : fj_read_bt(shared, fj_lane(), fj_lane() % 16) {}
+    FJ_METHOD explicit fj_read_bt(uint32_t shared, uint32_t lane, uint32_t own)
+        : fj_reader<columns>(shared, own, (fj_tile<columns>::turn(own) ^ (lane / 16))) {}
     FJ_METHOD void load(uint32_t (&r)[4], uint32_t pair, uint32_t step) const {
-        fj_ldmatrix_x4_t(r, base + step * 16 * fj_tile<columns>::pitch + (turn ^ (pair << 5)));
+        fj_ldmatrix_x4_t(r, this->at(step * 16, pair));
     }
 };
 

@@ -24,6 +24,7 @@ static const variant chosen_variants[] = {
     {"mma", FJ_DTYPE_BF16, 64, 64, 64, 64, 2, 4, 0, 0, "none"},
     {"mma", FJ_DTYPE_F16, 80, 40, 64, 32, 3, 4, 0, 0, "causal"},
     {"mma", FJ_DTYPE_BF16, 128, 128, 128, 64, 2, 8, 0, 0, "alibi"},
+    {"mma", FJ_DTYPE_BF16, 128, 128, 128, 64, 1, 4, 0, 0, "causal"},
     {"mma", FJ_DTYPE_F16, 20, 33, 64, 64, 1, 4, 1, 0, "document"},
     {"mma", FJ_DTYPE_BF16, 64, 96, 128, 32, 2, 4, 1, 1, "softcap"},
     {"mma", FJ_DTYPE_F16, 256, 256, 64, 32, 1, 4, 0, 0, "window"},

@@ -1,0 +1,127 @@
+// What bwd_mma does with a tile of scores: masks, the mod and its derivative. Included by it, after its products.
+#ifndef FJ_CUDA_BWD_SCORES_H
+#define FJ_CUDA_BWD_SCORES_H
+
+// ---- Masks ---------------------------------------------------------------------------------------------------
+
+template <fj_side side>
+FJ_DEVICE void fj_start_walked(const fj_task &t, const struct fj_head_state &head, int32_t index,
+                               typename fj_own<side>::walked &state) {
+    if constexpr (side == FJ_OWN_KEYS)
+        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &state);
+    else
+        fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &state);
+}
+
+// Bit j of bits[r]: own row r and column j see each other.
+template <fj_side side>
+FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side> &own,
+                            [[maybe_unused]] const struct fj_head_state &head, int32_t first, bool full,
+                            uint32_t (&bits)[ROWS]) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) bits[r] = full ? 0xffffffffu : 0;
+    if (full) return;
+#pragma unroll FJ_MASK_UNROLL
+    for (int j = 0; j < COLUMNS; j++) {
+        const int32_t index = first + t.column(j);
+#if FJ_HAS_MASK
+        typename fj_own<side>::walked walked;
+        fj_start_walked<side>(t, head, index, walked);
+#endif
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            bool live = index < t.at.walked && t.row(r) < t.at.count;
+#if FJ_HAS_MASK
+            if constexpr (side == FJ_OWN_KEYS)
+                live = live && fj_mask(&t.mod, &head, &walked, &own.state[r]);
+            else
+                live = live && fj_mask(&t.mod, &head, &own.state[r], &walked);
+#endif
+            bits[r] |= static_cast<uint32_t>(live) << j;
+        }
+    }
+}
+
+// ---- Scores --------------------------------------------------------------------------------------------------
+
+// Base and delta (which) of two neighbouring walked queries, from column j, which is even.
+struct fj_facts {
+    float of[2];
+    FJ_METHOD explicit fj_facts(const fj_task &t, uint32_t facts, int j, int which) {
+        const fj_b128 both = *fj_shared_at<fj_b128>(facts + static_cast<uint32_t>(t.column(j)) * 8);
+        of[0] = fj_f32_from_bits(both.r[which]);
+        of[1] = fj_f32_from_bits(both.r[FJ_CUDA_ROW_REALS + which]);
+    }
+};
+
+// dP starts at delta.
+template <fj_side side>
+FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, uint32_t facts, fj_scores &s,
+                               fj_scores &d) {
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j += 2) {
+        if constexpr (side == FJ_OWN_KEYS) {
+            const fj_facts delta(t, facts, j, FJ_CUDA_ROW_DELTA);
+#pragma unroll
+            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = delta.of[n % 2];
+        } else {
+#pragma unroll
+            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = own.delta[n / 2];
+        }
+#pragma unroll
+        for (int n = 0; n < 2 * ROWS; n++) s[n / 4][j / 2][n % 4] = 0;
+    }
+}
+
+// S and dP become P and dS. With FJ_MOD_TURNS > 1 in turns, as fj_apply_mod of fwd_scores.h.
+template <fj_side side, bool masked>
+FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
+                        int32_t first, bool full, uint32_t facts, fj_scores &s, fj_scores &d,
+                        fj_thread_sinks &sinks) {
+    [[maybe_unused]] uint32_t bits[ROWS];
+    if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
+#pragma unroll 1
+    for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS / MOD_TURNS; j++) {
+            typename fj_own<side>::walked walked;
+            fj_start_walked<side>(t, head, first + t.column(from + j), walked);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
+                const bool live = !masked || (bits[r] >> (from + j) & 1u);
+                if constexpr (side == FJ_OWN_KEYS)
+                    fj_grad_score(t.factor, t.mod, &head, &walked, &own.state[r],
+                                  fj_facts(t, facts, from + (j & ~1), FJ_CUDA_ROW_BASE).of[j % 2], live, x, y,
+                                  sinks);
+                else
+                    fj_grad_score(t.factor, t.mod, &head, &own.state[r], &walked, own.base[r], live, x, y,
+                                  sinks);
+            }
+        }
+        if (MOD_TURNS > 1) {
+            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(s);
+            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(d);
+        }
+    }
+}
+
+// To 16 bits; shared: to shared memory too, for other warps.
+template <bool shared>
+FJ_DEVICE void fj_round(const fj_task &t, const fj_scores &s, fj_weights &w, uint32_t to) {
+#pragma unroll
+    for (int i = 0; i < ROW_TILES; i++)
+#pragma unroll
+        for (int j = 0; j < COLUMN_TILES; j++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                w[i][j][half] = FJ_PACK2(s[i][j][2 * half], s[i][j][2 * half + 1]);
+                if (!shared) continue;
+                const uint32_t row = t.group_row() + static_cast<uint32_t>(i * 16 + half * 8) + fj_lane() / 4;
+                const uint32_t chunk = t.part() * COLUMN_TILES + static_cast<uint32_t>(j);
+                *fj_shared_at<uint32_t>(to + fj_tile<FJ_TILE_KV>::at(row, chunk) + fj_lane() % 4 * 4) =
+                    w[i][j][half];
+            }
+}
+
+#endif

@@ -1,0 +1,159 @@
+// What fwd_mma does with a block of scores: masks, the mod, softmax. Included by it, after its rows and its task.
+#ifndef FJ_CUDA_FWD_SCORES_H
+#define FJ_CUDA_FWD_SCORES_H
+
+// ---- Masks ---------------------------------------------------------------------------------------------------
+
+// Bit j of bits[r]: row r sees key j of this thread.
+FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_rows &rows, int32_t first,
+                            uint32_t (&bits)[ROWS]) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) bits[r] = 0;
+#pragma unroll FJ_MASK_UNROLL
+    for (int j = 0; j < KEYS; j++) {
+        const int32_t kv = t.key(first, j);
+        [[maybe_unused]] const int32_t position = fj_kv_position(t.a, t.at.b, kv);
+        const bool there = kv < t.a.kv_len;
+#if FJ_HAS_MASK
+        struct fj_col_state col;
+        if (!FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(0), position, &col);
+#endif
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            bool live = there;
+#if FJ_HAS_MASK
+            if (FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(r), position, &col);
+            live = live && fj_mask(&t.mod, rows.head(r), &rows.state[r], &col);
+#endif
+            bits[r] |= static_cast<uint32_t>(live) << j;
+        }
+    }
+}
+
+// ---- Scores to probabilities -----------------------------------------------------------------------------------
+
+#if FJ_HAS_FAULT
+FJ_DEVICE void fj_look_for_fault(const fj_task &t, const fj_rows &rows, int r, int32_t kv,
+                                 const struct fj_col_state *col, float x, bool live) {
+    if (t.row(r) >= t.at.rows || !fj_fault(&t.mod, rows.head(r), &rows.state[r], col, x, live)) return;
+    fj_note_fault(t.a, t.at.b, t.head(r), fj_q_position(t.a, t.at.b, t.query(r)),
+                  fj_kv_position(t.a, t.at.b, kv));
+}
+
+// Faults that do not depend on scores: apart from them, in a loop that stays rolled.
+FJ_DEVICE void fj_look_for_faults(const fj_task &t, const fj_rows &rows, int32_t first,
+                                  const uint32_t (&bits)[ROWS]) {
+#pragma unroll 1
+    for (int j = 0; j < KEYS; j++) {
+        struct fj_col_state col;
+        const int32_t kv = t.key(first, j);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            if (FJ_PACK_HEADS || r == 0)
+                fj_col_init(&t.mod, rows.head(r), fj_kv_position(t.a, t.at.b, kv), &col);
+            fj_look_for_fault(t, rows, r, kv, &col, 0, bits[r] >> j & 1u);
+        }
+    }
+}
+#endif
+
+#define FJ_FAULT_HERE (FJ_HAS_FAULT && FJ_FAULT_READS_SCORE)
+
+// The mod on all scores of a block, and -inf where masked. With FJ_MOD_TURNS > 1 in so many turns of a loop that stays
+// rolled: each works on the first key tiles and moves them behind the others, so that registers have constant numbers.
+template <bool masked>
+FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &rows,
+                            [[maybe_unused]] int32_t first, fj_scores &s, const uint32_t (&bits)[ROWS]) {
+    [[maybe_unused]] const float scale = static_cast<float>(t.a.scale);
+#pragma unroll 1
+    for (int from = 0; from < KEYS; from += KEYS / MOD_TURNS) {
+#pragma unroll
+        for (int j = 0; j < KEYS / MOD_TURNS; j++) {
+#if FJ_HAS_SCORE || FJ_FAULT_HERE
+            const int32_t position = fj_kv_position(t.a, t.at.b, t.key(first, from + j));
+            struct fj_col_state col;
+            if (!FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(0), position, &col);
+#endif
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
+                [[maybe_unused]] const bool live = !masked || (bits[r] >> (from + j) & 1u);
+#if FJ_HAS_SCORE || FJ_FAULT_HERE
+                if (FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(r), position, &col);
+                const float before = fj_mul_rn(x, scale);
+#endif
+#if FJ_HAS_SCORE
+                x = fj_score(&t.mod, rows.head(r), &rows.state[r], &col, before);
+#endif
+#if FJ_FAULT_HERE
+                fj_look_for_fault(t, rows, r, t.key(first, from + j), &col, before, live);
+#endif
+                if (masked) x = live ? x : -INFINITY;
+            }
+        }
+        if (MOD_TURNS > 1) fj_turn_tiles<KEY_TILES / MOD_TURNS>(s);
+    }
+}
+
+// A row's base M follows its maximum only when that runs ahead by more than SLACK (invariant 6); sums and o move to
+// the new base when a row of the warp has one. Until then threads need not know each other's maxima.
+FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, const fj_scores &s, fj_sums &o) {
+    float most[ROWS];
+    bool ahead = false;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const int i = r / 2, half = r % 2 * 2;
+        most[r] = fj_max(s[i][0][half], s[i][0][half + 1]);
+#pragma unroll
+        for (int j = 1; j < KEY_TILES; j++)
+            most[r] = fj_max(most[r], fj_max(s[i][j][half], s[i][j][half + 1]));
+        ahead |= fj_fma_rn(most[r], t.unit, -rows.top[r]) > SLACK;
+    }
+    if (!fj_any(ahead)) return;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        most[r] = fj_max(most[r], fj_shuffle_xor(most[r], 1));
+        most[r] = fj_max(most[r], fj_shuffle_xor(most[r], 2)) * t.unit;
+        const float old = rows.top[r], top = most[r] > old + SLACK ? most[r] : old;
+        const float factor = top == old ? 1.0f : fj_ex2_approx(old - top);
+        rows.top[r] = top;
+        rows.sum[r] *= factor;
+#pragma unroll
+        for (int j = 0; j < VALUE_TILES; j++) {
+            o[r / 2][j][r % 2 * 2] *= factor;
+            o[r / 2][j][r % 2 * 2 + 1] *= factor;
+        }
+    }
+}
+
+// Scores become probabilities.
+FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o) {
+    fj_raise_tops(t, rows, s, o);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < KEYS; j++) {
+            float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
+            x = fj_ex2_approx(fj_fma_rn(x, t.unit, -rows.top[r]));
+            sum += x;
+        }
+        rows.sum[r] += sum;
+    }
+}
+
+#if FJ_HAS_PROB
+FJ_DEVICE void fj_apply_prob(const fj_task &t, const fj_rows &rows, int32_t first, fj_scores &p) {
+#pragma unroll
+    for (int j = 0; j < KEYS; j++)
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            struct fj_col_state col;
+            fj_col_init(&t.mod, rows.head(r), fj_kv_position(t.a, t.at.b, t.key(first, j)), &col);
+            float &x = p[r / 2][j / 2][r % 2 * 2 + j % 2];
+            x = fj_prob(&t.mod, rows.head(r), &rows.state[r], &col, x);
+        }
+}
+#endif
+
+#endif
