@@ -9,8 +9,9 @@
  * 2. Strides are in elements, and 64-bit; the last dimension has stride 1 and is not listed.
  * 3. Addresses and positions are two maps: strides say where a row lies, *_offset and *_position which
  *    position the mod sees there (index + offset, or table[b * stride + index] with FJ_POSITION_TABLE).
- * 4. With FJ_PARTIAL, splits share the keys of a row: each writes float32 output, normalised by its own sum,
- *    and its lse, at split * split_out and split * split_lse. The sink is left to whoever merges them.
+ * 4. With FJ_PARTIAL, splits share the keys of a row: each writes float32 output (F64: double), normalised by its
+ *    own sum, at split * split_out, and its lse and maximum at split * split_lse. A launch of fj_fwd_merge makes the
+ *    results of them: there the sink joins, and the output's hook is called.
  */
 #ifndef FJ_CUDA_ABI_H
 #define FJ_CUDA_ABI_H
@@ -71,6 +72,19 @@ struct fj_cuda_forward {
     int32_t heads_kv, q_len;
     int32_t kv_len, section; /* section: columns whose keys and values fit into L2 together; >= 1 */
     uint32_t vector, unused; /* of enum fj_cuda_vector */
+};
+
+/* The one argument of fj_fwd_merge, before captures and scalars; any grid of x: its warps share the rows. The parts are
+ * what fj_fwd wrote: out, lse, and max where it is wanted (FJ_WANT_MAX; else both are ignored). */
+struct fj_cuda_merge {
+    struct fj_cuda_tensor part_out, part_lse, part_max; /* of reals */
+    int64_t split_out, split_lse;                       /* as in fj_cuda_forward; split_lse: of max, too */
+    struct fj_cuda_tensor out, lse, max;                /* lse, max: data may be NULL */
+    const int32_t *q_position;                          /* for the output's hook, as in fj_cuda_forward */
+    int64_t q_position_stride;
+    int32_t q_offset, splits;
+    int32_t batch, heads_q;
+    int32_t q_len, unused;
 };
 
 /* What a row of queries brings into the backward kernels: real[2] of the workspace, written by fj_bwd_delta. */

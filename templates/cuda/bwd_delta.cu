@@ -29,16 +29,6 @@
 
 #define FJ_DELTA_THREADS 128
 
-FJ_DEVICE fj_real fj_shuffle_add(fj_real x, uint32_t mask) {
-#if FJ_REAL_F64
-    const uint64_t bits = fj_bits_from_f64(x);
-    const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
-    return x + fj_f64_from_bits(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
-#else
-    return x + fj_shuffle_xor(x, mask);
-#endif
-}
-
 #if FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16
 #define FJ_DELTA_PAIRS 1
 FJ_DEVICE float fj_pair_element(uint32_t pair, uint32_t half) {
@@ -76,7 +66,7 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
     const uint32_t both = FJ_CUDA_VECTOR_OUT | FJ_CUDA_VECTOR_DOUT;
     fj_real sum =
         fj_delta_part(fj_row_start(a.out, b, h, q), fj_row_start(a.dout, b, h, q), (a.vector & both) == both);
-    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum = fj_shuffle_add(sum, lane);
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum += fj_neighbour(sum, lane);
     if (fj_lane() != 0) return;
     const fj_real lse = static_cast<const fj_real *>(a.lse.data)[fj_offset(a.lse, b, h, q)];
     const bool none = lse == -fj_real(INFINITY);

@@ -57,21 +57,9 @@ FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const fj_backward_args &args) {
     return mod;
 }
 
-// ---- Elements ------------------------------------------------------------------------------------------
+#include "elements.h"
 
-#if FJ_IN_DTYPE == FJ_DTYPE_F16
-typedef fj_f16 fj_element;
-FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_f16(x); }
-FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_f16_from_f32(x); }
-#elif FJ_IN_DTYPE == FJ_DTYPE_BF16
-typedef fj_bf16 fj_element;
-FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_bf16(x); }
-FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_bf16_from_f32(x); }
-#else
-typedef fj_real fj_element;
-FJ_DEVICE fj_real fj_widen(fj_element x) { return x; }
-FJ_DEVICE fj_element fj_narrow(fj_real x) { return x; }
-#endif
+// ---- Elements ------------------------------------------------------------------------------------------
 
 FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
     return b * t.stride[0] + h * t.stride[1] + row * t.stride[2];

@@ -39,7 +39,7 @@ struct fj_forward_args {
 #endif
 };
 
-FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const fj_forward_args &args) {
+template <class T> FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const T &args) {
     fj_mod_args mod = {nullptr, nullptr};
 #if FJ_CAPTURES
     mod.captures = args.captures;
@@ -99,7 +99,7 @@ FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32
 
 // ---- Positions -----------------------------------------------------------------------------------------
 
-FJ_DEVICE int32_t fj_q_position(const fj_cuda_forward &a, [[maybe_unused]] int32_t b, int32_t q) {
+template <class T> FJ_DEVICE int32_t fj_q_position(const T &a, [[maybe_unused]] int32_t b, int32_t q) {
 #if FJ_POSITION_TABLE
     if (a.q_position) return a.q_position[b * a.q_position_stride + q];
 #endif
@@ -217,22 +217,28 @@ FJ_DEVICE fj_real fj_signed_product(fj_real x, double scale) {
     return scale < 0 ? -x : scale > 0 ? x : fj_real(0);
 }
 
-// What a row ends as: factor of its sums, lse, maximum. top is in units of log2.
+// What a row ends as: factor of its sums, lse, maximum. top is in units of log2. whole: no other split has keys of
+// the row, so that its sink joins.
 struct fj_row_end {
     fj_real factor, lse, max;
 };
+template <bool whole>
 FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod,
                                 [[maybe_unused]] const struct fj_head_state &head, fj_real top, fj_real sum) {
     fj_row_end end;
+    fj_real down = 1;
     end.max = sum != sum && top < fj_real(INFINITY) ? sum : top * FJ_LN_2;
-#if FJ_HAS_SINK && !FJ_PARTIAL
-    const fj_real sink = fj_sink(&mod, &head) * FJ_LOG2_E;
-    if (sink > top)
-        sum = fj_fma_rn(sum, fj_exp2(top - sink), fj_real(1)), top = sink;
-    else if (sink > -fj_real(INFINITY))
+#if FJ_HAS_SINK
+    const fj_real sink = whole ? fj_sink(&mod, &head) * FJ_LOG2_E : -fj_real(INFINITY);
+    if (sink > top) { // sums of the output are still those of the base before
+        down = fj_exp2(top - sink);
+        sum = fj_fma_rn(sum, down, fj_real(1));
+        top = sink;
+    } else if (sink > -fj_real(INFINITY)) {
         sum += fj_exp2(sink - top);
+    }
 #endif
-    end.factor = sum == 0 ? fj_real(0) : fj_div_rn(fj_real(1), sum);
+    end.factor = sum == 0 ? fj_real(0) : fj_div_rn(down, sum);
     end.lse = sum == 0 ? -fj_real(INFINITY) : fj_fma_rn(top, FJ_LN_2, fj_log(sum));
     return end;
 }

@@ -297,3 +297,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     const fj_task end(args, fj_place_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
     fj_store_rows(end, rows, o);
 }
+
+#if FJ_PARTIAL
+#include "fwd_merge.cu"
+#endif

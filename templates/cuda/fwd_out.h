@@ -8,13 +8,13 @@ FJ_DEVICE float fj_finish_row(const fj_task &t, const fj_rows &rows, int r) {
     sum += fj_shuffle_xor(sum, 1);
     sum += fj_shuffle_xor(sum, 2);
     const float top = sum == 0 ? -INFINITY : rows.top[r]; // a row that saw nothing
-    const fj_row_end end = fj_end_row(t.mod, *rows.head(r), top, sum);
+    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, *rows.head(r), top, sum);
     if (t.row(r) < t.at.rows && fj_lane() % 4 == 0) {
         const int32_t b = t.at.b, h = t.head(r), q = t.query(r);
         const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) * t.a.split_lse : 0;
         if (t.a.lse.data) static_cast<float *>(t.a.lse.data)[fj_offset(t.a.lse, b, h, q) + split] = end.lse;
         if (FJ_WANT_MAX && t.a.max.data)
-            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q)] = end.max;
+            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] = end.max;
     }
     return end.factor;
 }
@@ -22,7 +22,7 @@ FJ_DEVICE float fj_finish_row(const fj_task &t, const fj_rows &rows, int r) {
 FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float factor, int r,
                           int32_t column) {
     x = factor == 0 ? 0.0f : x * factor;
-#if FJ_HAS_OUT
+#if FJ_HAS_OUT && !FJ_PARTIAL
     x = fj_out(&t.mod, rows.head(r), &rows.state[r], column, x);
 #else
     (void)t, (void)rows, (void)r, (void)column;

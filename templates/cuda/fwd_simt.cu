@@ -37,6 +37,8 @@
 
 #include "fwd_grid.h"
 
+#include "elements.h"
+
 #define THREADS (FJ_WARPS * FJ_WARP)
 #define TX 8
 #define TY (THREADS / TX)
@@ -53,32 +55,10 @@ static_assert(FJ_SHARED_BYTES >=
               "the plan's shared memory");
 #endif
 
-#if FJ_IN_DTYPE == FJ_DTYPE_F16
-typedef fj_f16 fj_element;
-FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_f16(x); }
-FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_f16_from_f32(x); }
-#elif FJ_IN_DTYPE == FJ_DTYPE_BF16
-typedef fj_bf16 fj_element;
-FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_bf16(x); }
-FJ_DEVICE fj_element fj_narrow(fj_real x) { return fj_bf16_from_f32(x); }
-#else
-typedef fj_real fj_element;
-FJ_DEVICE fj_real fj_widen(fj_element x) { return x; }
-FJ_DEVICE fj_element fj_narrow(fj_real x) { return x; }
-#endif
-
 #if FJ_REAL_F64
 FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_exp2(x); }
-FJ_DEVICE fj_real fj_simt_max(fj_real a, fj_real b) { return fmax(a, b); }
-FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) {
-    const uint64_t bits = fj_bits_from_f64(x);
-    const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
-    return fj_f64_from_bits(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
-}
 #else
 FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_ex2_approx(x); }
-FJ_DEVICE fj_real fj_simt_max(fj_real a, fj_real b) { return fj_max(a, b); }
-FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) { return fj_shuffle_xor(x, mask); }
 #endif
 
 struct fj_simt {
@@ -197,9 +177,9 @@ FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
 FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real unit) {
     for (int i = 0; i < OWN_ROWS; i++) {
         fj_real most = t.s[i][0];
-        for (int j = 1; j < OWN_KEYS; j++) most = fj_simt_max(most, t.s[i][j]);
-        for (uint32_t lane = 1; lane < TX; lane *= 2) most = fj_simt_max(most, fj_neighbour(most, lane));
-        const fj_real top = fj_simt_max(t.top[i], most * unit);
+        for (int j = 1; j < OWN_KEYS; j++) most = fj_max_real(most, t.s[i][j]);
+        for (uint32_t lane = 1; lane < TX; lane *= 2) most = fj_max_real(most, fj_neighbour(most, lane));
+        const fj_real top = fj_max_real(t.top[i], most * unit);
         const fj_real base = top == -fj_real(INFINITY) ? fj_real(0) : top;
         const fj_real factor = fj_simt_exp2(t.top[i] - base);
         fj_real sum = 0;
@@ -226,20 +206,20 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
     fj_real sum = t.sum[i];
     for (uint32_t lane = 1; lane < TX; lane *= 2) sum += fj_neighbour(sum, lane);
     if (t.at.first + t.ty + i * TY >= t.at.rows) return;
-    const fj_row_end end = fj_end_row(t.mod, t.heads[i], t.top[i], sum);
+    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.heads[i], t.top[i], sum);
     const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) : 0;
     if (t.tx == 0 && t.column == 0) {
         const int64_t place = fj_offset(a.lse, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
         if (a.lse.data) static_cast<fj_real *>(a.lse.data)[place] = end.lse;
-        if (FJ_WANT_MAX && a.max.data)
-            static_cast<fj_real *>(a.max.data)[fj_offset(a.max, t.at.b, t.h[i], t.q_index[i])] = end.max;
+        const int64_t max = fj_offset(a.max, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
+        if (FJ_WANT_MAX && a.max.data) static_cast<fj_real *>(a.max.data)[max] = end.max;
     }
     const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
     for (int j = 0; j < OWN_VALUES; j++) {
         const int32_t column = t.column + t.tx + j * TX;
         if (column >= FJ_VALUE_DIM) continue;
         fj_real x = end.factor == 0 ? fj_real(0) : t.o[i][j] * end.factor;
-#if FJ_HAS_OUT
+#if FJ_HAS_OUT && !FJ_PARTIAL
         x = fj_out(&t.mod, &t.heads[i], &t.rows[i], column, x);
 #endif
         if (FJ_PARTIAL)
@@ -290,3 +270,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     }
     for (int i = 0; i < OWN_ROWS; i++) fj_simt_finish_row(t, i);
 }
+
+#if FJ_PARTIAL
+#include "fwd_merge.cu"
+#endif

@@ -1,0 +1,129 @@
+// Splits of the keys of a row, merged: what follows a forward kernel with FJ_PARTIAL, in the same module.
+//
+//      split 0    out_0, lse_0             M = max lse_s         w_s = exp(lse_s - M)
+//      split 1    out_1, lse_1   -->       out = sum(w_s out_s) / sum(w_s)
+//        ...                               lse = M + log(sum(w_s))           max = max max_s
+//
+//  1. A warp makes a row. Splits are added in their order, whatever the grid: the same bits always.
+//  2. A split that saw nothing of the row has lse = -inf: its weight is 0, its output is not read. If all have, M is
+//     subtracted as 0: out = 0, lse = -inf.
+//  3. A sink joins the sum here, once; the output's hook is called here, once.
+//  4. NaN in a split's lse makes the row NaN.
+#ifndef FJ_IN_DTYPE
+#define FJ_DTYPE_F16 1
+#define FJ_DTYPE_BF16 2
+#define FJ_DTYPE_F32 3
+#define FJ_DTYPE_F64 4
+#define FJ_IN_DTYPE FJ_DTYPE_BF16
+#define FJ_HEAD_DIM 128
+#define FJ_VALUE_DIM 128
+#define FJ_TILE_Q 64
+#define FJ_TILE_KV 64
+#define FJ_WARPS 4
+#endif
+
+#include "hooks.h"
+
+#include "identity.h"
+
+#include "shapes.h"
+
+#include "fwd_grid.h"
+
+#include "elements.h"
+
+#define FJ_MERGE_THREADS 128
+#define FJ_MERGE_COLUMNS FJ_CEIL_DIV(FJ_VALUE_DIM, FJ_WARP) // of a lane
+
+struct fj_merge_args {
+    struct fj_cuda_merge call;
+#if FJ_CAPTURES
+    struct fj_cuda_capture captures[FJ_CAPTURES];
+#endif
+#if FJ_SCALARS
+    struct fj_cuda_scalar scalars[FJ_SCALARS];
+#endif
+};
+
+// A row of the parts, of split 0.
+FJ_DEVICE const fj_real *fj_part(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t q) {
+    return static_cast<const fj_real *>(t.data) + fj_offset(t, b, h, q);
+}
+
+// The weight of a split; base: M, or 0 in its place.
+FJ_DEVICE fj_real fj_split_weight(fj_real lse, fj_real base) { return fj_exp2((lse - base) * FJ_LOG2_E); }
+
+// Of all splits; lanes take them in turn. NaN is the greatest.
+FJ_DEVICE fj_real fj_greater(fj_real a, fj_real b) { return b > a || b != b ? b : a; }
+FJ_DEVICE fj_real fj_greatest(const fj_real *part, int64_t stride, int32_t splits) {
+    fj_real most = -fj_real(INFINITY);
+    for (int32_t s = static_cast<int32_t>(fj_lane()); s < splits; s += FJ_WARP)
+        most = fj_greater(most, part[s * stride]);
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) most = fj_greater(most, fj_neighbour(most, lane));
+    return most;
+}
+FJ_DEVICE fj_real fj_weight_sum(const fj_real *lse, int64_t stride, int32_t splits, fj_real base) {
+    fj_real sum = 0;
+    for (int32_t s = static_cast<int32_t>(fj_lane()); s < splits; s += FJ_WARP)
+        sum += fj_split_weight(lse[s * stride], base);
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum += fj_neighbour(sum, lane);
+    return sum;
+}
+
+FJ_DEVICE void fj_merge_outputs(const fj_cuda_merge &a, const fj_real *lse, const fj_real *part, fj_real base,
+                                fj_real (&sums)[FJ_MERGE_COLUMNS]) {
+#pragma unroll
+    for (int j = 0; j < FJ_MERGE_COLUMNS; j++) sums[j] = 0;
+    for (int32_t s = 0; s < a.splits; s++) {
+        const fj_real weight = fj_split_weight(lse[s * a.split_lse], base);
+        if (weight == 0) continue;
+#pragma unroll
+        for (int j = 0; j < FJ_MERGE_COLUMNS; j++) {
+            const int32_t column = static_cast<int32_t>(fj_lane()) + j * FJ_WARP;
+            if (column < FJ_VALUE_DIM) sums[j] = fj_fma_rn(weight, part[s * a.split_out + column], sums[j]);
+        }
+    }
+}
+
+FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, int64_t number) {
+    const fj_cuda_merge &a = args.call;
+    const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
+    const int32_t b = column / a.heads_q, h = column % a.heads_q;
+    const fj_real *lse = fj_part(a.part_lse, b, h, q);
+    const fj_real most = fj_greatest(lse, a.split_lse, a.splits);
+    const fj_real base = most == -fj_real(INFINITY) ? fj_real(0) : most;
+    struct fj_head_state head;
+    fj_head_init(&mod, b, h, &head);
+    const fj_row_end end =
+        fj_end_row<true>(mod, head, most * FJ_LOG2_E, fj_weight_sum(lse, a.split_lse, a.splits, base));
+    if (fj_lane() == 0 && a.lse.data) static_cast<fj_real *>(a.lse.data)[fj_offset(a.lse, b, h, q)] = end.lse;
+#if FJ_WANT_MAX
+    const fj_real max = fj_greatest(fj_part(a.part_max, b, h, q), a.split_lse, a.splits);
+    if (fj_lane() == 0 && a.max.data) static_cast<fj_real *>(a.max.data)[fj_offset(a.max, b, h, q)] = max;
+#endif
+#if FJ_HAS_OUT
+    struct fj_row_state row;
+    fj_row_init(&mod, &head, fj_q_position(a, b, q), &row);
+#endif
+    fj_real sums[FJ_MERGE_COLUMNS];
+    fj_merge_outputs(a, lse, fj_part(a.part_out, b, h, q), base, sums);
+    fj_element *out = static_cast<fj_element *>(a.out.data) + fj_offset(a.out, b, h, q);
+#pragma unroll
+    for (int j = 0; j < FJ_MERGE_COLUMNS; j++) {
+        const int32_t c = static_cast<int32_t>(fj_lane()) + j * FJ_WARP;
+        fj_real x = end.factor == 0 ? fj_real(0) : sums[j] * end.factor;
+#if FJ_HAS_OUT
+        x = fj_out(&mod, &head, &row, c, x);
+#endif
+        if (c < FJ_VALUE_DIM) out[c] = fj_narrow(x);
+    }
+}
+
+FJ_KERNEL(fj_fwd_merge, FJ_MERGE_THREADS, 1, fj_merge_args) {
+    const fj_cuda_merge &a = args.call;
+    const fj_mod_args mod = fj_mod_of(args);
+    const int64_t rows = static_cast<int64_t>(a.batch) * a.heads_q * a.q_len;
+    const int64_t warps = fj_block_threads() / FJ_WARP;
+    for (int64_t row = fj_block_x() * warps + fj_warp(); row < rows; row += warps * fj_grid_x())
+        fj_merge_row(args, mod, row);
+}
