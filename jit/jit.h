@@ -99,10 +99,10 @@ typedef struct fj_variant {
     int tile_q, tile_kv;
     /* cuda, emu */
     fj_arch arch;
-    bool mma; /* tensor cores; else the simt templates */
-    int head_pad, value_pad;
+    bool mma;           /* tensor cores; else the simt templates */
     bool pack_heads;    /* rows of a tile are (query, head of a group) */
     bool wide_captures; /* a dimension of a capture may exceed 2^31 - 1 */
+    int head_pad, value_pad;
     int stages, warps;
     int entry_count; /* in the order in which they are launched */
     fj_entry entries[FJ_JIT_MAX_ENTRIES];

@@ -13,7 +13,9 @@ static int variant_count, next; /* the first after variants[0] that has 64 rows 
 static void start(const char *settings) {
     static const char *const names[] = {"fwd_mma.cu", "fwd_simt.cu"};
     char path[96];
-    setenv("FLEXJIT_NVRTC", getenv("FJ_FAKE_NVRTC"), 1);
+    const char *nvrtc = getenv("FJ_FAKE_NVRTC");
+    ck_assert_ptr_nonnull(nvrtc);
+    setenv("FLEXJIT_NVRTC", nvrtc, 1);
     setenv("FAKE_NVRTC", settings, 1);
     unsetenv("FAKE_NVRTC_LOG");
     (void)snprintf(path, sizeof path, "%s/templates/cuda", folder);
@@ -120,7 +122,9 @@ START_TEST(a_process_remembers) {
     fj_cuda_device *device = NULL;
     session self;
     fj_jit_chosen first, second;
-    setenv("FLEXJIT_LIBCUDA", getenv("FJ_FAKE_CUDA"), 1);
+    const char *cuda = getenv("FJ_FAKE_CUDA");
+    ck_assert_ptr_nonnull(cuda);
+    setenv("FLEXJIT_LIBCUDA", cuda, 1);
     unsetenv("FAKE_CUDA");
     ck_assert_int_eq(fj_cuda_device_open(&fj_allocator_libc, 0, 75, &device, NULL), FJ_OK);
     (void)snprintf(cache_path, sizeof cache_path, "/proc/nowhere");
