@@ -9,7 +9,7 @@
  * Registers are known only after ptxas; so the tables go from the fastest to smaller tiles, and fj_jit_choose steps
  * to the next where the first spills.
  *
- * A heavy mod, by its instructions for a score, takes the first of those with few scores in a thread: it needs their
+ * A heavy mod, by its instructions for a score, takes the first of those with few sums in a thread: it needs their
  * registers, hides its latency behind more warps, and is unrolled less. As `./dev bench compile` finds on sm_80:
  *
  *     BF16, e64      m128 n64 w4            m128 n64 w8           registers, ms
@@ -62,17 +62,24 @@ static const tile bwd_simt[] = {{256, 32, 32, 1, 4}, {256, 16, 32, 1, 4}, {256, 
 
 /* BUSY_WARPS: two for each scheduler of an SM, one on the tensor cores while the other makes probabilities.
  * RESERVED: shared memory that a block takes besides its own. */
-enum { DELTA_THREADS = 128, FORWARD_HEAVY = 16, BACKWARD_HEAVY = 48, BUSY_WARPS = 8, RESERVED = 1024 };
+enum {
+    DELTA_THREADS = 128,
+    FORWARD_HEAVY = 16,
+    BACKWARD_HEAVY = 48,
+    FEW_SUMS = 96,
+    BUSY_WARPS = 8,
+    RESERVED = 1024
+};
 
 typedef struct plan {
     const fj_jit_problem *problem;
     const fj_features *features;
     fj_variant *variants;
     int count;
-    int real;  /* bytes of fj_real */
-    bool half; /* 16-bit inputs */
-    bool wide; /* of the variants that are listed now */
-    int few;   /* scores in a thread that a heavy mod takes first; 0: the mod is not heavy */
+    int real;   /* bytes of fj_real */
+    bool half;  /* 16-bit inputs */
+    bool wide;  /* of the variants that are listed now */
+    bool heavy; /* the mod */
 } plan;
 
 /* ---- One variant --------------------------------------------------------------------------------------- */
@@ -196,16 +203,29 @@ static tiles mma_tiles(const plan *p, bool pack) {
     return pack ? TILES(fwd_pack) : TILES(fwd_mma);
 }
 
+/* Floats of a thread in the sums of the products: scores, outputs, gradients. */
+static int sums_of(const fj_jit_problem *problem, const tile *t) {
+    const int e = FJ_MMA_PAD(problem->head_dim), v = FJ_MMA_PAD(problem->value_dim);
+    const int split = FJ_BWD_MMA_SPLIT(t->m, t->warps);
+    if (problem->kind == FJ_JIT_FORWARD) return t->m / t->warps * (v + t->n) / 32;
+    return t->m * split / t->warps * (2 * t->n + e + v) / (32 * split);
+}
+
+/* Whether these are few: at most FEW_SUMS, or where dimensions are large what 16 rows to a warp and a block of 32 have. */
+static bool has_few_sums(const fj_jit_problem *problem, const tile *t) {
+    const int e = FJ_MMA_PAD(problem->head_dim), v = FJ_MMA_PAD(problem->value_dim);
+    const int least = problem->kind == FJ_JIT_FORWARD ? (v + 32) / 2 : (e + v + 64) / 4;
+    return sums_of(problem, t) <= FJ_MOST(FEW_SUMS, least);
+}
+
 static void list_all(plan *p, bool pack) {
     const tiles mma = mma_tiles(p, pack),
                 simt = p->problem->kind == FJ_JIT_FORWARD ? TILES(fwd_simt) : TILES(bwd_simt);
     for (int round = 0; round < 4;
-         round++) /* few scores in a thread before many; of each, first what is busy */
-        for (size_t i = 0; i < mma.count; i++) {
-            const tile *t = &mma.list[i];
-            const bool many = p->few > 0 && t->m * t->n / (32 * t->warps) > p->few;
-            if (many == round / 2) consider(p, t, true, pack, !pack && round % 2 == 0);
-        }
+         round++) /* a heavy mod: few sums before many; of each, first what is busy */
+        for (size_t i = 0; i < mma.count; i++)
+            if (round / 2 == (p->heavy && !has_few_sums(p->problem, &mma.list[i])))
+                consider(p, &mma.list[i], true, pack, !pack && round % 2 == 0);
     for (size_t i = 0; i < simt.count; i++) consider(p, &simt.list[i], false, pack, false);
 }
 
@@ -221,13 +241,9 @@ static void list_packed_or_not(plan *p) {
     list_all(p, !packed_first);
 }
 
-/* Large dimensions need registers for their sums. */
-static int few_scores(const fj_jit_problem *problem) {
+static bool is_heavy(const fj_jit_problem *problem) {
     const fj_ir_cost cost = fj_jit_mod_cost(problem);
-    const bool forward = problem->kind == FJ_JIT_FORWARD;
-    const bool small = problem->head_dim <= 128 && problem->value_dim <= 128;
-    if (cost.score + cost.gradient < (forward ? FORWARD_HEAVY : BACKWARD_HEAVY)) return 0;
-    return forward && small ? 32 : 16;
+    return cost.score + cost.gradient >= (problem->kind == FJ_JIT_FORWARD ? FORWARD_HEAVY : BACKWARD_HEAVY);
 }
 
 /* A dimension that is known and does not fit 32 bits. */
@@ -247,7 +263,7 @@ int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *featu
     p.real = dtype == FJ_DTYPE_F64 ? 8 : 4;
     if (!p.half && dtype != FJ_DTYPE_F32 && dtype != FJ_DTYPE_F64) return 0;
     if (!is_dimension(problem->head_dim) || !is_dimension(problem->value_dim)) return 0;
-    p.few = few_scores(problem);
+    p.heavy = is_heavy(problem);
     p.wide = needs_wide(problem->ir);
     list_packed_or_not(&p);
     if (!p.wide && problem->ir && problem->ir->captures.len > 0) {

@@ -230,6 +230,40 @@ START_TEST(few_queries_of_a_group_are_packed) {
 }
 END_TEST
 
+/* tanh of the score, so often. */
+static void check_heavy(fj_scope *scope, void *unused) {
+    (void)unused;
+    fj_features features = fj_jit_arch_features((fj_arch){80, 0});
+    fj_variant light[FJ_JIT_MAX_VARIANTS], heavy[FJ_JIT_MAX_VARIANTS];
+    fj_jit_problem of = {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_BF16, .head_dim = 64, .value_dim = 64};
+    fj_ir *ir = fj_ir_create(scope->arena);
+    const int count = fj_jit_variants(&of, &features, light);
+    of.ir = ir;
+    ck_assert_int_eq(fj_jit_mod_cost(&of).score, 0);
+    ir->score = fj_ir_op1(ir, FJ_OP_NEG, fj_ir_leaf(ir, FJ_OP_SCORE));
+    ck_assert_int_eq(fj_jit_mod_cost(&of).score, 1);
+    ck_assert_int_eq(fj_jit_variants(&of, &features, heavy), count);
+    ck_assert_str_eq(heavy[0].name, light[0].name);
+    ir->score = fj_ir_op1(ir, FJ_OP_TANH, ir->score);
+    ck_assert_int_gt(fj_jit_mod_cost(&of).score, 16);
+    ck_assert_int_eq(fj_jit_variants(&of, &features, heavy), count); /* the same ones in another order */
+    const fj_variant *a = &light[0], *b = &heavy[0];
+    ck_assert_int_lt(b->tile_q * b->tile_kv / b->warps, a->tile_q * a->tile_kv / a->warps);
+    for (int i = 0; i < count; i++) {
+        int found = 0;
+        for (int k = 0; k < count; k++) found += strcmp(light[i].name, heavy[k].name) == 0;
+        ck_assert_int_eq(found, 1);
+    }
+}
+
+START_TEST(heavy_mods_take_smaller_variants) {
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    ck_assert_int_eq(fj_scope_run(&arena, NULL, check_heavy, NULL), FJ_OK);
+    fj_arena_finish(&arena);
+}
+END_TEST
+
 START_TEST(what_no_kernel_covers_has_no_variant) {
     fj_features features = fj_jit_arch_features((fj_arch){80, 0});
     fj_variant list[FJ_JIT_MAX_VARIANTS];
@@ -246,4 +280,5 @@ END_TEST
 
 RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, names_spell_the_parameters,
           names_and_requests_tell_everything_apart, large_captures_take_wide_variants,
-          few_queries_of_a_group_are_packed, what_no_kernel_covers_has_no_variant)
+          few_queries_of_a_group_are_packed, heavy_mods_take_smaller_variants,
+          what_no_kernel_covers_has_no_variant)
