@@ -282,7 +282,8 @@ EXPORT int cuFuncLoad(void *of) {
 static bool is_host_address(uint64_t word) {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     unsigned char resident;
-    if (word < 1 << 16 || word >> 47 != 0) return false;
+    if (word >> 45 == 0 || word >> 47 != 0)
+        return false; /* below: pairs of ints, and shadows of sanitizers */
     for (int i = 0; i < MOST_MEMORY; i++)
         if (memories[i].map && word - memories[i].address <= memories[i].size) return false;
     return mincore((void *)(uintptr_t)(word / page * page), 1, &resident) == 0;
