@@ -10,7 +10,9 @@
 #include "cli/report.h"
 
 static const char *_Atomic guarded;
-static volatile sig_atomic_t deferred, held, raised;
+static atomic_int deferred, held,
+    raised; /* read by the threads of prebuild too; lock-free, as handlers need */
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "usable in a signal handler");
 
 static void say(int file, const char *text) {
     ssize_t written = write(file, text, strlen(text));
@@ -32,10 +34,7 @@ static void end_interrupted(void) {
 
 static void on_end(int number) {
     (void)number;
-    if ((deferred != 0 || held != 0) && raised == 0) {
-        raised = 1;
-        return;
-    }
+    if ((deferred != 0 || held != 0) && atomic_exchange(&raised, 1) == 0) return;
     end_interrupted();
 }
 
