@@ -164,6 +164,23 @@ class Reports(CacheCase):
         os.chmod(self.layer, 0o777)
         self.refused(1, "cannot be read or is not trusted", "verify", env=env)
 
+    def test_what_two_layers_have(self):
+        """The first sound one counts."""
+        copy = self.folder / "copy"
+        shutil.copytree(self.layer, copy)
+        os.chmod(copy, 0o700)
+        env = {"FLEXJIT_CACHE_PATH": f"{copy}:{self.layer}"}
+        rows = self.report("list", env=env)["kernels"]
+        self.assertEqual(sorted((row["layer"], row["hidden"]) for row in rows), [(0, False)] * 4 + [(1, True)] * 4)
+        self.assertEqual(self.cache("list", env=env).count("hidden by an earlier layer"), 4)
+        self.assertEqual(self.report("export", self.folder / "x.tar", env=env)["kernels"], 4)
+        path = copy / self.kernels()[0].name
+        self.assertEqual(self.report("show", path.stem, env=env)["file"], str(path))
+        path.write_bytes(b"damaged")
+        self.assertEqual(self.report("show", path.stem, env=env)["file"], str(self.kernels()[0]))
+        self.assertEqual(sum(row["hidden"] for row in self.report("list", env=env)["kernels"]), 3)
+        self.assertEqual(self.report("export", self.folder / "x.tar", env=env)["kernels"], 4)
+
     def test_an_entry_under_another_name(self):
         """Its digest is right."""
         one, two = self.kernels()[:2]
