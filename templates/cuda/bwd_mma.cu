@@ -29,7 +29,7 @@
 //  5. Rows and columns that are not there are zero in shared memory (tile_mma.h): no NaN leaks.
 //  6. P and dS are selected to 0 after the mod where a position is masked or not there. The mask is evaluated before,
 //     as bits, by a loop that stays rolled.
-//  7. Steps, walks and stages are those of fwd_mma.cu: group n of the asynchronous copies is step n.
+//  7. Steps, walks and stages are those of fwd_mma.cu.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
 #define FJ_DTYPE_BF16 2
@@ -239,51 +239,55 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
 #endif
 }
 
+// Step n sends for the tile FJ_STAGES - 1 further on and works on tile n; steps before 0 only send, and 0 begins when
+// own rows, which belong to the first group, are there as well. With one stage a step sends for its own tile.
 template <fj_side side>
 FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_sums<E_PAIRS> &dx,
                            fj_sums<V_PAIRS> &dw) {
     fj_walked<side> walked(t);
     fj_walk walk = fj_walk_start(t.at);
-    fj_step ahead[FJ_STAGES]; // ahead[i]: step now + i; its copies are under way
-    fj_load_own<side>(t);     // a part of the first group
-#pragma unroll
-    for (int i = 0; i < FJ_STAGES; i++) {
-        ahead[i] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
-        if (i > 0 && i == FJ_STAGES - 1) break; // sent for by the first step
-        if (!ahead[i].is_end()) walked.send(t, ahead[i], static_cast<uint32_t>(i));
-        fj_copy_async_commit();
-    }
+    fj_step ahead[FJ_STAGES]; // ahead[i]: what step now + i works on
     fj_own<side> own;
     fj_thread_sinks sinks;
     struct fj_head_state head;
+    int32_t h = -1; // of `head`
+    uint32_t stage = 0, filled = 0;
+    fj_load_own<side>(t);
     fj_sinks_start<side>(args, sinks);
-    int32_t h = t.at.head;
-    fj_head_init(&t.mod, t.at.b, h, &head);
-    fj_start_own<side>(t, head, own);
-    for (uint32_t stage = 0; !ahead[0].is_end(); stage = stage + 1 == FJ_STAGES ? 0 : stage + 1) {
-        fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
-        fj_block_sync();
-        if (FJ_STAGES > 1) {
-            if (!ahead[FJ_STAGES - 1].is_end())
-                walked.send(t, ahead[FJ_STAGES - 1], stage == 0 ? FJ_STAGES - 1 : stage - 1);
-            fj_copy_async_commit();
+    if (side == FJ_OWN_QUERIES) {
+        fj_head_init(&t.mod, t.at.b, t.at.head, &head);
+        fj_start_own<side>(t, head, own);
+    }
+#pragma unroll
+    for (int i = 0; i < FJ_STAGES; i++) ahead[i] = fj_step{t.at.head, FJ_WALK_END};
+#pragma unroll 1
+    for (int32_t step = 1 - FJ_STAGES;; step++) {
+        if (step >= 0) {
+            fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
+            fj_block_sync();
         }
-        const int32_t next = side == FJ_OWN_KEYS ? ahead[0].head : h;
-        if (next != h) {
-            h = next;
-            fj_head_init(&t.mod, t.at.b, h, &head);
-            fj_start_own<side>(t, head, own);
+        ahead[FJ_STAGES - 1] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
+        if (!ahead[FJ_STAGES - 1].is_end()) walked.send(t, ahead[FJ_STAGES - 1], filled);
+        fj_copy_async_commit();
+        filled = filled + 1 == FJ_STAGES ? 0 : filled + 1;
+        if (step >= 0) {
+            if (ahead[0].is_end()) break;
+            if (FJ_STAGES == 1) {
+                fj_copy_async_wait<0>();
+                fj_block_sync();
+            }
+            const int32_t next = ahead[0].head;
+            if (side == FJ_OWN_KEYS && next != h) {
+                h = next;
+                fj_head_init(&t.mod, t.at.b, h, &head);
+                fj_start_own<side>(t, head, own);
+            }
+            fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, sinks);
+            fj_sinks_settle(sinks);
+            stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
         }
-        fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, sinks);
-        fj_sinks_settle(sinks);
 #pragma unroll
         for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
-        ahead[FJ_STAGES - 1] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
-        if (FJ_STAGES == 1 && !ahead[0].is_end()) {
-            fj_block_sync();
-            walked.send(t, ahead[0], 0);
-            fj_copy_async_commit();
-        }
     }
     fj_copy_async_wait<0>(); // own rows of a block without steps
     fj_block_sync();         // all are there, and read: their place is free

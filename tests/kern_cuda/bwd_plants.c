@@ -5,9 +5,9 @@
 #define MMA "bwd_mma_bf16_e64_v64_*"
 
 const plant bwd_plants[] = {
-    {"no barrier before a step", MMA, STEP_WAIT "\n        fj_block_sync();", STEP_WAIT},
+    {"no barrier before a step", MMA, STEP_WAIT "\n            fj_block_sync();", STEP_WAIT},
     {"no wait for copies", MMA, STEP_WAIT, ""},
-    {"the stage in use is overwritten", MMA, "stage == 0 ? FJ_STAGES - 1 : stage - 1", "stage"},
+    {"the stage in use is overwritten", MMA, "ahead[FJ_STAGES - 1], filled)", "ahead[FJ_STAGES - 1], stage)"},
     {"no barrier before results", "bwd_mma_f16_e256*",
      "    fj_block_sync();         // all are there, and read: their place is free\n", ""},
     {"no barrier before stores", MMA, "X_BYTES, dvalue, 1);\n    fj_block_sync();", "X_BYTES, dvalue, 1);"},
@@ -23,7 +23,7 @@ const plant bwd_plants[] = {
     {"P is not selected", "bwd_mma_f16_e80*_causal", "s = live ? p : fj_real(0);", "s = p;"},
     {"only the first head of a group", "bwd_mma_f16_e80*_causal", "at.head + (keys ? ratio : 1);",
      "at.head + 1;"},
-    {"states of the first head stay", "bwd_mma_bf16_e128*_alibi", "if (next != h) {", "if (false) {"},
+    {"states of the first head stay", "bwd_mma_bf16_e128*_alibi", "next != h) {", "h < 0) {"},
     {"no settling of units", "bwd_mma_f16_e64*_relative",
      "    fj_sink_settle(acc);\n    if (acc.mode == FJ_SINK_ADD) {", "    if (acc.mode == FJ_SINK_ADD) {"},
     {"sums are not zeroed", "bwd_mma_bf16_e16*_bias", "threads) sums[n] = 0;", "threads) (void)sums;"},
