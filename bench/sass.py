@@ -249,6 +249,13 @@ def main_path(ops, labels, trips):
         if inner != header and inner in members and products[inner]:
             for i in inside:
                 times[i] = trips
+    for inner, inside in loops.items():  # a turn of an inner loop that is left at its top goes on behind it
+        if inner == header or inner not in members or not products[inner]:
+            continue
+        ways_out = {to for i in inside for to in following[i] if to not in inside}
+        for i in inside:
+            if inner in following[i]:
+                following[i] = following[i] + [to for to in ways_out if to > i]
     best = {}  # from an instruction to the end of the turn: (products, copies, -instructions), the next
     for i in sorted(members, reverse=True):
         own = (times[i] * (ops[i].kind == "mma"), times[i] * (ops[i].kind == "copy"), -times[i])
@@ -313,7 +320,7 @@ def report(label, arch, cubin, log, shape, trips, wanted):
         row = f"{label + ' ' + name:<52} sm_{arch:<4}{registers:>4}{spills:>6}"
         row += f"{shape['shared'] / 1024:>5.0f}K{blocks:>3}{warps:>4} |"
         row += "".join(f"{counts[bound]:>8.0f}" for bound in BOUNDS) + f"{counts['alone']:>7.0f} | "
-        row += f"{limit:<8}{counts['tensor'] / counts[limit]:>5.0%}{counts['issue'] / counts['tensor']:>6.2f}"
+        row += f"{limit:<8}{counts['tensor'] / counts[limit]:>5.0%}{counts['issue'] / max(1, counts['tensor']):>6.2f}"
         print(row)
         if wanted["classes"]:
             print("    " + "  ".join(f"{kind} {counts[kind]}" for kind in ORDER if counts[kind]))

@@ -21,6 +21,7 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
 #pragma unroll
     for (int r = 0; r < ROWS; r++) bits[r] = full ? 0xffffffffu : 0;
     if (full) return;
+    uint32_t bit = 1; // of column j
 #pragma unroll FJ_MASK_UNROLL
     for (int j = 0; j < COLUMNS; j++) {
         const int32_t index = first + t.column(j);
@@ -37,8 +38,9 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
             else
                 live = live && fj_mask(&t.mod, &head, &own.state[r], &walked);
 #endif
-            bits[r] |= static_cast<uint32_t>(live) << j;
+            bits[r] |= live ? bit : 0;
         }
+        bit <<= 1;
     }
 }
 

@@ -9,6 +9,7 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_rows &ro
                             uint32_t (&bits)[ROWS]) {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) bits[r] = 0;
+    uint32_t bit = 1; // of column j
 #pragma unroll FJ_MASK_UNROLL
     for (int j = 0; j < KEYS; j++) {
         const int32_t kv = t.key(first, j);
@@ -25,8 +26,9 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_rows &ro
             if (FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(r), position, &col);
             live = live && fj_mask(&t.mod, rows.head(r), &rows.state[r], &col);
 #endif
-            bits[r] |= static_cast<uint32_t>(live) << j;
+            bits[r] |= live ? bit : 0;
         }
+        bit <<= 1;
     }
 }
 
