@@ -39,8 +39,9 @@ typedef struct prebuild {
     /* What the threads share: guarded by the lock. */
     pthread_mutex_t lock;
     size_t next, done, counts[FAILED + 1];
-    row *rows;    /* one for each of order */
-    bool no_room; /* the layer cannot be written: there is no use in going on */
+    row *rows;     /* one for each of order */
+    bool stopping; /* that a Ctrl-C came was said */
+    bool no_room;  /* the layer cannot be written: there is no use in going on */
     int status;
     double said; /* when progress was */
 } prebuild;
@@ -205,6 +206,11 @@ static void show_progress(prebuild *p) {
 static bool take(prebuild *p, size_t *ret_place) {
     pthread_mutex_lock(&p->lock);
     bool more = p->next < p->wanted && !p->no_room && !cli_interrupted();
+    if (cli_interrupted() && !p->stopping && p->done < p->next) {
+        p->stopping = true;
+        fprintf(stderr, "%swaiting for the kernels that are being compiled; Ctrl-C again ends it at once\n",
+                isatty(STDERR_FILENO) != 0 ? "\r\033[K" : "");
+    }
     *ret_place = p->next;
     if (more) p->next++;
     pthread_mutex_unlock(&p->lock);
