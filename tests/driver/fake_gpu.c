@@ -35,6 +35,7 @@ enum {
     LAUNCH_FAILED = 719,
     CAPTURE_UNSUPPORTED = 900,
     MOST_STREAMS = 16,
+    MOST_FUNCTIONS = 256,
     MOST_MEMORY = 256,
     DEFAULT_SHARED = 48 << 10
 };
@@ -220,7 +221,8 @@ int fake_replay(void) {
 /* ---- Code -------------------------------------------------------------------------------------------------- */
 
 static char no_library, no_kernel;
-static struct function no_function;
+static struct function no_function, functions[MOST_FUNCTIONS];
+static int function_count;
 
 /* The library that is told of only that it was loaded, or a handle of dlopen. */
 static void *open_code(const unsigned char *code) {
@@ -254,10 +256,9 @@ EXPORT int cuLibraryGetKernel(void **to, void *of, const char *name) {
     return !*to || strcmp(name, "absent") == 0 ? NOT_FOUND : 0;
 }
 EXPORT int cuKernelGetFunction(void **to, void *of) {
-    struct function *made =
-        of == &no_kernel ? &no_function : calloc(1, sizeof *made); /* for the process's life */
     fake_note("function;");
-    if (!made) return OUT_OF_MEMORY;
+    if (of != &no_kernel && function_count == MOST_FUNCTIONS) return OUT_OF_MEMORY;
+    struct function *made = of == &no_kernel ? &no_function : &functions[function_count++];
     *made = (struct function){of == &no_kernel ? NULL : of, fake_current(), DEFAULT_SHARED};
     *to = made;
     return fake_setting("function", 0);
