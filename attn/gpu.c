@@ -126,8 +126,8 @@ static const struct {
     const char *name;
     int64_t (*blocks)(const sizes *);
 } grids[] = {
-    {"fj_fwd", forward_blocks}, {"fj_bwd_delta", delta_blocks}, {"fj_bwd_kv", kv_blocks},
-    {"fj_bwd_q", q_blocks},     {"fj_bwd_end", end_blocks},
+    {"fj_fwd", forward_blocks},   {"fj_bwd_delta", delta_blocks}, {"fj_bwd_kv", kv_blocks},
+    {"fj_bwd_measure", q_blocks}, {"fj_bwd_q", q_blocks},         {"fj_bwd_end", end_blocks},
 };
 
 static int64_t blocks_of(const sizes *s, const char *name) {

@@ -86,7 +86,7 @@ typedef struct fj_entry {
     int shared;       /* bytes of dynamic shared memory */
 } fj_entry;
 
-#define FJ_JIT_MAX_ENTRIES 4
+#define FJ_JIT_MAX_ENTRIES 5
 
 #define FJ_JIT_VARIANT_NAME 64
 

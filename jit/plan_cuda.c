@@ -42,9 +42,9 @@ static const tile fwd_mma[] = {
 };
 /* F32: operands are split in registers. */
 static const tile fwd_tf32[] = {
-    {64, 128, 64, 2, 4}, {64, 128, 64, 1, 4}, {64, 64, 32, 2, 4},  {64, 64, 64, 2, 4},  {128, 64, 64, 2, 4},
-    {128, 64, 32, 2, 4}, {128, 64, 32, 1, 4}, {128, 64, 16, 2, 4}, {192, 64, 16, 2, 4}, {192, 64, 16, 1, 4},
-    {256, 64, 16, 1, 4}, {256, 32, 16, 2, 2},
+    {64, 128, 64, 2, 4}, {64, 128, 64, 1, 4}, {64, 64, 32, 2, 4},  {64, 64, 64, 2, 4},
+    {128, 64, 64, 2, 4}, {128, 64, 32, 2, 4}, {128, 64, 32, 1, 4}, {128, 64, 16, 2, 4},
+    {192, 64, 16, 2, 4}, {192, 64, 16, 1, 4}, {256, 64, 16, 1, 4}, {256, 32, 16, 2, 2},
 };
 /* Backward: m own rows, n walked ones, in both passes. */
 static const tile bwd_mma[] = {
@@ -106,15 +106,16 @@ static void add_forward(fj_variant *v, int real, bool half) {
     add_entry(v, "fj_fwd", v->warps * 32, shared);
 }
 
-static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real) {
+static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real, bool half) {
     int m = v->tile_q, n = v->tile_kv, s = v->stages, w = v->warps;
     int shared = v->mma ? FJ_BWD_MMA_SHARED(m, n, v->head_pad, v->value_pad, s, w, !problem->deterministic)
                         : FJ_BWD_SIMT_SHARED(m, n, real);
+    bool sinks = problem->gradient && problem->gradient->scatters.len > 0;
     add_entry(v, "fj_bwd_delta", DELTA_THREADS, 0);
+    if (sinks && half) add_entry(v, "fj_bwd_measure", w * 32, shared);
     add_entry(v, "fj_bwd_kv", w * 32, shared);
     add_entry(v, "fj_bwd_q", w * 32, shared);
-    if (problem->gradient && problem->gradient->scatters.len > 0)
-        add_entry(v, "fj_bwd_end", DELTA_THREADS, 0);
+    if (sinks) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0);
 }
 
 static bool fits(const fj_variant *v, int limit) {
@@ -147,7 +148,7 @@ static void consider(plan *p, const tile *t, bool mma, bool pack, bool busy) {
     };
     if (v.head_pad > t->dim || v.value_pad > t->dim || p->count == FJ_JIT_MAX_VARIANTS) return;
     if (problem->kind == FJ_JIT_BACKWARD)
-        add_backward(problem, &v, p->real);
+        add_backward(problem, &v, p->real, p->half);
     else
         add_forward(&v, p->real, p->half);
     if (!fits(&v, p->features->shared_limit) || (busy && !is_busy(&v, p->features->shared_limit))) return;

@@ -87,10 +87,11 @@ struct fj_cuda_merge {
     int32_t q_len, unused;
 };
 
-/* What a row of queries brings into the backward kernels: real[2] of the workspace, written by fj_bwd_delta. */
+/* What a row of queries brings into the backward kernels: real[2] of the workspace, written by fj_bwd_delta and
+ * fj_bwd_measure. */
 enum {
     FJ_CUDA_ROW_BASE /* -lse log2(e) */,
-    FJ_CUDA_ROW_DELTA /* dlse - rowsum(out dout) */,
+    FJ_CUDA_ROW_DELTA /* dlse - rowsum(out dout), or measured: dlse - rowsum(P dP) */,
     FJ_CUDA_ROW_REALS
 };
 
@@ -106,6 +107,7 @@ struct fj_cuda_sink {
  * other, all with the same arguments, `threads` as the plan says:
  *
  *     fj_bwd_delta   any grid of x: its warps share the rows, its threads the zeros
+ *     fj_bwd_measure x = tiles of m queries * batch * heads_q; with FJ_HAS_SINKS and 16-bit inputs only
  *     fj_bwd_kv      x = tiles of m keys (m: tile_q of the variant) * batch * heads_kv
  *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
  *                    dquery, unless it adds to sinks (FJ_HAS_SINKS and FJ_DETERMINISTIC)

@@ -1,6 +1,7 @@
 // The first and the last kernel of a backward pass.
 //
-//      fj_bwd_delta    for each row of queries: base = -lse log2(e), delta = dlse - rowsum(out dout);
+//      fj_bwd_delta    for each row of queries: base = -lse log2(e), delta = dlse - rowsum(out dout), or dlse where
+//                      fj_bwd_measure subtracts the sum;
 //                      zeros for what is added up atomically (sinks.h; dQ)
 //      fj_bwd_end      those sums to the outputs, wherever their strides put them
 //
@@ -64,8 +65,9 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
     const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
     const int32_t b = column / a.heads_q, h = column % a.heads_q;
     const uint32_t both = FJ_CUDA_VECTOR_OUT | FJ_CUDA_VECTOR_DOUT;
-    fj_real sum =
-        fj_delta_part(fj_row_start(a.out, b, h, q), fj_row_start(a.dout, b, h, q), (a.vector & both) == both);
+    fj_real sum = FJ_MEASURES ? fj_real(0)
+                              : fj_delta_part(fj_row_start(a.out, b, h, q), fj_row_start(a.dout, b, h, q),
+                                              (a.vector & both) == both);
     for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum += fj_neighbour(sum, lane);
     if (fj_lane() != 0) return;
     const fj_real lse = static_cast<const fj_real *>(a.lse.data)[fj_offset(a.lse, b, h, q)];

@@ -29,6 +29,11 @@
 #define FJ_DETERMINISTIC 1
 #endif
 #define FJ_SINKS (FJ_CAPTURES + FJ_SCALARS)
+
+// Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last digit; one made of
+// an out in 16 bits leaves an error a thousand times larger. So there delta is measured, rowsum(P dP), by a kernel of
+// its own: two products more.
+#define FJ_MEASURES (FJ_HAS_SINKS && (FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16))
 static_assert(!FJ_HAS_PROB && !FJ_HAS_OUT, "seams of the forward kernels alone, so far");
 
 #define FJ_LOG2_E fj_real(1.44269504088896340736)
@@ -256,18 +261,26 @@ FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) {
     return static_cast<fj_real>(FJ_HAS_SCORE ? a.scale : a.scale * 1.44269504088896340736);
 }
 
-// s: the raw product, becomes P; d: dP + (dlse - rowsum(out dout)), becomes dS. factor: of fj_factor_of.
+// P of a raw product, whether masked or not. factor: of fj_factor_of.
+FJ_DEVICE fj_real fj_prob_of(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
+                             [[maybe_unused]] const struct fj_head_state *head,
+                             [[maybe_unused]] const struct fj_row_state *row,
+                             [[maybe_unused]] const struct fj_col_state *col, fj_real base, fj_real s) {
+#if FJ_HAS_SCORE
+    return fj_bwd_exp2(fj_fma_rn(fj_score(&mod, head, row, col, s * factor), FJ_LOG2_E, base));
+#else
+    return fj_bwd_exp2(fj_fma_rn(s, factor, base));
+#endif
+}
+
+// s: the raw product, becomes P; d: dP + delta, becomes dS.
 FJ_DEVICE void fj_grad_score(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
                              [[maybe_unused]] const struct fj_col_state *col, fj_real base, bool live,
                              fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_sinks &own) {
-#if FJ_HAS_SCORE
-    const fj_real score = s * factor;
-    const fj_real p = fj_bwd_exp2(fj_fma_rn(fj_score(&mod, head, row, col, score), FJ_LOG2_E, base));
-#else
-    const fj_real p = fj_bwd_exp2(fj_fma_rn(s, factor, base));
-#endif
+    [[maybe_unused]] const fj_real score = s * factor;
+    const fj_real p = fj_prob_of(factor, mod, head, row, col, base, s);
     s = live ? p : fj_real(0);
     d = live ? p * d : fj_real(0);
 #if FJ_HAS_SCORE

@@ -299,6 +299,10 @@ template <fj_side side> FJ_DEVICE fj_task fj_task_again(const fj_backward_args &
     return fj_task(args, fj_place_of<side>(args.call, fj_shuffle_index(fj_block_x(), 0u)));
 }
 
+#if FJ_MEASURES
+#include "bwd_measure.h"
+#endif
+
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
     fj_sums<E_PAIRS> dkey;
     fj_sums<V_PAIRS> dvalue;

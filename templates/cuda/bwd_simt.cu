@@ -269,6 +269,49 @@ template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &arg
                    fj_factor_of(args.call)};
 }
 
+#if FJ_MEASURES
+// As bwd_measure.h, for bwd_simt: the TX lanes of a row add by shuffles.
+FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
+    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
+    const fj_cuda_backward &a = t.a;
+    fj_own<FJ_OWN_QUERIES> own;
+    struct fj_head_state head;
+    fj_real sums[OWN];
+    fj_head_init(&t.mod, t.at.b, t.at.head, &head);
+    fj_start_own(t, head, own);
+    for (int i = 0; i < OWN; i++) sums[i] = 0;
+    fj_walk walk = fj_walk_start(t.at);
+    for (;;) {
+        const fj_step step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
+        if (step.is_end()) break;
+        fj_scores s, d;
+        fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, step.first(), FJ_HEAD_DIM);
+        fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, step.first(), FJ_VALUE_DIM);
+#pragma unroll
+        for (int j = 0; j < WALKED; j++) {
+            const int32_t kv = step.first() + t.tx + j * TX;
+            struct fj_col_state col;
+            fj_col_init(&t.mod, &head, fj_kv_position(a, t.at.b, kv), &col);
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                const bool there = kv < t.at.walked && t.row(i) < t.at.count;
+                const bool live = step.is_full() || fj_is_live(t, &head, &own.state[i], &col, there);
+                const fj_real p =
+                    fj_prob_of(t.factor, t.mod, &head, &own.state[i], &col, own.base[i], s[i][j]);
+                sums[i] += live ? p * d[i][j] : fj_real(0);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        for (uint32_t lane = 1; lane < TX; lane *= 2) sums[i] += fj_shuffle_xor(sums[i], lane);
+        if (t.tx != 0 || t.row(i) >= t.at.count) continue;
+        fj_real *facts = fj_row_facts(a, t.at.b, t.at.head, t.row(i));
+        if (own.base[i] > -fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
+    }
+}
+#endif
+
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
     const fj_simt t = fj_simt_of<FJ_OWN_KEYS>(args);
     const fj_cuda_backward &a = t.a;

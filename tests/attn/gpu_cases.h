@@ -6,7 +6,7 @@
 
 static const char scalar_source[] = "alpha = 0.5\n"
                                     "def score_mod(score, b, h, q_idx, kv_idx):\n"
-                                    "    return score * alpha + slopes[h] * (kv_idx % 3)\n";
+                                    "    return score * alpha + slopes[h] * (kv_idx - q_idx)\n";
 static const char table_source[] = "import torch\n"
                                    "steps = torch.tensor([1.0, -2.0, 0.5])\n"
                                    "wide = torch.tensor([3, 70, 9], dtype=torch.int32)\n"
@@ -55,7 +55,7 @@ static const gpu_case gpu_cases[] = {
      "_mma_",
      {1, 4, 2, 70, 90, 64, 64},
      BOX_SWAPPED,
-     .score = "score * slopes[h]",
+     .score = "score + slopes[h] * (kv - q)",
      .capture = {{"slopes", "h", FJ_DTYPE_F32}},
      .nondeterministic = true,
      .scale = 0.125},

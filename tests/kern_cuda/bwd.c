@@ -282,6 +282,8 @@ static int launch(const bwd_call *c, const bwd_variant *v, void *object, int mod
         fj_emu_shape grid;
     } launches[] = {
         {"fj_bwd_delta", {{3, 1, 1}, 128, 0}},
+        {"fj_bwd_measure", /* as bwd_q */
+         {{(uint32_t)(FJ_CEIL_DIV(s->q_len, v->m) * s->batch * s->heads_q), 1, 1}, threads, shared}},
         {"fj_bwd_kv",
          {{(uint32_t)(FJ_CEIL_DIV(s->kv_len, v->m) * s->batch * s->heads_kv), 1, 1}, threads, shared}},
         {"fj_bwd_q",
@@ -289,11 +291,12 @@ static int launch(const bwd_call *c, const bwd_variant *v, void *object, int mod
         {"fj_bwd_end", {{2, 1, 1}, 128, 0}},
     };
     const fj_launch one = {.struct_size = sizeof one, .workers = 1};
-    const fj_emu_options how = {(fj_emu_schedule)(mode / 2), (fj_emu_copies)(mode % 2), 7, 0, &one, counts};
+    fj_emu_options how = {(fj_emu_schedule)(mode / 2), (fj_emu_copies)(mode % 2), 7, 0, &one, counts};
     for (size_t i = 0; i < FJ_ARRAY_LEN(launches); i++) {
         const fj_emu_kernel *kernel = dlsym(object, launches[i].name);
         fj_error error = {0};
-        if (!kernel && i == 3) return 0; /* nothing captured */
+        if (!kernel && (i == 1 || i == 4)) continue; /* nothing captured */
+        how.counts = i == 1 ? NULL : counts;
         if (!kernel || kernel->args_size != w->args_size)
             return printf("    %s: arguments\n", launches[i].name), 1;
         if (fj_emu_launch(emu, kernel, &launches[i].grid, w->args, &how, &error) == FJ_OK) continue;

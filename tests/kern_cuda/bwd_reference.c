@@ -68,12 +68,28 @@ static void forward_row(bwd_call *c, const row *r) {
     c->lse.values[r->at] = r->lse;
 }
 
+/* What dP is measured from: of out as it is rounded, or of P where captures have gradients in 16 bits (FJ_MEASURES).
+ * size: of what is summed. */
+static double row_sum(const bwd_call *c, const row *r, const double *dout, double *size) {
+    const int64_t v = c->value.dims[3];
+    const bool half = c->query.dtype == FJ_DTYPE_F16 || c->query.dtype == FJ_DTYPE_BF16;
+    double sum = 0, each;
+    if (!half || c->graphs->gradient->scatters.len == 0)
+        return dot(of_row(&c->out, r->b, r->h, r->q), dout, v, size);
+    *size = 0;
+    for (int64_t kv = 0; kv < c->s->kv_len; kv++) {
+        if (!(r->p[kv] > 0)) continue;
+        sum += r->p[kv] * dot(dout, of_row(&c->value, r->b, r->hk, kv), v, &each);
+        *size += r->p[kv] * each;
+    }
+    return sum;
+}
+
 static void make_adjoints(bwd_call *c, fj_eval *eval, row *r) {
     const int64_t n = c->s->kv_len, v = c->value.dims[3];
     const double *dout = of_row(&c->dout, r->b, r->h, r->q);
     double delta_size, size;
-    const double delta = dot(of_row(&c->out, r->b, r->h, r->q), dout, v, &delta_size) -
-                         (c->with_dlse ? c->dlse.values[r->at] : 0);
+    const double delta = row_sum(c, r, dout, &delta_size) - (c->with_dlse ? c->dlse.values[r->at] : 0);
     for (int64_t kv = 0; kv < n; kv++) {
         const double dp = dot(dout, of_row(&c->value, r->b, r->hk, kv), v, &size);
         r->ds[kv] = r->p[kv] * (dp - delta);
