@@ -71,9 +71,10 @@ def build(options, path, arch):
         command = [options.tool, "prebuild", "--manifest", str(path), "--arch", arch, "--jobs", "1"]
         done = subprocess.run(command + ["--output", layer, "--json"], capture_output=True, text=True)
     try:
-        return json.loads(done.stdout)["rows"]
+        rows = json.loads(done.stdout)["rows"]
     except (ValueError, KeyError):
         sys.exit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout[:500]}{done.stderr[:500]}")
+    return sorted(rows, key=lambda row: (row["entry"], row["variant"]))
 
 
 def measure(options, path, names):
