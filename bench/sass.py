@@ -207,6 +207,9 @@ def successors(ops, labels):
             to = target_of(op, labels)
             always = not op.guard and not re.match(r"!?U?P\d", op.rest)
             after = ([] if always else after) + ([to] if to is not None else [])
+        elif name == "CALL":  # ptxas jumps with it, too
+            to = target_of(op, labels)
+            after = after + ([to] if to is not None else [])
         elif name in ("EXIT", "RET", "BREAK") and not op.guard:
             after = []
         following.append(after)

@@ -111,7 +111,10 @@ template <int columns, int rows, int threads> struct fj_copier {
         const uint32_t shared = fj_shared_address(fj_shared()) + to;
 #pragma unroll
         for (uint32_t i = 0; i < rows; i += step) {
-            fj_copy_async_16(shared + tile::at(i + row(), chunk()), at, bytes);
+            // Rows a multiple of 8 further are turned alike.
+            const uint32_t place =
+                step % 8 == 0 ? tile::at(row(), chunk()) + i * tile::pitch : tile::at(i + row(), chunk());
+            fj_copy_async_16(shared + place, at, bytes);
             at += stride * step;
         }
     }
