@@ -85,7 +85,7 @@ FJ_DEVICE void fj_tile_copy_rows(uint32_t to, int32_t dim, bool vector, F row_of
 template <int columns, int rows, int threads> struct fj_copier {
     typedef fj_tile<columns> tile;
     enum : uint32_t { step = threads / tile::chunks ? threads / tile::chunks : 1 };
-    enum : bool { even = threads % tile::chunks == 0 && rows % step == 0 };
+    enum : bool { even = threads % tile::chunks == 0 && rows % step == 0 }; // every thread has as many chunks
     const fj_raw *own;
 
     FJ_METHOD static uint32_t row() { return fj_thread_x() / tile::chunks; }
@@ -98,7 +98,7 @@ template <int columns, int rows, int threads> struct fj_copier {
     FJ_METHOD void send(uint32_t to, int32_t dim, bool vector, int64_t stride, int32_t first,
                         int32_t left) const {
         const fj_raw *at = own + static_cast<uint32_t>(first) * stride;
-        if (!vector || !even || left < rows) {
+        if (!vector || threads < tile::chunks || left < rows) {
             const fj_raw *from = at - skip(stride);
             fj_tile_copy_rows<columns, rows, threads>(
                 to, dim, vector, [&](int32_t i) { return i < left ? from + i * stride : nullptr; });
@@ -111,6 +111,7 @@ template <int columns, int rows, int threads> struct fj_copier {
         const uint32_t shared = fj_shared_address(fj_shared()) + to;
 #pragma unroll
         for (uint32_t i = 0; i < rows; i += step) {
+            if (!even && (row() >= step || i + row() >= rows)) break;
             // Rows a multiple of 8 further are turned alike.
             const uint32_t place =
                 step % 8 == 0 ? tile::at(row(), chunk()) + i * tile::pitch : tile::at(i + row(), chunk());

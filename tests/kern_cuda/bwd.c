@@ -26,6 +26,7 @@ static const bwd_variant variants[] = {
     {"mma", FJ_DTYPE_BF16, 64, 96, 128, 64, 2, 4, 0, "softcap"},
     {"mma", FJ_DTYPE_BF16, 80, 128, 128, 64, 2, 8, 0, "causal"},
     {"mma", FJ_DTYPE_BF16, 24, 16, 128, 64, 1, 8, 0, "causal"},
+    {"mma", FJ_DTYPE_BF16, 88, 192, 128, 32, 1, 8, 0, "document"},
     {"mma", FJ_DTYPE_BF16, 64, 64, 128, 32, 2, 4, 1, "alibi"},
     {"mma", FJ_DTYPE_BF16, 16, 16, 32, 64, 3, 2, 0, "bias"},
     {"mma", FJ_DTYPE_F16, 64, 64, 64, 64, 2, 8, 0, "relative"},
