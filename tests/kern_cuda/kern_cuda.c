@@ -1,451 +1,242 @@
-/* kern_cuda [--filter GLOB] [--cxx COMPILER] [--flags FLAGS] [--keep DIR] [--few] [--plants | --sweep]
- * kern_cuda [--filter GLOB] --nvrtc [all]
+/* kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list] [--device emu|cuda] [--arch sm_80]
+ *           [--schedule forward|reverse|random] [--copies eager|late] [--jobs N] [--bench | --plants | --nvrtc]
+ *           [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
- * Every kernel below is compiled for the emulator, all of them in two processes, and run at several shapes:
- * against the definition in double, in several orders of threads and with copies that land early and late,
- * which must give the same bits; on inputs whose gaps are NaN and that end at a page without access. */
-#include <dlfcn.h>
-#include <fnmatch.h>
-#include <math.h>
-#include <stdio.h>
+ * Exit status 0: all is well; 1: a test failed; 2: usage; 77: the device, or NVRTC, is not there (meson: skipped). */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "base/dtype.h"
-#include "templates/cuda/shapes.h"
-#include "tests/kern_cuda/kern_cuda.h"
+#include "tests/kern_cuda/kern.h"
 
-static bool few; /* shapes and modes: for sanitizers */
-
-static const variant chosen_variants[] = {
-    {"mma", FJ_DTYPE_BF16, 64, 64, 64, 64, 2, 4, 0, 0, "none"},
-    {"mma", FJ_DTYPE_F16, 80, 40, 64, 32, 3, 4, 0, 0, "causal"},
-    {"mma", FJ_DTYPE_BF16, 128, 128, 128, 64, 2, 8, 0, 0, "alibi"},
-    {"mma", FJ_DTYPE_BF16, 128, 128, 128, 64, 1, 4, 0, 0, "causal"},
-    {"mma", FJ_DTYPE_F16, 20, 33, 64, 64, 1, 4, 1, 0, "document"},
-    {"mma", FJ_DTYPE_BF16, 64, 96, 128, 32, 2, 4, 1, 1, "softcap"},
-    {"mma", FJ_DTYPE_F16, 256, 256, 64, 32, 1, 4, 0, 0, "window"},
-    {"mma", FJ_DTYPE_BF16, 16, 16, 32, 128, 2, 2, 0, 0, "bias"},
-    {"mma", FJ_DTYPE_F16, 48, 32, 64, 64, 2, 4, 1, 0, "table"},
-    {"mma", FJ_DTYPE_BF16, 32, 64, 64, 64, 1, 4, 0, 0, "late"},
-    {"mma", FJ_DTYPE_F16, 64, 64, 64, 64, 2, 4, 0, 0, "infinite"},
-    {"mma", FJ_DTYPE_F16, 32, 16, 64, 32, 2, 4, 0, 0, "fault"},
-    {"mma", FJ_DTYPE_F32, 64, 64, 64, 32, 2, 4, 0, 0, "causal"},
-    {"mma", FJ_DTYPE_F32, 20, 40, 64, 32, 1, 4, 1, 0, "bias"},
-    {"mma", FJ_DTYPE_BF16, 72, 8, 16, 16, 4, 1, 1, 0, "rank0"},
-    {"simt", FJ_DTYPE_F32, 64, 64, 64, 32, 1, 4, 0, 0, "alibi"},
-    {"simt", FJ_DTYPE_BF16, 17, 130, 32, 32, 1, 4, 0, 0, "bias"},
-    {"simt", FJ_DTYPE_F16, 40, 7, 64, 32, 1, 4, 1, 0, "document"},
-    {"simt", FJ_DTYPE_F64, 33, 16, 32, 32, 1, 4, 0, 0, "window"},
-    {"simt", FJ_DTYPE_F32, 100, 200, 16, 16, 1, 4, 1, 1, "table"},
-    {"simt", FJ_DTYPE_F32, 8, 8, 8, 8, 1, 2, 0, 0, "none"},
-    {"simt", FJ_DTYPE_F32, 16, 16, 64, 32, 1, 4, 0, 0, "infinite"},
-    {"simt", FJ_DTYPE_F32, 9, 9, 16, 16, 1, 4, 1, 0, "fault"},
-};
-enum { VARIANTS = FJ_ARRAY_LEN(chosen_variants), SWEEP = 34, JOBS = 2, MODES = 6 };
-
-/* --sweep: head dimensions in steps of 8, and two odd ones. */
-static variant sweep[SWEEP];
-static const variant *variants = chosen_variants;
-static int variant_count = VARIANTS;
-
-static void make_sweep(void) {
-    static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32};
-    for (int i = 0; i < SWEEP; i++) {
-        const int e = i < 32 ? 8 * (i + 1) : i == 32 ? 1 : 155, v = i < 32 ? 8 * (i * 11 % 32 + 1) : e;
-        const fj_dtype dtype = dtypes[e + v > 256 ? i % 2 : i % 3];
-        sweep[i] = (variant){"mma", dtype, e, v, 64 << i % 2, 32, 1 + i % 3, 4, i / 2 % 2, 0, "alibi"};
-    }
-    variants = sweep;
-    variant_count = SWEEP;
-    few = true;
-}
-
-static const shape shapes[] = {
-    {1, 2, 2, 70, 200, 0.35, LAYOUT_PACKED, 0, 0},   {2, 3, 1, 65, 129, 0.2, LAYOUT_ROWS, 0, 0},
-    {1, 8, 1, 5, 64, -0.3, LAYOUT_ODD, 59, 0},       {1, 1, 1, 1, 1, 1.0, LAYOUT_PACKED, 0, 0},
-    {2, 4, 2, 64, 63, 0.0, LAYOUT_ROWS, 0, 0},       {1, 3, 3, 17, 1, 0.25, LAYOUT_ODD, 5, 0},
-    {1, 6, 2, 33, 300, 1.5, LAYOUT_PACKED, 300, 33},
-};
+enum { MOST_NAMED = 32, SKIPPED = 77 };
 
 static struct {
-    const char *root, *filter, *cxx, *flags, *folder;
-} options = {KERN_SOURCE "/templates", "*", "c++", "-O1", NULL};
+    range range;
+    const char *named[MOST_NAMED], *device, *schedule, *copies;
+    int named_count, jobs;
+    bool list, bench, plants, nvrtc;
+} options = {.range = {.seed = 1, .filter = "*"}, .device = "emu", .jobs = -1};
 
-static fj_emu *emu;
-static const plant *planted; /* into what is compiled now */
+/* What unique variants are looked for on: an instruction set or a size of shared memory each. */
+static const int default_archs[] = {80, 86, 75, 90};
 
-/* ---- Compiling ------------------------------------------------------------------------------------ */
+/* ---- Options ------------------------------------------------------------------------------------------------ */
 
-static void path_of(const variant *v, const char *suffix, char path[512]) {
-    char name[128];
-    variant_name(v, name);
-    (void)snprintf(path, 512, "%s/%s%s", options.folder, name, suffix);
+static int usage(void) {
+    printf("usage: kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]\n"
+           "                 [--device emu|cuda] [--arch sm_80] [--schedule forward|reverse|random]\n"
+           "                 [--copies eager|late] [--jobs N] [--bench | --plants | --nvrtc]\n"
+           "                 [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
+    return 2;
 }
 
-static bool is_chosen(const variant *v) {
-    char name[128];
-    variant_name(v, name);
-    return fnmatch(options.filter, name, 0) == 0;
+static bool parse_flag(const char *name) {
+    const struct {
+        const char *name;
+        bool *flag;
+    } flags[] = {{"--long", &options.range.all}, {"--few", &options.range.few}, {"--list", &options.list},
+                 {"--bench", &options.bench},    {"--plants", &options.plants}, {"--nvrtc", &options.nvrtc}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
+        if (strcmp(flags[i].name, name) == 0) return *flags[i].flag = true;
+    return false;
 }
 
-static int compile_one(const variant *v) {
-    char source[512], object[512], command[4096];
-    fj_arena arena;
-    fj_buf text;
-    path_of(v, ".cc", source);
-    path_of(v, ".so", object);
-    fj_arena_init(&arena, &fj_allocator_libc);
-    fj_buf_init(&text, &fj_allocator_libc);
-    render(v, mod_compile(&arena, mod_find(v->mod)), options.root, &text);
-    if (planted && !plant_apply(planted, &text)) return printf("    %s: no such text\n", planted->name), 2;
-    FILE *file = fopen(source, "w");
-    if (!file || text.failed || fwrite(text.data, 1, text.len, file) != text.len || fclose(file) != 0)
-        return 1;
-    fj_buf_finish(&text);
-    fj_arena_finish(&arena);
-    (void)snprintf(
-        command, sizeof command,
-        "%s -x c++ -std=c++17 -w %s -ffp-contract=off -DFJ_ARCH=80 -I%s/cuda -fPIC -shared -g1 -o %s %s",
-        options.cxx, options.flags, options.root, object, source);
-    return system(command) != 0;
+static bool parse_value(const char *name, const char *value) {
+    const struct {
+        const char *name, **text;
+    } texts[] = {{"--filter", &options.range.filter}, {"--device", &options.device},
+                 {"--schedule", &options.schedule},   {"--copies", &options.copies},
+                 {"--cxx", &emu_tools.cxx},           {"--flags", &emu_tools.flags},
+                 {"--keep", &emu_tools.folder}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(texts); i++)
+        if (strcmp(texts[i].name, name) == 0) return *texts[i].text = value, true;
+    char *end = NULL;
+    fj_arch arch;
+    if (strcmp(name, "--seed") == 0)
+        options.range.seed = strtoull(value, &end, 10);
+    else if (strcmp(name, "--jobs") == 0)
+        options.jobs = (int)strtol(value, &end, 10);
+    else if (strcmp(name, "--kernel") == 0 && options.named_count < MOST_NAMED)
+        options.named[options.named_count++] = value;
+    else if (strcmp(name, "--arch") == 0 && fj_jit_arch_parse(value, &arch))
+        options.range.archs[options.range.arch_count++ % 8] = arch.number;
+    else
+        return false;
+    return *value != '\0' && (!end || *end == '\0');
 }
 
-/* All chosen kernels, by JOBS processes. */
-static int compile_all(void) {
-    int wrong = 0, status;
-    for (int job = 0; job < JOBS; job++) {
-        const pid_t child = fork();
-        if (child != 0) continue;
-        for (int i = job; i < variant_count; i += JOBS)
-            if (is_chosen(&variants[i])) wrong |= compile_one(&variants[i]);
-        _exit(wrong);
+static bool parse(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        if (parse_flag(argv[i])) continue;
+        if (i + 1 == argc || !parse_value(argv[i], argv[i + 1])) return false;
+        i++;
     }
-    while (wait(&status) > 0) wrong |= status;
-    return wrong;
+    return options.range.arch_count <= 8;
 }
 
-/* ---- Calls ------------------------------------------------------------------------------------------ */
+/* Index of a name; count: all of them. -1: unknown. */
+static int choice(const char *name, const char *const *names, int count) {
+    if (!name) return count;
+    for (int i = 0; i < count; i++)
+        if (strcmp(name, names[i]) == 0) return i;
+    return -1;
+}
 
-static void make_captures(call *c, const mod *m) {
-    for (int i = 0; i < MAX_CAPTURES && m->capture[i].name; i++) {
-        fj_eval_tensor *t = &c->captures[i];
-        const char *dims = m->capture[i].dims;
-        int64_t count = 1, stride = 1;
-        for (int d = 0; dims[d]; d++) {
-            const int64_t q = c->s->q_len + c->s->q_offset, kv = c->s->kv_len + c->s->kv_offset;
-            t->dims[d] = dims[d] == 'b' ? c->s->batch
-                       : dims[d] == 'h' ? c->s->heads_q
-                       : dims[d] == 'q' ? q
-                       : dims[d] == 'k' ? kv
-                       : dims[d] == '5' ? 50
-                                        : q + kv;
-            count *= t->dims[d];
+static bool choose_modes(modes *m, const device *d) {
+    static const char *const schedules[] = {"forward", "reverse", "random"}, *const copies[] = {"eager",
+                                                                                                "late"};
+    const int schedule = choice(options.schedule, schedules, FJ_EMU_SCHEDULE_COUNT);
+    const int copy = choice(options.copies, copies, FJ_EMU_COPIES_COUNT);
+    if (schedule < 0 || copy < 0) return false;
+    m->count = 0;
+    for (int i = 0; i < FJ_EMU_SCHEDULE_COUNT; i++)
+        for (int j = 0; j < FJ_EMU_COPIES_COUNT; j++)
+            if ((schedule == FJ_EMU_SCHEDULE_COUNT || schedule == i) &&
+                (copy == FJ_EMU_COPIES_COUNT || copy == j))
+                m->list[m->count++] = (mode){(fj_emu_schedule)i, (fj_emu_copies)j};
+    if (options.range.few && m->count == 6)
+        m->list[1] = m->list[5], m->count = 2; /* those that differ most */
+    if (!d->has_modes) m->count = 2;           /* twice the same */
+    return true;
+}
+
+/* ---- Running -------------------------------------------------------------------------------------------------- */
+
+typedef struct run {
+    runner runner;
+    const test *tests;
+    isolate_result (*one)(const runner *r, const test *t, FILE *out, char where[ISOLATE_WHERE]);
+} run;
+
+/* A test's lines come together. */
+static isolate_result run_one(void *user, int item, char where[ISOLATE_WHERE]) {
+    const run *r = user;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) abort();
+    const isolate_result result = r->one(&r->runner, &r->tests[item], out, where);
+    (void)fclose(out);
+    printf("%-4s %s\n%s", result == ISOLATE_OK ? "ok" : "FAIL", r->tests[item].kernel.name, text);
+    free(text);
+    return result;
+}
+
+static void tell_death(void *user, int item, const char *where, const char *how) {
+    const run *r = user;
+    printf("FAIL %s\n    %s, %s\n", r->tests[item].kernel.name, how, where);
+}
+
+static double seconds(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int run_all(const runner *r, const test *tests, int count) {
+    run all = {*r, tests, options.bench ? bench_test : run_test};
+    const double from = seconds();
+    const isolate tests_of = {.count = count,
+                              .jobs = options.bench ? 1 : options.jobs,
+                              .seconds = r->device->has_modes ? 300 : 120,
+                              .user = &all,
+                              .run = run_one,
+                              .died = tell_death};
+    const int failed = isolate_run(&tests_of);
+    int runs = 0;
+    for (int i = 0; i < count; i++) runs += tests[i].shape_count;
+    printf("%d kernels at %d shapes, %d failed; seed %llu, %.1f s\n", count, runs, failed,
+           (unsigned long long)r->seed, seconds() - from);
+    return failed != 0 || count == 0;
+}
+
+static test *choose_tests(int *count) {
+    if (options.named_count == 0) return (options.bench ? bench_make : table_make)(&options.range, count);
+    test *tests = calloc((size_t)options.named_count, sizeof *tests);
+    if (!tests) abort();
+    for (*count = 0; *count < options.named_count; ++*count) {
+        test *t = &tests[*count];
+        if (!kernel_parse(&t->kernel, options.named[*count], options.range.archs, options.range.arch_count)) {
+            printf("no kernel has the name '%s' here\n", options.named[*count]);
+            exit(2);
         }
-        for (int d = (int)strlen(dims) - 1; d >= 0; stride *= t->dims[d--]) t->strides[d] = stride;
-        t->dtype = m->capture[i].dtype;
-        void *data = calloc((size_t)count, 8);
-        for (int64_t n = 0; n < count; n++) {
-            if (t->dtype == FJ_DTYPE_I32)
-                ((int32_t *)data)[n] = (int32_t)(n / 23);
-            else
-                fj_dtype_store_float(t->dtype, data, n, random_uniform());
+        table_shapes(t, &options.range, MOST_SHAPES);
+    }
+    return tests;
+}
+
+static void list(const test *tests, int count) {
+    char text[128], arch[FJ_ARCH_NAME];
+    for (int i = 0; i < count; i++) {
+        fj_jit_arch_name(tests[i].kernel.variant.arch, arch);
+        printf("%s on %s\n", tests[i].kernel.name, arch);
+        for (int n = 0; n < tests[i].shape_count; n++) {
+            shape_name(&tests[i].shapes[n], text);
+            printf("    %s\n", text);
         }
-        t->data = data;
     }
 }
 
-static void make_call(call *c, const variant *v, const shape *s, const fj_ir *ir) {
-    const int64_t rows[] = {s->batch, s->heads_q, s->q_len, 1};
-    const int64_t q[] = {s->batch, s->heads_q, s->q_len, v->e}, o[] = {s->batch, s->heads_q, s->q_len, v->v};
-    const int64_t k[] = {s->batch, s->heads_kv, s->kv_len, v->e},
-                  w[] = {s->batch, s->heads_kv, s->kv_len, v->v};
-    const fj_dtype real = v->dtype == FJ_DTYPE_F64 ? FJ_DTYPE_F64 : FJ_DTYPE_F32;
-    *c = (call){.s = s, .ir = ir};
-    tensor_make(&c->query, v->dtype, q, s->how);
-    tensor_make(&c->key, v->dtype, k, s->how);
-    tensor_make(&c->value, v->dtype, w, s->how);
-    tensor_make(&c->out, v->partial ? real : v->dtype, o, s->how);
-    tensor_make(&c->lse, real, rows, LAYOUT_PACKED);
-    tensor_make(&c->max, real, rows, LAYOUT_ROWS);
-    tensor_fill(&c->query, 1.5);
-    tensor_fill(&c->key, 1.5);
-    tensor_fill(&c->value, 2);
-    make_captures(c, mod_find(v->mod));
-    if (mod_find(v->mod)->table) {
-        c->q_position = calloc((size_t)s->q_len, sizeof(int32_t));
-        c->kv_position = calloc((size_t)s->kv_len, sizeof(int32_t));
-        for (int64_t i = 0; i < s->q_len; i++) c->q_position[i] = (int32_t)(i * 7 % 50);
-        for (int64_t i = 0; i < s->kv_len; i++) c->kv_position[i] = (int32_t)(i * 5 % 64);
+/* The device, its architectures, and a folder for objects. */
+static int open_device(runner *r) {
+    const bool cuda = strcmp(options.device, "cuda") == 0;
+    if (!cuda && strcmp(options.device, "emu") != 0) return usage();
+    r->device = cuda ? &device_cuda : &device_emu;
+    r->seed = options.range.seed;
+    if (cuda) {
+        fj_error error = {0};
+        fj_arch arch;
+        char name[128];
+        if (cuda_find(&arch, name, &error) != FJ_OK) {
+            printf("%s\n", error.text);
+            fj_error_finish(&error);
+            return SKIPPED;
+        }
+        printf("%s, sm_%d\n", name, arch.number);
+        options.range.archs[0] = arch.number;
+        options.range.arch_count = 1;
     }
-    reference_run(c, v->dtype);
-}
-
-static void finish_call(call *c) {
-    tensor *all[] = {&c->query, &c->key, &c->value, &c->out, &c->lse, &c->max};
-    for (int i = 0; i < 6; i++) tensor_finish(all[i]);
-    for (int i = 0; i < MAX_CAPTURES; i++) free((void *)(uintptr_t)c->captures[i].data);
-    free(c->q_position);
-    free(c->kv_position);
-    reference_finish(c);
-}
-
-/* ---- Launching -------------------------------------------------------------------------------------- */
-
-typedef struct packet {
-    struct fj_cuda_forward call;
-    struct fj_cuda_capture captures[MAX_CAPTURES];
-} packet;
-
-static fj_status launch(call *c, const variant *v, const fj_emu_kernel *kernel, int mode,
-                        struct fj_cuda_fault *fault, fj_emu_counts *counts, fj_error *error) {
-    const shape *s = c->s;
-    packet p = {.call = {.query = tensor_describe(&c->query),
-                         .key = tensor_describe(&c->key),
-                         .value = tensor_describe(&c->value),
-                         .out = tensor_describe(&c->out),
-                         .lse = tensor_describe(&c->lse),
-                         .max = tensor_describe(&c->max),
-                         .q_position = c->q_position,
-                         .kv_position = c->kv_position,
-                         .fault = fault,
-                         .scale = s->scale,
-                         .q_offset = s->q_offset,
-                         .kv_offset = s->kv_offset,
-                         .batch = (int32_t)s->batch,
-                         .heads_q = (int32_t)s->heads_q,
-                         .heads_kv = (int32_t)s->heads_kv,
-                         .q_len = (int32_t)s->q_len,
-                         .kv_len = (int32_t)s->kv_len,
-                         .section = 2}};
-    p.call.vector = (tensor_is_vector(&c->query) ? FJ_CUDA_VECTOR_QUERY : 0) |
-                    (tensor_is_vector(&c->key) ? FJ_CUDA_VECTOR_KEY : 0) |
-                    (tensor_is_vector(&c->value) ? FJ_CUDA_VECTOR_VALUE : 0) |
-                    (tensor_is_vector(&c->out) ? FJ_CUDA_VECTOR_OUT : 0);
-    for (int i = 0; i < MAX_CAPTURES; i++) {
-        p.captures[i].data = c->captures[i].data;
-        memcpy(p.captures[i].shape, c->captures[i].dims, sizeof p.captures[i].shape);
-        memcpy(p.captures[i].stride, c->captures[i].strides, sizeof p.captures[i].stride);
+    if (options.range.arch_count == 0) {
+        memcpy(options.range.archs, default_archs, sizeof default_archs);
+        options.range.arch_count = FJ_ARRAY_LEN(default_archs);
     }
-    const int64_t group = v->pack ? s->heads_q / s->heads_kv : 1;
-    const int64_t tiles = FJ_CEIL_DIV(s->q_len * group, v->m), columns = s->batch * s->heads_q / group;
-    const bool simt = strcmp(v->template, "simt") == 0;
-    const fj_emu_shape grid = {
-        {(uint32_t)(tiles * columns), 1, simt ? (uint32_t)FJ_FWD_SIMT_SLICES(v->v) : 1},
-        (uint32_t)v->warps * 32,
-        (uint32_t)variant_shared(v)};
-    const fj_launch one = {.struct_size = sizeof one, .workers = 1};
-    const fj_emu_options how = {(fj_emu_schedule)(mode / 2), (fj_emu_copies)(mode % 2), 7, 0, &one, counts};
-    tensor_clear(&c->out);
-    tensor_clear(&c->lse);
-    tensor_clear(&c->max);
-    return fj_emu_launch(emu, kernel, &grid, &p, &how, error);
-}
-
-/* ---- Checking ---------------------------------------------------------------------------------------- */
-
-static int differs(const char *what, const tensor *t, const double *want, const double *bound, int64_t each) {
-    const int64_t count = t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
-    for (int64_t i = 0; i < count; i++) {
-        const double got = t->values[i], off = fabs(got - want[i]);
-        if (got == want[i] || off <= bound[i / each] || (got != got && want[i] != want[i])) continue;
-        printf("    %s element %lld (of %lld) is %.9g, not %.9g; bound %.3g\n", what, (long long)i,
-               (long long)count, got, want[i], bound[i / each]);
-        return 1;
-    }
+    if (options.jobs < 0) options.jobs = cuda ? 4 : (int)sysconf(_SC_NPROCESSORS_ONLN);
     return 0;
 }
 
-static int check(call *c, bool has_max) {
-    int wrong = 0;
-    tensor *outputs[] = {&c->out, &c->lse, &c->max};
-    static const char *const names[] = {"out", "lse", "max"};
-    for (int i = 0; i < 3; i++)
-        if (!tensor_read(outputs[i]))
-            printf("    %s: written outside of its elements\n", names[i]), wrong = 1;
-    wrong |= differs("out", &c->out, c->want_out, c->bound_out, 1);
-    wrong |= differs("lse", &c->lse, c->want_lse, c->bound_lse, 1);
-    if (has_max) return wrong | differs("max", &c->max, c->want_max, c->bound_lse, 1);
-    for (size_t i = 0; i < c->max.bytes; i++) wrong |= c->max.memory[i] != 0xff;
-    return wrong;
-}
-
-/* Blocks of keys in which some row of a tile sees something, over all tiles. */
-static int64_t live_blocks(const call *c, const variant *v) {
-    const shape *s = c->s;
-    const int64_t group = v->pack ? s->heads_q / s->heads_kv : 1, rows = s->q_len * group;
-    int64_t live = 0;
-    for (int64_t column = 0; column < s->batch * s->heads_q / group; column++)
-        for (int64_t first = 0; first < rows; first += v->m)
-            for (int64_t key = 0; key < s->kv_len; key += v->n) {
-                bool any = false;
-                for (int64_t row = first; row < first + v->m && row < rows; row++)
-                    for (int64_t kv = key; kv < key + v->n && kv < s->kv_len; kv++)
-                        any |=
-                            c->visible[((column * group + row % group) * s->q_len + row / group) * s->kv_len +
-                                       kv];
-                live += any;
-            }
-    return live;
-}
-
-static int check_counts(const call *c, const variant *v, const fj_emu_counts *counts) {
-    if (strcmp(v->template, "mma") != 0) return 0;
-    const int steps = v->dtype == FJ_DTYPE_F32 ? 6 : 1; /* half as deep, three products */
-    const int64_t each = (int64_t)v->m / 16 * (v->n / 8) * (FJ_MMA_PAD(v->e) / 16) +
-                         (int64_t)v->m / 16 * (v->n / 16) * (FJ_MMA_PAD(v->v) / 8);
-    const int64_t want = live_blocks(c, v), got = (int64_t)counts->matrix_products / each / steps;
-    int wrong = got < want || (got > want && mod_find(v->mod)->exact);
-    if (wrong) printf("    %lld blocks were computed, %lld are live\n", (long long)got, (long long)want);
-    if (counts->bank_conflicts) printf("    %d bank conflicts\n", (int)counts->bank_conflicts), wrong = 1;
-    return wrong;
-}
-
-/* The first shape runs in all modes, the others in the two that differ most. */
-static int run_shape(const variant *v, const fj_emu_kernel *kernel, const fj_ir *ir, int index) {
-    call c;
-    int wrong = 0;
-    make_call(&c, v, &shapes[index], ir);
-    unsigned char *first = calloc(1, c.out.bytes + c.lse.bytes);
-    for (int mode = 0; mode < MODES && !wrong; mode += index == 0 && !few ? 1 : 5) {
-        fj_error error = {0};
-        struct fj_cuda_fault fault = {0};
-        fj_emu_counts counts = {0};
-        if (launch(&c, v, kernel, mode, &fault, &counts, &error) != FJ_OK) {
-            printf("    %s %s\n", error.text, error.detail ? error.detail : "");
-            fj_error_finish(&error);
-            wrong = 1;
-            break;
-        }
-        if ((fault.found != 0) != c.want_fault || (fault.found && (fault.kv < 50 || fault.q < fault.kv))) {
-            printf("    fault %u at b=%d h=%d q=%d kv=%d\n", fault.found, fault.b, fault.h, fault.q,
-                   fault.kv);
-            wrong = 1;
-        }
-        if (mode == 0) {
-            memcpy(first, c.out.memory, c.out.bytes), memcpy(first + c.out.bytes, c.lse.memory, c.lse.bytes);
-            wrong |= check(&c, variant_has_max(v)) | check_counts(&c, v, &counts);
-        } else if (memcmp(first, c.out.memory, c.out.bytes) != 0 ||
-                   memcmp(first + c.out.bytes, c.lse.memory, c.lse.bytes) != 0) {
-            printf("    mode %d: not the same bits as forward, eager\n", mode);
-            wrong = 1;
-        }
-    }
-    if (wrong) printf("    at shape %d\n", index);
-    free(first);
-    finish_call(&c);
-    return wrong;
-}
-
-static int run_variant(const variant *v) {
-    char path[512], name[128];
-    fj_arena arena;
-    path_of(v, ".so", path);
-    variant_name(v, name);
-    void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    const fj_emu_kernel *kernel = object ? dlsym(object, "fj_fwd") : NULL;
-    if (!kernel) {
-        printf("%-48s %s\n", name, dlerror());
-        return 1;
-    }
-    fj_arena_init(&arena, &fj_allocator_libc);
-    const fj_ir *ir = mod_compile(&arena, mod_find(v->mod));
-    const size_t header = sizeof(struct fj_cuda_forward) + ir->captures.len * sizeof(struct fj_cuda_capture);
-    int wrong = kernel->args_size != header;
-    if (wrong) printf("    arguments of %u bytes, not %zu\n", kernel->args_size, header);
-    for (int i = 0; i < (int)FJ_ARRAY_LEN(shapes) && !wrong; i += few ? 2 : 1)
-        wrong = run_shape(v, kernel, ir, i);
-    printf("%-48s %s\n", name, wrong ? "WRONG" : "ok");
-    (void)fflush(stdout);
-    fj_arena_finish(&arena);
-    (void)dlclose(object);
-    return wrong;
-}
-
-/* ---- The program -------------------------------------------------------------------------------------- */
-
-static int run_all(void) {
-    int wrong = compile_all(), status;
-    for (int job = 0; job < JOBS; job++) {
-        const pid_t child = fork();
-        if (child != 0) continue;
-        fj_error error = {0};
-        int bad = fj_emu_create(&fj_allocator_libc, &emu, &error) != FJ_OK;
-        for (int i = job; i < variant_count; i += JOBS)
-            if (is_chosen(&variants[i])) bad |= run_variant(&variants[i]);
-        fj_emu_destroy(&emu);
-        (void)fflush(stdout);
-        _exit(bad);
-    }
-    while (wait(&status) > 0) wrong |= status;
-    return wrong != 0;
-}
-
-/* Each plant in a process of its own, which must fail. */
-static int run_plants(void) {
-    int missed = 0;
-    for (planted = plants; planted->name; planted++) {
-        int status = 0;
-        if (fnmatch(options.filter, planted->name, 0) != 0) continue;
-        if (fork() == 0) {
-            fj_error error = {0};
-            int bad = fj_emu_create(&fj_allocator_libc, &emu, &error) != FJ_OK, i = 0;
-            for (char name[128]; i < variant_count; i++) {
-                variant_name(&variants[i], name);
-                if (fnmatch(planted->variant, name, 0) == 0) break;
-            }
-            bad |= i == variant_count || compile_one(&variants[i]) != 0;
-            if (bad) _exit(3);
-            if (!freopen("/dev/null", "w", stdout)) _exit(3);
-            _exit(run_variant(&variants[i]));
-        }
-        (void)wait(&status);
-        const bool caught = WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 1);
-        printf("%-40s %s\n", planted->name, caught ? "caught" : "MISSED");
-        (void)fflush(stdout);
-        missed |= !caught;
-    }
-    return missed;
+static int run_chosen(const runner *r) {
+    int count = 0;
+    if (options.plants) return plants_run(r, options.range.filter, options.jobs) != 0;
+    test *tests = choose_tests(&count);
+    int status = 0;
+    if (options.list)
+        list(tests, count);
+    else
+        status = run_all(r, tests, count);
+    free(tests);
+    return status;
 }
 
 int main(int argc, char **argv) {
     char folder[] = "/tmp/kern_cuda.XXXXXX", command[600];
-    bool kept = false, with_plants = false;
-    for (int i = 1; i < argc; i++) {
-        const char *next = i + 1 < argc ? argv[i + 1] : "";
-        if (strcmp(argv[i], "--filter") == 0)
-            options.filter = next, i++;
-        else if (strcmp(argv[i], "--cxx") == 0)
-            options.cxx = next, i++;
-        else if (strcmp(argv[i], "--flags") == 0)
-            options.flags = next, i++;
-        else if (strcmp(argv[i], "--keep") == 0)
-            options.folder = next, kept = true, i++;
-        else if (strcmp(argv[i], "--few") == 0)
-            few = true;
-        else if (strcmp(argv[i], "--sweep") == 0)
-            make_sweep();
-        else if (strcmp(argv[i], "--plants") == 0)
-            with_plants = true;
-        else if (strcmp(argv[i], "--nvrtc") == 0)
-            return nvrtc_table(options.root, options.filter, strcmp(next, "all") == 0);
-        else {
-            printf(
-                "usage: kern_cuda [--filter GLOB] [--cxx COMPILER] [--flags FLAGS] [--keep DIR] [--few] [--plants]\n"
-                "       kern_cuda [--filter GLOB] --nvrtc [all]\n");
-            return 2;
-        }
-    }
+    runner r = {0};
+    if (!parse(argc, argv)) return usage();
+    if (options.jobs < 0 && options.nvrtc) options.jobs = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (options.nvrtc) return nvrtc_run(&options.range, options.jobs);
+    const int status = open_device(&r);
+    if (status != 0) return status;
+    if (!choose_modes(&r.all, r.device)) return usage();
+    const bool kept = emu_tools.folder != NULL;
     if (kept)
-        (void)mkdir(options.folder, 0700);
+        (void)mkdir(emu_tools.folder, 0700);
     else
-        options.folder = mkdtemp(folder);
-    if (!options.folder) return 2;
-    const int wrong = with_plants ? run_plants() : run_all();
-    (void)snprintf(command, sizeof command, "rm -rf %s", options.folder);
+        emu_tools.folder = mkdtemp(folder);
+    if (!emu_tools.folder) return 2;
+    const int wrong = run_chosen(&r);
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", emu_tools.folder);
     if (!kept && system(command) != 0) return 2;
     return wrong;
 }

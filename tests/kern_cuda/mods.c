@@ -1,35 +1,50 @@
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/kern_cuda/kern_cuda.h"
+#include "tests/kern_cuda/kern.h"
 
 const mod mods[] = {
     {.name = "none", .exact = true},
     {.name = "causal", .exact = true, .mask = "q >= kv"},
     {.name = "window", .exact = true, .mask = "(q >= kv) & (q - kv < 40)"},
-    {.name = "late", .exact = true, .mask = "(q >= 3) & (kv < 7)"}, /* first rows see nothing */
+    {.name = "late", .exact = true, .mask = "(q >= 3) & (kv < 70)"}, /* the first rows see nothing */
+    {.name = "blind", .exact = true, .mask = "q < 0"},               /* no row sees anything */
+    {.name = "keep", .mask = "keep[b, kv]", .capture = {{"keep", "bk", FJ_DTYPE_BOOL}}},
     {.name = "alibi",
      .exact = true,
-     .score = "score + (kv - q) * exp2(-((h + 1) * 8.0 / 4))",
-     .mask = "q >= kv"},
+     .score = "score + slopes[h] * (kv - q)",
+     .mask = "q >= kv",
+     .capture = {{"slopes", "h", FJ_DTYPE_F32}}},
+    {.name = "slope",
+     .exact = true,
+     .score = "score + slope * (kv - q) * (h + 1)",
+     .mask = "q >= kv",
+     .definitions = "slope = 0.05\n",
+     .scalar = "slope"},
     {.name = "softcap", .exact = true, .score = "tanh(score / 3.0) * 3.0"},
-    {.name = "bias", .score = "score + bias[h, q, kv]", .capture = {{"bias", "hqk", FJ_DTYPE_F32}}},
+    {.name = "infinite", .exact = true, .score = "where(kv < 5, -inf, score)"},
     {.name = "document",
      .score = "score * gain[kv]",
      .mask = "(doc[q] == doc[kv]) & (q >= kv)",
      .capture = {{"gain", "n", FJ_DTYPE_F16}, {"doc", "n", FJ_DTYPE_I32}}},
-    {.name = "table", .score = "score + 0.01 * (q - kv)", .mask = "q >= kv", .table = "yes"},
-    {.name = "infinite", .exact = true, .score = "where(kv < 5, -inf, score)"},
-    {.name = "fault", /* read past its end, where the mask shows it */
+    {.name = "bias",
+     .exact = true,
+     .score = "score + bias[h, q, kv]",
+     .capture = {{"bias", "hqk", FJ_DTYPE_F32}}},
+    {.name = "relative",
+     .exact = true,
+     .score = "score + table[q - kv + 200] + row[q]",
+     .mask = "q + 30 >= kv",
+     .capture = {{"table", "n", FJ_DTYPE_F32}, {"row", "n", FJ_DTYPE_BF16}}},
+    {.name = "rank0",
+     .exact = true,
+     .score = "score * gain + gain",
+     .capture = {{"gain", "", FJ_DTYPE_BF16}}},
+    {.name = "fault", /* reads past the end, where the mask shows it */
+     .exact = true,
      .score = "score + short[kv]",
      .mask = "q >= kv",
-     .capture = {{"short", "5", FJ_DTYPE_F32}},
-     .exact = true},
-    {.name = "rank0",
-     .score = "score * gain + gain",
-     .capture = {{"gain", "", FJ_DTYPE_BF16}},
-     .exact = true},
+     .capture = {{"short", "5", FJ_DTYPE_F32}}},
     {.name = NULL},
 };
 
@@ -41,7 +56,7 @@ const mod *mod_find(const char *name) {
 
 typedef struct compile_job {
     const mod *m;
-    fj_ir *ir;
+    graphs found;
 } compile_job;
 
 static void compile_body(fj_scope *scope, void *argument) {
@@ -56,19 +71,39 @@ static void compile_body(fj_scope *scope, void *argument) {
         for (int d = 0; d < FJ_MAX_RANK; d++) bindings[count].dims[d] = -1;
     }
     const fj_mod_desc desc = {.struct_size = sizeof desc,
+                              .source = m->definitions,
+                              .source_length = m->definitions ? strlen(m->definitions) : 0,
                               .score = m->score,
                               .mask = m->mask,
+                              .runtime_params = &m->scalar,
+                              .runtime_param_count = m->scalar != NULL,
                               .bindings = bindings,
                               .binding_count = count};
-    job->ir = fj_ir_optimise(fj_ir_guard(fj_expr_compile(scope, &desc)));
+    fj_ir *ir = fj_ir_optimise(fj_ir_guard(fj_ir_optimise(fj_expr_compile(scope, &desc))));
+    job->found = (graphs){ir, fj_ir_optimise(fj_ir_gradient(ir))};
 }
 
-fj_ir *mod_compile(fj_arena *arena, const mod *m) {
-    compile_job job = {m, NULL};
+/* The table of mods tells captures in the order of the graph. */
+static void check_order(const mod *m, const fj_ir *ir) {
+    for (size_t i = 0; i < ir->captures.len; i++)
+        if (!m->capture[i].name || strcmp(m->capture[i].name, ir->captures.data[i].name) != 0) {
+            printf("mod %s: capture %zu is '%s' in the graph\n", m->name, i, ir->captures.data[i].name);
+            exit(1);
+        }
+}
+
+graphs mod_graphs(const mod *m) {
+    static graphs compiled[FJ_ARRAY_LEN(mods)];
+    static fj_arena arena;
+    graphs *found = &compiled[m - mods];
+    if (found->ir) return *found;
+    if (!arena.allocator) fj_arena_init(&arena, &fj_allocator_libc);
+    compile_job job = {m, {NULL, NULL}};
     fj_error error = {0};
-    if (fj_scope_run(arena, &error, compile_body, &job) != FJ_OK) {
+    if (fj_scope_run(&arena, &error, compile_body, &job) != FJ_OK) {
         printf("mod %s: %s\n", m->name, error.text);
         exit(1);
     }
-    return job.ir;
+    check_order(m, job.found.ir);
+    return *found = job.found;
 }

@@ -1,131 +1,136 @@
-#include <dlfcn.h>
+/* Registers and spills of what a user gets first, for every architecture: NVRTC needs no GPU. Where the first variant
+ * of a problem spills, the next is looked at, as a caller does; one without spills has to be there, and nothing may be
+ * warned of. */
 #include <fnmatch.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/dtype.h"
-#include "tests/kern_cuda/kern_cuda.h"
+#include "jit/toolchain.h"
+#include "tests/kern_cuda/kern.h"
 
-/* The defaults: what a table of tiles would try first, per least architecture. */
-static const struct {
-    int from, to; /* architectures */
-    variant v;
-} defaults[] = {
-    {75, 120, {"simt", FJ_DTYPE_F32, 64, 64, 64, 32, 1, 4, 0, 0, "none"}},
-    {75, 120, {"simt", FJ_DTYPE_F32, 128, 128, 64, 32, 1, 4, 0, 0, "alibi"}},
-    {75, 75, {"simt", FJ_DTYPE_F16, 128, 128, 64, 32, 1, 4, 0, 0, "document"}},
-    {75, 90, {"simt", FJ_DTYPE_F64, 64, 64, 32, 32, 1, 4, 0, 0, "none"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 64, 64, 128, 64, 2, 4, 0, 0, "none"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 64, 64, 128, 64, 2, 4, 0, 0, "causal"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 64, 64, 128, 64, 2, 4, 0, 0, "alibi"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 64, 64, 128, 64, 2, 4, 0, 0, "softcap"}},
-    {80, 120, {"mma", FJ_DTYPE_F16, 64, 64, 64, 64, 2, 4, 0, 0, "bias"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 64, 64, 64, 64, 2, 4, 1, 0, "document"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 128, 32, 2, 4, 0, 0, "none"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 128, 32, 2, 4, 0, 0, "causal"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 128, 32, 2, 4, 0, 0, "alibi"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 128, 32, 2, 4, 0, 0, "softcap"}},
-    {80, 90, {"mma", FJ_DTYPE_BF16, 128, 128, 128, 64, 1, 4, 0, 0, "none"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 64, 64, 2, 4, 0, 0, "none"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 64, 64, 2, 4, 0, 0, "causal"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 64, 64, 2, 4, 0, 0, "softcap"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 64, 64, 2, 4, 0, 0, "bias"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 64, 64, 2, 4, 0, 0, "document"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 128, 128, 64, 64, 2, 4, 1, 0, "document"}},
-    {80, 90, {"mma", FJ_DTYPE_F16, 128, 128, 128, 64, 2, 8, 0, 0, "alibi"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 192, 128, 64, 32, 2, 4, 0, 0, "alibi"}},
-    {80, 90, {"mma", FJ_DTYPE_BF16, 192, 128, 128, 64, 2, 8, 0, 0, "causal"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 256, 256, 64, 32, 2, 4, 0, 0, "causal"}},
-    {80, 120, {"mma", FJ_DTYPE_BF16, 256, 256, 64, 64, 1, 4, 0, 0, "alibi"}},
-    {80, 90, {"mma", FJ_DTYPE_BF16, 256, 256, 128, 64, 1, 8, 0, 0, "causal"}},
-    {80, 120, {"mma", FJ_DTYPE_F32, 64, 64, 64, 32, 2, 4, 0, 0, "causal"}},
-    {80, 120, {"mma", FJ_DTYPE_F32, 128, 128, 64, 32, 2, 4, 0, 0, "alibi"}},
-};
 static const int archs[] = {75, 80, 86, 89, 90, 100, 120};
+static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_BF16};
+static const int dims[][2] = {{64, 64}, {128, 128}, {192, 128}, {256, 256}, {40, 72}};
+static const char *const names[] = {"none", "causal",   "alibi",    "softcap",
+                                    "bias", "document", "relative", "slope"};
 
-typedef void *program;
-static struct {
-    int (*create)(program *, const char *, const char *, int, const char *const *, const char *const *);
-    int (*compile)(program, int, const char *const *);
-    int (*log_size)(program, size_t *);
-    int (*log)(program, char *);
-    int (*destroy)(program *);
-} api;
+enum {
+    ARCHS = FJ_ARRAY_LEN(archs),
+    DTYPES = FJ_ARRAY_LEN(dtypes),
+    DIMS = FJ_ARRAY_LEN(dims),
+    NAMES = FJ_ARRAY_LEN(names),
+    ALL = 2 * ARCHS * DTYPES * DIMS * NAMES,
+    SOME = 42,     /* in a test run */
+    STRIDE = 1187, /* has no factor of ALL: a walk through all of them */
+};
 
-static bool open_nvrtc(void) {
-    static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so",
-                                        "/usr/local/cuda/lib64/libnvrtc.so",
-                                        "/usr/local/cuda/lib/libnvrtc.so"};
-    void *library = NULL;
-    for (size_t i = 0; i < FJ_ARRAY_LEN(names) && !library; i++) library = dlopen(names[i], RTLD_NOW);
-    if (!library) return false;
-    *(void **)&api.create = dlsym(library, "nvrtcCreateProgram");
-    *(void **)&api.compile = dlsym(library, "nvrtcCompileProgram");
-    *(void **)&api.log_size = dlsym(library, "nvrtcGetProgramLogSize");
-    *(void **)&api.log = dlsym(library, "nvrtcGetProgramLog");
-    *(void **)&api.destroy = dlsym(library, "nvrtcDestroyProgram");
-    return api.create && api.compile && api.log_size && api.log && api.destroy;
+typedef struct survey {
+    const range *r;
+    fj_toolchain toolchain;
+} survey;
+
+static void make_kernel(kernel *k, int *ret_arch, int n) {
+    const int direction = n % 2, arch = n / 2 % ARCHS, dtype = n / 2 / ARCHS % DTYPES,
+              dim = n / 2 / ARCHS / DTYPES % DIMS, name = n / 2 / ARCHS / DTYPES / DIMS;
+    const mod *m = mod_find(names[name]);
+    const graphs g = mod_graphs(m);
+    *ret_arch = archs[arch];
+    *k = (kernel){.problem = {.kind = direction ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD,
+                              .ir = g.ir,
+                              .gradient = direction ? g.gradient : NULL,
+                              .dtype = dtypes[dtype],
+                              .head_dim = dims[dim][0],
+                              .value_dim = dims[dim][1],
+                              .deterministic = true},
+                  .mod = m,
+                  .splits = 1};
 }
 
-/* The number before or after a word of the log, or -1. */
-static int number_before(const char *log, const char *word) {
-    const char *at = strstr(log, word);
-    if (!at) return -1;
-    while (at > log && at[-1] == ' ') at--;
-    while (at > log && at[-1] >= '0' && at[-1] <= '9') at--;
-    return atoi(at);
+static double milliseconds(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-static int compile_and_print(const variant *v, int arch, const char *text) {
-    char name[128], target[64];
-    variant_name(v, name);
-    (void)snprintf(target, sizeof target, "--gpu-architecture=sm_%d", arch);
-    const char *options[] = {target, "--std=c++17", "-default-device", "--fmad=false", "--ptxas-options=-v"};
-    program p = NULL;
-    size_t size = 0;
-    struct timespec from, to;
-    (void)clock_gettime(CLOCK_MONOTONIC, &from);
-    if (api.create(&p, text, "kernel.cu", 0, NULL, NULL) != 0) return 1;
-    const int failed = api.compile(p, (int)FJ_ARRAY_LEN(options), options);
-    (void)clock_gettime(CLOCK_MONOTONIC, &to);
-    (void)api.log_size(p, &size);
-    char *log = calloc(1, size + 1);
-    (void)api.log(p, log);
-    (void)api.destroy(&p);
-    const double ms = (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) / 1e6;
-    const int spills = number_before(log, "bytes spill stores");
-    printf("%-44s sm_%-4d %5d %7d %8d %7.0f%s\n", name, arch, number_before(log, "registers"), spills,
-           variant_shared(v), ms, failed ? "  FAILED" : "");
-    if (failed || strstr(log, "warning")) printf("%s", log);
-    (void)fflush(stdout);
-    free(log);
-    return failed != 0 || spills != 0;
-}
-
-int nvrtc_table(const char *root, const char *filter, bool all) {
-    int wrong = 0;
-    if (!open_nvrtc()) return printf("no NVRTC\n"), 77;
-    printf("%-44s %-7s %5s %7s %8s %7s\n", "kernel", "arch", "regs", "spills", "shared", "ms");
-    for (size_t i = 0; i < FJ_ARRAY_LEN(defaults); i++) {
-        const variant *v = &defaults[i].v;
-        char name[128];
-        variant_name(v, name);
-        if (fnmatch(filter, name, 0) != 0) continue;
-        fj_arena arena;
-        fj_buf text;
-        fj_arena_init(&arena, &fj_allocator_libc);
-        fj_buf_init(&text, &fj_allocator_libc);
-        render(v, mod_compile(&arena, mod_find(v->mod)), root, &text);
-        for (size_t k = 0; k < FJ_ARRAY_LEN(archs); k++) {
-            /* Each architecture has one kernel of each kind, unless all are asked for. */
-            if (archs[k] < defaults[i].from || archs[k] > defaults[i].to) continue;
-            if (!all && archs[k] != 75 && archs[k] != 80 && (k + i) % 5 != 0) continue;
-            wrong |= compile_and_print(v, archs[k], text.data);
+/* Bytes of spills over all entries; -1: it was refused, or something was said. */
+static int compile(const survey *s, const kernel *k, FILE *out) {
+    fj_buf text;
+    fj_compiled compiled;
+    fj_options options;
+    fj_error error = {0};
+    int spills = -1;
+    fj_buf_init(&text, &fj_allocator_libc);
+    fj_jit_compiled_init(&compiled, &fj_allocator_libc);
+    fj_jit_options(&k->variant, &options);
+    const double from = milliseconds();
+    if (!kernel_render(k, NULL, &text) ||
+        fj_jit_toolchain_compile(&s->toolchain, &fj_file_ops_system, &k->variant, &options,
+                                 (fj_str){text.data, text.len}, &compiled, &error) != FJ_OK) {
+        (void)fprintf(out, "    %s %s\n", error.text, error.detail ? error.detail : "");
+    } else {
+        (void)fprintf(out, "%-56s %-7s %6.0f ms ", k->name, options.arch + strlen("--gpu-architecture="),
+                      milliseconds() - from);
+        spills = 0;
+        for (int i = 0; i < compiled.resource_count; i++) {
+            const fj_resources *x = &compiled.resources[i];
+            spills += x->spill_stores + x->spill_loads;
+            (void)fprintf(out, " %d", x->registers);
+            if (x->spill_stores + x->spill_loads) (void)fprintf(out, " (spills %d)", x->spill_stores);
         }
-        fj_buf_finish(&text);
-        fj_arena_finish(&arena);
+        (void)fprintf(out, "\n");
+        if (strstr(compiled.log.data, "warning"))
+            spills = -1, (void)fprintf(out, "%.4000s\n", compiled.log.data);
     }
-    return wrong;
+    if (compiled.resource_count < k->variant.entry_count) spills = -1;
+    fj_error_finish(&error);
+    fj_jit_compiled_finish(&compiled);
+    fj_buf_finish(&text);
+    return spills;
+}
+
+static isolate_result survey_one(void *user, int item, char where[ISOLATE_WHERE]) {
+    const survey *s = user;
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    kernel k;
+    int arch, spills = 1;
+    make_kernel(&k, &arch, (int)((int64_t)item * STRIDE % ALL));
+    const fj_features features = fj_jit_arch_features((fj_arch){arch, 0});
+    const int count = fj_jit_cuda_variants(&k.problem, &features, list);
+    bool asked = s->r->arch_count == 0;
+    for (int i = 0; i < s->r->arch_count; i++) asked |= s->r->archs[i] == arch;
+    for (int i = 0; i < count && spills > 0; i++) {
+        k.variant = list[i];
+        kernel_finish(&k);
+        (void)snprintf(where, ISOLATE_WHERE, "%s", k.name);
+        if (!asked || fnmatch(s->r->filter, k.name, 0) != 0) return ISOLATE_OK;
+        spills = compile(s, &k, stdout);
+    }
+    if (spills == 0) return ISOLATE_OK;
+    printf("FAIL %s: %s\n", k.name, spills < 0 ? "does not compile in silence" : "every variant spills");
+    return ISOLATE_FAILED;
+}
+
+static void tell_death(void *user, int item, const char *where, const char *how) {
+    (void)user, (void)item;
+    printf("FAIL %s: NVRTC: %s\n", where, how);
+}
+
+int nvrtc_run(const range *r, int jobs) {
+    survey s = {.r = r, .toolchain = {.target = FJ_TARGET_CUDA}};
+    fj_error error = {0};
+    if (fj_jit_nvrtc_open(&s.toolchain.nvrtc, &error) != FJ_OK) {
+        printf("%s\n", error.text);
+        fj_error_finish(&error);
+        return 77;
+    }
+    printf("%-56s %-7s %9s  registers of each entry\n", "kernel", "arch", "cpu time");
+    const isolate all = {.count = r->all ? ALL : SOME,
+                         .jobs = jobs,
+                         .seconds = 300,
+                         .user = &s,
+                         .run = survey_one,
+                         .died = tell_death};
+    return isolate_run(&all) != 0;
 }

@@ -1,32 +1,135 @@
-/* Defects that the tests must notice, each planted into the text of one kernel. */
+/* Defects that the tests must notice, each planted into the text of one kernel: a piece of it is replaced, which must
+ * be there. `in` says by which program it is looked for: without a sanitizer the kernel gives wrong answers, other bits
+ * in another order of threads, or bank conflicts; with one, its report names the line where `line` stands. */
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include "tests/kern_cuda/kern_cuda.h"
+#include "tests/kern_cuda/kern.h"
+
+enum { PLAIN = 1, ADDRESS = 2, THREAD = 4 };
+
+#ifdef KERN_ADDRESS
+#define HERE ADDRESS
+#elif defined(KERN_THREAD)
+#define HERE THREAD
+#else
+#define HERE PLAIN
+#endif
+
+struct plant {
+    const char *name, *kernel; /* the test that fails */
+    int in;
+    const char *from, *to;
+    const char *line; /* for sanitizers */
+};
+
+#define FWD_MMA "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
+#define FWD_SIMT "fwd_simt_f32_e64_v64_m64_n32_s1_w4_alibi"
+#define BWD_MMA "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
+#define BWD_WIDE "bwd_mma_f16_e256_v144_m32_n32_s1_w4_late"
+#define BWD_SUMS "bwd_mma_bf16_e16_v16_m64_n64_s2_w4_bias"
+#define BWD_TABLE "bwd_mma_f16_e64_v64_m64_n64_s2_w8_relative"
+#define BWD_CAUSAL "bwd_mma_f16_e80_v40_m64_n32_s2_w8_causal"
+#define BWD_SIMT "bwd_simt_f32_e64_v64_m32_n32_s1_w4_alibi"
 
 #define STEP_WAIT "fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();"
+#define COPY "fj_copy_async_16(shared + tile::at(first + row, chunk), live ? at : from, live ? bytes : 0u);"
+#define MULTIPLY "fj_multiply_keys(s, shared, keys);"
+#define FACTS "= facts[2 * t.column(j) + FJ_CUDA_ROW_DELTA];"
+#define SIMT_COPY "to[row * pitch + column] = there ? fj_widen(start[from + column]) : fj_real(0);"
+#define SIMT_STORE "to[row * (DEPTH + 1) + i % DEPTH] ="
+#define SIMT_CHUNK "there ? fj_widen(fj_row_start(t, b, h, first + row)[column]) : fj_real(0);"
 
-const plant plants[] = {
-    {"no barrier before a block", "fwd_mma_bf16_e64_v64_*", STEP_WAIT "\n            fj_block_sync();",
-     STEP_WAIT},
-    {"no wait for copies", "fwd_mma_bf16_e64_v64_*", STEP_WAIT, ""},
-    {"the stage in use is overwritten", "fwd_mma_bf16_e64_v64_*", "ahead[FJ_STAGES - 1], filled)",
-     "ahead[FJ_STAGES - 1], stage)"},
-    {"no bound on keys", "fwd_mma_bf16_e64_v64_*", "i < left ? from + i * stride : nullptr",
-     "from + i * stride"},
-    {"no bound on queries", "fwd_mma_bf16_e64_v64_*", "if (row >= t.at.rows) return nullptr;", ""},
-    {"a swizzle is missing", "fwd_mma_bf16_e64_v64_*", "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
-     "(lane / 8 % 2)"},
-    {"keys past the last are seen", "fwd_mma_bf16_e64_v64_*", "const bool there = kv < t.a.kv_len;",
-     "const bool there = true;"},
-    {"no guard of -inf", "fwd_mma_bf16_e32*_late", "rows.top[r] = NO_TOP;", "rows.top[r] = -INFINITY;"},
-    {"a cut block is full", "fwd_mma_f16_e80*", "found == 2 && end > a.kv_len ? 1 : found", "found"},
-    {"simt: no barrier before products", "fwd_simt_f32_e16*",
-     "        });\n        fj_block_sync();\n#pragma unroll 4", "        });\n#pragma unroll 4"},
-    {"simt: no barrier before chunks", "fwd_simt_f32_e64*", "from += DEPTH) {\n        fj_block_sync();",
-     "from += DEPTH) {"},
-    {"simt: no barrier before values", "fwd_simt_f32_e64*", "    });\n    fj_block_sync();\n#pragma unroll 2",
-     "    });\n#pragma unroll 2"},
-    {NULL, NULL, NULL, NULL},
+static const plant plants[] = {
+    /* Barriers */
+    {"fwd_mma: no barrier before a block", FWD_MMA, PLAIN | THREAD,
+     STEP_WAIT "\n            fj_block_sync();", STEP_WAIT, MULTIPLY},
+    {"fwd_simt: no barrier before products", FWD_SIMT, PLAIN | THREAD,
+     "        });\n        fj_block_sync();\n#pragma unroll 4", "        });\n#pragma unroll 4", SIMT_COPY},
+    {"fwd_simt: no barrier before chunks", FWD_SIMT, PLAIN, "from += DEPTH) {\n        fj_block_sync();",
+     "from += DEPTH) {", NULL},
+    {"fwd_simt: no barrier before values", FWD_SIMT, PLAIN, "    });\n    fj_block_sync();\n#pragma unroll 2",
+     "    });\n#pragma unroll 2", NULL},
+    {"bwd_mma: no barrier before a step", BWD_MMA, PLAIN | THREAD, STEP_WAIT "\n        fj_block_sync();",
+     STEP_WAIT, FACTS},
+    {"bwd_mma: no barrier before results", BWD_WIDE, PLAIN,
+     "    fj_block_sync();         // all are there, and read: their place is free\n", "", NULL},
+    {"bwd_mma: no barrier before stores", BWD_MMA, PLAIN, "X_BYTES, dvalue, 1);\n    fj_block_sync();",
+     "X_BYTES, dvalue, 1);", NULL},
+    {"bwd_mma: shared weights without a barrier", BWD_WIDE, PLAIN,
+     "fj_barrier_sync(1 + fj_warp() / SPLIT, SPLIT * FJ_WARP);", "", NULL},
+    {"bwd_simt: no barrier before products", BWD_SIMT, PLAIN | THREAD,
+     "from, dim);\n        fj_block_sync();\n#pragma unroll 4", "from, dim);\n#pragma unroll 4", SIMT_STORE},
+    {"bwd_simt: no barrier before chunks", BWD_SIMT, PLAIN, "from += DEPTH) {\n        fj_block_sync();",
+     "from += DEPTH) {", NULL},
+    {"bwd_simt: no barrier before columns", BWD_SIMT, PLAIN, "chunk++) {\n        fj_block_sync();",
+     "chunk++) {", NULL},
+    /* Waits for asynchronous copies */
+    {"fwd_mma: no wait for copies", FWD_MMA, PLAIN | THREAD, STEP_WAIT, "", MULTIPLY},
+    {"fwd_mma: the stage in use is overwritten", FWD_MMA, PLAIN, "ahead[FJ_STAGES - 1], filled)",
+     "ahead[FJ_STAGES - 1], stage)", NULL},
+    {"bwd_mma: no wait for copies", BWD_MMA, PLAIN | THREAD, STEP_WAIT, "", FACTS},
+    {"bwd_mma: the stage in use is overwritten", BWD_MMA, PLAIN, "stage == 0 ? FJ_STAGES - 1 : stage - 1",
+     "stage", NULL},
+    /* Guards of bounds */
+    {"fwd_mma: no bound on keys", FWD_MMA, PLAIN | ADDRESS,
+     "static_cast<int32_t>(first + row) < left && bytes != 0", "true", COPY},
+    {"fwd_mma: no bound on queries", FWD_MMA, PLAIN | ADDRESS, "if (row >= t.at.rows) return nullptr;", "",
+     "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"},
+    {"fwd_mma: keys past the last are seen", FWD_MMA, PLAIN, "const bool there = kv < t.a.kv_len;",
+     "const bool there = true;", NULL},
+    {"fwd_mma: rows past the last are stored", FWD_MMA, PLAIN | ADDRESS, "if (in_column >= t.at.rows) break;",
+     "", "fj_put_chunk(to + chunk * FJ_CHUNK, *fj_shared_at"},
+    {"fwd_simt: no bound on keys", FWD_SIMT, PLAIN | ADDRESS,
+     "key + i < a.kv_len ? fj_row_start(a.key, t.at.b, t.at.head_kv, key + i) : nullptr",
+     "fj_row_start(a.key, t.at.b, t.at.head_kv, key + i)", SIMT_COPY},
+    {"bwd_mma: no bound on rows", BWD_MMA, PLAIN | ADDRESS,
+     "static_cast<int32_t>(first + row) < left && bytes != 0", "true", COPY},
+    {"bwd_mma: rows past the last are stored", BWD_MMA, PLAIN | ADDRESS,
+     "if (index >= t.at.count || left <= 0) continue;", "if (left <= 0) continue;",
+     "fj_put_chunk(place, *fj_shared_at"},
+    {"bwd_simt: no bound on rows", BWD_SIMT, PLAIN | ADDRESS,
+     "const bool there = first + row < count && column < dim;", "const bool there = column < dim;",
+     SIMT_CHUNK},
+    {"bwd_mma: own rows past the last scatter", BWD_TABLE, PLAIN,
+     "index < t.at.walked && t.row(r) < t.at.count", "index < t.at.walked", NULL},
+    /* Swizzles */
+    {"fwd_mma: a swizzle is missing", FWD_MMA, PLAIN, "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
+     "(lane / 8 % 2)", NULL},
+    {"fwd_mma: values without a swizzle", FWD_MMA, PLAIN,
+     "(fj_tile<columns>::turn(own) ^ (lane / 16)) << 4;\n    }\n    // r[0]",
+     "(lane / 16) << 4;\n    }\n    // r[0]", NULL},
+    {"bwd_mma: a swizzle is missing", BWD_MMA, PLAIN, "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
+     "(lane / 8 % 2)", NULL},
+    /* Meaning */
+    {"fwd_mma: no guard of -inf", "fwd_mma_bf16_e32_v64_m64_n64_s2_w4_late", PLAIN,
+     "top == -INFINITY ? 0.0f : top", "top", NULL},
+    {"fwd_mma: a cut block is full", "fwd_mma_f16_e80_v40_m64_n64_s2_w4_causal", PLAIN,
+     "found == 2 && end > a.kv_len ? 1 : found", "found", NULL},
+    {"bwd_mma: a cut tile is full", BWD_SUMS, PLAIN,
+     "found == 2 && (end > at.walked || own_end > at.count) ? 1 : found", "found", NULL},
+    {"bwd_mma: delta with the wrong sign", BWD_MMA, PLAIN, "fj_real delta = -sum;", "fj_real delta = sum;",
+     NULL},
+    {"bwd_mma: dlse is forgotten", BWD_MMA, PLAIN, "if (a.dlse.data) delta +=", "if (false) delta +=", NULL},
+    {"bwd_mma: scale on dvalue", BWD_MMA, PLAIN, "X_BYTES, dvalue, 1)",
+     "X_BYTES, dvalue, static_cast<float>(t.a.scale))", NULL},
+    {"bwd_mma: P is not selected", BWD_CAUSAL, PLAIN, "s = live ? p : fj_real(0);", "s = p;", NULL},
+    {"bwd_mma: only the first head of a group", BWD_CAUSAL, PLAIN,
+     "at.steps = at.tiles * (keys ? ratio : 1);", "at.steps = at.tiles;", NULL},
+    {"bwd_mma: states of the first head stay", "bwd_mma_bf16_e128_v128_m64_n64_s2_w8_alibi", PLAIN,
+     "if (next != h) {", "if (false) {", NULL},
+    {"sinks: units are not settled", BWD_TABLE, PLAIN,
+     "    fj_sink_settle(acc);\n    if (acc.mode == FJ_SINK_ADD) {", "    if (acc.mode == FJ_SINK_ADD) {",
+     NULL},
+    {"sinks: sums are not zeroed", BWD_SUMS, PLAIN, "threads) sums[n] = 0;", "threads) (void)sums;", NULL},
+    {"sinks: units of the wrong size", BWD_SUMS, PLAIN, "const int32_t units = 61 - count - exponent;",
+     "const int32_t units = 20 - count - exponent;", NULL},
+    {"sinks: float atomics", BWD_TABLE, PLAIN,
+     "mode = FJ_DETERMINISTIC ? (keys ? FJ_SINK_LOOK : FJ_SINK_ADD)", "mode = false ? FJ_SINK_NONE", NULL},
 };
 
 bool plant_apply(const plant *p, fj_buf *text) {
@@ -37,10 +140,149 @@ bool plant_apply(const plant *p, fj_buf *text) {
     fj_buf_init(&planted, text->allocator);
     fj_buf_write(&planted, text->data, before);
     fj_buf_put(&planted, p->to);
-    for (const char *lost = p->from; *lost; lost++) /* lines keep their numbers */
-        if (*lost == '\n' && !strchr(p->to, '\n')) fj_buf_put(&planted, "\n");
+    int lost = 0; /* lines keep their numbers */
+    for (const char *c = p->from; *c; c++) lost += *c == '\n';
+    for (const char *c = p->to; *c; c++) lost -= *c == '\n';
+    while (lost-- > 0) fj_buf_put(&planted, "\n");
     fj_buf_put(&planted, at + skip);
     fj_buf_finish(text);
     *text = planted;
     return true;
+}
+
+/* ---- What a sanitizer says ---------------------------------------------------------------------------------- */
+
+/* "cuda/fwd_mma.cu:120" of a piece of the text. */
+static bool place_of(const char *text, const char *piece, char place[128]) {
+    const char *at = strstr(text, piece);
+    char file[96] = "";
+    int number = 0;
+    if (!at) return false;
+    for (const char *line = text; line <= at; line = strchr(line, '\n') + 1, number++)
+        if (sscanf(line, "#line %d \"%95[^\"]\"", &number, file) == 2) number--;
+    (void)snprintf(place, 128, "%s:%d", file, number - 1);
+    return true;
+}
+
+static bool kernel_place(const kernel *k, const plant *p, char place[128]) {
+    fj_buf text;
+    fj_buf_init(&text, &fj_allocator_libc);
+    const bool found = kernel_render(k, p, &text) && place_of(text.data, p->line, place);
+    fj_buf_finish(&text);
+    return found;
+}
+
+static char *read_all(const char *path) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = fopen(path, "r"), *to = open_memstream(&text, &size);
+    for (int c; file && to && (c = fgetc(file)) != EOF;) (void)fputc(c, to);
+    if (!file || !to) abort();
+    (void)fclose(file);
+    (void)fclose(to);
+    return text;
+}
+
+/* ---- Running -------------------------------------------------------------------------------------------------- */
+
+typedef struct garden {
+    runner runner;
+    const plant *chosen[FJ_ARRAY_LEN(plants)];
+    int count;
+} garden;
+
+static const range small = {.seed = 1, .filter = "*", .archs = {80, 86, 75, 90}, .arch_count = 4};
+
+static bool make_test(const plant *p, test *t) {
+    range r = small;
+    r.few = HERE != PLAIN;
+    if (!kernel_parse(&t->kernel, p->kernel, r.archs, r.arch_count)) return false;
+    table_shapes(t, &r, HERE == PLAIN ? MOST_SHAPES : 6);
+    return true;
+}
+
+/* The kernel in a process of its own, whose words are kept. */
+static int run_apart(const runner *r, const test *t, const char *path) {
+    int status = 0;
+    (void)fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        char where[ISOLATE_WHERE];
+        const int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        FILE *out = fdopen(file, "w");
+        if (!out || dup2(file, 2) < 0) _exit(3);
+        const isolate_result result = run_test(r, t, out, where);
+        (void)fflush(out);
+        _exit(result != ISOLATE_OK);
+    }
+    (void)waitpid(child, &status, 0);
+    return status;
+}
+
+/* A place, and not the beginning of another. */
+static bool has_place(const char *report, const char *place) {
+    for (const char *at = report; (at = strstr(at, place)) != NULL; at += strlen(place))
+        if (at[strlen(place)] < '0' || at[strlen(place)] > '9') return true;
+    return false;
+}
+
+static bool is_reported(const test *t, const plant *p, const char *report, char place[128]) {
+    if (!kernel_place(&t->kernel, p, place)) return false;
+    const char *kind = HERE == THREAD ? "ThreadSanitizer: data race" : "AddressSanitizer: ";
+    return strstr(report, kind) && has_place(report, place);
+}
+
+static isolate_result run_plant(void *user, int item, char where[ISOLATE_WHERE]) {
+    garden *g = user;
+    const plant *p = g->chosen[item];
+    test t;
+    char place[128] = "", path[640];
+    runner r = g->runner;
+    r.planted = p;
+    (void)snprintf(where, ISOLATE_WHERE, "while it is planted");
+    if (!make_test(p, &t)) return printf("no kernel has the name %s\n", p->kernel), ISOLATE_FAILED;
+    (void)snprintf(path, sizeof path, "%s/plant%d", emu_tools.folder, item);
+    const int status = run_apart(&r, &t, path);
+    char *report = read_all(path);
+    bool caught = WIFSIGNALED(status) || WEXITSTATUS(status) != 0;
+    const bool made = !strstr(report, "does not compile") && !strstr(report, "is not there");
+    if (HERE != PLAIN && caught) caught = is_reported(&t, p, report, place);
+    caught = caught && made;
+    printf("%-44s %s %s%s%s\n", p->name, caught ? "caught by" : "MISSED by", p->kernel, *place ? ", at " : "",
+           place);
+    if (!caught) printf("%.6000s\n", report);
+    free(report);
+    (void)unlink(path);
+    return caught ? ISOLATE_OK : ISOLATE_FAILED;
+}
+
+/* Without a defect the same tests are silent. */
+static isolate_result run_control(void *user, int item, char where[ISOLATE_WHERE]) {
+    garden *g = user;
+    test t;
+    for (int i = 0; i < item; i++)
+        if (strcmp(g->chosen[i]->kernel, g->chosen[item]->kernel) == 0) return ISOLATE_OK;
+    if (!make_test(g->chosen[item], &t)) return ISOLATE_FAILED;
+    const isolate_result result = run_test(&g->runner, &t, stdout, where);
+    if (result != ISOLATE_OK) printf("FAIL %s, without a defect\n", t.kernel.name);
+    return result;
+}
+
+static void tell_death(void *user, int item, const char *where, const char *how) {
+    const garden *g = user;
+    printf("FAIL %s: %s, %s\n", g->chosen[item]->name, how, where);
+}
+
+int plants_run(const runner *r, const char *filter, int jobs) {
+    garden g = {.runner = *r};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(plants); i++)
+        if ((plants[i].in & HERE) && fnmatch(filter, plants[i].name, 0) == 0)
+            g.chosen[g.count++] = &plants[i];
+    isolate tests = {
+        .count = g.count, .jobs = jobs, .seconds = 120, .user = &g, .run = run_plant, .died = tell_death};
+    int failed = isolate_run(&tests);
+    tests.run = run_control;
+    failed += isolate_run(&tests);
+    printf("%d defects, %d missed\n", g.count, failed);
+    return failed + (g.count == 0);
 }

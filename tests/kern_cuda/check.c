@@ -1,0 +1,235 @@
+/* What came out of a kernel against what should. Two bounds: of each element, from the roundings on the way to it; and
+ * of the mean error, from the mean error of an unfused pass, as `flexjit run --check` has it. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "templates/cuda/shapes.h"
+#include "tests/kern_cuda/kern.h"
+
+/* ---- Values -------------------------------------------------------------------------------------------- */
+
+static double unit_in_last_place(fj_dtype dtype, double size) {
+    const int digits = dtype == FJ_DTYPE_BF16 ? 7
+                     : dtype == FJ_DTYPE_F16  ? 10
+                     : dtype == FJ_DTYPE_F32  ? 23
+                                              : 52;
+    int exponent;
+    (void)frexp(size, &exponent);
+    return size > 0 ? ldexp(1, exponent - 1 - digits) : 0;
+}
+
+/* What the error of an unfused pass is multiplied with. */
+static double factor_of(const call *c, int which) {
+    const fj_dtype dtype = c->kernel->problem.dtype;
+    const double base = which < DQUERY ? 1.1 : which == DQUERY ? 2.75 : 4.4;
+    if (dtype == FJ_DTYPE_F64) return 10 * base * 0x1p-29; /* the pass is one in float32 */
+    return dtype == FJ_DTYPE_F32 ? 10 * base : base;
+}
+
+static bool is_near(const call *c, int which, const char *name, const double *got, FILE *out) {
+    const answer *a = &c->answers[which];
+    const fj_dtype dtype = c->kernel->problem.dtype;
+    const bool statistic = which == LSE || which == MAX;
+    const bool wide = dtype == FJ_DTYPE_F32 || dtype == FJ_DTYPE_F64;
+    double error = 0, unfused = 0, size = 0, most = 0;
+    int64_t count = 0;
+    for (int64_t i = 0; i < a->count; i++) {
+        if (!isfinite(a->exact[i]) || !isfinite(a->unfused[i])) continue;
+        error += fabs(got[i] - a->exact[i]);
+        unfused += fabs(a->unfused[i] - a->exact[i]);
+        size += fabs(a->exact[i]);
+        most += a->bound[i];
+        count++;
+    }
+    if (count == 0 || c->kernel->problem.tf32) return true; /* no yardstick for TF32 */
+    const fj_dtype units = statistic && dtype != FJ_DTYPE_F64 ? FJ_DTYPE_F32 : dtype;
+    const double mean = error / (double)count;
+    double bound =
+        factor_of(c, which) * unfused / (double)count + 4 * unit_in_last_place(units, size / (double)count);
+    if (wide)
+        bound +=
+            most / (double)count / 32; /* about 4 units of what was added up, where that cancels to nothing */
+    if (mean <= bound) return true;
+    (void)fprintf(out, "    %s: mean error %.3g, bound %.3g (unfused %.3g)\n", name, mean, bound,
+                  unfused / (double)count);
+    return false;
+}
+
+static bool agrees(const call *c, int which, const char *name, const double *got, FILE *out) {
+    const answer *a = &c->answers[which];
+    for (int64_t i = 0; i < a->count; i++) {
+        if (got[i] == a->exact[i] || fabs(got[i] - a->exact[i]) <= a->bound[i]) continue;
+        (void)fprintf(out, "    %s element %lld (of %lld) is %.9g, not %.9g; bound %.3g\n", name,
+                      (long long)i, (long long)a->count, got[i], a->exact[i], a->bound[i]);
+        return false;
+    }
+    return is_near(c, which, name, got, out);
+}
+
+/* ---- Tensors ---------------------------------------------------------------------------------------------- */
+
+/* Splits of the keys, normalised each by its own sum, become one. */
+static void merge(const call *c, double *ret_out, double *ret_lse) {
+    const int64_t rows = c->answers[LSE].count, v = c->kernel->problem.value_dim;
+    const double *out = c->tensors[OUT].values, *lse = c->tensors[LSE].values;
+    for (int64_t row = 0; row < rows; row++) {
+        double top = -(double)INFINITY, sum = 0;
+        for (int64_t i = 0; i < c->kernel->splits; i++) top = fmax(top, lse[i * rows + row]);
+        for (int64_t i = 0; i < c->kernel->splits && top > -(double)INFINITY; i++)
+            sum += exp(lse[i * rows + row] - top);
+        ret_lse[row] = sum > 0 ? top + log(sum) : top;
+        for (int64_t j = 0; j < v; j++) {
+            ret_out[row * v + j] = 0;
+            for (int64_t i = 0; i < c->kernel->splits; i++) {
+                const double weight = sum > 0 ? exp(lse[i * rows + row] - top) / sum : 1;
+                ret_out[row * v + j] += weight * out[(i * rows + row) * v + j];
+            }
+        }
+    }
+}
+
+static bool check_splits(const call *c, FILE *out) {
+    double *values = calloc((size_t)c->answers[OUT].count + 1, sizeof(double));
+    double *lse = calloc((size_t)c->answers[LSE].count + 1, sizeof(double));
+    if (!values || !lse) abort();
+    merge(c, values, lse);
+    const bool good = agrees(c, OUT, "out, merged,", values, out) && agrees(c, LSE, "lse, merged,", lse, out);
+    free(values);
+    free(lse);
+    return good;
+}
+
+static bool is_untouched(const tensor *t) {
+    for (size_t i = 0; i < t->memory.size; i++)
+        if (t->memory.host[i] != 0xff) return false;
+    return true;
+}
+
+/* The gradient of a capture lies column-major. */
+static bool check_sink(const call *c, int index, FILE *out) {
+    const sink *s = &c->sinks[index];
+    const fj_eval_tensor *t = index < MAX_CAPTURES ? &c->captures[index] : NULL;
+    const bool wide = c->kernel->problem.dtype == FJ_DTYPE_F64;
+    answer *a = (answer *)(uintptr_t)&c->answers[TENSORS + index];
+    double *got = calloc((size_t)s->count + 1, sizeof(double)), square = 0;
+    const double fine = wide ? 0x1p-28 : 1;
+    if (!got) abort();
+    double touched = 1; /* elements that something is added to, about */
+    for (int64_t i = 0; i < s->count; i++) touched += a->exact[i] != 0;
+    for (int64_t i = 0; i < s->count; i++) square += a->exact[i] * a->exact[i] / touched;
+    for (int64_t i = 0; i < s->count; i++) {
+        int64_t place = 0, rest = i, stride[FJ_MAX_RANK] = {0}, next = 1;
+        for (int d = 0; t && d < FJ_MAX_RANK && t->dims[d]; d++) stride[d] = next, next *= t->dims[d];
+        for (int d = FJ_MAX_RANK - 1; t && d >= 0; d--)
+            if (t->dims[d]) place += rest % t->dims[d] * stride[d], rest /= t->dims[d];
+        const void *at = s->out.host;
+        got[i] = wide ? ((const double *)at)[place] : (double)((const float *)at)[place];
+        a->bound[i] = fine * (0x1p-12 * (fabs(a->exact[i]) + sqrt(square)) + 0x1p-16 * s->mass / touched);
+    }
+    const bool good = agrees(c, TENSORS + index,
+                             t ? "the gradient of a capture:" : "the gradient of the scalar:", got, out);
+    free(got);
+    return good;
+}
+
+static bool check_sinks(const call *c, FILE *out) {
+    bool good = true;
+    for (int i = 0; i < SINKS; i++) {
+        if (c->sinks[i].count == 0) continue;
+        if ((c->shape->absent & ABSENT_SINKS) == 0) {
+            good &= check_sink(c, i, out);
+            continue;
+        }
+        for (size_t n = 0; n < c->sinks[i].out.size; n++) good &= c->sinks[i].out.host[n] == 0xff;
+        if (!good) (void)fprintf(out, "    a gradient that is not wanted was written\n");
+    }
+    return good;
+}
+
+bool check_answers(call *c, FILE *out) {
+    bool good = true;
+    for (int t = 0; t < TENSORS; t++) {
+        tensor *x = &c->tensors[t];
+        if (!x->values) continue;
+        if (!call_writes(c, t)) {
+            const bool output = kernel_is_backward(c->kernel) ? t >= DQUERY : t >= OUT;
+            if (output && !is_untouched(x)) {
+                (void)fprintf(out, "    %s is not wanted, and was written\n", tensor_names[t]);
+                good = false;
+            }
+            continue;
+        }
+        if (!tensor_read(x)) {
+            (void)fprintf(out, "    %s: written outside of its elements\n", tensor_names[t]);
+            good = false;
+        }
+        if (c->kernel->splits == 1) good &= agrees(c, t, tensor_names[t], x->values, out);
+    }
+    if (c->kernel->splits > 1) good &= check_splits(c, out);
+    return good & check_sinks(c, out);
+}
+
+bool check_fault(const call *c, FILE *out) {
+    struct fj_cuda_fault fault;
+    memcpy(&fault, c->fault.host, sizeof fault);
+    if ((fault.found != 0) == c->want_fault &&
+        (!fault.found || reference_faults(c, fault.b, fault.h, fault.q, fault.kv)))
+        return true;
+    (void)fprintf(out, "    fault %u at b=%d h=%d q=%d kv=%d; there is %s\n", fault.found, fault.b, fault.h,
+                  fault.q, fault.kv, c->want_fault ? "one" : "none");
+    return false;
+}
+
+/* ---- Work ---------------------------------------------------------------------------------------------------- */
+
+/* Tiles of `rows` rows of queries, of `group` heads, by `keys` keys, in which something is visible. */
+static int64_t live_tiles(const call *c, int64_t group, int64_t rows, int64_t keys) {
+    const shape *s = c->shape;
+    const int64_t all = s->q_len * group;
+    int64_t live = 0;
+    for (int64_t column = 0; column < s->batch * s->heads_q / group; column++)
+        for (int64_t first = 0; first < all; first += rows)
+            for (int64_t key = 0; key < s->kv_len; key += keys) {
+                bool any = false;
+                for (int64_t row = first; row < first + rows && row < all && !any; row++) {
+                    const bool *seen =
+                        c->visible + ((column * group + row % group) * s->q_len + row / group) * s->kv_len;
+                    for (int64_t kv = key; kv < key + keys && kv < s->kv_len; kv++) any |= seen[kv];
+                }
+                live += any;
+            }
+    return live;
+}
+
+/* Products of matrices that the visible tiles need. */
+static int64_t needed_products(const call *c) {
+    const kernel *k = c->kernel;
+    const int64_t m = k->variant.tile_q, n = k->variant.tile_kv, unit = m / 16 * n / 8;
+    const int64_t e = k->variant.head_pad / 16, v = k->variant.value_pad / 16;
+    if (kernel_is_backward(k))
+        return live_tiles(c, 1, n, m) * unit * (2 * e + 2 * v) +
+               (c->shape->absent & ABSENT_DQUERY && k->problem.gradient->scatters.len == 0
+                    ? 0
+                    : live_tiles(c, 1, m, n) * unit * (2 * e + v));
+    const int64_t group = k->pack && c->shape->heads_kv ? c->shape->heads_q / c->shape->heads_kv : 1;
+    const int64_t steps = k->problem.dtype != FJ_DTYPE_F32 ? 1 : k->problem.tf32 ? 2 : 6; /* half as deep */
+    return live_tiles(c, group, m, n) * unit * (e + v) * steps;
+}
+
+/* Empty tiles cost nothing where the analysis of the mask finds them; and no matrix load waits for a bank. */
+bool check_counts(const call *c, const fj_emu_counts *counts, FILE *out) {
+    const kernel *k = c->kernel;
+    if (!k->variant.mma || (kernel_is_backward(k) && !k->problem.deterministic)) return true;
+    const int64_t want = needed_products(c), got = (int64_t)counts->matrix_products;
+    bool good = got == want || (got > want && (!k->mod->exact || k->table));
+    if (!good)
+        (void)fprintf(out, "    %lld products of matrices, %lld are needed\n", (long long)got,
+                      (long long)want);
+    if (counts->bank_conflicts > 0) {
+        (void)fprintf(out, "    %d bank conflicts\n", (int)counts->bank_conflicts);
+        good = false;
+    }
+    return good;
+}

@@ -1,0 +1,278 @@
+/* Tests and benchmarks of the cuda templates, after dav1d's checkasm: the text that users get (fj_jit_render), compiled
+ * for the emulator or a GPU, held against the definition in double.
+ *
+ *     kern_cuda.c   options, and what is run
+ *     table.c       every variant that the plan lists, with mods, dimensions and shapes drawn from a seed
+ *     mods.c        mods, as the language has them, and what they capture
+ *     kernel.c      a kernel: its name, its text
+ *     tensor.c      tensors with gaps of NaN between canaries; packed arguments
+ *     call.c        what a kernel is called with; its launches
+ *     reference.c   the definition of attention and its gradients, in double and unfused in the dtype
+ *     check.c       what came out against what should
+ *     run.c         a kernel at its shapes, in every order of threads
+ *     emu.c cuda.c  devices
+ *     bench.c       times
+ *     plants.c      defects that the tests must notice
+ *     nvrtc.c       registers and spills of kernels, without a GPU
+ */
+#ifndef FJ_TESTS_KERN_CUDA_H
+#define FJ_TESTS_KERN_CUDA_H
+
+#include <stdio.h>
+
+#include "driver/emu/emu.h"
+#include "expr/mod.h"
+#include "jit/jit.h"
+#include "templates/cuda/abi.h"
+#include "tests/support/isolate.h"
+
+enum { MAX_CAPTURES = 2, MAX_SCALARS = 1, SINKS = MAX_CAPTURES + MAX_SCALARS };
+
+/* ---- Random numbers --------------------------------------------------------------------------- */
+
+typedef struct generator {
+    uint64_t state;
+} generator;
+
+uint64_t random_next(generator *s);
+double random_uniform(generator *s); /* -1 .. 1 */
+int random_below(generator *s, int count);
+generator random_of(uint64_t seed, const char *text);
+
+/* ---- Mods ------------------------------------------------------------------------------------- */
+
+typedef struct mod {
+    const char *name, *score, *mask;
+    bool exact;                       /* the analysis finds every empty block */
+    const char *definitions, *scalar; /* a run-time scalar, and the source that gives its value */
+    struct {
+        const char *name, *dims; /* letters: b batch, h query heads, q, k positions; n: of both; 5: 50 */
+        fj_dtype dtype;
+    } capture[MAX_CAPTURES];
+} mod;
+
+typedef struct graphs {
+    const fj_ir *ir, *gradient; /* as the library makes them */
+} graphs;
+
+extern const mod mods[]; /* ends with a row without a name */
+const mod *mod_find(const char *name);
+/* Compiled once, for the life of the process; ends it with a message when the mod is wrong. */
+graphs mod_graphs(const mod *m);
+
+/* ---- Kernels ------------------------------------------------------------------------------------ */
+
+/* What no problem says yet: constants that are put before the text. Splits: FJ_PARTIAL with so many. */
+typedef struct kernel {
+    fj_jit_problem problem;
+    fj_variant variant;
+    const mod *mod;
+    bool pack, table;
+    int splits;
+    char name[160];
+} kernel;
+
+/* Fills the graphs and the name. */
+void kernel_finish(kernel *k);
+/* The kernel that the name spells, on the first of the architectures that has it; false: there is none. */
+bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count);
+bool kernel_is_backward(const kernel *k);
+/* A defect: a piece of the text that is replaced. */
+typedef struct plant plant;
+/* Appends the text. False, after a message: it cannot be made, or the plant is not in it. */
+bool kernel_render(const kernel *k, const plant *planted, fj_buf *text);
+
+/* ---- Shapes --------------------------------------------------------------------------------------- */
+
+typedef enum layout { LAYOUT_PACKED, LAYOUT_ROWS, LAYOUT_ODD, LAYOUT_SHARED, LAYOUT_COUNT } layout;
+
+enum {
+    ABSENT_DQUERY = 1,
+    ABSENT_DKEY = 2,
+    ABSENT_DVALUE = 4,
+    ABSENT_SINKS = 8,
+    ABSENT_LSE = 16,
+    ABSENT_MAX = 32
+};
+
+typedef struct shape {
+    int64_t batch, heads_q, heads_kv, q_len, kv_len;
+    double scale;
+    layout how;
+    int32_t q_offset, kv_offset, section;
+    unsigned absent;
+    bool dlse;
+} shape;
+
+void shape_name(const shape *s, char name[128]);
+
+/* ---- The table -------------------------------------------------------------------------------------- */
+
+typedef struct range {
+    uint64_t seed;
+    const char *filter;
+    int archs[8], arch_count;
+    bool all; /* several kernels and more shapes for every variant */
+    bool few; /* the smallest kernel of each template: for sanitizers */
+} range;
+
+enum { MOST_SHAPES = 12 };
+
+typedef struct test {
+    kernel kernel;
+    shape shapes[MOST_SHAPES];
+    int shape_count;
+} test;
+
+/* Every variant with what is drawn for it; *count of them, from malloc. */
+test *table_make(const range *r, int *count);
+/* The shapes of a kernel that is not in the table. */
+void table_shapes(test *t, const range *r, int count);
+
+/* ---- Memory of a device ----------------------------------------------------------------------------- */
+
+typedef struct device device;
+
+/* Bytes here and there. On a device without its own memory these are the same, and end at a page without access. */
+typedef struct buffer {
+    unsigned char *host;
+    size_t size;
+    uint64_t address;
+} buffer;
+
+typedef struct tensor {
+    buffer memory;
+    size_t offset; /* of the first element, in bytes */
+    fj_dtype dtype;
+    int64_t dims[4], stride[4];
+    double *values; /* packed; what inputs hold, rounded to the dtype */
+} tensor;
+
+int64_t tensor_count(const tensor *t);
+void tensor_make(tensor *t, const device *d, fj_dtype dtype, const int64_t dims[4], layout how);
+void tensor_fill(tensor *t, generator *s, double scale);   /* random */
+void tensor_repeat(tensor *t, generator *s, double scale); /* as tensor_fill, quickly and without values */
+void tensor_store(tensor *t);                              /* values, as they are rounded */
+void tensor_clear(tensor *t);                              /* everything NaN: what a kernel is to write */
+/* Reads values back; false: something outside of the tensor's elements was written. */
+bool tensor_read(tensor *t);
+void tensor_finish(tensor *t, const device *d);
+struct fj_cuda_tensor tensor_describe(const tensor *t);
+bool tensor_is_vector(const tensor *t);
+
+/* ---- Calls ---------------------------------------------------------------------------------------------- */
+
+/* Forward: query key value -> out lse max. Backward: all but the maximum and dlse's are inputs -> dquery dkey dvalue. */
+enum { QUERY, KEY, VALUE, OUT, LSE, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, TENSORS };
+extern const char *const tensor_names[TENSORS];
+
+/* The gradient of a capture, or of the scalar (the last). */
+typedef struct sink {
+    int64_t count;
+    double mass; /* of all that is scattered, about */
+    buffer sums, out;
+} sink;
+
+/* What the definition gives, packed. bound: how much an element may be off. */
+typedef struct answer {
+    double *exact, *unfused, *bound;
+    int64_t count;
+} answer;
+
+typedef struct call {
+    const kernel *kernel;
+    const shape *shape;
+    const device *device;
+    tensor tensors[TENSORS];
+    fj_eval_tensor captures[MAX_CAPTURES];
+    buffer capture_data[MAX_CAPTURES], positions[2]; /* of queries, of keys */
+    sink sinks[SINKS];
+    buffer rows, query_sums, most, fault;
+    answer answers[TENSORS + SINKS];
+    bool *visible; /* [B,Hq,L,S] */
+    bool want_fault;
+} call;
+
+/* With the answers, unless the shape is one for measuring. */
+void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64_t seed, bool answers);
+void call_finish(call *c);
+int32_t call_position(const call *c, int side, int64_t index); /* side 0: of a query, 1: of a key */
+bool call_writes(const call *c, int tensor);                   /* an output of the kernel that is wanted */
+
+void reference_run(call *c);
+/* Pairs of a query and a key that see each other, of the first head. */
+int64_t reference_area(const call *c);
+/* Whether a read of the mod fails at these positions. */
+bool reference_faults(const call *c, int32_t b, int32_t h, int32_t q, int32_t kv);
+
+/* ---- Devices ------------------------------------------------------------------------------------------------ */
+
+typedef struct mode {
+    fj_emu_schedule schedule;
+    fj_emu_copies copies;
+} mode;
+
+typedef struct object object;
+
+struct device {
+    const char *name;
+    bool has_modes; /* orders of threads can be chosen, and operations are counted */
+    /* Compiles a text; false after a message on out. plants have folders of their own. */
+    bool (*build)(const kernel *k, const char *text, FILE *out, object **ret_object);
+    void (*unload)(object *o);
+    uint32_t (*args_size)(const object *o, int entry); /* 0: not known; entry: of the variant */
+    /* FJ_ERR_DEVICE: what ran went wrong; then the device may be of no further use. */
+    fj_status (*launch)(const object *o, int entry, const uint32_t grid[3], const void *args, const mode *m,
+                        fj_emu_counts *counts, fj_error *error);
+    void (*create)(buffer *b, size_t size); /* everything 0xff */
+    void (*destroy)(buffer *b);
+    bool (*put)(const buffer *b); /* here to there */
+    bool (*get)(const buffer *b); /* false: it failed, or bytes around it were written */
+    /* Milliseconds of each of `times` runs; NULL: this device does not measure. */
+    bool (*measure)(fj_status (*run)(void *user), void *user, int times, double *ret_ms);
+};
+
+extern const device device_emu, device_cuda;
+/* What emu needs to compile. */
+extern struct emu_tools { const char *cxx, *flags, *folder; } emu_tools;
+/* FJ_ERR_DEVICE: there is none. Its architecture. */
+fj_status cuda_find(fj_arch *ret_arch, char name[128], fj_error *error);
+
+/* ---- Running ------------------------------------------------------------------------------------------------- */
+
+/* One pass. Outputs are cleared before, and fetched after it. False after a message on out. */
+bool call_run(call *c, const object *o, const mode *m, fj_emu_counts *counts, FILE *out);
+/* The launches alone. */
+fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_counts *counts, fj_error *error);
+
+/* False after a message on out. */
+bool check_answers(call *c, FILE *out);
+bool check_counts(const call *c, const fj_emu_counts *counts, FILE *out);
+bool check_fault(const call *c, FILE *out);
+
+typedef struct modes {
+    mode list[FJ_EMU_SCHEDULE_COUNT * FJ_EMU_COPIES_COUNT];
+    int count;
+} modes;
+
+typedef struct runner {
+    const device *device;
+    uint64_t seed;
+    modes all; /* for the first shape; the others have the first and the last of them */
+    const plant *planted;
+} runner;
+
+/* Builds a kernel and runs it at all its shapes. */
+isolate_result run_test(const runner *r, const test *t, FILE *out, char where[ISOLATE_WHERE]);
+/* The kernels that are measured when none are named. */
+test *bench_make(const range *r, int *count);
+isolate_result bench_test(const runner *r, const test *t, FILE *out, char where[ISOLATE_WHERE]);
+
+/* How many defects were missed. */
+int plants_run(const runner *r, const char *filter, int jobs);
+bool plant_apply(const plant *p, fj_buf *text);
+
+/* 0: nothing wrong; 77: no NVRTC here. */
+int nvrtc_run(const range *r, int jobs);
+
+#endif

@@ -1,0 +1,382 @@
+/* The definition of attention and of its gradients, row by row, in double; and once more unfused in the dtype of the
+ * inputs (products and probabilities rounded to it, sums in float32), whose error is the yardstick.
+ *
+ * bound: how much one element may be off, from the roundings that a fused kernel makes; unit is half the distance of
+ * numbers of the dtype. Scores carry float32 sums of E products: `slack`, relative to what was summed. Weights below the
+ * normal numbers of F16 are rounded absolutely: `tiny`. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "tests/kern_cuda/kern.h"
+
+/* One row of queries: values for each key. */
+typedef struct row {
+    int64_t b, h, hk, q, at; /* at: of [B,Hq,L] */
+    double *score, *after, *p, *dp, *ds, *mass, *mass_ds, lse, top, most;
+    bool *live;
+} row;
+
+typedef struct pass {
+    call *c;
+    fj_eval *eval;
+    bool unfused;
+    double unit, slack, tiny;
+} pass;
+
+/* ---- Arithmetic --------------------------------------------------------------------------------------- */
+
+static double dot(const pass *p, const double *x, const double *y, int64_t n) {
+    double sum = 0;
+    float narrow = 0;
+    if (!p->unfused)
+        for (int64_t i = 0; i < n; i++) sum += x[i] * y[i];
+    else
+        for (int64_t i = 0; i < n; i++) narrow += (float)x[i] * (float)y[i];
+    return p->unfused ? (double)narrow : sum;
+}
+
+static void axpy(const pass *p, int64_t n, double a, const double *x, double *y) {
+    if (!p->unfused)
+        for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
+    else
+        for (int64_t i = 0; i < n; i++) y[i] = (double)((float)y[i] + (float)a * (float)x[i]);
+}
+
+static double size_of(const double *x, const double *y, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += fabs(x[i] * y[i]);
+    return sum;
+}
+
+/* To the dtype of the yardstick; F64 has that of F32. */
+static double rounded(const pass *p, double x) {
+    const fj_dtype dtype = p->c->kernel->problem.dtype;
+    return p->unfused ? fj_dtype_round(dtype == FJ_DTYPE_F64 ? FJ_DTYPE_F32 : dtype, x) : x;
+}
+
+static double *result(const pass *p, int which) {
+    answer *a = &p->c->answers[which];
+    return p->unfused ? a->unfused : a->exact;
+}
+
+static const double *of_row(const call *c, int which, int64_t b, int64_t h, int64_t i) {
+    const tensor *t = &c->tensors[which];
+    return t->values + ((b * t->dims[1] + h) * t->dims[2] + i) * t->dims[3];
+}
+
+/* ---- Scores ---------------------------------------------------------------------------------------------- */
+
+/* Runs of keys whose positions follow each other: all of them, or one. */
+static int run_length(const call *c, int64_t kv) {
+    const int64_t left = c->shape->kv_len - kv;
+    if (c->positions[1].size > 0) return 1;
+    return left < FJ_EVAL_LANES ? (int)left : FJ_EVAL_LANES;
+}
+
+static fj_eval_lanes lanes_of(const call *c, const row *r, int64_t kv) {
+    return (fj_eval_lanes){(int32_t)r->b,
+                           (int32_t)r->h,
+                           call_position(c, 0, r->q),
+                           call_position(c, 1, kv),
+                           run_length(c, kv),
+                           r->score + kv,
+                           NULL,
+                           NULL};
+}
+
+static fj_eval_input input_of(const pass *p) {
+    return (fj_eval_input){.captures = p->c->captures,
+                           .round_f32 = p->unfused && p->c->kernel->problem.dtype != FJ_DTYPE_F64};
+}
+
+static void look_for_faults(const pass *p, const row *r) {
+    const fj_eval_input input = input_of(p);
+    bool found[FJ_EVAL_LANES];
+    if (!p->c->kernel->problem.ir->fault || p->unfused) return;
+    for (int64_t kv = 0; kv < p->c->shape->kv_len; kv += run_length(p->c, kv)) {
+        fj_eval_lanes lanes = lanes_of(p->c, r, kv);
+        lanes.live = r->live + kv;
+        fj_eval_run(p->eval, &input, &lanes, NULL, NULL, NULL, found, NULL);
+        for (int i = 0; i < lanes.count; i++) p->c->want_fault |= found[i];
+    }
+}
+
+static void make_scores(const pass *p, row *r) {
+    call *c = p->c;
+    const fj_ir *ir = c->kernel->problem.ir;
+    const fj_eval_input input = input_of(p);
+    const int64_t n = c->shape->kv_len, e = c->kernel->problem.head_dim;
+    const double *query = of_row(c, QUERY, r->b, r->h, r->q);
+    r->most = 1;
+    for (int64_t kv = 0; kv < n; kv++) {
+        const double *key = of_row(c, KEY, r->b, r->hk, kv);
+        r->after[kv] = r->score[kv] = c->shape->scale * rounded(p, dot(p, query, key, e));
+        if (!p->unfused) r->most = fmax(r->most, fabs(c->shape->scale) * size_of(query, key, e));
+        r->live[kv] = true;
+    }
+    for (int64_t kv = 0; kv < n && (ir->score || ir->mask); kv += run_length(c, kv)) {
+        const fj_eval_lanes lanes = lanes_of(c, r, kv);
+        fj_eval_run(p->eval, &input, &lanes, ir->score ? r->after + kv : NULL, ir->mask ? r->live + kv : NULL,
+                    NULL, NULL, NULL);
+    }
+    look_for_faults(p, r);
+}
+
+static void make_probabilities(const pass *p, row *r) {
+    const int64_t n = p->c->shape->kv_len;
+    double sum = 0;
+    make_scores(p, r);
+    r->top = -(double)INFINITY;
+    for (int64_t kv = 0; kv < n; kv++)
+        if (r->live[kv]) r->top = fmax(r->top, r->after[kv]);
+    const bool sees = r->top > -(double)INFINITY;
+    for (int64_t kv = 0; kv < n; kv++) {
+        r->p[kv] = r->live[kv] && sees ? exp(r->after[kv] - r->top) : 0;
+        if (p->unfused) r->p[kv] = (double)(float)r->p[kv];
+        sum += r->p[kv];
+    }
+    r->lse = sees ? r->top + log(sum) : -(double)INFINITY;
+    for (int64_t kv = 0; kv < n && sees; kv++) r->p[kv] /= sum;
+}
+
+/* ---- Forward ------------------------------------------------------------------------------------------------ */
+
+static void forward_row(const pass *p, const row *r) {
+    call *c = p->c;
+    const int64_t v = c->kernel->problem.value_dim, n = c->shape->kv_len;
+    double *out = result(p, OUT) + r->at * v;
+    for (int64_t kv = 0; kv < n; kv++)
+        if (r->p[kv] > 0) axpy(p, v, rounded(p, r->p[kv]), of_row(c, VALUE, r->b, r->hk, kv), out);
+    for (int64_t j = 0; j < v; j++) out[j] = rounded(p, out[j]);
+    result(p, LSE)[r->at] = p->unfused ? (double)(float)r->lse : r->lse;
+    result(p, MAX)[r->at] = p->unfused ? (double)(float)r->top : r->top;
+    if (p->unfused) return;
+    const double off = p->slack * (r->most + 1);
+    c->answers[LSE].bound[r->at] = c->answers[MAX].bound[r->at] =
+        p->slack * (r->most + (isfinite(r->lse) ? fabs(r->lse) : 0));
+    double *bound = c->answers[OUT].bound + r->at * v;
+    for (int64_t kv = 0; kv < n; kv++) {
+        const double *value = of_row(c, VALUE, r->b, r->hk, kv);
+        for (int64_t j = 0; j < v && r->p[kv] > 0; j++)
+            bound[j] += ((p->unit + off) * r->p[kv] + p->tiny) * fabs(value[j]);
+    }
+    for (int64_t j = 0; j < v; j++) bound[j] += p->unit * fabs(out[j]) + 1e-30;
+}
+
+/* out and lse as a forward kernel stores them: inputs of the backward ones. */
+static void keep_row(const pass *p, const row *r) {
+    tensor *out = &p->c->tensors[OUT], *lse = &p->c->tensors[LSE];
+    const int64_t v = p->c->kernel->problem.value_dim;
+    for (int64_t j = 0; j < v; j++)
+        out->values[r->at * v + j] = fj_dtype_round(out->dtype, p->c->answers[OUT].exact[r->at * v + j]);
+    lse->values[r->at] = r->lse;
+}
+
+/* ---- Backward ----------------------------------------------------------------------------------------------- */
+
+/* Through the mod; the gradients of what it captures are added up. */
+static void adjoin_mod(const pass *p, const row *r, const double *adjoint, double *dscore, bool scatter) {
+    const call *c = p->c;
+    const fj_eval_input input = input_of(p);
+    double *arrays[MAX_CAPTURES + 1] = {0}, *none[MAX_CAPTURES + 1] = {0};
+    for (int i = 0; i < MAX_CAPTURES; i++)
+        if (c->sinks[i].count > 0) arrays[i] = result(p, TENSORS + i);
+    const fj_eval_sinks sinks = {scatter ? arrays : none, scatter ? result(p, TENSORS + MAX_CAPTURES) : NULL};
+    for (int64_t kv = 0; kv < c->shape->kv_len; kv += run_length(c, kv)) {
+        fj_eval_lanes lanes = lanes_of(c, r, kv);
+        lanes.adjoint = adjoint + kv;
+        lanes.live = r->live + kv;
+        fj_eval_run(p->eval, &input, &lanes, NULL, NULL, dscore + kv, NULL, &sinks);
+    }
+    for (int64_t kv = 0; kv < c->shape->kv_len; kv++)
+        if (!r->live[kv]) dscore[kv] = 0;
+}
+
+static void make_adjoints(const pass *p, row *r) {
+    call *c = p->c;
+    const int64_t n = c->shape->kv_len, v = c->kernel->problem.value_dim;
+    const double *dout = of_row(c, DOUT, r->b, r->h, r->q), *out = of_row(c, OUT, r->b, r->h, r->q);
+    const double delta = dot(p, out, dout, v) - (c->shape->dlse ? c->tensors[DLSE].values[r->at] : 0);
+    const double delta_size = size_of(out, dout, v) + fabs(delta) + 1e-30;
+    for (int64_t kv = 0; kv < n; kv++) {
+        const double *value = of_row(c, VALUE, r->b, r->hk, kv);
+        r->dp[kv] = r->p[kv] * (rounded(p, dot(p, dout, value, v)) - delta);
+        r->mass[kv] = p->unfused ? 0 : r->p[kv] * (size_of(dout, value, v) + delta_size);
+        for (int i = 0; i < SINKS; i++) c->sinks[i].mass += r->mass[kv] * (i < MAX_CAPTURES ? 1 : 64);
+    }
+    memcpy(r->ds, r->dp, (size_t)n * sizeof *r->ds);
+    memcpy(r->mass_ds, r->mass, (size_t)n * sizeof *r->ds);
+    if (!c->kernel->problem.ir->score) return;
+    adjoin_mod(p, r, r->dp, r->ds, true);
+    if (!p->unfused) adjoin_mod(p, r, r->mass, r->mass_ds, false);
+}
+
+static void add_bounds(const pass *p, const row *r, int64_t kv) {
+    call *c = p->c;
+    const double scale = c->shape->scale, slack = p->slack * (4 + r->most);
+    const double off =
+        p->unit * fabs(r->ds[kv]) + slack * fabs(r->mass_ds[kv]) + (r->p[kv] > 0 ? p->tiny : 0);
+    const int64_t e = c->kernel->problem.head_dim, v = c->kernel->problem.value_dim;
+    const int64_t key = (r->b * c->shape->heads_kv + r->hk) * c->shape->kv_len + kv;
+    const double *q = of_row(c, QUERY, r->b, r->h, r->q), *k = of_row(c, KEY, r->b, r->hk, kv);
+    const double *dout = of_row(c, DOUT, r->b, r->h, r->q);
+    for (int64_t i = 0; i < e; i++) {
+        c->answers[DQUERY].bound[r->at * e + i] += fabs(scale * k[i]) * off;
+        c->answers[DKEY].bound[key * e + i] += fabs(scale * q[i]) * off;
+    }
+    for (int64_t i = 0; i < v; i++)
+        c->answers[DVALUE].bound[key * v + i] +=
+            ((p->unit + slack) * r->p[kv] + (r->p[kv] > 0 ? p->tiny : 0)) * fabs(dout[i]);
+}
+
+static void add_gradients(const pass *p, const row *r) {
+    call *c = p->c;
+    const int64_t e = c->kernel->problem.head_dim, v = c->kernel->problem.value_dim;
+    for (int64_t kv = 0; kv < c->shape->kv_len; kv++) {
+        const int64_t key = (r->b * c->shape->heads_kv + r->hk) * c->shape->kv_len + kv;
+        const double ds = rounded(p, r->ds[kv] * c->shape->scale);
+        axpy(p, e, ds, of_row(c, KEY, r->b, r->hk, kv), result(p, DQUERY) + r->at * e);
+        axpy(p, e, ds, of_row(c, QUERY, r->b, r->h, r->q), result(p, DKEY) + key * e);
+        axpy(p, v, rounded(p, r->p[kv]), of_row(c, DOUT, r->b, r->h, r->q), result(p, DVALUE) + key * v);
+        if (!p->unfused) add_bounds(p, r, kv);
+    }
+}
+
+/* A row that sees nothing has a gradient of exactly 0. */
+static void end_gradients(const pass *p) {
+    const double least = p->c->kernel->problem.dtype == FJ_DTYPE_F64 ? 1e-15 : 1e-7;
+    const double *lse = p->c->answers[LSE].exact;
+    for (int t = DQUERY; t <= DVALUE; t++) {
+        answer *a = &p->c->answers[t];
+        for (int64_t i = 0; i < a->count; i++) {
+            result(p, t)[i] = rounded(p, result(p, t)[i]);
+            const bool sees = t != DQUERY || lse[i / p->c->kernel->problem.head_dim] > -(double)INFINITY;
+            if (!p->unfused && sees) a->bound[i] += 2 * p->unit * fabs(a->exact[i]) + least;
+        }
+    }
+}
+
+/* ---- All ------------------------------------------------------------------------------------------------------ */
+
+static void run_rows(fj_scope *scope, void *argument) {
+    pass *p = argument;
+    call *c = p->c;
+    const shape *s = c->shape;
+    const bool backward = kernel_is_backward(c->kernel);
+    p->eval = fj_eval_create(scope->arena, backward ? c->kernel->problem.gradient : c->kernel->problem.ir);
+    row r = {0};
+    double **arrays[] = {&r.score, &r.after, &r.p, &r.dp, &r.ds, &r.mass, &r.mass_ds};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(arrays); i++)
+        *arrays[i] = FJ_NEW_ARRAY(scope->arena, double, s->kv_len + 1);
+    r.live = FJ_NEW_ARRAY(scope->arena, bool, s->kv_len + 1);
+    for (r.at = 0; r.at < s->batch * s->heads_q * s->q_len; r.at++) {
+        r.q = r.at % s->q_len, r.h = r.at / s->q_len % s->heads_q, r.b = r.at / s->q_len / s->heads_q;
+        r.hk = r.h / (s->heads_q / s->heads_kv);
+        make_probabilities(p, &r);
+        if (!p->unfused) memcpy(c->visible + r.at * s->kv_len, r.live, (size_t)s->kv_len);
+        if (!backward || !p->unfused) forward_row(p, &r);
+        if (!backward) continue;
+        if (!p->unfused) keep_row(p, &r);
+        make_adjoints(p, &r);
+        add_gradients(p, &r);
+    }
+    if (backward) end_gradients(p);
+}
+
+static void run_pass(pass *p) {
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    if (fj_scope_run(&arena, NULL, run_rows, p) != FJ_OK) abort();
+    fj_arena_finish(&arena);
+}
+
+static void make_answer(answer *a, int64_t count) {
+    a->count = count;
+    a->exact = calloc((size_t)count + 1, sizeof(double));
+    a->unfused = calloc((size_t)count + 1, sizeof(double));
+    a->bound = calloc((size_t)count + 1, sizeof(double));
+    if (!a->exact || !a->unfused || !a->bound) abort();
+}
+
+void reference_run(call *c) {
+    const shape *s = c->shape;
+    const fj_dtype dtype = c->kernel->problem.dtype;
+    const int64_t rows = s->batch * s->heads_q * s->q_len;
+    make_answer(&c->answers[OUT], rows * c->kernel->problem.value_dim);
+    make_answer(&c->answers[LSE], rows);
+    make_answer(&c->answers[MAX], rows);
+    for (int t = DQUERY; t <= DVALUE && kernel_is_backward(c->kernel); t++)
+        make_answer(&c->answers[t], tensor_count(&c->tensors[t]));
+    for (int i = 0; i < SINKS; i++) make_answer(&c->answers[TENSORS + i], c->sinks[i].count);
+    c->visible = calloc((size_t)(rows * s->kv_len) + 1, sizeof(bool));
+    const bool tf32 = c->kernel->problem.tf32;
+    pass p = {.c = c, .slack = tf32 ? 0x1p-9 : dtype == FJ_DTYPE_F64 ? 0x1p-46 : 0x1p-18};
+    p.unit = dtype == FJ_DTYPE_BF16 ? 0x1p-8
+           : dtype == FJ_DTYPE_F16  ? 0x1p-11
+           : dtype == FJ_DTYPE_F64  ? 0x1p-52
+           : tf32                   ? 0x1p-10
+                                    : 0x1p-24;
+    p.tiny = dtype == FJ_DTYPE_F16 ? 0x1p-25 : 0;
+    run_pass(&p);
+    if (kernel_is_backward(c->kernel)) {
+        tensor_store(&c->tensors[OUT]);
+        tensor_store(&c->tensors[LSE]);
+    }
+    p.unfused = true;
+    run_pass(&p);
+}
+
+typedef struct question {
+    const call *c;
+    fj_eval_lanes lanes;
+    bool faults;
+    int64_t area;
+} question;
+
+static void ask_body(fj_scope *scope, void *argument) {
+    question *q = argument;
+    const fj_eval_input input = {.captures = q->c->captures};
+    const fj_ir *ir = q->c->kernel->problem.ir;
+    bool live = true;
+    fj_eval *eval = fj_eval_create(scope->arena, ir);
+    if (ir->mask) fj_eval_run(eval, &input, &q->lanes, NULL, &live, NULL, NULL, NULL);
+    q->lanes.live = &live;
+    fj_eval_run(eval, &input, &q->lanes, NULL, NULL, NULL, &q->faults, NULL);
+}
+
+static void count_body(fj_scope *scope, void *argument) {
+    question *q = argument;
+    const call *c = q->c;
+    const fj_eval_input input = {.captures = c->captures};
+    fj_eval *eval = fj_eval_create(scope->arena, c->kernel->problem.ir);
+    bool seen[FJ_EVAL_LANES];
+    for (row r = {0}; r.q < c->shape->q_len; r.q++)
+        for (int64_t kv = 0; kv < c->shape->kv_len; kv += run_length(c, kv)) {
+            fj_eval_lanes lanes = lanes_of(c, &r, kv);
+            lanes.score = NULL;
+            fj_eval_run(eval, &input, &lanes, NULL, seen, NULL, NULL, NULL);
+            for (int i = 0; i < lanes.count; i++) q->area += seen[i];
+        }
+}
+
+int64_t reference_area(const call *c) {
+    question ask = {.c = c};
+    if (!c->kernel->problem.ir->mask) return c->shape->q_len * c->shape->kv_len;
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    if (fj_scope_run(&arena, NULL, count_body, &ask) != FJ_OK) abort();
+    fj_arena_finish(&arena);
+    return ask.area;
+}
+
+bool reference_faults(const call *c, int32_t b, int32_t h, int32_t q, int32_t kv) {
+    const double score = 0;
+    question ask = {c, {b, h, q, kv, 1, &score, NULL, NULL}, false, 0};
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    if (fj_scope_run(&arena, NULL, ask_body, &ask) != FJ_OK) abort();
+    fj_arena_finish(&arena);
+    return ask.faults;
+}

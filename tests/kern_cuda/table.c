@@ -1,0 +1,321 @@
+/* The table of tests: every variant that the plan lists for the architectures, each with a mod, dimensions and options,
+ * and shapes, so drawn from a seed that pairs of values meet: of many candidates the one is taken that brings most
+ * pairs that no test has had yet (Cohen et al., The AETG System, 1997). */
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "templates/cuda/shapes.h"
+#include "tests/kern_cuda/kern.h"
+
+/* ---- Pairs ------------------------------------------------------------------------------------------------- */
+
+enum { AXES = 10, VALUES = 40 };
+
+typedef struct pairs {
+    bool seen[AXES][VALUES][AXES][VALUES];
+} pairs;
+
+static int pairs_new(pairs *p, const int values[AXES], bool take) {
+    int found = 0;
+    for (int a = 0; a < AXES; a++)
+        for (int b = a; b < AXES; b++) { /* b = a: the value itself */
+            bool *seen = &p->seen[a][values[a]][b][values[b]];
+            found += *seen ? 0 : a == b ? 4 : 1;
+            if (take) *seen = true;
+        }
+    return found;
+}
+
+/* ---- Variants ---------------------------------------------------------------------------------------------------- */
+
+/* What of a variant does not follow from the dimensions. */
+typedef struct row {
+    fj_jit_kind kind;
+    fj_dtype dtype;
+    bool deterministic, mma;
+    int m, n, stages, warps;
+} row;
+
+static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
+static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
+static const struct {
+    bool max_dlse, pack, table, tf32;
+    int splits;
+} extras[] = {{false, false, false, false, 1}, {true, false, false, false, 1},
+              {false, true, false, false, 1},  {false, false, true, false, 1},
+              {false, false, false, true, 1},  {false, false, false, false, 3},
+              {true, true, true, false, 1},    {false, true, false, false, 2}};
+
+enum {
+    DTYPES = FJ_ARRAY_LEN(dtypes),
+    DIMS = FJ_ARRAY_LEN(dims),
+    EXTRAS = FJ_ARRAY_LEN(extras),
+    MOST_ROWS = 256
+};
+
+static int mod_count(void) {
+    int count = 0;
+    while (mods[count].name) count++;
+    return count;
+}
+
+static bool row_is(const row *r, const fj_jit_problem *p, const fj_variant *v) {
+    return r->kind == p->kind && r->dtype == p->dtype && r->deterministic == p->deterministic &&
+           r->mma == v->mma && r->m == v->tile_q && r->n == v->tile_kv && r->stages == v->stages &&
+           r->warps == v->warps;
+}
+
+static int add_rows(row *rows, int count, const fj_jit_problem *p, const fj_features *features) {
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    const int listed = fj_jit_cuda_variants(p, features, list);
+    for (int i = 0; i < listed; i++) {
+        int at = 0;
+        while (at < count && !row_is(&rows[at], p, &list[i])) at++;
+        if (at < count) continue;
+        if (count == MOST_ROWS) abort();
+        rows[count++] = (row){p->kind,        p->dtype,        p->deterministic, list[i].mma,
+                              list[i].tile_q, list[i].tile_kv, list[i].stages,   list[i].warps};
+    }
+    return count;
+}
+
+/* Every row of the plan's tables that some problem gets on some of the architectures. */
+static int list_rows(const range *r, row rows[MOST_ROWS]) {
+    int count = 0;
+    for (int n = 0; n < 3 * DTYPES * r->arch_count * 16; n++) {
+        const int direction = n % 3, dim = 16 * (n / (3 * DTYPES * r->arch_count) + 1);
+        const fj_jit_problem p = {.kind = direction == 0 ? FJ_JIT_FORWARD : FJ_JIT_BACKWARD,
+                                  .dtype = dtypes[n / 3 % DTYPES],
+                                  .head_dim = dim,
+                                  .value_dim = dim,
+                                  .deterministic = direction != 2};
+        const fj_features features =
+            fj_jit_arch_features((fj_arch){r->archs[n / (3 * DTYPES) % r->arch_count], 0});
+        count = add_rows(rows, count, &p, &features);
+    }
+    return count;
+}
+
+/* ---- Kernels ------------------------------------------------------------------------------------------------------ */
+
+typedef struct draw {
+    kernel kernel;
+    int values[AXES], cost;
+} draw;
+
+/* Of the template and what it is told; false: not legal. */
+static bool set_extra(kernel *k, int extra) {
+    const bool backward = kernel_is_backward(k);
+    const bool f32 = k->problem.dtype == FJ_DTYPE_F32 && k->variant.mma && !backward;
+    if (backward && (extras[extra].pack || extras[extra].splits > 1)) return false;
+    if (extras[extra].tf32 && !f32) return false;
+    k->problem.max = extras[extra].max_dlse && !backward;
+    k->problem.dlse = extras[extra].max_dlse && backward;
+    k->problem.tf32 = extras[extra].tf32;
+    k->pack = extras[extra].pack;
+    k->table = extras[extra].table;
+    k->splits = extras[extra].splits;
+    return true;
+}
+
+static bool find_row(kernel *k, const row *r, int arch) {
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    const fj_features features = fj_jit_arch_features((fj_arch){arch, 0});
+    const graphs g = mod_graphs(k->mod);
+    k->problem.ir = g.ir;
+    k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
+    const int count = fj_jit_cuda_variants(&k->problem, &features, list);
+    for (int i = 0; i < count; i++)
+        if (row_is(r, &k->problem, &list[i])) return k->variant = list[i], true;
+    return false;
+}
+
+static bool draw_kernel(draw *d, const row *r, const range *x, generator *random) {
+    const int e = random_below(random, DIMS), v = random_below(random, 3) ? random_below(random, DIMS) : e;
+    const int which = random_below(random, mod_count()), extra = random_below(random, EXTRAS);
+    const int arch = random_below(random, x->arch_count);
+    d->kernel = (kernel){.problem = {.kind = r->kind,
+                                     .dtype = r->dtype,
+                                     .head_dim = dims[e],
+                                     .value_dim = dims[v],
+                                     .deterministic = r->deterministic},
+                         .mod = &mods[which]};
+    if (!find_row(&d->kernel, r, x->archs[arch]) || !set_extra(&d->kernel, extra)) return false;
+    const int template = r->kind == FJ_JIT_FORWARD ? 0 : r->deterministic ? 1 : 2;
+    const int values[AXES] = {
+        template * 2 + r->mma,      (int)r->dtype,         e,        v, which, extra, arch,
+        r->n == 16 ? 0 : r->n / 32, r->warps == 8 ? 1 : 0, r->stages};
+    memcpy(d->values, values, sizeof d->values);
+    d->cost = (dims[e] + dims[v]) / 40;
+    return true;
+}
+
+static void choose_kernel(kernel *k, const row *r, const range *x, pairs *p, generator *random) {
+    enum { CANDIDATES = 60, TRIES = 4000 };
+    draw best = {.cost = 0}, d;
+    int most = -1000, found = 0;
+    for (int i = 0; i < TRIES && found < CANDIDATES; i++) {
+        if (!draw_kernel(&d, r, x, random)) continue;
+        const int worth = pairs_new(p, d.values, false) - d.cost;
+        found++;
+        if (worth <= most) continue;
+        most = worth;
+        best = d;
+    }
+    if (found == 0) abort();
+    (void)pairs_new(p, best.values, true);
+    *k = best.kernel;
+    kernel_finish(k);
+}
+
+/* ---- Shapes ---------------------------------------------------------------------------------------------------------- */
+
+static const int64_t heads[][2] = {{1, 1}, {3, 1}, {2, 2}, {8, 1}, {6, 2}, {4, 4}};
+static const double scales[] = {0.35, -0.3, 0.0, 1.0, 0.125};
+static const int32_t offsets[][2] = {{0, 0}, {59, 0}, {100, 3}, {0, 33}};
+static const int32_t sections[] = {2, 1, 1000};
+static const unsigned absences[] = {0,
+                                    ABSENT_DQUERY,
+                                    ABSENT_DKEY,
+                                    ABSENT_DVALUE,
+                                    ABSENT_SINKS,
+                                    ABSENT_DQUERY | ABSENT_SINKS,
+                                    ABSENT_DKEY | ABSENT_DVALUE,
+                                    ABSENT_LSE,
+                                    ABSENT_MAX};
+
+/* 1, around a tile, several tiles and a bit, anything. */
+static int64_t length_of(int kind, int tile, generator *random) {
+    switch (kind) {
+    case 0: return 1;
+    case 1: return tile - 1;
+    case 2: return tile;
+    case 3: return tile + 1;
+    case 4: return 2 * tile + 3 + random_below(random, 9);
+    default: return 3 + random_below(random, 90);
+    }
+}
+
+static int64_t cost_of(const kernel *k, const shape *s) {
+    const int64_t q = FJ_CEIL_DIV(s->q_len, k->variant.tile_q) * k->variant.tile_q,
+                  kv = FJ_CEIL_DIV(s->kv_len, k->variant.tile_kv) * k->variant.tile_kv;
+    return s->batch * s->heads_q * q * kv * (k->problem.head_dim + k->problem.value_dim + 32) *
+           (kernel_is_backward(k) ? 3 : 1);
+}
+
+static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
+    const bool backward = kernel_is_backward(k);
+    int picked[AXES] = {0};
+    picked[0] = random_below(random, 6);
+    picked[1] = random_below(random, 6);
+    picked[2] = random_below(random, FJ_ARRAY_LEN(heads));
+    picked[3] = random_below(random, 2);
+    picked[4] = random_below(random, LAYOUT_COUNT);
+    picked[5] = random_below(random, FJ_ARRAY_LEN(scales));
+    picked[6] = random_below(random, FJ_ARRAY_LEN(offsets));
+    picked[7] = random_below(random, FJ_ARRAY_LEN(sections));
+    picked[8] = random_below(random, 2) ? 0 : random_below(random, FJ_ARRAY_LEN(absences));
+    picked[9] = backward * 2 + (backward && random_below(random, 2));
+    memcpy(values, picked, sizeof picked);
+    /* Tiles of a backward kernel are of either. */
+    const int m = k->variant.tile_q, n = backward && random_below(random, 2) ? m : k->variant.tile_kv;
+    const unsigned unwanted = backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX);
+    shape s = {
+        .batch = 1 + picked[3],
+        .heads_q = heads[picked[2]][0],
+        .heads_kv = heads[picked[2]][1],
+        .q_len = length_of(picked[0], m, random),
+        .kv_len = length_of(picked[1], n, random),
+        .scale = scales[picked[5]],
+        .how = (layout)picked[4],
+        .q_offset = offsets[picked[6]][0],
+        .kv_offset = offsets[picked[6]][1],
+        .section = sections[picked[7]],
+        .absent = absences[picked[8]] & ~unwanted,
+        .dlse = picked[9] == 3,
+    };
+    if (k->splits > 1) s.absent = 0; /* their lse is what they are merged by */
+    return s;
+}
+
+/* Nothing along one of the axes. */
+static void empty_shape(shape *s, int axis) {
+    int64_t *const lengths[] = {&s->kv_len, &s->q_len, &s->batch, &s->heads_q};
+    *lengths[axis % 4] = 0;
+    if (axis % 4 == 3) s->heads_kv = 0;
+}
+
+static void choose_shapes(test *t, pairs *p, generator *random, int count, int64_t limit) {
+    enum { CANDIDATES = 30, TRIES = 2000 };
+    for (t->shape_count = 0; t->shape_count < count; t->shape_count++) {
+        int most = -1, found = 0, values[AXES], taken[AXES] = {0};
+        for (int i = 0; i < TRIES && found < CANDIDATES; i++) {
+            const shape s = draw_shape(&t->kernel, random, values);
+            if (cost_of(&t->kernel, &s) > limit && !(i == TRIES - 1 && found == 0)) continue;
+            if (s.scale == 0 && t->shape_count == 0) continue; /* the one that runs in all modes */
+            const int worth = pairs_new(p, values, false);
+            found++;
+            if (worth <= most) continue;
+            most = worth;
+            memcpy(taken, values, sizeof taken);
+            t->shapes[t->shape_count] = s;
+        }
+        (void)pairs_new(p, taken, true);
+    }
+    if (count > 2) empty_shape(&t->shapes[count - 1], random_below(random, 4));
+}
+
+/* ---- All -------------------------------------------------------------------------------------------------------------- */
+
+/* With r->few, of each template and dtype the row with the smallest tiles. */
+static int keep_few(row *rows, int count) {
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        bool least = rows[i].dtype != FJ_DTYPE_F64 && rows[i].dtype != FJ_DTYPE_F16;
+        for (int j = 0; j < count; j++)
+            if (j != i && rows[j].kind == rows[i].kind && rows[j].dtype == rows[i].dtype &&
+                rows[j].deterministic == rows[i].deterministic && rows[j].mma == rows[i].mma)
+                least &= rows[i].m * rows[i].n < rows[j].m * rows[j].n ||
+                         (rows[i].m * rows[i].n == rows[j].m * rows[j].n && i < j);
+        if (least) rows[kept++] = rows[i];
+    }
+    return kept;
+}
+
+typedef struct extent {
+    int kernels, shapes; /* of each row; of each kernel */
+    int64_t limit;       /* of the work of a shape */
+} extent;
+
+static extent extent_of(const range *r) {
+    if (r->few) return (extent){1, 2, 4 << 20};
+    return r->all ? (extent){6, MOST_SHAPES, 400 << 20} : (extent){2, 4, 24 << 20};
+}
+
+test *table_make(const range *r, int *count) {
+    static row rows[MOST_ROWS];
+    static pairs of_kernels, of_shapes;
+    const extent x = extent_of(r);
+    generator random = random_of(r->seed, "table");
+    int row_count = list_rows(r, rows);
+    if (r->few) row_count = keep_few(rows, row_count);
+    test *tests = calloc((size_t)(row_count * x.kernels), sizeof *tests);
+    if (!tests) abort();
+    *count = 0;
+    for (int i = 0; i < row_count * x.kernels; i++) {
+        test *t = &tests[*count];
+        choose_kernel(&t->kernel, &rows[i % row_count], r, &of_kernels, &random);
+        choose_shapes(t, &of_shapes, &random, x.shapes, x.limit);
+        *count += fnmatch(r->filter, t->kernel.name, 0) == 0;
+    }
+    return tests;
+}
+
+void table_shapes(test *t, const range *r, int count) {
+    static pairs none;
+    generator random = random_of(r->seed, t->kernel.name);
+    memset(&none, 0, sizeof none);
+    choose_shapes(t, &none, &random, count, extent_of(r).limit);
+}
