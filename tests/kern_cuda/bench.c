@@ -106,12 +106,11 @@ static bool report_counts(call *c, const object *o, FILE *out) {
 }
 
 static bool time_kernel(const runner *r, const kernel *k, const object *o, FILE *out) {
-    const double scale = 0.125;
-    const shape large = {2, 16, 16, 4096, 4096, scale, LAYOUT_PACKED, 0, 0, 8, 0, false};
-    const shape small = {1, 2, 2, 256, 256, scale, LAYOUT_PACKED, 0, 0, 8, 0, false};
     const bool measured = r->device->measure != NULL;
+    const int64_t length = r->length ? r->length : measured ? 4096 : 256, heads = measured ? 16 : 2;
+    const shape s = {2, heads, heads, length, length, 0.125, LAYOUT_PACKED, 0, 0, 8, 0, false};
     call c;
-    call_make(&c, r->device, k, measured ? &large : &small, r->seed, false);
+    call_make(&c, r->device, k, &s, r->seed, false);
     bool good;
     if (measured) {
         const mode first = {FJ_EMU_FORWARD, FJ_EMU_EAGER};

@@ -330,7 +330,7 @@ static void grid_of(const call *c, const char *entry, uint32_t grid[3]) {
     const int64_t m = k->variant.tile_q;
     grid[0] = grid[1] = grid[2] = 1;
     if (strcmp(entry, "fj_fwd") == 0) {
-        const int64_t group = k->pack && s->heads_kv > 0 ? s->heads_q / s->heads_kv : 1;
+        const int64_t group = kernel_packs(k) && s->heads_kv > 0 ? s->heads_q / s->heads_kv : 1;
         grid[0] = product(FJ_CEIL_DIV(s->q_len * group, m), s->batch, s->heads_q / group);
         grid[1] = (uint32_t)k->splits;
         if (!k->variant.mma) grid[2] = (uint32_t)FJ_FWD_SIMT_SLICES(k->problem.value_dim);

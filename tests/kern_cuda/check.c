@@ -213,7 +213,7 @@ static int64_t needed_products(const call *c) {
                (c->shape->absent & ABSENT_DQUERY && k->problem.gradient->scatters.len == 0
                     ? 0
                     : live_tiles(c, 1, m, n) * unit * (2 * e + v));
-    const int64_t group = k->pack && c->shape->heads_kv ? c->shape->heads_q / c->shape->heads_kv : 1;
+    const int64_t group = kernel_packs(k) && c->shape->heads_kv ? c->shape->heads_q / c->shape->heads_kv : 1;
     const int64_t steps = k->problem.dtype != FJ_DTYPE_F32 ? 1 : k->problem.tf32 ? 2 : 6; /* half as deep */
     return live_tiles(c, group, m, n) * unit * (e + v) * steps;
 }

@@ -4,8 +4,6 @@
  * is to write. A launch is waited for at once, so that its errors are its own. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "driver/cuda.h"
 #include "jit/toolchain.h"
@@ -29,44 +27,6 @@ static void say(FILE *out, fj_error *error) {
     (void)fprintf(out, "    %s%s%s\n", error->text, error->detail ? "\n" : "",
                   error->detail ? error->detail : "");
     fj_error_finish(error);
-}
-
-/* ---- Looking ------------------------------------------------------------------------------------------ */
-
-typedef struct found {
-    fj_status status;
-    int arch;
-    char name[128], text[512];
-} found;
-
-static void look(found *to) {
-    fj_error error = {0};
-    const fj_nvrtc *nvrtc = NULL;
-    to->status = FJ_ERR_DEVICE;
-    if (open_gpu(&error)) to->status = fj_jit_nvrtc_open(&nvrtc, &error);
-    if (gpu) {
-        const fj_cuda_features *features = fj_cuda_device_features(gpu);
-        to->arch = features->arch;
-        (void)snprintf(to->name, sizeof to->name, "%s", features->name);
-    }
-    (void)snprintf(to->text, sizeof to->text, "%s", error.text);
-}
-
-fj_status cuda_find(fj_arch *ret_arch, char name[128], fj_error *error) {
-    found *shared = isolate_shared(sizeof *shared);
-    int status = 0;
-    shared->status = FJ_ERR_DEVICE;
-    const pid_t child = fork();
-    if (child == 0) {
-        look(shared);
-        _exit(0);
-    }
-    if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
-        return fj_error_set(error, FJ_ERR_DEVICE, "the CUDA driver ended the process that looked for a GPU");
-    if (shared->status != FJ_OK) return fj_error_set(error, shared->status, "%s", shared->text);
-    *ret_arch = (fj_arch){shared->arch, 0};
-    (void)snprintf(name, 128, "%s", shared->name);
-    return FJ_OK;
 }
 
 /* ---- Kernels -------------------------------------------------------------------------------------------- */

@@ -77,9 +77,10 @@ void kernel_finish(kernel *k);
 /* The kernel that the name spells, on the first of the architectures that has it; false: there is none. */
 bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count);
 bool kernel_is_backward(const kernel *k);
+bool kernel_packs(const kernel *k); /* rows of a tile are (query, head of a group) */
 /* A defect: a piece of the text that is replaced. */
 typedef struct plant plant;
-/* Appends the text. False, after a message: it cannot be made, or the plant is not in it. */
+/* Writes the text into an empty buffer. False, after a message: it cannot be made, or the plant is not in it. */
 bool kernel_render(const kernel *k, const plant *planted, fj_buf *text);
 
 /* ---- Shapes --------------------------------------------------------------------------------------- */
@@ -235,8 +236,6 @@ struct device {
 extern const device device_emu, device_cuda;
 /* What emu needs to compile. */
 extern struct emu_tools { const char *cxx, *flags, *folder; } emu_tools;
-/* FJ_ERR_DEVICE: there is none. Its architecture. */
-fj_status cuda_find(fj_arch *ret_arch, char name[128], fj_error *error);
 
 /* ---- Running ------------------------------------------------------------------------------------------------- */
 
@@ -258,7 +257,8 @@ typedef struct modes {
 typedef struct runner {
     const device *device;
     uint64_t seed;
-    modes all; /* for the first shape; the others have the first and the last of them */
+    int64_t length; /* of what is measured; 0: what the device can */
+    modes all;      /* for the first shape; the others have the first and the last of them */
     const plant *planted;
 } runner;
 

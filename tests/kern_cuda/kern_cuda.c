@@ -1,5 +1,5 @@
 /* kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list] [--device emu|cuda] [--arch sm_80]
- *           [--schedule forward|reverse|random] [--copies eager|late] [--jobs N] [--bench | --plants | --nvrtc]
+ *           [--schedule forward|reverse|random] [--copies eager|late] [--jobs N] [--bench [--length N] | --plants | --nvrtc]
  *           [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
  * Exit status 0: all is well; 1: a test failed; 2: usage; 77: the device, or NVRTC, is not there (meson: skipped). */
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/kern_cuda/kern.h"
+#include "tests/support/gpu.h"
 
 enum { MOST_NAMED = 32, SKIPPED = 77 };
 
@@ -17,6 +18,7 @@ static struct {
     range range;
     const char *named[MOST_NAMED], *device, *schedule, *copies;
     int named_count, jobs;
+    int64_t length;
     bool list, bench, plants, nvrtc;
 } options = {.range = {.seed = 1, .filter = "*"}, .device = "emu", .jobs = -1};
 
@@ -28,7 +30,7 @@ static const int default_archs[] = {80, 86, 75, 90};
 static int usage(void) {
     printf("usage: kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]\n"
            "                 [--device emu|cuda] [--arch sm_80] [--schedule forward|reverse|random]\n"
-           "                 [--copies eager|late] [--jobs N] [--bench | --plants | --nvrtc]\n"
+           "                 [--copies eager|late] [--jobs N] [--bench [--length N] | --plants | --nvrtc]\n"
            "                 [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
     return 2;
 }
@@ -59,6 +61,8 @@ static bool parse_value(const char *name, const char *value) {
         options.range.seed = strtoull(value, &end, 10);
     else if (strcmp(name, "--jobs") == 0)
         options.jobs = (int)strtol(value, &end, 10);
+    else if (strcmp(name, "--length") == 0)
+        options.length = strtol(value, &end, 10);
     else if (strcmp(name, "--kernel") == 0 && options.named_count < MOST_NAMED)
         options.named[options.named_count++] = value;
     else if (strcmp(name, "--arch") == 0 && fj_jit_arch_parse(value, &arch))
@@ -186,11 +190,12 @@ static int open_device(runner *r) {
     if (!cuda && strcmp(options.device, "emu") != 0) return usage();
     r->device = cuda ? &device_cuda : &device_emu;
     r->seed = options.range.seed;
+    r->length = options.length;
     if (cuda) {
         fj_error error = {0};
         fj_arch arch;
         char name[128];
-        if (cuda_find(&arch, name, &error) != FJ_OK) {
+        if (gpu_find(&arch, name, &error) != FJ_OK) {
             printf("%s\n", error.text);
             fj_error_finish(&error);
             return SKIPPED;

@@ -4,6 +4,8 @@
 #include "base/dtype.h"
 #include "tests/kern_cuda/kern.h"
 
+bool kernel_packs(const kernel *k) { return k->pack || strstr(k->variant.name, "_pack"); }
+
 bool kernel_is_backward(const kernel *k) { return k->problem.kind == FJ_JIT_BACKWARD; }
 
 /* fwd_mma_bf16_e64_v64_m64_n64_s2_w4, then what its variant does not spell, then the mod. */
@@ -29,26 +31,17 @@ void kernel_finish(kernel *k) {
 
 /* ---- Names to kernels ------------------------------------------------------------------------------ */
 
-static bool parse_variant(kernel *k, const char *name, char variant[64], const char **ret_rest) {
+/* What the beginning of a name says of the problem; the rest of it is found by looking. */
+static bool parse_problem(fj_jit_problem *p, const char *name) {
     char direction[8], template[8], dtype[8];
-    int e, v, m, n, s, w, end = 0;
-    bool atomic = false;
-    if (sscanf(name, "%3[a-z]_%4[a-z]_%4[a-z0-9]_e%d_v%d_m%d_n%d_s%d_w%d%n", direction, template, dtype, &e,
-               &v, &m, &n, &s, &w, &end) != 9) {
-        if (sscanf(name, "%3[a-z]_%4[a-z]_%4[a-z0-9]_atomic_e%d_v%d_m%d_n%d_s%d_w%d%n", direction, template,
-                   dtype, &e, &v, &m, &n, &s, &w, &end) != 9)
-            return false;
-        atomic = true;
-    }
-    if (end >= 64) return false;
-    (void)snprintf(variant, 64, "%.*s", end, name);
-    *ret_rest = name + end;
-    k->problem.kind = strcmp(direction, "bwd") == 0 ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD;
-    k->problem.deterministic = !atomic;
-    k->problem.head_dim = e;
-    k->problem.value_dim = v;
+    int end = 0;
+    if (sscanf(name, "%3[a-z]_%4[a-z]_%4[a-z0-9]_%n", direction, template, dtype, &end) != 3) return false;
+    p->kind = strcmp(direction, "bwd") == 0 ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD;
+    p->deterministic = strncmp(name + end, "atomic_", 7) != 0;
+    if (!p->deterministic) end += 7;
+    if (sscanf(name + end, "e%d_v%d_", &p->head_dim, &p->value_dim) != 2) return false;
     for (int i = 0; i < FJ_DTYPE_COUNT; i++)
-        if (strcmp(fj_dtype_code_name((fj_dtype)i), dtype) == 0) return k->problem.dtype = (fj_dtype)i, true;
+        if (strcmp(fj_dtype_code_name((fj_dtype)i), dtype) == 0) return p->dtype = (fj_dtype)i, true;
     return false;
 }
 
@@ -63,39 +56,63 @@ static bool parse_word(kernel *k, const char *word) {
                        {"table", &k->table}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
         if (strcmp(flags[i].name, word) == 0) return *flags[i].flag = true;
-    if (sscanf(word, "split%d", &k->splits) == 1) return true;
-    return (k->mod = mod_find(word)) != NULL;
+    return sscanf(word, "split%d", &k->splits) == 1;
 }
 
+/* The variant whose name is the longest beginning of this one. */
 static bool find_variant(kernel *k, const char *name, const int *archs, int arch_count) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
+    size_t longest = 0;
     for (int a = 0; a < arch_count; a++) {
         const fj_features features = fj_jit_arch_features((fj_arch){archs[a], 0});
         const int count = fj_jit_cuda_variants(&k->problem, &features, list);
-        for (int i = 0; i < count; i++)
-            if (strcmp(list[i].name, name) == 0) return k->variant = list[i], true;
+        for (int i = 0; i < count; i++) {
+            const size_t length = strlen(list[i].name);
+            if (length <= longest || strncmp(list[i].name, name, length) != 0 || name[length] != '_')
+                continue;
+            longest = length;
+            k->variant = list[i];
+        }
     }
-    return false;
+    return longest > 0;
 }
 
 bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count) {
-    char variant[64], words[128];
-    const char *rest;
-    *k = (kernel){.splits = 1};
-    if (!parse_variant(k, name, variant, &rest)) return false;
-    (void)snprintf(words, sizeof words, "%s", rest);
-    for (char *word = strtok(words, "_"); word; word = strtok(NULL, "_"))
-        if (!parse_word(k, word)) return false;
-    if (!k->mod) return false;
-    const graphs g = mod_graphs(k->mod); /* the last pass of backward depends on them */
+    char words[128];
+    const char *last = strrchr(name, '_');
+    *k = (kernel){.splits = 1, .mod = last ? mod_find(last + 1) : NULL};
+    if (!k->mod || !parse_problem(&k->problem, name)) return false;
+    const graphs g = mod_graphs(k->mod);
     k->problem.ir = g.ir;
     k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
-    if (!find_variant(k, variant, archs, arch_count)) return false;
+    if (!find_variant(k, name, archs, arch_count)) return false;
+    const char *rest = name + strlen(k->variant.name);
+    (void)snprintf(words, sizeof words, "%.*s", (int)(last - rest), rest);
+    for (char *word = strtok(words, "_"); word; word = strtok(NULL, "_"))
+        if (!parse_word(k, word)) return false;
     kernel_finish(k);
-    return true;
+    return strcmp(k->name, name) == 0;
 }
 
 /* ---- Text ------------------------------------------------------------------------------------------------ */
+
+/* Says it before the text, or in place of what that says. */
+static void set_constant(fj_buf *text, const char *name, int value) {
+    char said[64], wanted[64];
+    (void)snprintf(said, sizeof said, "#define FJ_%s 0\n", name);
+    (void)snprintf(wanted, sizeof wanted, "#define FJ_%s %d\n", name, value);
+    char *at = strstr(text->data, said);
+    if (at) {
+        memcpy(at, wanted, strlen(said));
+        return;
+    }
+    fj_buf all;
+    fj_buf_init(&all, text->allocator);
+    fj_buf_put(&all, wanted);
+    fj_buf_write(&all, text->data, text->len);
+    fj_buf_finish(text);
+    *text = all;
+}
 
 bool kernel_render(const kernel *k, const plant *planted, fj_buf *text) {
     const struct {
@@ -104,17 +121,12 @@ bool kernel_render(const kernel *k, const plant *planted, fj_buf *text) {
     } constants[] = {{"PACK_HEADS", k->pack}, {"POSITION_TABLE", k->table}, {"PARTIAL", k->splits > 1}};
     fj_rendered rendered;
     fj_error error = {0};
-    fj_buf users;
-    fj_buf_init(&users, &fj_allocator_libc);
-    if (fj_jit_render(&k->problem, &k->variant, &fj_allocator_libc, &users, &rendered, &error) != FJ_OK) {
+    if (fj_jit_render(&k->problem, &k->variant, &fj_allocator_libc, text, &rendered, &error) != FJ_OK) {
         printf("    %s\n", error.text);
         return false;
     }
     for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++)
-        if (constants[i].value)
-            fj_buf_printf(text, "#define FJ_%s %d\n", constants[i].name, constants[i].value);
-    fj_buf_write(text, users.data, users.len);
-    fj_buf_finish(&users);
+        if (constants[i].value) set_constant(text, constants[i].name, constants[i].value);
     if (planted && !plant_apply(planted, text)) {
         printf("    the text to replace is not there\n");
         return false;

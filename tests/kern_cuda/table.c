@@ -34,7 +34,7 @@ static int pairs_new(pairs *p, const int values[AXES], bool take) {
 typedef struct row {
     fj_jit_kind kind;
     fj_dtype dtype;
-    bool deterministic, mma;
+    bool deterministic, mma, pack;
     int m, n, stages, warps;
 } row;
 
@@ -61,10 +61,12 @@ static int mod_count(void) {
     return count;
 }
 
+static bool is_packed(const fj_variant *v) { return strstr(v->name, "_pack") != NULL; }
+
 static bool row_is(const row *r, const fj_jit_problem *p, const fj_variant *v) {
     return r->kind == p->kind && r->dtype == p->dtype && r->deterministic == p->deterministic &&
-           r->mma == v->mma && r->m == v->tile_q && r->n == v->tile_kv && r->stages == v->stages &&
-           r->warps == v->warps;
+           r->mma == v->mma && r->pack == is_packed(v) && r->m == v->tile_q && r->n == v->tile_kv &&
+           r->stages == v->stages && r->warps == v->warps;
 }
 
 static int add_rows(row *rows, int count, const fj_jit_problem *p, const fj_features *features) {
@@ -75,8 +77,9 @@ static int add_rows(row *rows, int count, const fj_jit_problem *p, const fj_feat
         while (at < count && !row_is(&rows[at], p, &list[i])) at++;
         if (at < count) continue;
         if (count == MOST_ROWS) abort();
-        rows[count++] = (row){p->kind,        p->dtype,        p->deterministic, list[i].mma,
-                              list[i].tile_q, list[i].tile_kv, list[i].stages,   list[i].warps};
+        rows[count++] =
+            (row){p->kind,        p->dtype,        p->deterministic, list[i].mma,  is_packed(&list[i]),
+                  list[i].tile_q, list[i].tile_kv, list[i].stages,   list[i].warps};
     }
     return count;
 }
@@ -109,6 +112,7 @@ typedef struct draw {
 static bool set_extra(kernel *k, int extra) {
     const bool backward = kernel_is_backward(k);
     const bool f32 = k->problem.dtype == FJ_DTYPE_F32 && k->variant.mma && !backward;
+    if (is_packed(&k->variant) && extras[extra].pack) return false;
     if (backward && (extras[extra].pack || extras[extra].splits > 1)) return false;
     if (extras[extra].tf32 && !f32) return false;
     k->problem.max = extras[extra].max_dlse && !backward;

@@ -8,7 +8,7 @@
  *     output 256
  *     3f800000 ...                  the words, in hexadecimal, 8 on a line
  *
- * Written by `test_prim --cuda --record FOLDER` on a machine with a GPU.
+ * Written by `test_prim ... --cuda SOURCE PRIM --record FOLDER` on a machine with a GPU; CONTRIBUTING has the command.
  */
 #ifndef FJ_TESTS_PRIM_RECORD_H
 #define FJ_TESTS_PRIM_RECORD_H

@@ -5,48 +5,48 @@
  * Exit status 77 (skipped) where there is no NVRTC.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tests/prim/nvrtc.h"
 
-static const struct {
-    int number;
-    const char *name;
-} archs[] = {{75, "sm_75"}, {80, "sm_80"}, {86, "sm_86"}, {90, "sm_90a"}, {100, "sm_100a"}, {120, "sm_120a"}};
+static const fj_arch archs[] = {{75, 0}, {80, 0}, {86, 0}, {90, 'a'}, {100, 'a'}, {120, 'a'}};
 
-static int compile(const char *file, const char *arch, const char *const *options) {
-    char *cubin, *log;
-    size_t size = 0;
-    bool good = nvrtc_compile(file, arch, options, &cubin, &size, &log);
-    bool silent = good && strspn(log, " \n") == strlen(log);
-    if (!silent) printf("%s, %s:\n%s\n", file, arch, log ? log : "cannot be read");
-    free(cubin);
-    free(log);
+static int compile(const char *file, fj_arch arch, const char *const *folders) {
+    char name[FJ_ARCH_NAME];
+    fj_error error = {0};
+    fj_buf cubin, log;
+    fj_buf_init(&cubin, &fj_allocator_libc);
+    fj_buf_init(&log, &fj_allocator_libc);
+    fj_jit_arch_name(arch, name);
+    const bool good = nvrtc_compile(file, arch, folders, &cubin, &log, &error) == FJ_OK;
+    const bool silent = good && (!log.data || strspn(log.data, " \n") == strlen(log.data));
+    if (!silent) printf("%s, %s: %s\n%s\n", file, name, error.text, log.data ? log.data : "");
+    fj_error_finish(&error);
+    fj_buf_finish(&cubin);
+    fj_buf_finish(&log);
     return !silent;
 }
 
 int main(int argc, char **argv) {
-    enum { MOST_OPTIONS = 8 };
-    static char include[MOST_OPTIONS][512];
-    const char *options[MOST_OPTIONS + 2] = {"--fmad=false"}, *why;
-    int failed = 0, compiled = 0, count = 1;
+    const char *folders[8] = {NULL};
+    const fj_nvrtc *nvrtc = NULL;
+    fj_error error = {0};
+    int failed = 0, compiled = 0, count = 0;
     if (argc < 3) return 2;
-    if (!nvrtc_open(&why)) {
-        printf("skipped: %s\n", why);
+    if (fj_jit_nvrtc_open(&nvrtc, &error) != FJ_OK) {
+        printf("skipped: %s\n", error.text);
+        fj_error_finish(&error);
         return 77;
     }
-    for (char *path = strtok(argv[1], ":"); path && count <= MOST_OPTIONS;
-         path = strtok(NULL, ":"), count++) {
-        (void)snprintf(include[count - 1], sizeof include[0], "-I%s", path);
-        options[count] = include[count - 1];
-    }
-    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++) {
-        if (!nvrtc_supports(archs[i].number)) {
-            printf("%s: not an architecture of this NVRTC\n", archs[i].name);
+    for (char *path = strtok(argv[1], ":"); path && count < 6; path = strtok(NULL, ":"))
+        folders[count++] = path;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(archs); i++) {
+        if (fj_jit_nvrtc_check_arch(nvrtc, archs[i], &error) != FJ_OK) {
+            printf("%s\n", error.text);
+            fj_error_finish(&error);
             continue;
         }
-        for (int f = 2; f < argc; f++, compiled++) failed += compile(argv[f], archs[i].name, options);
+        for (int f = 2; f < argc; f++, compiled++) failed += compile(argv[f], archs[i], folders);
     }
     printf("%d compiled, %d failed\n", compiled, failed);
     return failed != 0 || compiled == 0;

@@ -1,12 +1,15 @@
 /* Runs every conformance kernel and holds its output against the table, and against what devices gave.
  *
- * usage: test_prim [--filter TEXT] --objects FOLDER ARCH --data FOLDER      on the emulator, in every mode
- *        test_prim [--filter TEXT] --cuda SOURCE PRIM [--record FOLDER]     on the GPU; keeps its outputs
+ * usage: test_prim [--filter TEXT] --objects FOLDER ARCH --data FOLDER
+ *            on the emulator, in every mode; and what devices gave, recorded in --data, against the same
+ *        test_prim [--filter TEXT] --objects FOLDER ARCH --cuda SOURCE PRIM [--record FOLDER]
+ *            on the GPU, against the table and the emulator; --record keeps its outputs
  *
- * FOLDER of objects: kernels/FILE.cu compiled for the emulator, as FILE-ARCH.so. PRIM: the folder of prim.h.
- */
+ * FOLDER of objects: kernels/FILE.cu compiled for the emulator, as FILE-ARCH.so. SOURCE: of kernels/. PRIM: of prim.h.
+ * Each kernel has a process of its own. Exit status 77: there is no GPU. */
 #include <dlfcn.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +18,22 @@
 #include "driver/emu/emu.h"
 #include "tests/prim/cuda.h"
 #include "tests/prim/record.h"
+#include "tests/support/gpu.h"
+#include "tests/support/isolate.h"
+
+enum { MOST_CASES = 256, SKIPPED = 77 };
 
 struct test {
     const char *filter, *objects, *data, *record, *source, *prim;
-    uint32_t arch;
-    fj_emu *emu;
-    int passed, failed, recorded;
+    uint32_t arch; /* of the objects */
+    uint32_t gpu_arch;
+    char gpu[128]; /* its name; empty: on the emulator */
+    const struct prim_case *cases[MOST_CASES];
+    int count;
+    atomic_int *recorded; /* records that were compared */
 };
+
+static fj_emu *emu; /* of this process */
 
 /* One case with its words. */
 struct work {
@@ -78,7 +90,7 @@ static const fj_emu_kernel *find_kernel(const struct test *t, const struct prim_
 }
 
 /* Input and output lie so that they end where their memory ends. */
-static bool run_mode(const struct test *t, const struct work *w, const fj_emu_kernel *kernel, int mode) {
+static bool run_mode(const struct work *w, const fj_emu_kernel *kernel, int mode) {
     static const char *const schedules[] = {"forward", "reverse", "random"}, *const copies[] = {"eager",
                                                                                                 "late"};
     const struct prim_case *test = w->test;
@@ -100,7 +112,7 @@ static bool run_mode(const struct test *t, const struct work *w, const fj_emu_ke
     memcpy(args.in, w->in, test->in_words * sizeof *w->in);
     memcpy(args.out, w->out, test->out_words * sizeof *w->out);
     (void)snprintf(what, sizeof what, "%s, %s", schedules[options.schedule], copies[options.copies]);
-    bool good = fj_emu_launch(t->emu, kernel, &shape, &args, &options, &error) == FJ_OK;
+    bool good = fj_emu_launch(emu, kernel, &shape, &args, &options, &error) == FJ_OK;
     if (!good) printf("FAIL %s, %s: %s\n", test->kernel, what, error.text);
     good = good && check(w, args.out, what);
     if (good && mode == 0) memcpy(w->first, args.out, test->out_words * sizeof *w->out);
@@ -116,8 +128,25 @@ static bool run_mode(const struct test *t, const struct work *w, const fj_emu_ke
 
 static const uint32_t record_archs[] = {75, 80, 86, 89, 90, 100, 120};
 
-/* A device's output is checked like the emulator's, so both keep to the same documentation. */
-static bool check_records(struct test *t, const struct work *w) {
+/* Two machines that keep to the same documentation: the same words, or both within the tolerance. */
+static bool is_like_emulator(const struct work *w, const uint32_t *got, const char *what) {
+    uint32_t others = 0;
+    for (uint32_t i = 0; i < w->test->out_words; i++) {
+        const double between = fabs((double)prim_float(got[i]) - (double)prim_float(w->first[i]));
+        const bool near = w->test->compare == PRIM_BOUND && !(between > 2 * w->expected.tolerance[i]);
+        others += got[i] != w->first[i];
+        if (near || agrees(w, i, got, w->first)) continue;
+        printf("FAIL %s, %s: word %u is %08x, the emulator's is %08x\n", w->test->kernel, what, i, got[i],
+               w->first[i]);
+        return false;
+    }
+    if (others > 0)
+        printf("%s, %s: %u of %u words differ from the emulator's, as they may\n", w->test->kernel, what,
+               others, w->test->out_words);
+    return true;
+}
+
+static bool check_records(const struct test *t, const struct work *w) {
     for (size_t i = 0; i < sizeof record_archs / sizeof record_archs[0]; i++) {
         char what[64];
         (void)snprintf(what, sizeof what, "recorded on sm_%u", record_archs[i]);
@@ -129,20 +158,20 @@ static bool check_records(struct test *t, const struct work *w) {
             return false;
         case PRIM_RECORD_DAMAGED: printf("FAIL %s, %s: damaged\n", w->test->kernel, what); return false;
         }
-        t->recorded++;
-        if (!check(w, w->recorded, what)) return false;
+        atomic_fetch_add(t->recorded, 1);
+        if (!check(w, w->recorded, what) || !is_like_emulator(w, w->recorded, what)) return false;
     }
     return true;
 }
 
-static bool run_emulator(struct test *t, const struct work *w) {
+static bool run_emulator(const struct test *t, const struct work *w) {
     const fj_emu_kernel *kernel = find_kernel(t, w->test);
     if (!kernel) {
         printf("FAIL %s: there is no such kernel\n", w->test->kernel);
         return false;
     }
     for (int mode = 0; mode < 10; mode++) /* forward, reverse, and three seeds */
-        if (!run_mode(t, w, kernel, mode)) return false;
+        if (!run_mode(w, kernel, mode)) return false;
     return check_records(t, w);
 }
 
@@ -173,18 +202,23 @@ static bool check_record_format(void) {
 
 /* ---- The GPU ---------------------------------------------------------------------------------- */
 
-static bool run_gpu(const struct test *t, const struct work *w) {
-    char error[512] = "";
-    memcpy(w->first, w->out, w->test->out_words * sizeof *w->out);
-    if (!cuda_run(t->source, t->prim, w->test, w->in, w->first, error)) {
-        printf("FAIL %s, %s: %s\n", w->test->kernel, cuda_device(), error);
-        return false;
+/* Ends with the GPU's words, after the emulator's own are in w->first. */
+static isolate_result run_gpu(const struct test *t, struct work *w) {
+    fj_error error = {0};
+    const fj_emu_kernel *kernel = find_kernel(t, w->test);
+    if (!kernel || !run_mode(w, kernel, 0)) return ISOLATE_FAILED;
+    memcpy(w->recorded, w->out, w->test->out_words * sizeof *w->out);
+    if (cuda_run(t->source, t->prim, w->test, w->in, w->recorded, &error) != FJ_OK) {
+        printf("FAIL %s, %s: %s\n%s", w->test->kernel, t->gpu, error.text, error.detail ? error.detail : "");
+        fj_error_finish(&error);
+        return ISOLATE_SPENT;
     }
-    if (t->record && !prim_record_write(t->record, t->arch, cuda_device(), w->test, w->in, w->first)) {
+    if (t->record && !prim_record_write(t->record, t->gpu_arch, t->gpu, w->test, w->in, w->recorded)) {
         printf("FAIL %s: the record cannot be written\n", w->test->kernel);
-        return false;
+        return ISOLATE_FAILED;
     }
-    return check(w, w->first, cuda_device());
+    const bool good = check(w, w->recorded, t->gpu) && is_like_emulator(w, w->recorded, t->gpu);
+    return good ? ISOLATE_OK : ISOLATE_FAILED;
 }
 
 /* ---- All cases -------------------------------------------------------------------------------- */
@@ -195,9 +229,12 @@ static void *array(uint32_t count, size_t size) {
     return memory;
 }
 
-static void run_case(struct test *t, const struct prim_case *test) {
-    if (test->min_arch > t->arch || (t->filter && !strstr(test->kernel, t->filter))) return;
+static isolate_result run_case(void *user, int item, char where[ISOLATE_WHERE]) {
+    const struct test *t = user;
+    const struct prim_case *test = t->cases[item];
     struct work w = {.test = test, .in = array(test->in_words, 4)};
+    (void)snprintf(where, ISOLATE_WHERE, "%s", t->gpu[0] ? t->gpu : "the emulator");
+    if (!emu && fj_emu_create(&fj_allocator_libc, &emu, NULL) != FJ_OK) abort();
     w.out = array(test->out_words, 4);
     w.first = array(test->out_words, 4);
     w.recorded = array(test->out_words, 4);
@@ -207,10 +244,9 @@ static void run_case(struct test *t, const struct prim_case *test) {
     test->fill(w.in, test->in_words);
     for (uint32_t i = 0; i < test->out_words; i++) w.out[i] = w.expected.bits[i] = test->out_initial;
     test->expect(w.in, &w.expected);
-    if (t->objects ? run_emulator(t, &w) : run_gpu(t, &w))
-        t->passed++;
-    else
-        t->failed++;
+    const isolate_result result = t->gpu[0]           ? run_gpu(t, &w)
+                                : run_emulator(t, &w) ? ISOLATE_OK
+                                                      : ISOLATE_FAILED;
     free(w.in);
     free(w.out);
     free(w.first);
@@ -218,6 +254,12 @@ static void run_case(struct test *t, const struct prim_case *test) {
     free(w.expected.bits);
     free(w.expected.value);
     free(w.expected.tolerance);
+    return result;
+}
+
+static void tell_death(void *user, int item, const char *where, const char *how) {
+    const struct test *t = user;
+    printf("FAIL %s, %s: %s\n", t->cases[item]->kernel, where, how);
 }
 
 static bool parse(struct test *t, int argc, char **argv) {
@@ -239,30 +281,39 @@ static bool parse(struct test *t, int argc, char **argv) {
             return false;
         }
     }
-    return (t->objects && t->data) || t->source;
+    return t->objects && (t->data || t->source);
+}
+
+static void choose_cases(struct test *t) {
+    const struct prim_case *const tables[] = {prim_exchange_cases, prim_matrix_cases, prim_memory_cases,
+                                              prim_arithmetic_cases};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(tables); i++)
+        for (const struct prim_case *test = tables[i]; test->kernel; test++) {
+            const bool there = test->min_arch <= t->arch && (!t->gpu[0] || test->min_arch <= t->gpu_arch);
+            if (!there || (t->filter && !strstr(test->kernel, t->filter))) continue;
+            if (t->count == MOST_CASES) abort();
+            t->cases[t->count++] = test;
+        }
 }
 
 int main(int argc, char **argv) {
-    const struct prim_case *const tables[] = {prim_exchange_cases, prim_matrix_cases, prim_memory_cases,
-                                              prim_arithmetic_cases};
-    struct test t = {0};
+    struct test t = {.recorded = isolate_shared(sizeof(atomic_int))};
     fj_error error = {0};
-    const char *why = NULL;
+    fj_arch arch;
     if (!parse(&t, argc, argv)) {
         printf("usage: see the head of test_prim.c\n");
         return 2;
     }
-    if (t.source && !cuda_open(&why)) {
-        printf("skipped: %s\n", why);
-        return 77;
+    if (t.source && gpu_find(&arch, t.gpu, &error) != FJ_OK) {
+        printf("skipped: %s\n", error.text);
+        fj_error_finish(&error);
+        return SKIPPED;
     }
-    if (t.source) t.arch = cuda_arch();
-    if (fj_emu_create(&fj_allocator_libc, &t.emu, &error) != FJ_OK) return 1;
-    if (t.objects && !check_record_format()) t.failed++;
-    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-        for (const struct prim_case *test = tables[i]; test->kernel; test++) run_case(&t, test);
-    printf("%d primitives passed, %d failed; %d records of devices compared\n", t.passed, t.failed,
-           t.recorded);
-    fj_emu_destroy(&t.emu);
-    return t.failed != 0 || t.passed == 0;
+    if (t.source) t.gpu_arch = (uint32_t)arch.number;
+    choose_cases(&t);
+    const isolate all = {
+        .count = t.count, .jobs = 1, .seconds = 30, .user = &t, .run = run_case, .died = tell_death};
+    const int failed = isolate_run(&all) + (t.source ? 0 : !check_record_format());
+    printf("%d primitives, %d failed; %d records of devices compared\n", t.count, failed, (int)*t.recorded);
+    return failed != 0 || t.count == 0;
 }
