@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <fnmatch.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 
 #include "tests/kern/kern.h"
 #include "tests/kern/kern_tensor.h"
+#include "tests/support/isolate.h"
 
 #ifndef KERN_SOURCE
 #define KERN_SOURCE "."
@@ -36,6 +38,7 @@ static const struct {
      "-DFJ_ISA_AVX2=1 -DFJ_ISA_AVX512=1 -DFJ_ISA_AVX512BF16=1 -mavx2 -mfma -mf16c -mavx512f -mavx512bw "
      "-mavx512dq -mavx512vl -mavx512bf16"},
 };
+enum { MOST_VARIANTS = 4096 };
 static const char *const dtype_names[] = {"", "f16", "bf16", "f32", "f64"};
 
 typedef struct variant {
@@ -51,7 +54,8 @@ static struct options {
     uint64_t seed;
 } options = {.filter = "*", .cc = "cc", .cflags = "", .seed = 1};
 
-static int failures, runs, kernels;
+static int failures;                                         /* of this process */
+static struct counts { atomic_int kernels, runs; } * counts; /* of all */
 static char folder[64];
 
 static bool has_isa(int isa) {
@@ -111,7 +115,7 @@ static const struct fj_cpu_kernel *build(const variant *v, void **ret_library) {
         failures++;
         return NULL;
     }
-    kernels++;
+    atomic_fetch_add(&counts->kernels, 1);
     return kernel;
 }
 
@@ -375,7 +379,7 @@ static void check(const struct fj_cpu_kernel *kernel, problem *p) {
         printf("     b%lld hq%lld hkv%lld l%lld s%lld layout %d: error %.3g\n", (long long)p->shape.batch,
                (long long)p->shape.heads_q, (long long)p->shape.heads_kv, (long long)p->shape.q_len,
                (long long)p->shape.kv_len, p->layout, worst);
-    runs++;
+    atomic_fetch_add(&counts->runs, 1);
     free_problem(p);
 }
 
@@ -469,14 +473,15 @@ static const kern_shape shapes[] = {
     {1, 1, 1, 1000, 150, 0, 0},
 };
 
-static void run_variant(const variant *v) {
+static isolate_result run_variant(void *variants, int item, char where[ISOLATE_WHERE]) {
+    const variant *v = (const variant *)variants + item;
     char name[96];
     void *library;
     name_of(v, name);
-    if (fnmatch(options.filter, name, 0) != 0 || !has_isa(v->isa)) return;
     const int before = failures;
+    snprintf(where, ISOLATE_WHERE, "while it is built");
     const struct fj_cpu_kernel *kernel = build(v, &library);
-    if (!kernel) return;
+    if (!kernel) return ISOLATE_FAILED;
     if (options.bench) {
         bench(kernel, v);
     } else {
@@ -485,20 +490,29 @@ static void run_variant(const variant *v) {
                 if (layout > KERN_PACKED && shapes[i].q_len * shapes[i].kv_len > 100000) continue; /* slow */
                 problem p = {.v = v, .shape = shapes[i], .layout = (kern_layout)layout};
                 p.shape.head_dim = v->head_dim, p.shape.value_dim = v->value_dim;
+                snprintf(where, ISOLATE_WHERE, "at shape %zu, layout %d", i, layout);
                 check(kernel, &p);
             }
         if (options.verbose || failures > before)
             printf("%s %s\n", failures > before ? "FAIL" : "ok  ", name);
     }
     dlclose(library);
+    return failures > before ? ISOLATE_FAILED : ISOLATE_OK;
+}
+
+static void tell_death(void *variants, int item, const char *where, const char *how) {
+    char name[96];
+    name_of((const variant *)variants + item, name);
+    printf("FAIL %s: %s, %s\n", name, how, where);
 }
 
 /* All pairs of dimensions and mods with every dtype and instruction set would take minutes: without --all, each dtype
  * and instruction set sees a part of them, chosen so that all of both appear. */
-static void run_all(void) {
+static int choose_variants(variant *variants) {
     static const int dims[][2] = {{64, 64}, {17, 33}, {128, 128}, {1, 5}, {256, 40}, {80, 256}};
     const int dim_count = (int)(sizeof dims / sizeof dims[0]);
-    int turn = 0;
+    int turn = 0, count = 0;
+    char name[96];
     for (int backward = 0; backward < 2; backward++)
         for (int dtype = KERN_F16; dtype <= KERN_F64; dtype++)
             for (int isa = 0; isa < ISA_COUNT; isa++) {
@@ -509,11 +523,28 @@ static void run_all(void) {
                     bool chosen =
                         options.all || (i % kern_mod_count * 2 + i / kern_mod_count + turn) % 10 == 0;
                     if (options.bench) chosen = options.all || (dim[0] == dim[1]);
-                    if (!chosen) continue;
-                    run_variant(&(variant){backward, (kern_dtype)dtype, isa, dim[0], dim[1], mod});
+                    const variant v = {backward, (kern_dtype)dtype, isa, dim[0], dim[1], mod};
+                    name_of(&v, name);
+                    if (!chosen || fnmatch(options.filter, name, 0) != 0 || !has_isa(isa)) continue;
+                    if (count == MOST_VARIANTS) abort();
+                    variants[count++] = v;
                 }
                 turn++;
             }
+    return count;
+}
+
+/* One at a time: benchmarks share a machine, and so do the tests of other rooms. */
+static int run_all(void) {
+    static variant variants[MOST_VARIANTS];
+    const isolate tests = {.count = choose_variants(variants),
+                           .jobs = 1,
+                           .seconds = 300,
+                           .user = variants,
+                           .run = run_variant,
+                           .died = tell_death};
+    counts = isolate_shared(sizeof *counts);
+    return isolate_run(&tests);
 }
 
 int main(int argc, char **argv) {
@@ -542,10 +573,11 @@ int main(int argc, char **argv) {
     }
     snprintf(folder, sizeof folder, "%.40s/fj-kern-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     if (!mkdtemp(folder)) return perror(folder), 1;
-    run_all();
+    const int failed = run_all();
     char command[128];
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     if (options.keep || system(command) != 0) printf("%s is left behind\n", folder);
-    if (!options.bench) printf("kern: %d kernels, %d runs, %d failures\n", kernels, runs, failures);
-    return failures != 0;
+    if (!options.bench)
+        printf("kern: %d kernels, %d runs, %d failed\n", counts->kernels, counts->runs, failed);
+    return failed != 0;
 }
