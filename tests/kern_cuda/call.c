@@ -22,18 +22,22 @@ void shape_name(const shape *s, char name[128]) {
 
 static bool has_table(const call *c, int side) { return c->positions[side].size > 0; }
 
-int32_t call_position(const call *c, int side, int64_t index) {
-    if (has_table(c, side)) return ((const int32_t *)(const void *)c->positions[side].host)[index];
+int32_t call_position(const call *c, int side, int64_t b, int64_t index) {
+    if (has_table(c, side))
+        return ((const int32_t *)(const void *)c->positions[side].host)[b * c->position_stride[side] + index];
     return (side ? c->shape->kv_offset : c->shape->q_offset) + (int32_t)index;
 }
 
-/* Tables go back and forth; one of the two may be missing. */
+/* Tables go back and forth; one of the two may be missing, and each batch may have its own. */
 static void make_positions(call *c, generator *random) {
     static const int steps[] = {7, 5}, periods[] = {50, 64};
     const int missing = random_below(random, 4); /* 0: queries, 1: keys */
+    const bool shared = random_below(random, 2);
     for (int side = 0; side < 2 && c->kernel->table; side++) {
-        const int64_t count = side ? c->shape->kv_len : c->shape->q_len;
+        const int64_t length = side ? c->shape->kv_len : c->shape->q_len;
+        const int64_t count = shared ? length : length * c->shape->batch;
         if (side == missing || count == 0) continue;
+        c->position_stride[side] = shared ? 0 : length;
         c->device->create(&c->positions[side], (size_t)count * sizeof(int32_t));
         int32_t *table = (int32_t *)(void *)c->positions[side].host;
         for (int64_t i = 0; i < count; i++) table[i] = (int32_t)(i * steps[side] % periods[side]);
@@ -44,8 +48,10 @@ static void make_positions(call *c, generator *random) {
 static int64_t extent(const call *c, int side) {
     const int64_t count = side ? c->shape->kv_len : c->shape->q_len;
     int64_t most = 0;
-    for (int64_t i = 0; i < count; i++)
-        if (call_position(c, side, i) >= most) most = call_position(c, side, i) + 1;
+    for (int64_t i = 0; i < count * c->shape->batch; i++) {
+        const int32_t at = call_position(c, side, i / count, i % count);
+        if (at >= most) most = at + 1;
+    }
     return most;
 }
 
@@ -237,6 +243,8 @@ static void put_forward(packet *p, const call *c) {
         .split_lse = s->batch * c->tensors[LSE].stride[0],
         .q_position = address_of(&c->positions[0]),
         .kv_position = address_of(&c->positions[1]),
+        .q_position_stride = c->position_stride[0],
+        .kv_position_stride = c->position_stride[1],
         .fault = address_of(&c->fault),
         .scale = s->scale,
         .q_offset = s->q_offset,
@@ -267,6 +275,8 @@ static void put_backward(packet *p, const call *c) {
         .dvalue = describe(c, DVALUE),
         .q_position = address_of(&c->positions[0]),
         .kv_position = address_of(&c->positions[1]),
+        .q_position_stride = c->position_stride[0],
+        .kv_position_stride = c->position_stride[1],
         .rows = address_of(&c->rows),
         .dquery_sums = address_of(&c->query_sums),
         .most = address_of(&c->most),

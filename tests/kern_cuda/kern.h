@@ -187,6 +187,7 @@ typedef struct call {
     tensor tensors[TENSORS];
     fj_eval_tensor captures[MAX_CAPTURES];
     buffer capture_data[MAX_CAPTURES], positions[2]; /* of queries, of keys */
+    int64_t position_stride[2];                      /* from one batch to the next */
     sink sinks[SINKS];
     buffer rows, query_sums, most, fault;
     answer answers[TENSORS + SINKS];
@@ -197,8 +198,9 @@ typedef struct call {
 /* With the answers, unless the shape is one for measuring. */
 void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64_t seed, bool answers);
 void call_finish(call *c);
-int32_t call_position(const call *c, int side, int64_t index); /* side 0: of a query, 1: of a key */
-bool call_writes(const call *c, int tensor);                   /* an output of the kernel that is wanted */
+int32_t call_position(const call *c, int side, int64_t b,
+                      int64_t index);        /* side 0: of a query, 1: of a key */
+bool call_writes(const call *c, int tensor); /* an output of the kernel that is wanted */
 
 void reference_run(call *c);
 /* Pairs of a query and a key that see each other, of the first head. */

@@ -78,8 +78,8 @@ static int run_length(const call *c, int64_t kv) {
 static fj_eval_lanes lanes_of(const call *c, const row *r, int64_t kv) {
     return (fj_eval_lanes){(int32_t)r->b,
                            (int32_t)r->h,
-                           call_position(c, 0, r->q),
-                           call_position(c, 1, kv),
+                           call_position(c, 0, r->b, r->q),
+                           call_position(c, 1, r->b, kv),
                            run_length(c, kv),
                            r->score + kv,
                            NULL,
