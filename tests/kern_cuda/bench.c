@@ -131,7 +131,8 @@ isolate_result bench_test(const runner *r, const test *t, FILE *out, char where[
     if (result != ISOLATE_OK) return result;
     (void)snprintf(where, ISOLATE_WHERE, "while it is measured");
     fj_buf_init(&text, &fj_allocator_libc);
-    bool good = kernel_render(&t->kernel, NULL, &text) && r->device->build(&t->kernel, text.data, out, &o);
+    bool good =
+        kernel_render(&t->kernel, NULL, &text, out) && r->device->build(&t->kernel, text.data, out, &o);
     fj_buf_finish(&text);
     if (!good) return ISOLATE_FAILED;
     good = time_kernel(r, &t->kernel, o, out);

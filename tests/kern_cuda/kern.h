@@ -80,8 +80,8 @@ bool kernel_is_backward(const kernel *k);
 bool kernel_packs(const kernel *k); /* rows of a tile are (query, head of a group) */
 /* A defect: a piece of the text that is replaced. */
 typedef struct plant plant;
-/* Writes the text into an empty buffer. False, after a message: it cannot be made, or the plant is not in it. */
-bool kernel_render(const kernel *k, const plant *planted, fj_buf *text);
+/* Writes the text into an empty buffer. False, after a message on out: it cannot be made, or the plant is not in it. */
+bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *out);
 
 /* ---- Shapes --------------------------------------------------------------------------------------- */
 

@@ -114,7 +114,7 @@ static void set_constant(fj_buf *text, const char *name, int value) {
     *text = all;
 }
 
-bool kernel_render(const kernel *k, const plant *planted, fj_buf *text) {
+bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *out) {
     const struct {
         const char *name;
         int value;
@@ -122,13 +122,13 @@ bool kernel_render(const kernel *k, const plant *planted, fj_buf *text) {
     fj_rendered rendered;
     fj_error error = {0};
     if (fj_jit_render(&k->problem, &k->variant, &fj_allocator_libc, text, &rendered, &error) != FJ_OK) {
-        printf("    %s\n", error.text);
+        (void)fprintf(out, "    %s\n", error.text);
         return false;
     }
     for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++)
         if (constants[i].value) set_constant(text, constants[i].name, constants[i].value);
     if (planted && !plant_apply(planted, text)) {
-        printf("    the text to replace is not there\n");
+        (void)fprintf(out, "    the text to replace is not there\n");
         return false;
     }
     return !text->failed;

@@ -65,7 +65,7 @@ static int compile(const survey *s, const kernel *k, FILE *out) {
     fj_jit_compiled_init(&compiled, &fj_allocator_libc);
     fj_jit_options(&k->variant, &options);
     const double from = milliseconds();
-    if (!kernel_render(k, NULL, &text) ||
+    if (!kernel_render(k, NULL, &text, out) ||
         fj_jit_toolchain_compile(&s->toolchain, &fj_file_ops_system, &k->variant, &options,
                                  (fj_str){text.data, text.len}, &compiled, &error) != FJ_OK) {
         (void)fprintf(out, "    %s %s\n", error.text, error.detail ? error.detail : "");

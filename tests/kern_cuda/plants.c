@@ -167,7 +167,7 @@ static bool place_of(const char *text, const char *piece, char place[128]) {
 static bool kernel_place(const kernel *k, const plant *p, char place[128]) {
     fj_buf text;
     fj_buf_init(&text, &fj_allocator_libc);
-    const bool found = kernel_render(k, p, &text) && place_of(text.data, p->line, place);
+    const bool found = kernel_render(k, p, &text, stdout) && place_of(text.data, p->line, place);
     fj_buf_finish(&text);
     return found;
 }

@@ -83,7 +83,7 @@ isolate_result run_test(const runner *r, const test *t, FILE *out, char where[IS
     (void)snprintf(where, ISOLATE_WHERE, "while it is compiled");
     fj_buf_init(&text, &fj_allocator_libc);
     const bool built =
-        kernel_render(&t->kernel, r->planted, &text) && r->device->build(&t->kernel, text.data, out, &o);
+        kernel_render(&t->kernel, r->planted, &text, out) && r->device->build(&t->kernel, text.data, out, &o);
     fj_buf_finish(&text);
     if (!built) return ISOLATE_FAILED;
     for (int i = 0; i < t->shape_count && good; i++) good = run_shape(r, t, o, i, out, where);
