@@ -346,6 +346,8 @@ static void grid_of(const call *c, const char *entry, uint32_t grid[3]) {
         if (!k->variant.mma) grid[2] = (uint32_t)FJ_FWD_SIMT_SLICES(k->problem.value_dim);
     } else if (strcmp(entry, "fj_bwd_kv") == 0) {
         grid[0] = product(FJ_CEIL_DIV(s->kv_len, m), s->batch, s->heads_kv);
+    } else if (strcmp(entry, "fj_bwd_measure") == 0) {
+        grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
     } else if (strcmp(entry, "fj_bwd_q") == 0) {
         grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
         const bool adds = k->problem.gradient->scatters.len > 0 && k->problem.deterministic;
@@ -372,7 +374,9 @@ fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_coun
             return fj_error_set(error, FJ_ERR_DEVICE, "%s: arguments of %u bytes, not %zu",
                                 k->variant.entries[i].name, expected, p.size);
         if (grid[0] == 0) continue; /* there is nothing to do */
-        const fj_status status = c->device->launch(o, i, grid, p.bytes, m, counts, error);
+        /* What is counted is held against what gradients need: delta by a pass of its own is beside that. */
+        const bool measures = strcmp(k->variant.entries[i].name, "fj_bwd_measure") == 0;
+        const fj_status status = c->device->launch(o, i, grid, p.bytes, m, measures ? NULL : counts, error);
         if (status != FJ_OK) return status;
     }
     return FJ_OK;

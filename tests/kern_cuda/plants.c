@@ -37,9 +37,9 @@ struct plant {
 #define BWD_SIMT "bwd_simt_f32_e64_v64_m32_n32_s1_w4_alibi"
 
 #define STEP_WAIT "fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();"
-#define COPY "fj_copy_async_16(shared + tile::at(first + row, chunk), live ? at : from, live ? bytes : 0u);"
-#define MULTIPLY "fj_multiply_keys(s, shared, keys);"
-#define FACTS "= facts[2 * t.column(j) + FJ_CUDA_ROW_DELTA];"
+#define COPY "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"
+#define MULTIPLY "fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);"
+#define FACTS "const fj_facts delta(t, facts, j, FJ_CUDA_ROW_DELTA);"
 #define SIMT_COPY "to[row * pitch + column] = there ? fj_widen(start[from + column]) : fj_real(0);"
 #define SIMT_STORE "to[row * (DEPTH + 1) + i % DEPTH] ="
 #define SIMT_CHUNK "there ? fj_widen(fj_row_start(t, b, h, first + row)[column]) : fj_real(0);"
@@ -54,7 +54,7 @@ static const plant plants[] = {
      "from += DEPTH) {", NULL},
     {"fwd_simt: no barrier before values", FWD_SIMT, PLAIN, "    });\n    fj_block_sync();\n#pragma unroll 2",
      "    });\n#pragma unroll 2", NULL},
-    {"bwd_mma: no barrier before a step", BWD_MMA, PLAIN | THREAD, STEP_WAIT "\n        fj_block_sync();",
+    {"bwd_mma: no barrier before a step", BWD_MMA, PLAIN | THREAD, STEP_WAIT "\n            fj_block_sync();",
      STEP_WAIT, FACTS},
     {"bwd_mma: no barrier before results", BWD_WIDE, PLAIN,
      "    fj_block_sync();         // all are there, and read: their place is free\n", "", NULL},
@@ -73,13 +73,13 @@ static const plant plants[] = {
     {"fwd_mma: the stage in use is overwritten", FWD_MMA, PLAIN, "ahead[FJ_STAGES - 1], filled)",
      "ahead[FJ_STAGES - 1], stage)", NULL},
     {"bwd_mma: no wait for copies", BWD_MMA, PLAIN | THREAD, STEP_WAIT, "", FACTS},
-    {"bwd_mma: the stage in use is overwritten", BWD_MMA, PLAIN, "stage == 0 ? FJ_STAGES - 1 : stage - 1",
-     "stage", NULL},
+    {"bwd_mma: the stage in use is overwritten", BWD_MMA, PLAIN, "ahead[FJ_STAGES - 1], filled)",
+     "ahead[FJ_STAGES - 1], stage)", NULL},
     /* Guards of bounds */
-    {"fwd_mma: no bound on keys", FWD_MMA, PLAIN | ADDRESS,
-     "static_cast<int32_t>(first + row) < left && bytes != 0", "true", COPY},
+    {"fwd_mma: no bound on keys", FWD_MMA, PLAIN | ADDRESS, "i < left ? from + i * stride : nullptr",
+     "from + i * stride", COPY},
     {"fwd_mma: no bound on queries", FWD_MMA, PLAIN | ADDRESS, "if (row >= t.at.rows) return nullptr;", "",
-     "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"},
+     COPY},
     {"fwd_mma: keys past the last are seen", FWD_MMA, PLAIN, "const bool there = kv < t.a.kv_len;",
      "const bool there = true;", NULL},
     {"fwd_mma: rows past the last are stored", FWD_MMA, PLAIN | ADDRESS, "if (in_column >= t.at.rows) break;",
@@ -87,8 +87,9 @@ static const plant plants[] = {
     {"fwd_simt: no bound on keys", FWD_SIMT, PLAIN | ADDRESS,
      "key + i < a.kv_len ? fj_row_start(a.key, t.at.b, t.at.head_kv, key + i) : nullptr",
      "fj_row_start(a.key, t.at.b, t.at.head_kv, key + i)", SIMT_COPY},
-    {"bwd_mma: no bound on rows", BWD_MMA, PLAIN | ADDRESS,
-     "static_cast<int32_t>(first + row) < left && bytes != 0", "true", COPY},
+    {"bwd_mma: no bound on rows", BWD_MMA, PLAIN | ADDRESS, "i < left ? from + i * stride : nullptr",
+     "from + i * stride",
+     "fj_tile_copy_rows<columns, rows, threads>(\n                to, dim, vector, [&](int32_t i)"},
     {"bwd_mma: rows past the last are stored", BWD_MMA, PLAIN | ADDRESS,
      "if (index >= t.at.count || left <= 0) continue;", "if (left <= 0) continue;",
      "fj_put_chunk(place, *fj_shared_at"},
@@ -101,27 +102,27 @@ static const plant plants[] = {
     {"fwd_mma: a swizzle is missing", FWD_MMA, PLAIN, "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
      "(lane / 8 % 2)", NULL},
     {"fwd_mma: values without a swizzle", FWD_MMA, PLAIN,
-     "(fj_tile<columns>::turn(own) ^ (lane / 16)) << 4;\n    }\n    // r[0]",
-     "(lane / 16) << 4;\n    }\n    // r[0]", NULL},
+     "(fj_tile<columns>::turn(own) ^ (lane / 16))) {}\n    FJ_METHOD void load(uint32_t (&r)",
+     "(lane / 16)) {}\n    FJ_METHOD void load(uint32_t (&r)", NULL},
     {"bwd_mma: a swizzle is missing", BWD_MMA, PLAIN, "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
      "(lane / 8 % 2)", NULL},
     /* Meaning */
-    {"fwd_mma: no guard of -inf", "fwd_mma_bf16_e32_v64_m64_n64_s2_w4_late", PLAIN,
-     "top == -INFINITY ? 0.0f : top", "top", NULL},
+    {"fwd_mma: no guard of -inf", "fwd_mma_bf16_e32_v64_m64_n64_s2_w4_late", PLAIN, "rows.top[r] = NO_TOP;",
+     "rows.top[r] = -INFINITY;", NULL},
     {"fwd_mma: a cut block is full", "fwd_mma_f16_e80_v40_m64_n64_s2_w4_causal", PLAIN,
      "found == 2 && end > a.kv_len ? 1 : found", "found", NULL},
     {"bwd_mma: a cut tile is full", BWD_SUMS, PLAIN,
-     "found == 2 && (end > at.walked || own_end > at.count) ? 1 : found", "found", NULL},
+     "end <= at.walked && at.first + FJ_TILE_Q <= at.count ? 1 : 0", "1", NULL},
     {"bwd_mma: delta with the wrong sign", BWD_MMA, PLAIN, "fj_real delta = -sum;", "fj_real delta = sum;",
      NULL},
     {"bwd_mma: dlse is forgotten", BWD_MMA, PLAIN, "if (a.dlse.data) delta +=", "if (false) delta +=", NULL},
     {"bwd_mma: scale on dvalue", BWD_MMA, PLAIN, "X_BYTES, dvalue, 1)",
      "X_BYTES, dvalue, static_cast<float>(t.a.scale))", NULL},
     {"bwd_mma: P is not selected", BWD_CAUSAL, PLAIN, "s = live ? p : fj_real(0);", "s = p;", NULL},
-    {"bwd_mma: only the first head of a group", BWD_CAUSAL, PLAIN,
-     "at.steps = at.tiles * (keys ? ratio : 1);", "at.steps = at.tiles;", NULL},
+    {"bwd_mma: only the first head of a group", BWD_CAUSAL, PLAIN, "at.head + (keys ? ratio : 1);",
+     "at.head + 1;", NULL},
     {"bwd_mma: states of the first head stay", "bwd_mma_bf16_e128_v128_m64_n64_s2_w8_alibi", PLAIN,
-     "if (next != h) {", "if (false) {", NULL},
+     "next != h) {", "h < 0) {", NULL},
     {"sinks: units are not settled", BWD_TABLE, PLAIN,
      "    fj_sink_settle(acc);\n    if (acc.mode == FJ_SINK_ADD) {", "    if (acc.mode == FJ_SINK_ADD) {",
      NULL},

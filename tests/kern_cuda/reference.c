@@ -194,12 +194,32 @@ static void adjoin_mod(const pass *p, const row *r, const double *adjoint, doubl
         if (!r->live[kv]) dscore[kv] = 0;
 }
 
+static bool is_measured(const kernel *k) {
+    for (int i = 0; i < k->variant.entry_count; i++)
+        if (strcmp(k->variant.entries[i].name, "fj_bwd_measure") == 0) return true;
+    return false;
+}
+
+/* What dP is measured from: rowsum(out dout), of out as it is rounded, or rowsum(P dP). */
+static double row_sum(const pass *p, const row *r, const double *dout, double *ret_size) {
+    const call *c = p->c;
+    const int64_t v = c->kernel->problem.value_dim;
+    const double *out = of_row(c, OUT, r->b, r->h, r->q);
+    double sum = 0;
+    *ret_size = size_of(out, dout, v);
+    if (!is_measured(c->kernel)) return dot(p, out, dout, v);
+    for (int64_t kv = 0; kv < c->shape->kv_len; kv++)
+        if (r->p[kv] > 0) sum += r->p[kv] * dot(p, dout, of_row(c, VALUE, r->b, r->hk, kv), v);
+    return sum;
+}
+
 static void make_adjoints(const pass *p, row *r) {
     call *c = p->c;
     const int64_t n = c->shape->kv_len, v = c->kernel->problem.value_dim;
-    const double *dout = of_row(c, DOUT, r->b, r->h, r->q), *out = of_row(c, OUT, r->b, r->h, r->q);
-    const double delta = dot(p, out, dout, v) - (c->shape->dlse ? c->tensors[DLSE].values[r->at] : 0);
-    const double delta_size = size_of(out, dout, v) + fabs(delta) + 1e-30;
+    const double *dout = of_row(c, DOUT, r->b, r->h, r->q);
+    double size;
+    const double delta = row_sum(p, r, dout, &size) - (c->shape->dlse ? c->tensors[DLSE].values[r->at] : 0);
+    const double delta_size = size + fabs(delta) + 1e-30;
     for (int64_t kv = 0; kv < n; kv++) {
         const double *value = of_row(c, VALUE, r->b, r->hk, kv);
         r->dp[kv] = r->p[kv] * (rounded(p, dot(p, dout, value, v)) - delta);
