@@ -78,9 +78,9 @@ mkdir -p "$output/vectors" || exit 1
     exit "$rc"
 }
 
-step 'primitives on the GPU' prim.log 60 "$build/tests/prim/test_prim" --cuda tests/prim templates/cuda --record "$output/vectors"
+step 'primitives on the GPU' prim.log 60 "$build/tests/prim/test_prim" --objects "$build/tests/prim" 90 --cuda tests/prim templates/cuda --record "$output/vectors"
 step 'primitives on the emulator' prim_emu.log 30 "$build/tests/prim/test_prim" --objects "$build/tests/prim" 90 --data "$output/vectors"
-step 'kernels on the GPU' kern.log 120 "$build/tests/kern_cuda/kern_cuda" --device cuda
+step 'kernels on the GPU' kern.log 150 "$build/tests/kern_cuda/kern_cuda" --device cuda --jobs 8
 if "$python" -c 'import torch' 2>/dev/null; then
     step 'flexjit and PyTorch' torch.log "$(left)" "$python" bench/torch_gpu.py --library "$build/libflexjit.so.0" --output "$output" \
         --seconds "$(($(left) > 40 ? $(left) - 30 : 10))"

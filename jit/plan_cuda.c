@@ -42,9 +42,9 @@ static const tile fwd_mma[] = {
 };
 /* F32: operands are split in registers. */
 static const tile fwd_tf32[] = {
-    {64, 128, 64, 2, 4}, {64, 128, 64, 1, 4}, {64, 64, 32, 2, 4},  {64, 64, 64, 2, 4},
-    {128, 64, 64, 2, 4}, {128, 64, 32, 2, 4}, {128, 64, 32, 1, 4}, {128, 64, 16, 2, 4},
-    {192, 64, 16, 2, 4}, {192, 64, 16, 1, 4}, {256, 64, 16, 1, 4}, {256, 32, 16, 2, 2},
+    {64, 128, 64, 2, 4}, {64, 64, 32, 2, 4},  {64, 64, 64, 2, 4},  {128, 64, 64, 2, 4},
+    {128, 64, 32, 2, 4}, {128, 64, 32, 1, 4}, {128, 64, 16, 2, 4}, {192, 64, 16, 2, 4},
+    {192, 64, 16, 1, 4}, {256, 64, 16, 1, 4}, {256, 32, 16, 2, 2},
 };
 /* Backward: m own rows, n walked ones, in both passes. Of what has 32 rows to a warp, the first whose kernels without
  * a mod spill nowhere: e64 m128 n32 w4 and e128 m128 n64 w8 spill 8 to 32 bytes, but are nearer to the peak else. */

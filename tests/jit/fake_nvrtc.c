@@ -45,7 +45,11 @@ static const char *arch_of(int count, const char *const *options) {
 
 /* 6 when the compiler fails, as NVRTC. */
 static int emulate(struct program *program, int count, const char *const *options) {
-    char folder[] = "/tmp/fake-nvrtc-XXXXXX", path[64], command[512];
+    char folder[] = "/tmp/fake-nvrtc-XXXXXX", path[64], command[4096], includes[2048] = "";
+    size_t length = 0;
+    for (int i = 0; i < count && length < sizeof includes; i++)
+        if (strncmp(options[i], "-I", 2) == 0)
+            length += (size_t)snprintf(includes + length, sizeof includes - length, "'%s' ", options[i]);
     const char *compiler = getenv("FLEXJIT_CXX");
     if (!mkdtemp(folder)) return 1;
     (void)snprintf(path, sizeof path, "%s/kernel.cc", folder);
@@ -53,8 +57,8 @@ static int emulate(struct program *program, int count, const char *const *option
     if (!file || fputs(program->source, file) < 0 || fclose(file) != 0) return 1;
     (void)snprintf(
         command, sizeof command,
-        "%s -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -nostartfiles -DFJ_ARCH=%s -o %s/kernel.so %s",
-        compiler ? compiler : "c++", arch_of(count, options), folder, path);
+        "%s -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -nostartfiles -DFJ_ARCH=%d %s-o %s/kernel.so %s",
+        compiler ? compiler : "c++", atoi(arch_of(count, options)), includes, folder, path);
     int result = system(command) == 0 ? 0 : 6;
     (void)snprintf(path, sizeof path, "%s/kernel.so", folder);
     file = result == 0 ? fopen(path, "r") : NULL;
