@@ -302,9 +302,9 @@ typedef struct fj_problem {
     bool nondeterministic;
     bool tf32;           /* F32 products may be rounded to TF32 */
     const char *variant; /* a variant's name; NULL: the plan chooses */
-    int gqa;          /* query heads for each key head that the plan is to suit; 0: any. A kernel takes others
-                            as well. */
-    bool few_queries; /* the plan is to suit lengths of a few queries, as in decoding */
+    /* What the plan is to suit; a kernel takes other shapes as well. */
+    int gqa;          /* query heads for each key head; 0: any */
+    bool few_queries; /* lengths of a few queries, as in decoding */
 } fj_problem;
 
 typedef struct fj_plan fj_plan;
