@@ -43,8 +43,7 @@ test *bench_make(const range *r, int *count) {
                                     .head_dim = dim,
                                     .value_dim = dim,
                                     .deterministic = true},
-                        .mod = mod_find(bench_mods[i / 2 % FJ_ARRAY_LEN(bench_mods)]),
-                        .splits = 1};
+                        .mod = mod_find(bench_mods[i / 2 % FJ_ARRAY_LEN(bench_mods)])};
         const graphs g = mod_graphs(model.mod);
         model.problem.ir = g.ir;
         model.problem.gradient = i % 2 ? g.gradient : NULL;

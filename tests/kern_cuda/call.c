@@ -132,9 +132,7 @@ static void make_tensor(call *c, int which) {
     const bool of_keys = which == KEY || which == VALUE || which == DKEY || which == DVALUE;
     const bool of_rows = which == LSE || which == MAX || which == DLSE;
     const bool values = which == VALUE || which == OUT || which == DOUT || which == DVALUE;
-    const bool split = which == OUT || of_rows;
-    const int64_t dims[4] = {split ? s->batch * c->kernel->splits : s->batch,
-                             of_keys ? s->heads_kv : s->heads_q, of_keys ? s->kv_len : s->q_len,
+    const int64_t dims[4] = {s->batch, of_keys ? s->heads_kv : s->heads_q, of_keys ? s->kv_len : s->q_len,
                              of_rows  ? 1
                              : values ? p->value_dim
                                       : p->head_dim};
@@ -142,8 +140,7 @@ static void make_tensor(call *c, int which) {
     layout how = s->how;
     if (how == LAYOUT_SHARED && which > VALUE && which != DOUT) how = LAYOUT_PACKED;
     if (of_rows && which != MAX) how = which == DLSE ? LAYOUT_ROWS : LAYOUT_PACKED;
-    tensor_make(&c->tensors[which], c->device,
-                of_rows || (which == OUT && c->kernel->splits > 1) ? real : p->dtype, dims, how);
+    tensor_make(&c->tensors[which], c->device, of_rows ? real : p->dtype, dims, how);
 }
 
 static void make_tensors(call *c, generator *random, bool values) {
@@ -167,6 +164,8 @@ static void make_work(call *c) {
     const device *d = c->device;
     const size_t rows = (size_t)(s->batch * s->heads_q * s->q_len);
     d->create(&c->fault, sizeof(struct fj_cuda_fault) + 12);
+    d->create(&c->parts, FJ_FWD_PART_REALS(rows, (size_t)k->problem.value_dim, (size_t)k->problem.max) *
+                             (size_t)k->splits * real_size(c));
     if (!kernel_is_backward(k)) return;
     d->create(&c->rows, rows * 2 * real_size(c));
     d->create(&c->most, (k->problem.ir->captures.len + k->problem.ir->scalars.len) * 4);
@@ -191,7 +190,8 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
 
 void call_finish(call *c) {
     const device *d = c->device;
-    buffer *work[] = {&c->rows, &c->query_sums, &c->most, &c->fault, &c->positions[0], &c->positions[1]};
+    buffer *work[] = {&c->rows,  &c->query_sums,   &c->most,        &c->parts,
+                      &c->fault, &c->positions[0], &c->positions[1]};
     for (int t = 0; t < TENSORS; t++) tensor_finish(&c->tensors[t], d);
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) d->destroy(work[i]);
     for (int i = 0; i < MAX_CAPTURES; i++) d->destroy(&c->capture_data[i]);
@@ -230,17 +230,64 @@ static uint32_t vectors_of(const call *c) {
     return bits;
 }
 
+/* Packed: the outputs of all splits, then each one's lse, then each one's maximum. */
+typedef struct parts {
+    struct fj_cuda_tensor out, lse, max;
+    int64_t split_out, split_lse;
+} parts;
+
+static struct fj_cuda_tensor describe_part(const call *c, int64_t first, int64_t columns) {
+    const shape *s = c->shape;
+    return (struct fj_cuda_tensor){
+        (void *)(uintptr_t)(c->parts.address + (size_t)(first * c->kernel->splits) * real_size(c)),
+        {s->heads_q * s->q_len * columns, s->q_len * columns, columns}};
+}
+
+static parts parts_of(const call *c) {
+    const int64_t rows = c->shape->batch * c->shape->heads_q * c->shape->q_len;
+    const int64_t v = c->kernel->problem.value_dim;
+    parts p = {describe_part(c, 0, v), describe_part(c, rows * v, 1), {0}, rows * v, rows};
+    if (c->kernel->problem.max) p.max = describe_part(c, rows * (v + 1), 1);
+    return p;
+}
+
+static void put_merge(packet *p, const call *c) {
+    const shape *s = c->shape;
+    const parts from = parts_of(c);
+    const struct fj_cuda_merge args = {
+        .part_out = from.out,
+        .part_lse = from.lse,
+        .part_max = from.max,
+        .split_out = from.split_out,
+        .split_lse = from.split_lse,
+        .out = describe(c, OUT),
+        .lse = describe(c, LSE),
+        .max = describe(c, MAX),
+        .q_position = address_of(&c->positions[0]),
+        .q_position_stride = c->position_stride[0],
+        .q_offset = s->q_offset,
+        .splits = c->kernel->splits,
+        .batch = (int32_t)s->batch,
+        .heads_q = (int32_t)s->heads_q,
+        .q_len = (int32_t)s->q_len,
+    };
+    put(p, &args, sizeof args);
+}
+
 static void put_forward(packet *p, const call *c) {
     const shape *s = c->shape;
+    const bool whole = c->kernel->splits == 0;
+    const parts to =
+        whole ? (parts){describe(c, OUT), describe(c, LSE), describe(c, MAX), 0, 0} : parts_of(c);
     const struct fj_cuda_forward args = {
         .query = describe(c, QUERY),
         .key = describe(c, KEY),
         .value = describe(c, VALUE),
-        .out = describe(c, OUT),
-        .lse = describe(c, LSE),
-        .max = describe(c, MAX),
-        .split_out = s->batch * c->tensors[OUT].stride[0],
-        .split_lse = s->batch * c->tensors[LSE].stride[0],
+        .out = to.out,
+        .lse = to.lse,
+        .max = to.max,
+        .split_out = to.split_out,
+        .split_lse = to.split_lse,
         .q_position = address_of(&c->positions[0]),
         .kv_position = address_of(&c->positions[1]),
         .q_position_stride = c->position_stride[0],
@@ -333,8 +380,19 @@ static void put_sinks(packet *p, const call *c) {
 
 static uint32_t product(int64_t a, int64_t b, int64_t c) { return (uint32_t)(a * b * c); }
 
-/* As abi.h says. */
-static void grid_of(const call *c, const char *entry, uint32_t grid[3]) {
+static void put_args(packet *p, const call *c, const char *entry) {
+    const bool backward = kernel_is_backward(c->kernel);
+    p->size = 0;
+    if (backward)
+        put_backward(p, c);
+    else
+        (strcmp(entry, "fj_fwd_merge") == 0 ? put_merge : put_forward)(p, c);
+    put_captures(p, c);
+    if (backward) put_sinks(p, c);
+}
+
+/* As abi.h says; where any will do, another one in other modes. */
+static void grid_of(const call *c, const char *entry, const mode *how, uint32_t grid[3]) {
     const shape *s = c->shape;
     const kernel *k = c->kernel;
     const int64_t m = k->variant.tile_q;
@@ -342,7 +400,7 @@ static void grid_of(const call *c, const char *entry, uint32_t grid[3]) {
     if (strcmp(entry, "fj_fwd") == 0) {
         const int64_t group = kernel_packs(k) && s->heads_kv > 0 ? s->heads_q / s->heads_kv : 1;
         grid[0] = product(FJ_CEIL_DIV(s->q_len * group, m), s->batch, s->heads_q / group);
-        grid[1] = (uint32_t)k->splits;
+        if (k->splits > 0) grid[1] = (uint32_t)k->splits;
         if (!k->variant.mma) grid[2] = (uint32_t)FJ_FWD_SIMT_SLICES(k->problem.value_dim);
     } else if (strcmp(entry, "fj_bwd_kv") == 0) {
         grid[0] = product(FJ_CEIL_DIV(s->kv_len, m), s->batch, s->heads_kv);
@@ -353,23 +411,18 @@ static void grid_of(const call *c, const char *entry, uint32_t grid[3]) {
         const bool adds = k->problem.gradient->scatters.len > 0 && k->problem.deterministic;
         if ((s->absent & ABSENT_DQUERY) && !adds) grid[0] = 0; /* may be left out */
     } else {
-        grid[0] = (uint32_t)s->section % 5 + 1; /* any */
+        grid[0] = ((uint32_t)s->section + how->schedule + how->copies) % 5 + 1;
     }
 }
 
 fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_counts *counts, fj_error *error) {
     const kernel *k = c->kernel;
-    packet p = {.size = 0};
-    if (kernel_is_backward(k))
-        put_backward(&p, c);
-    else
-        put_forward(&p, c);
-    put_captures(&p, c);
-    if (kernel_is_backward(k)) put_sinks(&p, c);
+    packet p;
     for (int i = 0; i < k->variant.entry_count; i++) {
         uint32_t grid[3];
         const uint32_t expected = c->device->args_size(o, i);
-        grid_of(c, k->variant.entries[i].name, grid);
+        grid_of(c, k->variant.entries[i].name, m, grid);
+        put_args(&p, c, k->variant.entries[i].name);
         if (expected != 0 && expected != p.size)
             return fj_error_set(error, FJ_ERR_DEVICE, "%s: arguments of %u bytes, not %zu",
                                 k->variant.entries[i].name, expected, p.size);
@@ -393,7 +446,7 @@ static bool put_all(call *c) {
         there &= c->device->put(&c->tensors[t].memory);
     }
     memset(c->fault.host, 0, c->fault.size);
-    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->most};
+    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->most, &c->parts};
     for (size_t i = 0; i < FJ_ARRAY_LEN(fresh); i++) {
         if (fresh[i]->size) memset(fresh[i]->host, 0xff, fresh[i]->size);
         there &= c->device->put(fresh[i]);
@@ -419,7 +472,7 @@ static bool get_all(call *c, FILE *out) {
             (void)fprintf(out, "    %s: written around it\n", tensor_names[t]);
             clean = false;
         }
-    buffer *const work[] = {&c->rows, &c->query_sums, &c->most, &c->fault};
+    buffer *const work[] = {&c->rows, &c->query_sums, &c->most, &c->parts, &c->fault};
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) clean &= c->device->get(work[i]);
     for (int i = 0; i < SINKS; i++)
         clean &= c->device->get(&c->sinks[i].sums) && c->device->get(&c->sinks[i].out);

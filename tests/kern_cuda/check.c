@@ -70,37 +70,6 @@ static bool agrees(const call *c, int which, const char *name, const double *got
 
 /* ---- Tensors ---------------------------------------------------------------------------------------------- */
 
-/* Splits of the keys, normalised each by its own sum, become one. */
-static void merge(const call *c, double *ret_out, double *ret_lse) {
-    const int64_t rows = c->answers[LSE].count, v = c->kernel->problem.value_dim;
-    const double *out = c->tensors[OUT].values, *lse = c->tensors[LSE].values;
-    for (int64_t row = 0; row < rows; row++) {
-        double top = -(double)INFINITY, sum = 0;
-        for (int64_t i = 0; i < c->kernel->splits; i++) top = fmax(top, lse[i * rows + row]);
-        for (int64_t i = 0; i < c->kernel->splits && top > -(double)INFINITY; i++)
-            sum += exp(lse[i * rows + row] - top);
-        ret_lse[row] = sum > 0 ? top + log(sum) : top;
-        for (int64_t j = 0; j < v; j++) {
-            ret_out[row * v + j] = 0;
-            for (int64_t i = 0; i < c->kernel->splits; i++) {
-                const double weight = sum > 0 ? exp(lse[i * rows + row] - top) / sum : 1;
-                ret_out[row * v + j] += weight * out[(i * rows + row) * v + j];
-            }
-        }
-    }
-}
-
-static bool check_splits(const call *c, FILE *out) {
-    double *values = calloc((size_t)c->answers[OUT].count + 1, sizeof(double));
-    double *lse = calloc((size_t)c->answers[LSE].count + 1, sizeof(double));
-    if (!values || !lse) abort();
-    merge(c, values, lse);
-    const bool good = agrees(c, OUT, "out, merged,", values, out) && agrees(c, LSE, "lse, merged,", lse, out);
-    free(values);
-    free(lse);
-    return good;
-}
-
 static bool is_untouched(const tensor *t) {
     for (size_t i = 0; i < t->memory.size; i++)
         if (t->memory.host[i] != 0xff) return false;
@@ -165,9 +134,8 @@ bool check_answers(call *c, FILE *out) {
             (void)fprintf(out, "    %s: written outside of its elements\n", tensor_names[t]);
             good = false;
         }
-        if (c->kernel->splits == 1) good &= agrees(c, t, tensor_names[t], x->values, out);
+        good &= agrees(c, t, tensor_names[t], x->values, out);
     }
-    if (c->kernel->splits > 1) good &= check_splits(c, out);
     return good & check_sinks(c, out);
 }
 

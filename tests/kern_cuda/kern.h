@@ -62,22 +62,29 @@ graphs mod_graphs(const mod *m);
 
 /* ---- Kernels ------------------------------------------------------------------------------------ */
 
-/* What no problem says yet: constants that are put before the text. Splits: FJ_PARTIAL with so many. */
+/* What no problem says yet: constants that are put before the text. splits: FJ_PARTIAL with so many, merged by a kernel
+ * of the same text; 0: without. seams: a sink, and a hook of the output. */
 typedef struct kernel {
     fj_jit_problem problem;
     fj_variant variant;
     const mod *mod;
-    bool pack, table;
+    bool pack, table, seams;
     int splits;
     char name[160];
 } kernel;
 
-/* Fills the graphs and the name. */
+/* Fills the graphs, the entry that merges and the name. */
 void kernel_finish(kernel *k);
 /* The kernel that the name spells, on the first of the architectures that has it; false: there is none. */
 bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count);
 bool kernel_is_backward(const kernel *k);
 bool kernel_packs(const kernel *k); /* rows of a tile are (query, head of a group) */
+/* The seams by definition: a logit that joins each row, and what becomes of an element of the output. */
+double kernel_sink(const kernel *k);
+double kernel_out(const kernel *k, int64_t column, double x);
+/* The first such piece of a text; lines after it keep their numbers where there are no more of them. False: it is not
+ * there. */
+bool text_replace(fj_buf *text, const char *from, const char *to);
 /* A defect: a piece of the text that is replaced. */
 typedef struct plant plant;
 /* Writes the text into an empty buffer. False, after a message on out: it cannot be made, or the plant is not in it. */
@@ -189,7 +196,7 @@ typedef struct call {
     buffer capture_data[MAX_CAPTURES], positions[2]; /* of queries, of keys */
     int64_t position_stride[2];                      /* from one batch to the next */
     sink sinks[SINKS];
-    buffer rows, query_sums, most, fault;
+    buffer rows, query_sums, most, parts, fault;
     answer answers[TENSORS + SINKS];
     bool *visible; /* [B,Hq,L,S] */
     bool want_fault;

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,10 +13,10 @@ bool kernel_is_backward(const kernel *k) { return k->problem.kind == FJ_JIT_BACK
 static void name_kernel(kernel *k) {
     fj_buf name;
     fj_buf_init(&name, &fj_allocator_libc);
-    fj_buf_printf(&name, "%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
+    fj_buf_printf(&name, "%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
                   k->problem.max ? "_max" : "", k->problem.dlse ? "_dlse" : "", k->pack ? "_pack" : "",
-                  k->table ? "_table" : "");
-    if (k->splits > 1) fj_buf_printf(&name, "_split%d", k->splits);
+                  k->table ? "_table" : "", k->seams ? "_seams" : "");
+    if (k->splits > 0) fj_buf_printf(&name, "_split%d", k->splits);
     fj_buf_printf(&name, "_%s", k->mod->name);
     if (name.failed || name.len >= sizeof k->name) abort();
     memcpy(k->name, name.data, name.len + 1);
@@ -26,6 +27,7 @@ void kernel_finish(kernel *k) {
     const graphs g = mod_graphs(k->mod);
     k->problem.ir = g.ir;
     k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
+    if (k->splits > 0) k->variant.entries[k->variant.entry_count++] = (fj_entry){"fj_fwd_merge", 128, 0};
     name_kernel(k);
 }
 
@@ -49,11 +51,8 @@ static bool parse_word(kernel *k, const char *word) {
     struct {
         const char *name;
         bool *flag;
-    } const flags[] = {{"tf32", &k->problem.tf32},
-                       {"max", &k->problem.max},
-                       {"dlse", &k->problem.dlse},
-                       {"pack", &k->pack},
-                       {"table", &k->table}};
+    } const flags[] = {{"tf32", &k->problem.tf32}, {"max", &k->problem.max}, {"dlse", &k->problem.dlse},
+                       {"pack", &k->pack},         {"table", &k->table},     {"seams", &k->seams}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
         if (strcmp(flags[i].name, word) == 0) return *flags[i].flag = true;
     return sscanf(word, "split%d", &k->splits) == 1;
@@ -80,7 +79,7 @@ static bool find_variant(kernel *k, const char *name, const int *archs, int arch
 bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count) {
     char words[128];
     const char *last = strrchr(name, '_');
-    *k = (kernel){.splits = 1, .mod = last ? mod_find(last + 1) : NULL};
+    *k = (kernel){.mod = last ? mod_find(last + 1) : NULL};
     if (!k->mod || !parse_problem(&k->problem, name)) return false;
     const graphs g = mod_graphs(k->mod);
     k->problem.ir = g.ir;
@@ -95,6 +94,24 @@ bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count)
 }
 
 /* ---- Text ------------------------------------------------------------------------------------------------ */
+
+bool text_replace(fj_buf *text, const char *from, const char *to) {
+    char *at = strstr(text->data, from);
+    if (!at) return false;
+    const size_t before = (size_t)(at - text->data);
+    fj_buf all;
+    fj_buf_init(&all, text->allocator);
+    fj_buf_write(&all, text->data, before);
+    fj_buf_put(&all, to);
+    int lost = 0;
+    for (const char *c = from; *c; c++) lost += *c == '\n';
+    for (const char *c = to; *c; c++) lost -= *c == '\n';
+    while (lost-- > 0) fj_buf_put(&all, "\n");
+    fj_buf_put(&all, at + strlen(from));
+    fj_buf_finish(text);
+    *text = all;
+    return true;
+}
 
 /* Says it before the text, or in place of what that says. */
 static void set_constant(fj_buf *text, const char *name, int value) {
@@ -114,11 +131,25 @@ static void set_constant(fj_buf *text, const char *name, int value) {
     *text = all;
 }
 
+/* Neither is the same when it acts twice. */
+#define SINK "-0.25"
+#define SEAMS_PLACE "#ifndef FJ_HAS_PROB\n"
+static const char seams[] =
+    "#define FJ_HAS_SINK 1\n#define FJ_HAS_OUT 1\n"
+    "FJ_DEVICE fj_f fj_sink(const fj_mod_args *, const struct fj_head_state *) { return fj_f(" SINK "); }\n"
+    "FJ_DEVICE fj_f fj_out(const fj_mod_args *, const struct fj_head_state *, const struct fj_row_state *,\n"
+    "                      int32_t column, fj_f x) { return fj_f(column % 3 + 1) - x; }\n" SEAMS_PLACE;
+
+double kernel_sink(const kernel *k) { return k->seams ? strtod(SINK, NULL) : -(double)INFINITY; }
+double kernel_out(const kernel *k, int64_t column, double x) {
+    return k->seams ? (double)(column % 3 + 1) - x : x;
+}
+
 bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *out) {
     const struct {
         const char *name;
         int value;
-    } constants[] = {{"PACK_HEADS", k->pack}, {"POSITION_TABLE", k->table}, {"PARTIAL", k->splits > 1}};
+    } constants[] = {{"PACK_HEADS", k->pack}, {"POSITION_TABLE", k->table}, {"PARTIAL", k->splits > 0}};
     fj_rendered rendered;
     fj_error error = {0};
     if (fj_jit_render(&k->problem, &k->variant, &fj_allocator_libc, text, &rendered, &error) != FJ_OK) {
@@ -127,7 +158,7 @@ bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *ou
     }
     for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++)
         if (constants[i].value) set_constant(text, constants[i].name, constants[i].value);
-    if (planted && !plant_apply(planted, text)) {
+    if ((k->seams && !text_replace(text, SEAMS_PLACE, seams)) || (planted && !plant_apply(planted, text))) {
         (void)fprintf(out, "    the text to replace is not there\n");
         return false;
     }

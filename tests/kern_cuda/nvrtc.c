@@ -44,8 +44,7 @@ static void make_kernel(kernel *k, int *ret_arch, int n) {
                               .head_dim = dims[dim][0],
                               .value_dim = dims[dim][1],
                               .deterministic = true},
-                  .mod = m,
-                  .splits = 1};
+                  .mod = m};
 }
 
 static double milliseconds(void) {

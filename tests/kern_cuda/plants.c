@@ -29,6 +29,7 @@ struct plant {
 
 #define FWD_MMA "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
 #define FWD_SIMT "fwd_simt_f32_e64_v64_m64_n32_s1_w4_alibi"
+#define FWD_MERGE "fwd_mma_f16_e40_v80_m64_n32_s2_w4_max_seams_split7_none"
 #define BWD_MMA "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
 #define BWD_WIDE "bwd_mma_f16_e256_v144_m32_n32_s1_w4_late"
 #define BWD_SUMS "bwd_mma_bf16_e16_v16_m64_n64_s2_w4_bias"
@@ -111,6 +112,14 @@ static const plant plants[] = {
      "rows.top[r] = -INFINITY;", NULL},
     {"fwd_mma: a cut block is full", "fwd_mma_f16_e80_v40_m64_n64_s2_w4_causal", PLAIN,
      "found == 2 && end > a.kv_len ? 1 : found", "found", NULL},
+    {"fwd_merge: no guard of -inf", "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_split3_late", PLAIN,
+     "most == -fj_real(INFINITY) ? fj_real(0) : most;", "most;", NULL},
+    {"fwd_merge: the sink joins every split", FWD_MERGE, PLAIN, "fj_end_row<!FJ_PARTIAL>", "fj_end_row<true>",
+     NULL},
+    {"fwd_merge: the output's hook twice", FWD_MERGE, PLAIN, "#if FJ_HAS_OUT && !FJ_PARTIAL",
+     "#if FJ_HAS_OUT", NULL},
+    {"fwd_merge: the last split is forgotten", FWD_MERGE, PLAIN, "s = 0; s < a.splits; s++",
+     "s = 0; s + 1 < a.splits; s++", NULL},
     {"bwd_mma: a cut tile is full", BWD_SUMS, PLAIN,
      "end <= at.walked && at.first + FJ_TILE_Q <= at.count ? 1 : 0", "1", NULL},
     {"bwd_mma: delta with the wrong sign", BWD_MMA, PLAIN, "fj_real delta = -sum;", "fj_real delta = sum;",
@@ -133,23 +142,7 @@ static const plant plants[] = {
      "mode = FJ_DETERMINISTIC ? (keys ? FJ_SINK_LOOK : FJ_SINK_ADD)", "mode = false ? FJ_SINK_NONE", NULL},
 };
 
-bool plant_apply(const plant *p, fj_buf *text) {
-    char *at = strstr(text->data, p->from);
-    if (!at) return false;
-    const size_t before = (size_t)(at - text->data), skip = strlen(p->from);
-    fj_buf planted;
-    fj_buf_init(&planted, text->allocator);
-    fj_buf_write(&planted, text->data, before);
-    fj_buf_put(&planted, p->to);
-    int lost = 0; /* lines keep their numbers */
-    for (const char *c = p->from; *c; c++) lost += *c == '\n';
-    for (const char *c = p->to; *c; c++) lost -= *c == '\n';
-    while (lost-- > 0) fj_buf_put(&planted, "\n");
-    fj_buf_put(&planted, at + skip);
-    fj_buf_finish(text);
-    *text = planted;
-    return true;
-}
+bool plant_apply(const plant *p, fj_buf *text) { return text_replace(text, p->from, p->to); }
 
 /* ---- What a sanitizer says ---------------------------------------------------------------------------------- */
 

@@ -126,18 +126,20 @@ static void make_scores(const pass *p, row *r) {
 
 static void make_probabilities(const pass *p, row *r) {
     const int64_t n = p->c->shape->kv_len;
-    double sum = 0;
+    const double extra = kernel_sink(p->c->kernel);
     make_scores(p, r);
     r->top = -(double)INFINITY;
     for (int64_t kv = 0; kv < n; kv++)
         if (r->live[kv]) r->top = fmax(r->top, r->after[kv]);
-    const bool sees = r->top > -(double)INFINITY;
+    const double base = fmax(r->top, extra);
+    const bool sees = base > -(double)INFINITY;
+    double sum = sees ? exp(extra - base) : 0;
     for (int64_t kv = 0; kv < n; kv++) {
-        r->p[kv] = r->live[kv] && sees ? exp(r->after[kv] - r->top) : 0;
+        r->p[kv] = r->live[kv] && sees ? exp(r->after[kv] - base) : 0;
         if (p->unfused) r->p[kv] = (double)(float)r->p[kv];
         sum += r->p[kv];
     }
-    r->lse = sees ? r->top + log(sum) : -(double)INFINITY;
+    r->lse = sees ? base + log(sum) : -(double)INFINITY;
     for (int64_t kv = 0; kv < n && sees; kv++) r->p[kv] /= sum;
 }
 
@@ -149,7 +151,7 @@ static void forward_row(const pass *p, const row *r) {
     double *out = result(p, OUT) + r->at * v;
     for (int64_t kv = 0; kv < n; kv++)
         if (r->p[kv] > 0) axpy(p, v, rounded(p, r->p[kv]), of_row(c, VALUE, r->b, r->hk, kv), out);
-    for (int64_t j = 0; j < v; j++) out[j] = rounded(p, out[j]);
+    for (int64_t j = 0; j < v; j++) out[j] = rounded(p, kernel_out(c->kernel, j, out[j]));
     result(p, LSE)[r->at] = p->unfused ? (double)(float)r->lse : r->lse;
     result(p, MAX)[r->at] = p->unfused ? (double)(float)r->top : r->top;
     if (p->unfused) return;

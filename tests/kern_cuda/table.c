@@ -41,12 +41,18 @@ typedef struct row {
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
 static const struct {
-    bool max_dlse, pack, table, tf32;
+    bool max_dlse, pack, table, tf32, seams;
     int splits;
-} extras[] = {{false, false, false, false, 1}, {true, false, false, false, 1},
-              {false, true, false, false, 1},  {false, false, true, false, 1},
-              {false, false, false, true, 1},  {false, false, false, false, 3},
-              {true, true, true, false, 1},    {false, true, false, false, 2}};
+} extras[] = {{.seams = false},
+              {.max_dlse = true, .seams = true},
+              {.pack = true},
+              {.table = true},
+              {.tf32 = true},
+              {.max_dlse = true, .pack = true, .table = true},
+              {.pack = true, .splits = 1},
+              {.seams = true, .splits = 3},
+              {.max_dlse = true, .table = true, .seams = true, .splits = 7},
+              {.max_dlse = true, .splits = 40}};
 
 enum {
     DTYPES = FJ_ARRAY_LEN(dtypes),
@@ -113,13 +119,14 @@ static bool set_extra(kernel *k, int extra) {
     const bool backward = kernel_is_backward(k);
     const bool f32 = k->problem.dtype == FJ_DTYPE_F32 && k->variant.mma && !backward;
     if (is_packed(&k->variant) && extras[extra].pack) return false;
-    if (backward && (extras[extra].pack || extras[extra].splits > 1)) return false;
+    if (backward && (extras[extra].pack || extras[extra].splits > 0)) return false;
     if (extras[extra].tf32 && !f32) return false;
     k->problem.max = extras[extra].max_dlse && !backward;
     k->problem.dlse = extras[extra].max_dlse && backward;
     k->problem.tf32 = extras[extra].tf32;
     k->pack = extras[extra].pack;
     k->table = extras[extra].table;
+    k->seams = extras[extra].seams && !backward;
     k->splits = extras[extra].splits;
     return true;
 }
@@ -190,14 +197,15 @@ static const unsigned absences[] = {0,
                                     ABSENT_LSE,
                                     ABSENT_MAX};
 
-/* 1, around a tile, several tiles and a bit, anything. */
-static int64_t length_of(int kind, int tile, generator *random) {
+/* 1, around a tile, several tiles and a bit (or as many as there are splits), anything. */
+static int64_t length_of(int kind, int tile, int splits, generator *random) {
     switch (kind) {
     case 0: return 1;
     case 1: return tile - 1;
     case 2: return tile;
     case 3: return tile + 1;
-    case 4: return 2 * tile + 3 + random_below(random, 9);
+    case 4:
+        return splits > 2 ? splits * tile - random_below(random, 9) : 2 * tile + 3 + random_below(random, 9);
     default: return 3 + random_below(random, 90);
     }
 }
@@ -226,12 +234,12 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     /* Tiles of a backward kernel are of either. */
     const int m = k->variant.tile_q, n = backward && random_below(random, 2) ? m : k->variant.tile_kv;
     const unsigned unwanted = backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX);
-    shape s = {
+    return (shape){
         .batch = 1 + picked[3],
         .heads_q = heads[picked[2]][0],
         .heads_kv = heads[picked[2]][1],
-        .q_len = length_of(picked[0], m, random),
-        .kv_len = length_of(picked[1], n, random),
+        .q_len = length_of(picked[0], m, 0, random),
+        .kv_len = length_of(picked[1], n, k->splits, random),
         .scale = scales[picked[5]],
         .how = (layout)picked[4],
         .q_offset = offsets[picked[6]][0],
@@ -240,8 +248,6 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
         .absent = absences[picked[8]] & ~unwanted,
         .dlse = picked[9] == 3,
     };
-    if (k->splits > 1) s.absent = 0; /* their lse is what they are merged by */
-    return s;
 }
 
 /* Nothing along one of the axes. */
