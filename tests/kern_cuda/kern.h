@@ -5,8 +5,9 @@
  *     table.c       every variant that the plan lists, with mods, dimensions and shapes drawn from a seed
  *     mods.c        mods, as the language has them, and what they capture
  *     kernel.c      a kernel: its name, its text
- *     tensor.c      tensors with gaps of NaN between canaries; packed arguments
- *     call.c        what a kernel is called with; its launches
+ *     tensor.c      tensors with gaps of NaN between canaries
+ *     call.c        what a kernel is called with
+ *     launch.c      packed arguments; launches
  *     reference.c   the definition of attention and its gradients, in double and unfused in the dtype
  *     check.c       what came out against what should
  *     run.c         a kernel at its shapes, in every order of threads
@@ -207,7 +208,10 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
 void call_finish(call *c);
 int32_t call_position(const call *c, int side, int64_t b,
                       int64_t index);        /* side 0: of a query, 1: of a key */
+bool call_has(const call *c, int tensor);    /* false: the kernel is given none */
+bool call_reads(const call *c, int tensor);  /* an input of the kernel */
 bool call_writes(const call *c, int tensor); /* an output of the kernel that is wanted */
+size_t call_real_size(const call *c);
 
 void reference_run(call *c);
 /* Pairs of a query and a key that see each other, of the first head. */

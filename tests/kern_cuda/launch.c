@@ -1,0 +1,296 @@
+/* Arguments of a kernel and its launches, on any device. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "templates/cuda/shapes.h"
+#include "tests/kern_cuda/kern.h"
+
+/* ---- Arguments -------------------------------------------------------------------------------------------- */
+
+typedef struct packet {
+    _Alignas(16) unsigned char bytes[8192];
+    size_t size;
+} packet;
+
+static void put(packet *p, const void *part, size_t size) {
+    if (p->size + size > sizeof p->bytes) abort();
+    memcpy(p->bytes + p->size, part, size);
+    p->size += size;
+}
+
+static void *address_of(const buffer *b) { return (void *)(uintptr_t)b->address; }
+
+static struct fj_cuda_tensor describe(const call *c, int t) {
+    if (!call_has(c, t)) return (struct fj_cuda_tensor){0};
+    return tensor_describe(&c->tensors[t]);
+}
+
+/* Bits of enum fj_cuda_vector. */
+static uint32_t vectors_of(const call *c) {
+    static const int order[] = {QUERY, KEY, VALUE, OUT, DOUT, DQUERY, DKEY, DVALUE};
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < FJ_ARRAY_LEN(order); i++)
+        if (c->tensors[order[i]].values && tensor_is_vector(&c->tensors[order[i]])) bits |= 1u << i;
+    return bits;
+}
+
+/* Packed: the outputs of all splits, then each one's lse, then each one's maximum. */
+typedef struct parts {
+    struct fj_cuda_tensor out, lse, max;
+    int64_t split_out, split_lse;
+} parts;
+
+static struct fj_cuda_tensor describe_part(const call *c, int64_t first, int64_t columns) {
+    const shape *s = c->shape;
+    return (struct fj_cuda_tensor){
+        (void *)(uintptr_t)(c->parts.address + (size_t)(first * c->kernel->splits) * call_real_size(c)),
+        {s->heads_q * s->q_len * columns, s->q_len * columns, columns}};
+}
+
+static parts parts_of(const call *c) {
+    const int64_t rows = c->shape->batch * c->shape->heads_q * c->shape->q_len;
+    const int64_t v = c->kernel->problem.value_dim;
+    parts p = {describe_part(c, 0, v), describe_part(c, rows * v, 1), {0}, rows * v, rows};
+    if (c->kernel->problem.max) p.max = describe_part(c, rows * (v + 1), 1);
+    return p;
+}
+
+static void put_merge(packet *p, const call *c) {
+    const shape *s = c->shape;
+    const parts from = parts_of(c);
+    const struct fj_cuda_merge args = {
+        .part_out = from.out,
+        .part_lse = from.lse,
+        .part_max = from.max,
+        .split_out = from.split_out,
+        .split_lse = from.split_lse,
+        .out = describe(c, OUT),
+        .lse = describe(c, LSE),
+        .max = describe(c, MAX),
+        .q_position = address_of(&c->positions[0]),
+        .q_position_stride = c->position_stride[0],
+        .q_offset = s->q_offset,
+        .splits = c->kernel->splits,
+        .batch = (int32_t)s->batch,
+        .heads_q = (int32_t)s->heads_q,
+        .q_len = (int32_t)s->q_len,
+    };
+    put(p, &args, sizeof args);
+}
+
+static void put_forward(packet *p, const call *c) {
+    const shape *s = c->shape;
+    const bool whole = c->kernel->splits == 0;
+    const parts to =
+        whole ? (parts){describe(c, OUT), describe(c, LSE), describe(c, MAX), 0, 0} : parts_of(c);
+    const struct fj_cuda_forward args = {
+        .query = describe(c, QUERY),
+        .key = describe(c, KEY),
+        .value = describe(c, VALUE),
+        .out = to.out,
+        .lse = to.lse,
+        .max = to.max,
+        .split_out = to.split_out,
+        .split_lse = to.split_lse,
+        .q_position = address_of(&c->positions[0]),
+        .kv_position = address_of(&c->positions[1]),
+        .q_position_stride = c->position_stride[0],
+        .kv_position_stride = c->position_stride[1],
+        .fault = address_of(&c->fault),
+        .scale = s->scale,
+        .q_offset = s->q_offset,
+        .kv_offset = s->kv_offset,
+        .batch = (int32_t)s->batch,
+        .heads_q = (int32_t)s->heads_q,
+        .heads_kv = (int32_t)s->heads_kv,
+        .q_len = (int32_t)s->q_len,
+        .kv_len = (int32_t)s->kv_len,
+        .section = s->section,
+        .vector = vectors_of(c),
+    };
+    put(p, &args, sizeof args);
+}
+
+static void put_backward(packet *p, const call *c) {
+    const shape *s = c->shape;
+    const struct fj_cuda_backward args = {
+        .query = describe(c, QUERY),
+        .key = describe(c, KEY),
+        .value = describe(c, VALUE),
+        .out = describe(c, OUT),
+        .dout = describe(c, DOUT),
+        .lse = describe(c, LSE),
+        .dlse = describe(c, DLSE),
+        .dquery = describe(c, DQUERY),
+        .dkey = describe(c, DKEY),
+        .dvalue = describe(c, DVALUE),
+        .q_position = address_of(&c->positions[0]),
+        .kv_position = address_of(&c->positions[1]),
+        .q_position_stride = c->position_stride[0],
+        .kv_position_stride = c->position_stride[1],
+        .rows = address_of(&c->rows),
+        .dquery_sums = address_of(&c->query_sums),
+        .most = address_of(&c->most),
+        .scale = s->scale,
+        .q_offset = s->q_offset,
+        .kv_offset = s->kv_offset,
+        .batch = (int32_t)s->batch,
+        .heads_q = (int32_t)s->heads_q,
+        .heads_kv = (int32_t)s->heads_kv,
+        .q_len = (int32_t)s->q_len,
+        .kv_len = (int32_t)s->kv_len,
+        .section = s->section,
+        .vector = vectors_of(c),
+    };
+    put(p, &args, sizeof args);
+}
+
+static void put_captures(packet *p, const call *c) {
+    const fj_ir *ir = c->kernel->problem.ir;
+    for (size_t i = 0; i < ir->captures.len; i++) {
+        struct fj_cuda_capture capture = {.data = address_of(&c->capture_data[i])};
+        for (int d = 0; d < FJ_CUDA_MAX_RANK; d++)
+            capture.shape[d] = d < ir->captures.data[i].rank ? c->captures[i].dims[d] : 1;
+        memcpy(capture.stride, c->captures[i].strides, sizeof capture.stride);
+        put(p, &capture, sizeof capture);
+    }
+    for (size_t i = 0; i < ir->scalars.len; i++) {
+        const struct fj_cuda_scalar scalar = {ir->scalars.data[i].f, ir->scalars.data[i].i};
+        put(p, &scalar, sizeof scalar);
+    }
+}
+
+/* Gradients of captures go to column-major memory. */
+static void put_sinks(packet *p, const call *c) {
+    const fj_ir *ir = c->kernel->problem.ir;
+    for (size_t i = 0; i < ir->captures.len + ir->scalars.len; i++) {
+        const size_t at = i < ir->captures.len ? i : MAX_CAPTURES + i - ir->captures.len;
+        struct fj_cuda_sink to = {0};
+        const bool wanted = c->sinks[at].count > 0 && (c->shape->absent & ABSENT_SINKS) == 0;
+        if (wanted)
+            to = (struct fj_cuda_sink){.sums = address_of(&c->sinks[at].sums),
+                                       .out = address_of(&c->sinks[at].out),
+                                       .count = c->sinks[at].count};
+        int64_t stride = 1;
+        for (int d = 0; i < ir->captures.len && d < ir->captures.data[i].rank; d++) {
+            to.stride[d] = stride;
+            stride *= c->captures[i].dims[d];
+        }
+        put(p, &to, sizeof to);
+    }
+}
+
+/* ---- Launching ------------------------------------------------------------------------------------------------ */
+
+static uint32_t product(int64_t a, int64_t b, int64_t c) { return (uint32_t)(a * b * c); }
+
+static void put_args(packet *p, const call *c, const char *entry) {
+    const bool backward = kernel_is_backward(c->kernel);
+    p->size = 0;
+    if (backward)
+        put_backward(p, c);
+    else
+        (strcmp(entry, "fj_fwd_merge") == 0 ? put_merge : put_forward)(p, c);
+    put_captures(p, c);
+    if (backward) put_sinks(p, c);
+}
+
+/* As abi.h says; where any will do, another one in other modes. */
+static void grid_of(const call *c, const char *entry, const mode *how, uint32_t grid[3]) {
+    const shape *s = c->shape;
+    const kernel *k = c->kernel;
+    const int64_t m = k->variant.tile_q;
+    grid[0] = grid[1] = grid[2] = 1;
+    if (strcmp(entry, "fj_fwd") == 0) {
+        const int64_t group = kernel_packs(k) && s->heads_kv > 0 ? s->heads_q / s->heads_kv : 1;
+        grid[0] = product(FJ_CEIL_DIV(s->q_len * group, m), s->batch, s->heads_q / group);
+        if (k->splits > 0) grid[1] = (uint32_t)k->splits;
+        if (!k->variant.mma) grid[2] = (uint32_t)FJ_FWD_SIMT_SLICES(k->problem.value_dim);
+    } else if (strcmp(entry, "fj_bwd_kv") == 0) {
+        grid[0] = product(FJ_CEIL_DIV(s->kv_len, m), s->batch, s->heads_kv);
+    } else if (strcmp(entry, "fj_bwd_measure") == 0) {
+        grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
+    } else if (strcmp(entry, "fj_bwd_q") == 0) {
+        grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
+        const bool adds = k->problem.gradient->scatters.len > 0 && k->problem.deterministic;
+        if ((s->absent & ABSENT_DQUERY) && !adds) grid[0] = 0; /* may be left out */
+    } else {
+        grid[0] = ((uint32_t)s->section + how->schedule + how->copies) % 5 + 1;
+    }
+}
+
+fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_counts *counts, fj_error *error) {
+    const kernel *k = c->kernel;
+    packet p;
+    for (int i = 0; i < k->variant.entry_count; i++) {
+        uint32_t grid[3];
+        const uint32_t expected = c->device->args_size(o, i);
+        grid_of(c, k->variant.entries[i].name, m, grid);
+        put_args(&p, c, k->variant.entries[i].name);
+        if (expected != 0 && expected != p.size)
+            return fj_error_set(error, FJ_ERR_DEVICE, "%s: arguments of %u bytes, not %zu",
+                                k->variant.entries[i].name, expected, p.size);
+        if (grid[0] == 0) continue; /* there is nothing to do */
+        /* What is counted is held against what gradients need: delta by a pass of its own is beside that. */
+        const bool measures = strcmp(k->variant.entries[i].name, "fj_bwd_measure") == 0;
+        const fj_status status = c->device->launch(o, i, grid, p.bytes, m, measures ? NULL : counts, error);
+        if (status != FJ_OK) return status;
+    }
+    return FJ_OK;
+}
+
+/* ---- A pass ------------------------------------------------------------------------------------------------------- */
+
+/* All that a kernel is given; outputs, and whatever else it writes, are NaN. */
+static bool put_all(call *c) {
+    bool there = true;
+    for (int t = 0; t < TENSORS; t++) {
+        if (!c->tensors[t].values) continue;
+        if (!call_reads(c, t)) tensor_clear(&c->tensors[t]);
+        there &= c->device->put(&c->tensors[t].memory);
+    }
+    memset(c->fault.host, 0, c->fault.size);
+    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->most, &c->parts};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(fresh); i++) {
+        if (fresh[i]->size) memset(fresh[i]->host, 0xff, fresh[i]->size);
+        there &= c->device->put(fresh[i]);
+    }
+    for (int i = 0; i < SINKS; i++) {
+        buffer *both[] = {&c->sinks[i].sums, &c->sinks[i].out};
+        for (int n = 0; n < 2; n++) {
+            if (both[n]->size)
+                memset(both[n]->host, n == 0 ? 0x55 : 0xff, both[n]->size); /* -1 would add little */
+            there &= c->device->put(both[n]);
+        }
+    }
+    for (int i = 0; i < MAX_CAPTURES; i++) there &= c->device->put(&c->capture_data[i]);
+    return there && c->device->put(&c->fault) && c->device->put(&c->positions[0]) &&
+           c->device->put(&c->positions[1]);
+}
+
+/* Everything comes back: so what is around each is looked at. */
+static bool get_all(call *c, FILE *out) {
+    bool clean = true;
+    for (int t = 0; t < TENSORS; t++)
+        if (c->tensors[t].values && !c->device->get(&c->tensors[t].memory)) {
+            (void)fprintf(out, "    %s: written around it\n", tensor_names[t]);
+            clean = false;
+        }
+    buffer *const work[] = {&c->rows, &c->query_sums, &c->most, &c->parts, &c->fault};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) clean &= c->device->get(work[i]);
+    for (int i = 0; i < SINKS; i++)
+        clean &= c->device->get(&c->sinks[i].sums) && c->device->get(&c->sinks[i].out);
+    if (!clean) (void)fprintf(out, "    memory around a tensor or the workspace was written\n");
+    return clean;
+}
+
+bool call_run(call *c, const object *o, const mode *m, fj_emu_counts *counts, FILE *out) {
+    fj_error error = {0};
+    if (!put_all(c)) return (void)fprintf(out, "    memory cannot be written\n"), false;
+    if (call_launch(c, o, m, counts, &error) != FJ_OK) {
+        (void)fprintf(out, "    %s %s\n", error.text, error.detail ? error.detail : "");
+        fj_error_finish(&error);
+        return false;
+    }
+    return get_all(c, out);
+}
