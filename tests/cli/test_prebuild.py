@@ -113,7 +113,10 @@ class Prebuild(harness.Case):
 
     def test_progress_on_a_terminal(self):
         path = self.file("m.json", manifest(entry({"head_dim": [32, 64, 96]})))
-        ours, theirs = pty.openpty()
+        try:
+            ours, theirs = pty.openpty()
+        except OSError as error:  # a container without /dev/pts
+            self.skipTest(str(error))
         done = self.ok("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_80", "-j1", env=FAKE,
                        stderr=theirs)
         os.close(theirs)
