@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -105,8 +105,12 @@ class Kernels:
             }  # fmt: skip
         return kernels
 
+    def wait(self):
+        """Nothing is loaded while calls are captured: that would break the capture."""
+        wait(self.made.values())
+        self.pool.shutdown()
+
     def of(self, case):
-        self.begin(case)
         return self.made[self.key(case)].result()
 
 
@@ -400,6 +404,7 @@ def run_all(options, todo):
     warmers = start_warmers(options.jobs) if "flex" in options.peers else []
     end = time.monotonic() + options.seconds
     wait_for(warmers, time.monotonic() + 0.4 * options.seconds)
+    kernels.wait()
     for case in todo:
         if time.monotonic() > end:
             report["left_out"].append(str(case))
