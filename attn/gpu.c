@@ -356,7 +356,8 @@ fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char 
     return status == FJ_OK && notes && !plan->device->cuda ? report_fault(&r, error) : status;
 }
 
-fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call, char *workspace,
+fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call,
+                            char *workspace, /* NOLINT(readability-non-const-parameter): as in a launch */
                             size_t workspace_size, fj_error *error) {
     const fj_plan *plan = kernel->plan;
     const fj_cuda_device *gpu = plan->device->cuda;

@@ -123,7 +123,8 @@ static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_gpu_
 }
 
 static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
-                        char *workspace, fj_gpu_parameters *to) {
+                        char *workspace, /* NOLINT(readability-non-const-parameter): kernels write there */
+                        fj_gpu_parameters *to) {
     const struct fj_cuda_forward forward = {
         .query = describe(&all->query),
         .key = describe(&all->key),
@@ -145,7 +146,8 @@ static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const f
 }
 
 static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
-                         char *workspace, fj_gpu_parameters *to) {
+                         char *workspace, /* NOLINT(readability-non-const-parameter): kernels write there */
+                         fj_gpu_parameters *to) {
     bool atomic = kernel->plan->problem.nondeterministic && kernel->variant->mma;
     const struct fj_cuda_backward backward = {
         .query = describe(&all->query),

@@ -128,7 +128,6 @@ fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj
                           fj_error *error);
 
 /* What interval analysis proves of blocks of so many queries and keys, without a kernel (blocks.c). */
-fj_block_counts fj_attn_count_blocks(const fj_plan *plan, const fj_resolved *args, int64_t rows,
-                                     int64_t keys);
+fj_block_counts fj_attn_count_blocks(const fj_plan *plan, const fj_resolved *all, int64_t rows, int64_t keys);
 
 #endif

@@ -311,7 +311,7 @@ test *table_make(const range *r, int *count) {
     generator random = random_of(r->seed, "table");
     int row_count = list_rows(r, rows);
     if (r->few) row_count = keep_few(rows, row_count);
-    test *tests = calloc((size_t)(row_count * x.kernels), sizeof *tests);
+    test *tests = calloc((size_t)row_count * (size_t)x.kernels + 1, sizeof *tests);
     if (!tests) abort();
     *count = 0;
     for (int i = 0; i < row_count * x.kernels; i++) {
