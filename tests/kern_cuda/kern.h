@@ -79,6 +79,7 @@ void kernel_finish(kernel *k);
 /* The kernel that the name spells, on the first of the architectures that has it; false: there is none. */
 bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count);
 bool kernel_is_backward(const kernel *k);
+extern int kernel_turns; /* FJ_MOD_TURNS where the plan says 1: costly mods have more; 0: as planned */
 bool kernel_packs(const kernel *k); /* rows of a tile are (query, head of a group) */
 /* The seams by definition: a logit that joins each row, and what becomes of an element of the output. */
 double kernel_sink(const kernel *k);

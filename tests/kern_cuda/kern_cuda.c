@@ -31,7 +31,7 @@ static int usage(void) {
     printf("usage: kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]\n"
            "                 [--device emu|cuda] [--arch sm_80] [--schedule forward|reverse|random]\n"
            "                 [--copies eager|late] [--jobs N] [--bench [--length N] | --plants | --nvrtc]\n"
-           "                 [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
+           "                 [--turns N] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
     return 2;
 }
 
@@ -61,6 +61,8 @@ static bool parse_value(const char *name, const char *value) {
         options.range.seed = strtoull(value, &end, 10);
     else if (strcmp(name, "--jobs") == 0)
         options.jobs = (int)strtol(value, &end, 10);
+    else if (strcmp(name, "--turns") == 0)
+        kernel_turns = (int)strtol(value, &end, 10);
     else if (strcmp(name, "--length") == 0)
         options.length = strtol(value, &end, 10);
     else if (strcmp(name, "--kernel") == 0 && options.named_count < MOST_NAMED)

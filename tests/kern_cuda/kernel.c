@@ -131,6 +131,14 @@ static void set_constant(fj_buf *text, const char *name, int value) {
     *text = all;
 }
 
+int kernel_turns;
+
+static void set_turns(fj_buf *text) {
+    char wanted[40];
+    (void)snprintf(wanted, sizeof wanted, "#define FJ_MOD_TURNS %d\n", kernel_turns);
+    if (kernel_turns > 0) (void)text_replace(text, "#define FJ_MOD_TURNS 1\n", wanted);
+}
+
 /* Neither is the same when it acts twice. */
 #define SINK "-0.25"
 #define SEAMS_PLACE "#ifndef FJ_HAS_PROB\n"
@@ -158,6 +166,7 @@ bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *ou
     }
     for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++)
         if (constants[i].value) set_constant(text, constants[i].name, constants[i].value);
+    set_turns(text);
     if ((k->seams && !text_replace(text, SEAMS_PLACE, seams)) || (planted && !plant_apply(planted, text))) {
         (void)fprintf(out, "    the text to replace is not there\n");
         return false;
