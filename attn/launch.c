@@ -33,6 +33,7 @@ static struct fj_cpu_args cpu_args(const fj_resolved *all, int workers) {
         .out = cpu_tensor(&all->out),
         .lse = cpu_tensor(&all->lse),
         .max = cpu_tensor(&all->max),
+        .lse_low = cpu_tensor(&all->lse_low),
         .dout = cpu_tensor(&all->dout),
         .dlse = cpu_tensor(&all->dlse),
         .dquery = cpu_tensor(&all->dquery),

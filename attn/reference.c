@@ -62,6 +62,14 @@ static void store_value(const fj_tensor *tensor, int64_t b, int64_t h, int64_t q
     if (tensor->present) fj_dtype_store_float(tensor->dtype, element(tensor, b, h, q), 0, value);
 }
 
+/* The logarithm of the sum of a row in two parts: what lse holds of it, and the rest. log_sum -inf: an empty row. */
+static void store_lse(const fj_resolved *args, int64_t b, int64_t h, int64_t q, double max, double log_sum) {
+    double lse = log_sum == (double)-INFINITY ? log_sum : max + log_sum;
+    store_value(&args->lse, b, h, q, lse);
+    double kept = fj_dtype_round(args->lse.dtype, lse);
+    store_value(&args->lse_low, b, h, q, isfinite(kept) ? max - kept + log_sum : 0);
+}
+
 /* ---- The mods over a row ------------------------------------------------------------------------ */
 
 static void note_fault(reference_item *item, const fj_eval_lanes *lanes, const bool *fault) {

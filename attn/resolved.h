@@ -23,7 +23,8 @@ typedef struct fj_resolved {
     double scale;
     fj_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev], dtype of the problem */
     fj_tensor out, lse, max;     /* forward writes out, lse and, if present, max; backward reads out, lse */
-    fj_tensor dout, dlse;        /* backward; dlse may be absent: zero */
+    fj_tensor lse_low;    /* lse + lse_low is the exact one; forward writes, backward reads; may be absent */
+    fj_tensor dout, dlse; /* backward; dlse may be absent: zero */
     fj_tensor dquery, dkey, dvalue;
     /* One entry per ir->captures, literals included (packed, in their dtype). */
     const fj_tensor *captures;

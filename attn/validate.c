@@ -236,6 +236,8 @@ static fj_status resolve_forward(const struct validation *v, const fj_args *args
     if (status == FJ_OK) status = row_values(v, "lse", args->lse, all, true, &all->lse);
     if (status == FJ_OK && v->plan->problem.max)
         status = row_values(v, "max", args->max, all, true, &all->max);
+    if (status == FJ_OK && args->lse_low)
+        status = row_values(v, "lse_low", args->lse_low, all, true, &all->lse_low);
     return status;
 }
 
@@ -248,6 +250,8 @@ static fj_status resolve_backward(const struct validation *v, const fj_args *arg
     if (status == FJ_OK) status = operand(v, "dout", args->dout, "[B,Hq,L,Ev]", out, false, true, &all->dout);
     if (status == FJ_OK && v->plan->problem.dlse)
         status = row_values(v, "dlse", args->dlse, all, false, &all->dlse);
+    if (status == FJ_OK && args->lse_low)
+        status = row_values(v, "lse_low", args->lse_low, all, false, &all->lse_low);
     if (status == FJ_OK)
         status = operand(v, "dquery", args->dquery, "[B,Hq,L,E]", all->query.shape, true, true, &all->dquery);
     if (status == FJ_OK)

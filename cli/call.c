@@ -108,17 +108,23 @@ static int place_captures(cli_kernel *kernel, bool backward, const cli_inputs *i
 
 static int bind(cli_kernel *kernel, const cli_wish *wish, fj_direction direction, const cli_inputs *inputs,
                 const cli_outputs *outputs) {
-    enum { ALWAYS = 5, BACKWARD = 10 };
+    enum { ALWAYS = 6, BACKWARD = 11 };
     fj_args *args = &kernel->args;
     bool backward = direction == FJ_BACKWARD;
     kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = wish->workers};
     *args = (fj_args){.struct_size = sizeof *args, .scalars = inputs->scalars, .scale = wish->scale};
     const slot slots[] = {
-        {&inputs->query, &args->query, true, false},      {&inputs->key, &args->key, true, false},
-        {&inputs->value, &args->value, true, false},      {&outputs->out, &args->out, backward, !backward},
-        {&outputs->lse, &args->lse, backward, !backward}, {&inputs->dout, &args->dout, true, false},
-        {&inputs->dlse, &args->dlse, true, false},        {&outputs->dquery, &args->dquery, false, true},
-        {&outputs->dkey, &args->dkey, false, true},       {&outputs->dvalue, &args->dvalue, false, true},
+        {&inputs->query, &args->query, true, false},
+        {&inputs->key, &args->key, true, false},
+        {&inputs->value, &args->value, true, false},
+        {&outputs->out, &args->out, backward, !backward},
+        {&outputs->lse, &args->lse, backward, !backward},
+        {&outputs->lse_low, &args->lse_low, backward, !backward},
+        {&inputs->dout, &args->dout, true, false},
+        {&inputs->dlse, &args->dlse, true, false},
+        {&outputs->dquery, &args->dquery, false, true},
+        {&outputs->dkey, &args->dkey, false, true},
+        {&outputs->dvalue, &args->dvalue, false, true},
     };
     const slot max = {&outputs->max, &args->max, false, true};
     size_t limit = BACKWARD + 1 + 2 * inputs->capture_count + inputs->scalar_count;

@@ -56,8 +56,8 @@ int cli_inputs_begin(cli_inputs *inputs, const fj_mod *mod);
 void cli_inputs_finish(cli_inputs *inputs);
 
 typedef struct cli_outputs {
-    cli_view out, lse, max, dquery, dkey, dvalue;
-    cli_view *dcaptures, *dscalars; /* absent where there is no gradient */
+    cli_view out, lse, lse_low, max, dquery, dkey, dvalue; /* lse_low is for backward, no file has it */
+    cli_view *dcaptures, *dscalars;                        /* absent where there is no gradient */
     size_t capture_count, scalar_count;
 } cli_outputs;
 

@@ -44,6 +44,8 @@ int cli_outputs_allocate(cli_outputs *outputs, const cli_wish *wish, const cli_i
     if (outputs->dcaptures == NULL || outputs->dscalars == NULL) status = cli_no_memory();
     if (status == CLI_EXIT_OK) status = cli_view_allocate(&outputs->out, "out", dtype, 4, dims);
     if (status == CLI_EXIT_OK) status = cli_view_allocate(&outputs->lse, "lse", statistics, 3, dims);
+    if (status == CLI_EXIT_OK && backward)
+        status = cli_view_allocate(&outputs->lse_low, "lse_low", statistics, 3, dims);
     if (status == CLI_EXIT_OK && wish->max) {
         status = cli_view_allocate(&outputs->max, "max", statistics, 3, dims);
     }
@@ -56,6 +58,7 @@ int cli_outputs_allocate(cli_outputs *outputs, const cli_wish *wish, const cli_i
 void cli_outputs_finish(cli_outputs *outputs) {
     cli_view_finish(&outputs->out);
     cli_view_finish(&outputs->lse);
+    cli_view_finish(&outputs->lse_low);
     cli_view_finish(&outputs->max);
     cli_view_finish(&outputs->dquery);
     cli_view_finish(&outputs->dkey);

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FJ_CPU_ABI 1
+#define FJ_CPU_ABI 2
 #define FJ_CPU_MAX_RANK 8
 
 struct fj_cpu_tensor {
@@ -33,6 +33,7 @@ struct fj_cpu_fault {
 struct fj_cpu_args {
     struct fj_cpu_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] */
     struct fj_cpu_tensor out, lse, max;     /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L] */
+    struct fj_cpu_tensor lse_low;           /* [B,Hq,L], may be absent: what rounding took from lse */
     struct fj_cpu_tensor dout, dlse;
     struct fj_cpu_tensor dquery, dkey, dvalue;
     const struct fj_cpu_tensor *captures;

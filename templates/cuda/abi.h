@@ -10,8 +10,9 @@
  * 3. Addresses and positions are two maps: strides say where a row lies, *_offset and *_position which
  *    position the mod sees there (index + offset, or table[b * stride + index] with FJ_POSITION_TABLE).
  * 4. With FJ_PARTIAL, splits share the keys of a row: each writes float32 output (F64: double), normalised by its
- *    own sum, at split * split_out, and its lse and maximum at split * split_lse. A launch of fj_fwd_merge makes the
- *    results of them: there the sink joins, and the output's hook is called.
+ *    own sum, at split * split_out, and its lse, lse_low and maximum at split * split_lse. A launch of fj_fwd_merge
+ *    makes the results of them: there the sink joins, and the output's hook is called.
+ * 5. lse is kept in two parts: lse_low is what rounding took from lse, 0 where lse is not finite.
  */
 #ifndef FJ_CUDA_ABI_H
 #define FJ_CUDA_ABI_H
@@ -20,7 +21,7 @@
 #include <stdint.h>
 #endif
 
-#define FJ_CUDA_ABI 1
+#define FJ_CUDA_ABI 2
 #define FJ_CUDA_MAX_RANK 8
 
 struct fj_cuda_tensor {
@@ -61,7 +62,7 @@ enum fj_cuda_vector {
  * else 1). A column is a batch and a query head, or with FJ_PACK_HEADS a key head; a tile is FJ_TILE_Q rows. */
 struct fj_cuda_forward {
     struct fj_cuda_tensor query, key, value, out; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] [B,Hq,L,Ev] */
-    struct fj_cuda_tensor lse, max;               /* [B,Hq,L] float32 (F64: double); stride[2] is of rows */
+    struct fj_cuda_tensor lse, max, lse_low;      /* [B,Hq,L] float32 (F64: double); stride[2] is of rows */
     int64_t split_out, split_lse;                 /* elements from one split to the next */
     const int32_t *q_position, *kv_position;      /* [B or 1, L], [B or 1, S]; FJ_POSITION_TABLE only */
     int64_t q_position_stride, kv_position_stride;
@@ -77,10 +78,10 @@ struct fj_cuda_forward {
 /* The one argument of fj_fwd_merge, before captures and scalars; any grid of x: its warps share the rows. The parts are
  * what fj_fwd wrote: out, lse, and max where it is wanted (FJ_WANT_MAX; else both are ignored). */
 struct fj_cuda_merge {
-    struct fj_cuda_tensor part_out, part_lse, part_max; /* of reals */
-    int64_t split_out, split_lse;                       /* as in fj_cuda_forward; split_lse: of max, too */
-    struct fj_cuda_tensor out, lse, max;                /* lse, max: data may be NULL */
-    const int32_t *q_position;                          /* for the output's hook, as in fj_cuda_forward */
+    struct fj_cuda_tensor part_out, part_lse, part_low, part_max; /* of reals */
+    int64_t split_out, split_lse; /* as in fj_cuda_forward; split_lse: of lse_low and max, too */
+    struct fj_cuda_tensor out, lse, max, lse_low; /* but for out, data may be NULL */
+    const int32_t *q_position;                    /* for the output's hook, as in fj_cuda_forward */
     int64_t q_position_stride;
     int32_t q_offset, splits;
     int32_t batch, heads_q;
@@ -121,7 +122,7 @@ struct fj_cuda_sink {
  *     dquery_sums    4 bytes * FJ_HEAD_PAD * batch * heads_q * q_len; bwd_mma with FJ_DETERMINISTIC 0 */
 struct fj_cuda_backward {
     struct fj_cuda_tensor query, key, value, out, dout;
-    struct fj_cuda_tensor lse, dlse;            /* [B,Hq,L] of reals; dlse.data may be NULL */
+    struct fj_cuda_tensor lse, dlse, lse_low;   /* [B,Hq,L] of reals; data of dlse and lse_low may be NULL */
     struct fj_cuda_tensor dquery, dkey, dvalue; /* data NULL: not wanted */
     const int32_t *q_position, *kv_position;
     int64_t q_position_stride, kv_position_stride;
