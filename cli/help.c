@@ -16,6 +16,8 @@ static const struct {
     {"FLEXJIT_NO_JIT", "1: a kernel that is in no cache is an error"},
     {"FLEXJIT_CC", "C compiler of the cpu device; else cc, gcc, clang"},
     {"FLEXJIT_CXX", "C++ compiler of the emu device; else c++, g++, clang++"},
+    {"FLEXJIT_EMU_MMA",
+     "how the emu device rounds matrix products: nearest (the default), or truncate, as GPUs do"},
     {"FLEXJIT_NVRTC", "the NVRTC library, or its folder; else it is looked for"},
     {"FLEXJIT_LIBCUDA", "the NVIDIA driver's library; else libcuda.so.1"},
     {"FLEXJIT_TEMPLATE_PATH", "folder with kernel templates, in place of those built in"},

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -13,6 +14,7 @@ struct fj_emu {
     const fj_allocator *allocator;
     pthread_mutex_t lock;
     struct emu_block *pool;
+    fj_emu_rounding rounding; /* where a launch leaves it open */
 };
 
 static const fj_emu_thread *current_thread(void) { return &fj_emu_current->running->self; }
@@ -36,10 +38,25 @@ static const fj_emu_services services = {
 
 /* ---- Machines --------------------------------------------------------------------------------- */
 
+static fj_status choose_rounding(fj_emu_rounding *ret_rounding, fj_error *error) {
+    const char *chosen = getenv("FLEXJIT_EMU_MMA");
+    const bool truncates = chosen && strcmp(chosen, "truncate") == 0;
+    if (chosen && *chosen && !truncates && strcmp(chosen, "nearest") != 0)
+        return fj_error_set(error, FJ_ERR_ARGUMENT,
+                            "FLEXJIT_EMU_MMA is '%.60s': matrix products round to 'nearest' or 'truncate'",
+                            chosen);
+    *ret_rounding = truncates ? FJ_EMU_ROUND_TRUNCATE : FJ_EMU_ROUND_NEAREST;
+    return FJ_OK;
+}
+
 fj_status fj_emu_create(const fj_allocator *allocator, fj_emu **ret_emu, fj_error *error) {
+    fj_emu_rounding rounding = FJ_EMU_ROUND_NEAREST;
+    const fj_status status = choose_rounding(&rounding, error);
+    if (status != FJ_OK) return status;
     fj_emu *emu = fj_alloc_zeroed(allocator, sizeof *emu);
     if (!emu) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     emu->allocator = allocator;
+    emu->rounding = rounding;
     (void)pthread_mutex_init(&emu->lock, NULL);
     *ret_emu = emu;
     return FJ_OK;
@@ -132,6 +149,8 @@ static struct emu_block *machine_of(struct launch *launch, int worker, fj_error 
     double idle = launch->options->idle_seconds > 0 ? launch->options->idle_seconds : 10;
     block->schedule = launch->options->schedule;
     block->copies = launch->options->copies;
+    block->rounding =
+        launch->options->rounding != FJ_EMU_ROUND_DEFAULT ? launch->options->rounding : launch->emu->rounding;
     block->idle_limit = (uint64_t)(idle * 1e9);
     block->launch_token = &launch->token;
     launch->machines[worker] = block;

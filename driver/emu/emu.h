@@ -4,7 +4,8 @@
  * was compiled with templates/cuda/prim_host.h; its code object is loaded as one of the cpu device, and
  * exports an fj_emu_kernel under the kernel's name. Blocks run on threads (driver/parallel.h), the
  * threads of a block on one of them, as fibers, in an order that the caller chooses. A correct kernel
- * gives the same bits in every order and with copies landing early or late. Compiled with a sanitizer, in
+ * gives the same bits in every order and with copies landing early or late. Its answers are within their bounds also
+ * when matrix products truncate as those of hardware do. Compiled with a sanitizer, in
  * a process that has its runtime, a kernel has its memory errors (address) or its races (thread) reported
  * at its lines. See machine.h for how.
  */
@@ -27,6 +28,15 @@ typedef enum fj_emu_copies {
     FJ_EMU_COPIES_COUNT
 } fj_emu_copies;
 
+/* How mma rounds its sums. Kernels must be right in both: truncation shows accumulators that are added to for too long,
+ * as on a GPU. */
+typedef enum fj_emu_rounding {
+    FJ_EMU_ROUND_DEFAULT, /* as FLEXJIT_EMU_MMA said when the emulator was created: nearest (also unset) or truncate */
+    FJ_EMU_ROUND_NEAREST,  /* each product is added by itself and rounded to nearest: fast */
+    FJ_EMU_ROUND_TRUNCATE, /* as an A100 (truncate.c): groups of products, aligned and cut */
+    FJ_EMU_ROUND_COUNT
+} fj_emu_rounding;
+
 /* What was done, over all blocks. */
 typedef struct fj_emu_counts {
     uint64_t switches, barriers, warp_ops, matrix_products, async_copies, async_bytes;
@@ -41,6 +51,7 @@ typedef struct fj_emu_options {
     double idle_seconds;     /* how long a block may do nothing but spin on flags; 0: 10 */
     const fj_launch *launch; /* where the blocks run; may be NULL */
     fj_emu_counts *counts;   /* may be NULL; added to */
+    fj_emu_rounding rounding;
 } fj_emu_options;
 
 typedef struct fj_emu_shape {
@@ -52,6 +63,7 @@ typedef struct fj_emu_shape {
 /* Holds stacks and shared memory between launches. Launches may run at the same time. */
 typedef struct fj_emu fj_emu;
 
+/* FJ_ERR_ARGUMENT: FLEXJIT_EMU_MMA is neither nearest nor truncate. */
 fj_status fj_emu_create(const fj_allocator *allocator, fj_emu **ret_emu, fj_error *error);
 void fj_emu_destroy(fj_emu **emu);
 

@@ -6,6 +6,7 @@
  *      barrier.c  block barriers and mbarriers
  *      warp.c     operations of a warp: gathering lanes; shuffle, ballot
  *      matrix.c   mma, ldmatrix, stmatrix
+ *      truncate.c mma as hardware rounds it
  *      layout.h   which lane holds which element, as data
  *      copy.c     asynchronous copies
  *      fiber.c    stacks and sanitizers; switch.S
@@ -123,6 +124,7 @@ struct emu_block {
     const fj_emu_shape *shape;
     fj_emu_schedule schedule;
     fj_emu_copies copies;
+    fj_emu_rounding rounding; /* not the default */
     char *launch_token;
 
     /* memory: [guard | stack] per thread, [guard | shared memory | guard] */
@@ -188,7 +190,9 @@ void fj_emu_warp(enum fj_emu_warp_op kind, int variant, uint32_t members, void *
 void fj_emu_warp_exit(struct emu_block *block, struct emu_thread *thread);
 const char *fj_emu_warp_op_name(enum fj_emu_warp_op op);
 
-void fj_emu_multiply(int type, void *const operands[FJ_EMU_WARP]);
+void fj_emu_multiply(int type, fj_emu_rounding rounding, void *const operands[FJ_EMU_WARP]);
+/* c[16][8] += a[16][depth] * b[depth][8], `group` products at a time. least: exponent of a normal factor. */
+void fj_emu_multiply_truncated(float *c, const float *a, const float *b, int depth, int group, int least);
 void fj_emu_load_matrices(struct emu_block *block, int variant, void *const operands[FJ_EMU_WARP]);
 void fj_emu_store_matrices(struct emu_block *block, int variant, void *const operands[FJ_EMU_WARP]);
 

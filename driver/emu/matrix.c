@@ -1,8 +1,8 @@
 /* mma, ldmatrix, stmatrix on the operands of 32 lanes.
  *
- * Numerics of mma: products of f16, bf16 and tf32 are exact in float; they are added to the addend one by
- * one, in order of k, each sum rounded to nearest. Hardware adds several at once and truncates, differently
- * in each generation: kernels are compared within bounds that hold for both.
+ * Numerics of mma: products of f16, bf16 and tf32 are exact in float. FJ_EMU_ROUND_NEAREST: they are added to the
+ * addend one by one, in order of k, each sum rounded to nearest, which is fast. FJ_EMU_ROUND_TRUNCATE: several at once,
+ * truncated, as hardware does (truncate.c). Kernels are compared within bounds that hold for both.
  */
 #include <string.h>
 
@@ -98,8 +98,8 @@ INLINE void gather_factors(int type, void *const operands[FJ_EMU_WARP], fj_emu_l
     }
 }
 
-INLINE void product(int type, void *const operands[FJ_EMU_WARP], fj_emu_layout_id a_id, fj_emu_layout_id b_id,
-                    int depth) {
+INLINE void product(int type, fj_emu_rounding rounding, void *const operands[FJ_EMU_WARP],
+                    fj_emu_layout_id a_id, fj_emu_layout_id b_id, int depth) {
     uint32_t a_bits[ROWS * MAX_DEPTH], b_bits[MAX_DEPTH * COLUMNS], offsets[8] = {0};
     float a[ROWS * MAX_DEPTH], b[MAX_DEPTH * COLUMNS], c[ROWS * COLUMNS];
     const fj_emu_layout *layout = &fj_emu_layouts[FJ_EMU_C_16X8];
@@ -111,19 +111,31 @@ INLINE void product(int type, void *const operands[FJ_EMU_WARP], fj_emu_layout_i
         float *at = c + fj_emu_layout_index(layout, l, 0);
         for (uint32_t v = 0; v < 4; v++) at[offsets[v]] = ((const fj_emu_mma *)operands[l])->c[v];
     }
-    multiply(c, a, b, depth);
+    if (rounding == FJ_EMU_ROUND_TRUNCATE)
+        fj_emu_multiply_truncated(c, a, b, depth, type == FJ_EMU_MMA_TF32 ? 4 : 8,
+                                  type == FJ_EMU_MMA_F16 ? -14 : -126);
+    else
+        multiply(c, a, b, depth);
     for (uint32_t l = 0; l < FJ_EMU_WARP; l++) {
         const float *at = c + fj_emu_layout_index(layout, l, 0);
         for (uint32_t v = 0; v < 4; v++) ((fj_emu_mma *)operands[l])->c[v] = at[offsets[v]];
     }
 }
 
-void fj_emu_multiply(int type, void *const operands[FJ_EMU_WARP]) {
+void fj_emu_multiply(int type, fj_emu_rounding rounding, void *const operands[FJ_EMU_WARP]) {
     switch ((enum fj_emu_mma_type)type) {
-    case FJ_EMU_MMA_F16: product(FJ_EMU_MMA_F16, operands, FJ_EMU_A_16X16, FJ_EMU_B_16X8, 16); break;
-    case FJ_EMU_MMA_BF16: product(FJ_EMU_MMA_BF16, operands, FJ_EMU_A_16X16, FJ_EMU_B_16X8, 16); break;
-    case FJ_EMU_MMA_TF32: product(FJ_EMU_MMA_TF32, operands, FJ_EMU_A_16X8_TF32, FJ_EMU_B_8X8_TF32, 8); break;
-    case FJ_EMU_MMA_F16_K8: product(FJ_EMU_MMA_F16, operands, FJ_EMU_A_16X8_K8, FJ_EMU_B_8X8_K8, 8); break;
+    case FJ_EMU_MMA_F16:
+        product(FJ_EMU_MMA_F16, rounding, operands, FJ_EMU_A_16X16, FJ_EMU_B_16X8, 16);
+        break;
+    case FJ_EMU_MMA_BF16:
+        product(FJ_EMU_MMA_BF16, rounding, operands, FJ_EMU_A_16X16, FJ_EMU_B_16X8, 16);
+        break;
+    case FJ_EMU_MMA_TF32:
+        product(FJ_EMU_MMA_TF32, rounding, operands, FJ_EMU_A_16X8_TF32, FJ_EMU_B_8X8_TF32, 8);
+        break;
+    case FJ_EMU_MMA_F16_K8:
+        product(FJ_EMU_MMA_F16, rounding, operands, FJ_EMU_A_16X8_K8, FJ_EMU_B_8X8_K8, 8);
+        break;
     }
 }
 

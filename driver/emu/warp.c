@@ -45,7 +45,7 @@ static void perform(struct emu_block *block, const struct emu_warp_op *op) {
     case FJ_EMU_BALLOT: ballot(op); break;
     case FJ_EMU_MMA:
         block->counts.matrix_products++;
-        fj_emu_multiply(op->call.variant, op->operands);
+        fj_emu_multiply(op->call.variant, block->rounding, op->operands);
         break;
     case FJ_EMU_LDMATRIX: fj_emu_load_matrices(block, op->call.variant, op->operands); break;
     case FJ_EMU_STMATRIX: fj_emu_store_matrices(block, op->call.variant, op->operands); break;

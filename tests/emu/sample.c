@@ -126,7 +126,8 @@ static int run(struct sample *s, const fj_emu_kernel *kernel, int few) {
         fj_emu_counts counts = {0};
         fj_launch launch = {.struct_size = sizeof launch, .workers = 1};
         fj_emu_options options = {
-            (fj_emu_schedule)(mode / 2), (fj_emu_copies)(mode % 2), 7, 0, &launch, &counts};
+            (fj_emu_schedule)(mode / 2), (fj_emu_copies)(mode % 2), 7, 0, &launch, &counts,
+            FJ_EMU_ROUND_NEAREST};
         (void)snprintf(name, sizeof name, "%s, %s", schedules[mode / 2], copies[mode % 2]);
         memset(s->out, 0xff, s->outputs * sizeof *s->out);
         if (fj_emu_launch(emu, kernel, &s->shape, &s->args, &options, &error) != FJ_OK) {

@@ -270,6 +270,41 @@ START_TEST(test_block_order) {
 }
 END_TEST
 
+/* ---- Rounding --------------------------------------------------------------------------------- */
+
+/* 2^24 + 2 and 1: to nearest even, 2^24 + 4; cut, as it was. */
+static void expect_product(fj_emu_rounding rounding, float value) {
+    in[0] = 0x1p24f + 2;
+    ck_assert_int_eq(launch_with("product", 1, 32, 0, (fj_emu_options){.rounding = rounding}), FJ_OK);
+    for (int i = 0; i < 128; i++) {
+        float got;
+        memcpy(&got, &out[i], sizeof got);
+        ck_assert_msg(got == value, "%a, not %a", (double)got, (double)value);
+    }
+}
+
+static fj_status create_anew(const char *rounding) {
+    fj_emu_destroy(&emu);
+    setenv("FLEXJIT_EMU_MMA", rounding, 1);
+    return fj_emu_create(&fj_allocator_libc, &emu, &error);
+}
+
+START_TEST(test_rounding) {
+    const float nearest = 0x1p24f + 4, truncated = 0x1p24f + 2;
+    ck_assert_int_eq(create_anew("truncate"), FJ_OK);
+    expect_product(FJ_EMU_ROUND_DEFAULT, truncated);
+    expect_product(FJ_EMU_ROUND_NEAREST, nearest);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(create_anew(i ? "nearest" : ""), FJ_OK);
+        expect_product(FJ_EMU_ROUND_DEFAULT, nearest);
+        expect_product(FJ_EMU_ROUND_TRUNCATE, truncated);
+    }
+    ck_assert_int_eq(create_anew("down"), FJ_ERR_ARGUMENT);
+    expect("FLEXJIT_EMU_MMA is 'down': matrix products round to 'nearest' or 'truncate'");
+    unsetenv("FLEXJIT_EMU_MMA");
+}
+END_TEST
+
 /* ---- Threads ---------------------------------------------------------------------------------- */
 
 static void run_items(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker), void *arg) {
@@ -356,6 +391,7 @@ int main(void) {
     tcase_add_test(tcase, test_out_of_memory);
     tcase_add_test(tcase, test_schedules);
     tcase_add_test(tcase, test_block_order);
+    tcase_add_test(tcase, test_rounding);
     tcase_add_test(tcase, test_executor);
     tcase_add_test(tcase, test_launches_at_once);
     tcase_add_loop_test(tcase, test_layout_is_bijective, 0, FJ_EMU_LAYOUT_COUNT);

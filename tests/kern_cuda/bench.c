@@ -61,7 +61,7 @@ typedef struct job {
 
 static fj_status run_once(void *user) {
     const job *j = user;
-    const mode first = {FJ_EMU_FORWARD, FJ_EMU_EAGER};
+    const mode first = {.schedule = FJ_EMU_FORWARD};
     return call_launch(j->c, j->o, &first, NULL, NULL);
 }
 
@@ -92,7 +92,7 @@ static bool report_times(const job *j, FILE *out) {
 }
 
 static bool report_counts(call *c, const object *o, FILE *out) {
-    const mode first = {FJ_EMU_FORWARD, FJ_EMU_EAGER};
+    const mode first = {.schedule = FJ_EMU_FORWARD};
     fj_emu_counts n = {0};
     if (!call_run(c, o, &first, &n, out)) return false;
     (void)fprintf(
@@ -112,7 +112,7 @@ static bool time_kernel(const runner *r, const kernel *k, const object *o, FILE 
     call_make(&c, r->device, k, &s, r->seed, false);
     bool good;
     if (measured) {
-        const mode first = {FJ_EMU_FORWARD, FJ_EMU_EAGER};
+        const mode first = {.schedule = FJ_EMU_FORWARD};
         good = call_run(&c, o, &first, NULL, out) &&
                report_times(&(job){&c, o}, out); /* everything is there then */
     } else {

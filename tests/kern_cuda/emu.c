@@ -79,7 +79,7 @@ static fj_status launch(const object *o, int entry, const uint32_t grid[3], cons
     const fj_entry *e = &o->variant->entries[entry];
     const fj_emu_shape launched = {{grid[0], grid[1], grid[2]}, (uint32_t)e->threads, (uint32_t)e->shared};
     const fj_launch one = {.struct_size = sizeof one, .workers = 1};
-    const fj_emu_options how = {m->schedule, m->copies, 7, 0, &one, counts};
+    const fj_emu_options how = {m->schedule, m->copies, 7, 0, &one, counts, m->rounding};
     const fj_status status = emu ? FJ_OK : fj_emu_create(&fj_allocator_libc, &emu, error);
     return status == FJ_OK ? fj_emu_launch(emu, o->kernels[entry], &launched, args, &how, error) : status;
 }

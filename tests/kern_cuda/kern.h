@@ -225,6 +225,7 @@ bool reference_faults(const call *c, int32_t b, int32_t h, int32_t q, int32_t kv
 typedef struct mode {
     fj_emu_schedule schedule;
     fj_emu_copies copies;
+    fj_emu_rounding rounding;
 } mode;
 
 typedef struct object object;

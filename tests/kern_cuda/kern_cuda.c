@@ -1,5 +1,6 @@
 /* kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list] [--device emu|cuda] [--arch sm_80]
- *           [--schedule forward|reverse|random] [--copies eager|late] [--jobs N] [--bench [--length N] | --plants | --nvrtc]
+ *           [--schedule forward|reverse|random] [--copies eager|late] [--mma nearest|truncate] [--jobs N]
+ *           [--bench [--length N] | --plants | --nvrtc]
  *           [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
  * Exit status 0: all is well; 1: a test failed; 2: usage; 77: the device, or NVRTC, is not there (meson: skipped). */
@@ -16,7 +17,7 @@ enum { MOST_NAMED = 32, SKIPPED = 77 };
 
 static struct {
     range range;
-    const char *named[MOST_NAMED], *device, *schedule, *copies;
+    const char *named[MOST_NAMED], *device, *schedule, *copies, *rounding;
     int named_count, jobs;
     int64_t length;
     bool list, bench, plants, nvrtc;
@@ -30,7 +31,8 @@ static const int default_archs[] = {80, 86, 75, 90};
 static int usage(void) {
     printf("usage: kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]\n"
            "                 [--device emu|cuda] [--arch sm_80] [--schedule forward|reverse|random]\n"
-           "                 [--copies eager|late] [--jobs N] [--bench [--length N] | --plants | --nvrtc]\n"
+           "                 [--copies eager|late] [--mma nearest|truncate] [--jobs N]\n"
+           "                 [--bench [--length N] | --plants | --nvrtc]\n"
            "                 [--turns N] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
     return 2;
 }
@@ -51,8 +53,8 @@ static bool parse_value(const char *name, const char *value) {
         const char *name, **text;
     } texts[] = {{"--filter", &options.range.filter}, {"--device", &options.device},
                  {"--schedule", &options.schedule},   {"--copies", &options.copies},
-                 {"--cxx", &emu_tools.cxx},           {"--flags", &emu_tools.flags},
-                 {"--keep", &emu_tools.folder}};
+                 {"--mma", &options.rounding},        {"--cxx", &emu_tools.cxx},
+                 {"--flags", &emu_tools.flags},       {"--keep", &emu_tools.folder}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(texts); i++)
         if (strcmp(texts[i].name, name) == 0) return *texts[i].text = value, true;
     char *end = NULL;
@@ -96,13 +98,15 @@ static bool choose_modes(modes *m, const device *d) {
                                                                                                 "late"};
     const int schedule = choice(options.schedule, schedules, FJ_EMU_SCHEDULE_COUNT);
     const int copy = choice(options.copies, copies, FJ_EMU_COPIES_COUNT);
-    if (schedule < 0 || copy < 0) return false;
+    static const char *const roundings[] = {"default", "nearest", "truncate"};
+    const int rounding = options.rounding ? choice(options.rounding, roundings, FJ_EMU_ROUND_COUNT) : 0;
+    if (schedule < 0 || copy < 0 || rounding < 0) return false;
     m->count = 0;
     for (int i = 0; i < FJ_EMU_SCHEDULE_COUNT; i++)
         for (int j = 0; j < FJ_EMU_COPIES_COUNT; j++)
             if ((schedule == FJ_EMU_SCHEDULE_COUNT || schedule == i) &&
                 (copy == FJ_EMU_COPIES_COUNT || copy == j))
-                m->list[m->count++] = (mode){(fj_emu_schedule)i, (fj_emu_copies)j};
+                m->list[m->count++] = (mode){(fj_emu_schedule)i, (fj_emu_copies)j, (fj_emu_rounding)rounding};
     if (options.range.few && m->count == 6)
         m->list[1] = m->list[5], m->count = 2; /* those that differ most */
     if (!d->has_modes) m->count = 2;           /* twice the same */
