@@ -161,7 +161,7 @@ static void list_scalars(fj_scope *scope, fj_mod *mod) {
 static void compile(fj_scope *scope, void *argument) {
     fj_mod *mod = argument;
     copy_desc(scope, &mod->desc);
-    fj_ir *ir = fj_ir_optimise(fj_expr_compile(scope, &mod->desc));
+    fj_ir *ir = fj_ir_optimise(fj_expr_compile(scope, &mod->desc, &mod->origins));
     mod->ir = fj_ir_optimise(fj_ir_guard(ir));
     list_captures(scope, mod);
     list_scalars(scope, mod);
@@ -235,6 +235,9 @@ fj_input_info fj_mod_capture(const fj_mod *mod, size_t index) {
 fj_input_info fj_mod_scalar(const fj_mod *mod, size_t index) {
     return index < mod->scalar_count ? mod->scalars[index] : (fj_input_info){0};
 }
+
+fj_mod_origin fj_mod_score_origin(const fj_mod *mod) { return mod->origins.score; }
+fj_mod_origin fj_mod_mask_origin(const fj_mod *mod) { return mod->origins.mask; }
 
 fj_mask_tier fj_mod_mask_tier(const fj_mod *mod) { return mod->tier; }
 

@@ -9,6 +9,7 @@
 #include "driver/cpu.h"
 #include "driver/cuda.h"
 #include "driver/emu/emu.h"
+#include "expr/mod.h"
 #include "jit/jit.h"
 
 /* ---- Context ----------------------------------------------------------------------------------- */
@@ -45,6 +46,7 @@ struct fj_mod {
     fj_status gradient_status;
     fj_error gradient_error;
     fj_mask_tier tier;
+    fj_mod_origins origins;
     const char *unbound; /* a capture that nobody binds; NULL: none */
     size_t capture_count, scalar_count;
     uint32_t *capture_index; /* the public order -> ir->captures: literals are not public */

@@ -33,10 +33,33 @@ static void end(inspection *in) {
     fj_context_unref(&in->context);
 }
 
+static json_t *origin_json(const fj_mod_origin *origin) {
+    if (origin->name == NULL) return json_null();
+    json_t *object =
+        json_pack("{s:o, s:b}", "name", cli_json_text(origin->name), "by_count", origin->by_count);
+    if (origin->line > 0) json_object_set_new(object, "line", json_integer(origin->line));
+    return object;
+}
+
+/* Names what was chosen: a mod that is not found where its author looks for it computes something else. */
+static int report_origins(const inspection *in) {
+    const fj_mod_origin score = fj_mod_score_origin(in->mod), mask = fj_mod_mask_origin(in->mod);
+    if (in->args->positional_count == 0) /* an expression is its own name */
+        return cli_report_is_json() ? cli_print_json(json_pack("{s:b}", "ok", 1)) : CLI_EXIT_OK;
+    const char *file = in->args->positionals[0];
+    if (cli_report_is_json()) {
+        return cli_print_json(json_pack("{s:b, s:o, s:o}", "ok", 1, "score_mod", origin_json(&score),
+                                        "mask_mod", origin_json(&mask)));
+    }
+    cli_note_origin("score", &score, file);
+    cli_note_origin("mask", &mask, file);
+    return CLI_EXIT_OK;
+}
+
 int cli_verb_check(const cli_args *args) {
     inspection in = {.args = args};
     int status = begin(&in);
-    if (status == CLI_EXIT_OK && cli_report_is_json()) status = cli_print_json(json_pack("{s:b}", "ok", 1));
+    if (status == CLI_EXIT_OK) status = report_origins(&in);
     end(&in);
     return status;
 }

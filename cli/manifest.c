@@ -281,7 +281,10 @@ static int read_mod(const reader *r, const json_t *object, request *want, fj_mod
     if (status != CLI_EXIT_OK) return status;
     fj_error error = {0};
     fj_status result = fj_mod_create(r->context, &want->desc, ret_mod, &error);
-    if (result == FJ_OK) return CLI_EXIT_OK;
+    if (result == FJ_OK) {
+        cli_note_guess(&want->desc, *ret_mod);
+        return CLI_EXIT_OK;
+    }
     if (error.file[0] == '\0') snprintf(error.file, sizeof error.file, "%s: %s", r->path, r->place);
     return cli_fail_library(result, &error);
 }

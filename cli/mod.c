@@ -239,6 +239,26 @@ static int describe(const cli_args *args, const cli_bindings *bindings, bool ope
     return status;
 }
 
+/* ---- What was chosen --------------------------------------------------------------------- */
+
+void cli_note_origin(const char *kind, const fj_mod_origin *origin, const char *file) {
+    const char *how = origin->by_count ? ", by its number of parameters" : "";
+    if (origin->name == NULL) {
+        cli_note("no %s mod", kind);
+    } else if (origin->line > 0) {
+        cli_note("%s mod '%.200s' (%.200s:%d%s)", kind, origin->name, file, origin->line, how);
+    } else {
+        cli_note("%s mod '%.200s'", kind, origin->name);
+    }
+}
+
+/* A mod that was not asked for changes what is computed. */
+void cli_note_guess(const fj_mod_desc *desc, const fj_mod *mod) {
+    const fj_mod_origin score = fj_mod_score_origin(mod), mask = fj_mod_mask_origin(mod);
+    if (score.by_count && mask.name != NULL && !mask.by_count) cli_note_origin("score", &score, desc->file);
+    if (mask.by_count && score.name != NULL && !score.by_count) cli_note_origin("mask", &mask, desc->file);
+}
+
 int cli_mod_open(fj_context *context, const cli_args *args, const cli_bindings *bindings, bool open,
                  fj_mod **ret_mod) {
     request want = {0};
@@ -247,6 +267,7 @@ int cli_mod_open(fj_context *context, const cli_args *args, const cli_bindings *
         fj_error error = {0};
         fj_status result = fj_mod_create(context, &want.desc, ret_mod, &error);
         if (result != FJ_OK) status = cli_fail_library(result, &error);
+        if (result == FJ_OK && args->verb != CLI_VERB_CHECK) cli_note_guess(&want.desc, *ret_mod);
     }
     forget(&want);
     return status;

@@ -33,5 +33,9 @@ bool cli_mod_given(const cli_args *args);
 /* Parses the mod; open: captures without a binding are no error. Returns an exit status. */
 int cli_mod_open(fj_context *context, const cli_args *args, const cli_bindings *bindings, bool open,
                  fj_mod **ret_mod);
+/* A note that names a mod, and where it stands. kind: "score", "mask"; file: the path of MOD.py. */
+void cli_note_origin(const char *kind, const fj_mod_origin *origin, const char *file);
+/* Notes a mod that was guessed beside one that was asked for. */
+void cli_note_guess(const fj_mod_desc *desc, const fj_mod *mod);
 
 #endif

@@ -147,6 +147,16 @@ int cli_say_library_error(fj_status status, fj_error *error) {
 
 /* ---- Warnings ---------------------------------------------------------------------------- */
 
+void cli_note(const char *format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    disarm(text);
+    fprintf(stderr, "flexjit: note: %s\n", text);
+}
+
 void cli_warn(const char *format, ...) {
     char text[1024];
     va_list arguments;

@@ -47,6 +47,8 @@ static inline int cli_fail_library(fj_status status, fj_error *error) {
 
 /* A warning, also kept for cli_take_warnings. */
 void cli_warn(const char *format, ...) CLI_PRINTF(1, 2);
+/* A line on standard error; JSON says the same under keys of its own. */
+void cli_note(const char *format, ...) CLI_PRINTF(1, 2);
 json_t *cli_take_warnings(void);
 
 /* The error object for a report that also has results, or NULL. */

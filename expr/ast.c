@@ -39,6 +39,11 @@ static line find_line(fj_str text, size_t offset) {
     return found;
 }
 
+int fj_expr_line(fj_place place) {
+    const fj_str text = place.source->text.data ? place.source->text : FJ_STR("");
+    return find_line(text, place.offset < text.len ? place.offset : text.len).number;
+}
+
 /* A byte that is part of no character counts as one. */
 static size_t character_length(const char *data, size_t len) {
     size_t count = fj_lex_utf8(data, len, NULL);

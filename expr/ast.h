@@ -27,6 +27,9 @@ _Noreturn void fj_expr_fail(fj_scope *scope, fj_place place, const char *format,
 _Noreturn void fj_expr_fail_note(fj_scope *scope, fj_place place, fj_status status, const char *note,
                                  const char *format, ...) FJ_PRINTF(5, 6);
 
+/* The 1-based line of a place. */
+int fj_expr_line(fj_place place);
+
 typedef enum fj_expr_kind {
     FJ_EXPR_NUMBER_INT,   /* integer */
     FJ_EXPR_NUMBER_FLOAT, /* number */

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "expr/uses.h"
+
 /* ---- Factories --------------------------------------------------------------------------------------- */
 
 /* Whether a value is a function is read off the text, so that nothing is run for it. */
@@ -199,6 +201,18 @@ static void add_candidate(fj_elab *e, candidates *found, const attempt *a) {
     FJ_PUSH(e->arena, &found->places, a->place);
 }
 
+static bool is_dropped(const fj_elab *e, fj_place place, size_t wanted) {
+    for (size_t i = 0; wanted == 5 && i < e->hints->not_scores.len; i++) {
+        if (e->hints->not_scores.data[i] == place.offset) return true;
+    }
+    return false;
+}
+
+_Noreturn void fj_mod_drop_candidate(fj_elab *e, fj_place place) {
+    FJ_PUSH(e->arena, &e->hints->not_scores, place.offset);
+    fj_elab_restart(e);
+}
+
 static candidates find_candidates(fj_elab *e, size_t wanted) {
     candidates found = {0};
     for (size_t i = 0; i < e->globals.len; i++) {
@@ -206,7 +220,9 @@ static candidates find_candidates(fj_elab *e, size_t wanted) {
         if (fj_scope_find(e, global->name) != global || global->mutation || !may_be_mod(e, global, wanted))
             continue;
         attempt a = {global->name, global->thunk->stmt->place, FJ_NONE};
-        if (global->thunk->stmt->kind == FJ_STMT_DEF) a.place = global->thunk->stmt->function->place;
+        const bool is_def = global->thunk->stmt->kind == FJ_STMT_DEF;
+        if (is_def) a.place = global->thunk->stmt->function->place;
+        if (is_dropped(e, a.place, wanted) || (is_def && fj_uses_is_helper(e, global->name))) continue;
         if (fj_elab_try(e, look_up, &a) == NULL && value_arity(a.value) == wanted)
             add_candidate(e, &found, &a);
     }
@@ -274,47 +290,81 @@ void fj_mod_check_choice(fj_elab *e, bool is_score) {
     if (x != NULL) check_choice(e, x, is_score);
 }
 
-static fj_value chosen(fj_elab *e, bool is_score, fj_place *ret_place) {
-    const fj_expr *x = parse_choice(e, is_score);
-    *ret_place = x->place;
-    return fj_elab_expr(e, x);
+static void choose_by_option(fj_elab *e, fj_choice *choice) {
+    const fj_expr *x = parse_choice(e, choice->is_score);
+    choice->found = true;
+    choice->place = x->place;
+    choice->name = x->place.source->text;
+    choice->mod = fj_elab_expr(e, x);
 }
 
-static fj_value by_name(fj_elab *e, bool is_score, bool *ret_there, fj_place *ret_place) {
-    const fj_str name = is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod");
+static void choose_by_name(fj_elab *e, fj_choice *choice) {
+    const fj_str name = choice->is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod");
     const fj_global *global = fj_scope_find(e, name);
-    fj_value value = FJ_NONE;
-    *ret_there = false;
-    if (global == NULL) return value;
+    if (global == NULL) return;
     const fj_stmt *stmt = global->thunk->stmt;
-    *ret_place = stmt->kind == FJ_STMT_DEF ? stmt->function->place : stmt->place;
-    *ret_there = fj_scope_module_value(e, name, *ret_place, &value);
-    return value;
+    choice->name = name;
+    choice->place = stmt->kind == FJ_STMT_DEF ? stmt->function->place : stmt->place;
+    choice->found = fj_scope_module_value(e, name, choice->place, &choice->mod);
 }
 
-fj_value fj_mod_choose(fj_elab *e, bool is_score, fj_place *ret_place) {
-    const char *text = is_score ? e->desc->score_mod : e->desc->mask_mod;
+static void choose_by_count(fj_elab *e, fj_choice *choice) {
+    const char *what = choice->is_score ? "score" : "mask";
+    const candidates found = find_candidates(e, choice->is_score ? 5 : 4);
+    if (found.values.len == 0 || e->hints->skip[choice->is_score]) return;
+    choice->place = found.places.data[0];
+    for (size_t i = 0; choice->is_score && found.values.len > 1 && i < found.values.len; i++) {
+        if (fj_mod_gives_bool(e, found.values.data[i], found.places.data[i]))
+            fj_mod_drop_candidate(e, found.places.data[i]);
+    }
+    if (found.values.len > 1) {
+        const char *note =
+            fj_arena_printf(e->arena, "choose with --%s-mod NAME, or call one of them %s_mod", what, what);
+        fj_elab_fail_note(e, choice->place, note, "several functions could be the %s mod: %s", what,
+                          list_names(e, &found));
+    }
+    choice->found = choice->by_count = true;
+    choice->name = found.names.data[0];
+    choice->mod = found.values.data[0];
+}
+
+/* The line that a reader looks for: of the function, else of what made it; 0 outside of the file. */
+static int line_of(const fj_elab *e, const fj_choice *choice) {
+    const fj_value mod = choice->mod;
+    const fj_place place = mod.kind == FJ_VALUE_FUNCTION ? mod.function->function->place : choice->place;
+    return e->module != NULL && place.source == e->module->source ? fj_expr_line(place) : 0;
+}
+
+fj_choice fj_mod_choose(fj_elab *e, bool is_score) {
+    fj_choice choice = {.is_score = is_score, .mod = FJ_NONE};
     e->frame = NULL;
     e->time = FJ_TIME_END;
     e->in_mod = false;
-    bool there = true;
-    fj_value value = text != NULL ? chosen(e, is_score, ret_place) : by_name(e, is_score, &there, ret_place);
-    if (!there) {
-        const candidates found = find_candidates(e, is_score ? 5 : 4);
-        if (found.values.len == 0 || e->hints->skip[is_score]) return FJ_NONE;
-        *ret_place = found.places.data[0];
-        if (found.values.len > 1) {
-            fj_elab_fail_note(e, *ret_place,
-                              fj_arena_printf(e->arena,
-                                              "choose with --%s-mod NAME, or call one of them %s_mod",
-                                              is_score ? "score" : "mask", is_score ? "score" : "mask"),
-                              "several functions could be the %s mod: %s", is_score ? "score" : "mask",
-                              list_names(e, &found));
-        }
-        value = found.values.data[0];
+    if ((is_score ? e->desc->score_mod : e->desc->mask_mod) != NULL) {
+        choose_by_option(e, &choice);
+    } else {
+        choose_by_name(e, &choice);
+        if (!choice.found) choose_by_count(e, &choice);
     }
-    if (value.kind != FJ_VALUE_NONE) check_arity(e, value, is_score, *ret_place);
-    return value;
+    if (choice.mod.kind == FJ_VALUE_NONE) return choice;
+    check_arity(e, choice.mod, is_score, choice.place);
+    e->origins[is_score] = (fj_mod_origin){.name = fj_arena_strdup(e->arena, choice.name),
+                                           .line = line_of(e, &choice),
+                                           .by_count = choice.by_count};
+    return choice;
+}
+
+_Noreturn void fj_mod_fail_none(fj_elab *e) {
+    const char *list = fj_uses_list_functions(e);
+    const char *note = "a score mod takes (score, b, h, q_idx, kv_idx), a mask mod (b, h, q_idx, kv_idx)";
+    if (*list != '\0') {
+        note = fj_arena_printf(e->arena,
+                               "functions of four or five parameters: %s; a mod is defined at module level "
+                               "or returned by a factory, and chosen with --score-mod X or --mask-mod X",
+                               list);
+    }
+    fj_elab_fail_note(e, (fj_place){e->module->source, 0, 0}, note,
+                      "neither a score mod nor a mask mod is found in this file");
 }
 
 /* A function that has the right number of parameters by chance: none is called as those of mods are. */

@@ -120,7 +120,8 @@ typedef struct fj_hint {
 
 typedef struct fj_hints {
     FJ_VEC(fj_hint) items;
-    bool skip[2]; /* [is_score]: what was guessed to be this mod is none */
+    bool skip[2];                /* [is_score]: what was guessed to be this mod is none */
+    FJ_VEC(uint32_t) not_scores; /* candidates whose result is a bool: offsets of their places */
     bool restart;
 } fj_hints;
 
@@ -157,8 +158,10 @@ typedef struct fj_elab {
     int64_t steps;
     int depth, calls;
     bool in_mod;
-    fj_place returned; /* the value of the last return */
-    bool checking;     /* the mods are done: nothing more enters the graph */
+    fj_place returned;        /* the value of the last return */
+    bool checking;            /* the mods are done: nothing more enters the graph */
+    bool found;               /* a mod, or an expression in its place */
+    fj_mod_origin origins[2]; /* [is_score] */
 } fj_elab;
 
 #define FJ_TIME_END SIZE_MAX

@@ -92,12 +92,6 @@ fj_source *fj_mod_source(fj_elab *e, const char *name, const char *text) {
     return source;
 }
 
-typedef struct choice {
-    fj_value mod;
-    bool is_score;
-    fj_place place;
-} choice;
-
 static void set(fj_elab *e, fj_value value, bool is_score, fj_place place) {
     if (is_score) {
         set_score(e, value, place);
@@ -107,22 +101,59 @@ static void set(fj_elab *e, fj_value value, bool is_score, fj_place place) {
 }
 
 static void apply_choice(fj_elab *e, void *user) {
-    const choice *c = user;
+    const fj_choice *c = user;
     e->returned = c->place;
-    const fj_value value = apply(e, c->mod, c->is_score, c->place);
+    const fj_value value = fj_tensor_settle(e, apply(e, c->mod, c->is_score, c->place), c->place);
+    const bool number = fj_value_is_number(value) || value.kind == FJ_VALUE_SCALAR;
+    if (c->is_score && c->by_count && number && fj_value_type(value) == FJ_TYPE_BOOL)
+        fj_mod_drop_candidate(e, c->place);
     set(e, value, c->is_score, e->returned);
 }
 
+typedef struct trial {
+    fj_value mod;
+    fj_place place;
+    bool is_bool;
+} trial;
+
+static void try_score(fj_elab *e, void *user) {
+    trial *t = user;
+    const fj_value value = fj_tensor_settle(e, apply(e, t->mod, true, t->place), t->place);
+    const bool number = fj_value_is_number(value) || value.kind == FJ_VALUE_SCALAR;
+    t->is_bool = number && fj_value_type(value) == FJ_TYPE_BOOL;
+}
+
+bool fj_mod_gives_bool(fj_elab *e, fj_value mod, fj_place place) {
+    trial t = {mod, place, false};
+    return fj_elab_try(e, try_score, &t) == NULL && t.is_bool;
+}
+
+/* An error in a function that only its parameters made a mod: says that too. */
+static _Noreturn void fail_guessed(fj_elab *e, const fj_choice *c, const fj_error *error) {
+    fj_error *more = FJ_NEW(e->arena, fj_error);
+    const char *what = c->is_score ? "score" : "mask";
+    *more = *error;
+    fj_error_note(more,
+                  "%s%s'%.*s' is taken for the %s mod because it takes %d arguments; choose another with "
+                  "--%s-mod NAME",
+                  error->note, *error->note != '\0' ? "; " : "", (int)c->name.len, c->name.data, what,
+                  c->is_score ? 5 : 4, what);
+    fj_elab_fail_again(e, more);
+}
+
 static void apply_chosen(fj_elab *e, bool is_score) {
-    choice c = {.is_score = is_score};
-    c.mod = fj_mod_choose(e, is_score, &c.place);
+    fj_choice c = fj_mod_choose(e, is_score);
+    e->found |= c.found;
     if (c.mod.kind == FJ_VALUE_NONE) return;
-    if (!fj_mod_is_doubtful(e, c.mod, is_score)) {
+    if (!c.by_count) {
         apply_choice(e, &c);
-    } else if (fj_elab_try(e, apply_choice, &c) != NULL) {
-        e->hints->skip[is_score] = true;
-        fj_elab_restart(e);
+        return;
     }
+    const fj_error *error = fj_elab_try(e, apply_choice, &c);
+    if (error == NULL) return;
+    if (!fj_mod_is_doubtful(e, c.mod, is_score)) fail_guessed(e, &c, error);
+    e->hints->skip[is_score] = true;
+    fj_elab_restart(e);
 }
 
 static void compile_one(fj_elab *e, bool is_score) {
@@ -132,6 +163,8 @@ static void compile_one(fj_elab *e, bool is_score) {
         return;
     }
     const fj_source *source = fj_mod_source(e, is_score ? "<score>" : "<mask>", text);
+    e->found = true;
+    e->origins[is_score] = (fj_mod_origin){.name = source->name};
     const fj_expr *expression = fj_expr_parse_expression(e->scope, source);
     FJ_PUSH(e->arena, &e->expressions, expression);
     set(e, fj_mod_expression(e, expression, is_score), is_score, expression->place);
@@ -202,6 +235,7 @@ static void run(fj_scope *scope, void *user) {
     fj_mod_check_choice(e, false);
     compile_one(e, true);
     compile_one(e, false);
+    if (e->module != NULL && !e->found) fj_mod_fail_none(e);
     fj_mod_finish(e);
 }
 
@@ -227,7 +261,11 @@ static fj_elab *compile(fj_scope *scope, const fj_mod_desc *desc) {
     return j->e;
 }
 
-fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc) { return compile(scope, desc)->ir; }
+fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins) {
+    const fj_elab *e = compile(scope, desc);
+    if (ret_origins != NULL) *ret_origins = (fj_mod_origins){.score = e->origins[1], .mask = e->origins[0]};
+    return e->ir;
+}
 
 /* ---- What was reached -------------------------------------------------------------------------------------------- */
 

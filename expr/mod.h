@@ -4,10 +4,15 @@
 
 #include "expr/ir.h"
 
+/* Where the two mods come from; texts are in the arena. */
+typedef struct fj_mod_origins {
+    fj_mod_origin score, mask;
+} fj_mod_origins;
+
 /* Compiles the mods that desc chooses into one graph (score and mask roots; captures in order of
- * first use, score mod first; not yet optimised). Everything lives in the arena. Errors are located
+ * first use, score mod first; not yet optimised). ret_origins may be NULL. Everything lives in the arena. Errors are located
  * in scope->error (FJ_ERR_MOD, FJ_ERR_NAME) and leave the scope. */
-fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc);
+fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins);
 
 /* The syntax tree of what the chosen mods reach, as text (show --stage ast). */
 void fj_expr_print_ast(fj_scope *scope, const fj_mod_desc *desc, fj_buf *out);

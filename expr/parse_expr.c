@@ -327,17 +327,43 @@ static bool accept_comparison(fj_parser *parser, fj_operator *ret_op) {
     return true;
 }
 
+/* Whether the operand from the token `first` to here is a & b, a | b or a ^ b without parentheses. */
+static bool is_bare_bits(const fj_parser *parser, const fj_expr *operand, uint32_t first) {
+    const bool bits =
+        operand->kind == FJ_EXPR_BINARY &&
+        (operand->op == FJ_OPERATOR_AND || operand->op == FJ_OPERATOR_OR || operand->op == FJ_OPERATOR_XOR);
+    const bool enclosed =
+        parser->tokens[first].kind == FJ_TOKEN_LPAREN && parser->tokens[first].match + 1 == parser->at;
+    return bits && !enclosed;
+}
+
+/* q >= kv & q - kv < 5 is q >= (kv & q - kv) < 5 in Python, which its author hardly means. */
+static fj_expr *refuse_chain(fj_parser *parser, const fj_expr *bits, uint32_t first) {
+    const fj_str text = {parser->source->text.data + bits->place.offset, bits->place.length};
+    const char *op = fj_operator_text(bits->op);
+    const char *sentence = fj_arena_printf(
+        parser->arena,
+        "'%s' binds tighter than a comparison, so this chain compares with (%.*s%s): write (a >= b) %s (c < d)",
+        op, (int)(text.len < 60 ? text.len : 60), text.data, text.len < 60 ? "" : "...", op);
+    return fj_parse_unsupported(parser, first, sentence);
+}
+
 static fj_expr *parse_comparison(fj_parser *parser) {
-    uint32_t first = parser->at;
-    fj_expr *left = fj_parse_operand(parser);
+    uint32_t first = parser->at, start = first;
+    fj_expr *left = fj_parse_operand(parser), *bits = NULL;
     fj_operator op;
+    if (is_bare_bits(parser, left, start)) bits = left;
     if (!accept_comparison(parser, &op)) return left;
     expr_vec items = {0};
     FJ_VEC(fj_operator) ops = {0};
     do {
+        start = parser->at;
         FJ_PUSH(parser->arena, &ops, op);
         FJ_PUSH(parser->arena, &items, fj_parse_operand(parser));
+        if (bits == NULL && is_bare_bits(parser, items.data[items.len - 1], start))
+            bits = items.data[items.len - 1];
     } while (accept_comparison(parser, &op));
+    if (items.len > 1 && bits != NULL) return refuse_chain(parser, bits, first);
     fj_expr *compare = fj_parse_new(parser, FJ_EXPR_COMPARE);
     compare->left = left;
     compare->items = (fj_expr_list){items.data, items.len};

@@ -191,6 +191,16 @@ FJ_NODISCARD FJ_API fj_status fj_mod_create(fj_context *context, const fj_mod_de
                                             fj_error *error);
 FJ_API void fj_mod_unref(fj_mod **mod);
 
+/* Where a mod comes from. Its text lives as long as the mod. */
+typedef struct fj_mod_origin {
+    const char *
+        name; /* as it was chosen: "causal", "generate(8)", "<mask>" for an expression; NULL: there is none */
+    int line; /* of its definition in the file, 1-based; 0: it is an expression, or built in */
+    bool by_count; /* chosen by its number of parameters, neither by its name nor by the caller */
+} fj_mod_origin;
+FJ_API fj_mod_origin fj_mod_score_origin(const fj_mod *mod);
+FJ_API fj_mod_origin fj_mod_mask_origin(const fj_mod *mod);
+
 /* A captured tensor or a run-time scalar that the mods reach. Names live as long as the mod. */
 typedef struct fj_input_info {
     const char *name;

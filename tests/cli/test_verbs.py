@@ -32,7 +32,50 @@ error: nonesuch
 """
 
 
+NESTED = """\
+class Model:
+    def forward(self, x):
+        def mask_mod(b, h, q_idx, kv_idx):
+            return q_idx >= kv_idx
+        return mask_mod
+"""
+
+GUESSED = """\
+def soft(score, b, h, q, kv):
+    return score * 2
+def make(n):
+    return lambda b, h, q, kv: q - kv < n
+"""
+
+
 class Check(harness.Case):
+    def test_chosen(self):
+        mod = self.file("m.py", GUESSED)
+        done = self.ok("check", mod)
+        self.assertEqual(done.stdout, "")
+        self.assertIn(f"score mod 'soft' ({mod}:1, by its number of parameters)", done.stderr)
+        self.assertIn("no mask mod", done.stderr)
+        report = json.loads(self.ok("check", mod, "--mask-mod", "make(3)", "--json").stdout)
+        self.assertEqual(report, {"schema": 1, "ok": True, "score_mod": {"name": "soft", "by_count": True, "line": 1},
+                                  "mask_mod": {"name": "make(3)", "by_count": False, "line": 4}})
+        self.assertIn("note: score mod 'soft'", self.ok("show", mod, "--mask-mod", "make(3)").stderr)
+        self.assertEqual(self.ok("show", mod).stderr, "")
+
+    def test_nested(self):
+        """A file in which no mod is found is an error, whoever reads it; never attention without a mod."""
+        mod, layer = self.file("nested.py", NESTED), self.folder / "layer"
+        problem = {"dtype": "F32", "head_dim": 16, "direction": ["fwd"]}
+        manifest = self.file("m.json", json.dumps({"schema": 1, "entries": [{"mod": "nested.py", "problems": [problem]}]}))
+        data = self.file("in.st", harness.safetensors({n: ("F32", [1, 1, 4, 16], [0.5] * 64) for n in "qkv"}))
+        for command in (["check", mod], ["show", mod], ["bench", mod, "--shape", "1,1,1,4,4,16", "--device", "cpu"],
+                        ["run", mod, "--input", data, "--output", self.folder / "out.st"],
+                        ["prebuild", "--manifest", manifest, "--arch", "sm_80", "--output", layer]):
+            with self.subTest(verb=command[0]):
+                done = self.flexjit(*command)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("neither a score mod nor a mask mod is found", done.stderr)
+                self.assertIn("'mask_mod' (line 3, 4 parameters)", done.stderr)
+
     def test_right(self):
         done = self.ok("check", "--score", "score + (kv - q)")
         self.assertEqual((done.stdout, done.stderr), ("", ""))

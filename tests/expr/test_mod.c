@@ -10,6 +10,7 @@
 static fj_arena arena;
 static fj_error error;
 static fj_ir *graph;
+static fj_mod_origins origins;
 
 static void setup(void) {
     fj_arena_init(&arena, &fj_allocator_libc);
@@ -22,7 +23,7 @@ static void teardown(void) {
     fj_arena_finish(&arena);
 }
 
-static void body(fj_scope *scope, void *user) { graph = fj_expr_compile(scope, user); }
+static void body(fj_scope *scope, void *user) { graph = fj_expr_compile(scope, user, &origins); }
 
 static fj_status compile(fj_mod_desc desc) {
     desc.struct_size = sizeof desc;
@@ -73,7 +74,7 @@ START_TEST(factories_are_no_candidates) {
     ASSERT_OK(
             .source =
                 "def make(a, b, c, d):\n    def mask(b, h, q, kv):\n        return q >= kv\n    return mask\n"
-                "def nothing(a, b, c, d):\n    print(a)\n");
+                "def nothing(a, b, c, d):\n    print(a)\n" SCORE("score * 2"));
     ck_assert_uint_eq(graph->mask, 0);
 }
 END_TEST
@@ -86,9 +87,89 @@ START_TEST(several_candidates) {
 END_TEST
 
 START_TEST(nothing_at_all) {
-    ASSERT_OK(.source = "x = 1\n");
-    ck_assert_uint_eq(graph->score | graph->mask, 0);
     ASSERT_OK(.source = NULL);
+    ck_assert_uint_eq(graph->score | graph->mask, 0);
+    ck_assert_ptr_null(origins.score.name);
+    ASSERT_FAILS(FJ_ERR_MOD, "neither a score mod nor a mask mod", .source = "x = 1\n");
+    ASSERT_FAILS(FJ_ERR_MOD, "neither a score mod nor a mask mod", .source = "");
+    ASSERT_OK(.source = "N = 4\n", .mask = "q - kv < N");
+    ck_assert_str_eq(origins.mask.name, "<mask>");
+    ASSERT_OK(.source = "mask_mod = None\n");
+}
+END_TEST
+
+/* What is nested is not found: it is listed, with its line, instead of computing something else. */
+START_TEST(nested_is_listed) {
+    static const char *const sources[] = {
+        "class M:\n    def forward(self, x):\n        def mask_mod(b, h, q, kv):\n            return q >= kv\n",
+        "def main():\n    x = 1\n    def mask_mod(b, h, q, kv=0, *, n=1):\n        return q >= kv\n"
+        "    f = lambda score, b, h, q, kv: score\n",
+        "class M:\n    x = 1\n    def mask_mod(self, b, h, q, kv):\n        return q >= kv\n",
+    };
+    static const char *const notes[] = {
+        "'mask_mod' (line 3, 4 parameters)", "a lambda (line 5, 5 parameters)",
+        "'mask_mod' (line 3, 4 parameters)", "'mask_mod' (line 3, 4 parameters)"};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(sources); i++) {
+        ASSERT_FAILS(FJ_ERR_MOD, "neither a score mod nor a mask mod", .source = sources[i]);
+        ck_assert_msg(strstr(error.note, notes[i]) != NULL, "%s", error.note);
+        fj_error_finish(&error);
+    }
+}
+END_TEST
+
+#define WINDOW5 "def window(b, h, q, kv, w):\n    return q - kv < w\n"
+
+/* A function that is only called, or only a target of functools.partial, is a helper. */
+START_TEST(helpers_are_no_candidates) {
+    ASSERT_OK(.source = "import functools\n" WINDOW5 "mask_mod = functools.partial(window, w=3)\n");
+    ck_assert_uint_eq(graph->score, 0);
+    ASSERT_OK(.source = WINDOW5 "def mine(b, h, q, kv):\n    return window(b, h, q, kv, 3)\n");
+    ck_assert_uint_eq(graph->score, 0);
+    ck_assert_str_eq(origins.mask.name, "mine");
+    ASSERT_OK(.source = "def rel(b, h, q, kv):\n    return q - kv\n" SCORE("score + rel(b, h, q, kv)"));
+    ck_assert_uint_eq(graph->mask, 0);
+    /* A reference, or a parameter of the same name, is no call. */
+    ASSERT_OK(.source = "def f(score, b, h, q, kv):\n    return score * 2\n"
+                        "def run(f):\n    return f(1, 2, 3, 4, 5)\nout = run(f)\n");
+    ck_assert_uint_ne(graph->score, 0);
+    ASSERT_FAILS(FJ_ERR_MOD, "neither", .source = WINDOW5 "x = window(0, 0, 1, 2, 3)\n");
+}
+END_TEST
+
+/* A result that is a bool is no score. */
+START_TEST(bools_are_no_scores) {
+    ASSERT_OK(.source = WINDOW5 MASK("q >= kv"));
+    ck_assert_uint_eq(graph->score, 0);
+    ASSERT_OK(.source = WINDOW5 "def soft(score, b, h, q, kv):\n    return score * 2\n");
+    ck_assert_str_eq(origins.score.name, "soft");
+    ASSERT_FAILS(FJ_ERR_MOD, "neither", .source = WINDOW5);
+    ASSERT_FAILS(FJ_ERR_MOD, "'soft', 'hard'",
+                 .source = WINDOW5 "def soft(score, b, h, q, kv):\n    return score * 2\n"
+                                   "def hard(score, b, h, q, kv):\n    return score * 3\n");
+}
+END_TEST
+
+START_TEST(origins_are_told) {
+    const char *source = "\ndef soft(score, b, h, q, kv):\n    return score * 2\n"
+                         "def make(n):\n    return lambda b, h, q, kv: q - kv < n\n";
+    ASSERT_OK(.source = source, .mask_mod = "make(3)");
+    ck_assert_str_eq(origins.score.name, "soft");
+    ck_assert_int_eq(origins.score.line, 2);
+    ck_assert(origins.score.by_count);
+    ck_assert_str_eq(origins.mask.name, "make(3)");
+    ck_assert_int_eq(origins.mask.line, 5);
+    ck_assert(!origins.mask.by_count);
+    ASSERT_OK(.mask_mod = "causal_mask");
+    ck_assert_int_eq(origins.mask.line, 0);
+}
+END_TEST
+
+/* What only its parameters made a mod says so when it cannot be one. */
+START_TEST(guesses_are_explained) {
+    ASSERT_FAILS(FJ_ERR_MOD, "not a bool",
+                 .source = "def rel(b, h, q, kv):\n    return q - kv\n" SCORE("score"));
+    ck_assert_msg(strstr(error.note, "'rel' is taken for the mask mod because it takes 4 arguments") != NULL,
+                  "%s", error.note);
 }
 END_TEST
 
@@ -351,6 +432,11 @@ int main(void) {
         factories_are_no_candidates,
         several_candidates,
         nothing_at_all,
+        guesses_are_explained,
+        origins_are_told,
+        bools_are_no_scores,
+        helpers_are_no_candidates,
+        nested_is_listed,
         chosen_by_option,
         expressions_win,
         unreached_is_not_compiled,

@@ -12,7 +12,7 @@ typedef struct input {
 
 static void check(fj_scope *scope, void *user) {
     const input *in = user;
-    const fj_ir *ir = fj_expr_compile(scope, &in->desc);
+    const fj_ir *ir = fj_expr_compile(scope, &in->desc, NULL);
     if (fj_ir_validate(ir) != NULL) abort();
 }
 

@@ -79,7 +79,7 @@ static void compile_body(fj_scope *scope, void *argument) {
                               .runtime_param_count = m->scalar != NULL,
                               .bindings = bindings,
                               .binding_count = count};
-    fj_ir *ir = fj_ir_optimise(fj_ir_guard(fj_ir_optimise(fj_expr_compile(scope, &desc))));
+    fj_ir *ir = fj_ir_optimise(fj_ir_guard(fj_ir_optimise(fj_expr_compile(scope, &desc, NULL))));
     job->found = (graphs){ir, fj_ir_optimise(fj_ir_gradient(ir))};
 }
 
