@@ -309,6 +309,8 @@ typedef struct fj_problem {
     int value_dim;  /* Ev, 1 to 256 */
     bool max;       /* forward also writes the row maximum */
     bool dlse;      /* backward also takes the gradient of lse */
+    /* Results may depend on the order of threads. GPU kernels then add up some gradients by float atomics, which take
+     * subnormal addends and sums as 0. */
     bool nondeterministic;
     bool tf32;           /* F32 products may be rounded to TF32 */
     const char *variant; /* a variant's name; NULL: the plan chooses */
@@ -389,7 +391,7 @@ typedef struct fj_args {
     const DLTensor *const *dcaptures;
     const fj_scalar *scalars;
     const DLTensor *const *dscalars;
-    double scale; /* any sign; callers usually give 1/sqrt(E) */
+    double scale;            /* any sign; callers usually give 1/sqrt(E) */
     const DLTensor *lse_low; /* NULL: absent */
 } fj_args;
 

@@ -280,7 +280,8 @@ FJ_DEVICE void fj_store_b128(void *address, fj_b128 value FJ_SITE);
 FJ_DEVICE void fj_prefetch(const void *address); // a global line into L2
 
 // Relaxed, of the whole device. Sums of floats depend on the order, those of integers do not: int64 is
-// for deterministic fixed point. fetch_* give the value before.
+// for deterministic fixed point. fetch_* give the value before. Float sums in global memory flush subnormal
+// addends, what is there, and the result to 0 of their sign; sums of doubles, and those in shared memory, do not.
 FJ_DEVICE void fj_atomic_add(float *address, float value);
 FJ_DEVICE void fj_atomic_add(double *address, double value);
 FJ_DEVICE void fj_atomic_add(int32_t *address, int32_t value);
@@ -332,7 +333,7 @@ FJ_DEVICE float fj_lg2_approx(float a);          // absolute error 2^-22 between
 FJ_DEVICE float fj_rcp_approx(float a);          // 1 ulp
 FJ_DEVICE float fj_rsqrt_approx(float a);        // relative error 2^-22.9
 FJ_DEVICE float fj_sqrt_approx(float a);         // relative error 2^-23
-FJ_DEVICE float fj_div_approx(float a, float b); // 2 ulp for b in 2^-126 .. 2^126
+FJ_DEVICE float fj_div_approx(float a, float b); // 2 ulp for b in 2^-126 .. 2^126; beyond, finite: 0
 FJ_DEVICE float fj_tanh_approx(float a);         // relative error 2^-11; subnormals are kept
 
 // ---- Conversions ------------------------------------------------------------------------------------
@@ -350,7 +351,9 @@ FJ_DEVICE float fj_f32_from_f16x2_high(uint32_t pair);
 FJ_DEVICE float fj_f32_from_bf16x2_low(uint32_t pair);
 FJ_DEVICE float fj_f32_from_bf16x2_high(uint32_t pair);
 #if FJ_HAS_MMA_BF16
-FJ_DEVICE uint32_t fj_tf32_from_f32(float a); // to nearest, ties away from zero; the bits of an f32
+// To nearest, ties away from zero; the bits of an f32, of which the low 13 are 0. Of infinities and NaN these are cut:
+// so a NaN that has no other bits becomes an infinity.
+FJ_DEVICE uint32_t fj_tf32_from_f32(float a);
 #endif
 FJ_DEVICE uint32_t fj_bits_from_f32(float a);
 FJ_DEVICE float fj_f32_from_bits(uint32_t a);

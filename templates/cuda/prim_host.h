@@ -260,6 +260,8 @@ FJ_DEVICE void fj_copy_bulk(uint32_t shared, const void *global, uint32_t bytes,
 FJ_DEVICE void fj_fence_async_shared() {} // which proxy a write went through, the emulator does not model
 #endif
 
+#include "prim_host_math.h"
+
 // ---- Global memory ----------------------------------------------------------------------------------
 
 template <class T> FJ_DEVICE T fj_emu_load(const void *address, fj_emu_site site) {
@@ -305,7 +307,8 @@ template <class T, class F> FJ_DEVICE T fj_emu_exchange(T *address, T value, F n
     return old;
 }
 FJ_DEVICE void fj_atomic_add(float *address, float value) {
-    (void)fj_emu_exchange(address, value, [](float a, float b) { return a + b; });
+    (void)fj_emu_exchange(address, value,
+                          [](float a, float b) { return fj_emu_flush(fj_emu_flush(a) + fj_emu_flush(b)); });
 }
 FJ_DEVICE void fj_atomic_add(double *address, double value) {
     (void)fj_emu_exchange(address, value, [](double a, double b) { return a + b; });
@@ -325,11 +328,11 @@ FJ_DEVICE uint32_t fj_atomic_fetch_min(uint32_t *address, uint32_t value) {
 FJ_DEVICE uint32_t fj_atomic_fetch_max(uint32_t *address, uint32_t value) {
     return fj_emu_exchange(address, value, [](uint32_t a, uint32_t b) { return a > b ? a : b; });
 }
-FJ_DEVICE void fj_shared_atomic_add(float *address, float value) { fj_atomic_add(address, value); }
+FJ_DEVICE void fj_shared_atomic_add(float *address, float value) {
+    (void)fj_emu_exchange(address, value, [](float a, float b) { return a + b; });
+}
 FJ_DEVICE void fj_shared_atomic_add(int32_t *address, int32_t value) { fj_atomic_add(address, value); }
 FJ_DEVICE void fj_shared_atomic_add(int64_t *address, int64_t value) { fj_atomic_add(address, value); }
-
-#include "prim_host_math.h"
 
 // ---- The rest ---------------------------------------------------------------------------------------
 

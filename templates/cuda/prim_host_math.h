@@ -83,7 +83,11 @@ FJ_DEVICE float fj_sqrt_approx(float a) { return fj_emu_flush(__builtin_sqrtf(fj
 FJ_DEVICE float fj_rsqrt_approx(float a) {
     return fj_emu_flush(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(fj_emu_flush(a)))));
 }
-FJ_DEVICE float fj_div_approx(float a, float b) { return fj_emu_flush(fj_emu_flush(a) / fj_emu_flush(b)); }
+FJ_DEVICE float fj_div_approx(float a, float b) {
+    const bool large = __builtin_fabsf(b) > 0x1p126f && __builtin_fabsf(b) <= __FLT_MAX__;
+    return fj_emu_flush(fj_emu_flush(a) * (large ? __builtin_copysignf(0.0f, b) : 1.0f) /
+                        (large ? 1.0f : fj_emu_flush(b)));
+}
 FJ_DEVICE float fj_tanh_approx(float a) { return __builtin_tanhf(a); }
 
 // ---- Conversions ------------------------------------------------------------------------------------
@@ -130,7 +134,8 @@ FJ_DEVICE float fj_f32_from_bf16x2_low(uint32_t pair) { return fj_f32_from_bits(
 FJ_DEVICE float fj_f32_from_bf16x2_high(uint32_t pair) { return fj_f32_from_bits(pair & 0xffff0000u); }
 #if FJ_HAS_MMA_BF16
 FJ_DEVICE uint32_t fj_tf32_from_f32(float a) {
-    return a != a ? 0x7fffffffu : (fj_bits_from_f32(a) + 0x1000u) & 0xffffe000u;
+    const uint32_t bits = fj_bits_from_f32(a), finite = (bits & 0x7fffffffu) < 0x7f800000u;
+    return (bits + (finite ? 0x1000u : 0)) & 0xffffe000u;
 }
 #endif
 

@@ -1,4 +1,5 @@
 /* Copies, loads and stores, atomics, swizzles. */
+#include <math.h>
 #include <string.h>
 
 #include "tests/prim/prim.h"
@@ -47,6 +48,28 @@ static void atomic_min(const uint32_t *in, const struct prim_expected *e) {
     for (uint32_t i = 0; i < 32; i++) e->bits[0] = in[i] < e->bits[0] ? in[i] : e->bits[0];
 }
 
+static float flush(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
+
+static void atomic_subnormal(const uint32_t *in, const struct prim_expected *e) {
+    for (uint32_t i = 0; i < 128; i++, in += 2) {
+        const float a = prim_float(in[0]), b = prim_float(in[1]);
+        e->bits[2 * i] = prim_bits(flush(flush(a) + flush(b)));
+        e->bits[2 * i + 1] = prim_bits(a + b);
+    }
+}
+
+/* Pairs around the least normal number, and any. */
+static void fill_small(uint32_t *in, uint32_t words) {
+    static const uint32_t special[] = {0x00000001, 0x00000001, 0,          0x80000001, 0x80000000,
+                                       0x80000001, 0x00800000, 0x807fffff, 0x00800001, 0x80800000,
+                                       0x007fffff, 0x00000001, 0x3f800000, 0x80000001, 0x80800000,
+                                       0x80000001, 0x7f800000, 0x00000001};
+    const uint32_t count = sizeof special / sizeof special[0];
+    prim_fill_floats(in, words);
+    for (uint32_t i = 0; i < count; i++) in[i] = special[i];
+    for (uint32_t i = count; i < words / 2; i++) in[i] = prim_random() & 0x80ffffffu;
+}
+
 static void shared_atomic(const uint32_t *in, const struct prim_expected *e) {
     int64_t sum = 0;
     for (uint32_t i = 0; i < 64; i++) sum += small(in[i]);
@@ -81,6 +104,18 @@ const struct prim_case prim_memory_cases[] = {
     {"memory", "prim_load_store", 75, 32, 0, 768, 768, PRIM_BITS, prim_fill_words, load_store, {0}, 0},
     {"memory", "prim_atomic", 75, 32, 0, 32, 80, PRIM_BITS, prim_fill_words, atomic, {2, 1, 1}, 0},
     {"memory", "prim_atomic_min", 75, 32, 0, 32, 1, PRIM_BITS, prim_fill_words, atomic_min, {0}, UINT32_MAX},
+    {"memory",
+     "prim_atomic_subnormal",
+     75,
+     128,
+     512,
+     256,
+     256,
+     PRIM_FLOATS,
+     fill_small,
+     atomic_subnormal,
+     {0},
+     0},
     {"memory", "prim_shared_atomic", 75, 64, 16, 64, 4, PRIM_BITS, prim_fill_words, shared_atomic, {0}, 0},
     {"memory", "prim_swizzle", 75, 32, 0, 0, 512, PRIM_BITS, prim_fill_words, swizzle, {0}, 0},
     {0},

@@ -69,6 +69,16 @@ FJ_KERNEL(prim_atomic, 32, 1, prim_args) {
 // The output starts as all ones.
 FJ_KERNEL(prim_atomic_min, 32, 1, prim_args) { (void)fj_atomic_fetch_min(args.out, args.in[fj_lane()]); }
 
+// In: what is there, and what is added. Out: the sum in global, and in shared memory.
+FJ_KERNEL(prim_atomic_subnormal, 128, 1, prim_args) {
+    const uint32_t *in = prim_in(args, 2);
+    uint32_t *out = prim_out(args, 2), *word = fj_shared_at<uint32_t>(0) + fj_thread_x();
+    out[0] = *word = in[0];
+    fj_atomic_add(reinterpret_cast<float *>(out), prim_float(in[1]));
+    fj_shared_atomic_add(reinterpret_cast<float *>(word), prim_float(in[1]));
+    out[1] = *word;
+}
+
 FJ_KERNEL(prim_shared_atomic, 64, 1, prim_args) {
     uint32_t *words = fj_shared_at<uint32_t>(0);
     const int32_t value = static_cast<int32_t>(*prim_in(args, 1) % 1000) - 500;
