@@ -67,9 +67,10 @@ static json_t *not_found(fj_error *error) {
 }
 
 static json_t *nvrtc(const fj_context *context) {
+    const fj_file_ops *files = context->files ? context->files : &fj_file_ops_system;
     const fj_nvrtc *found = NULL;
     fj_error error = {0};
-    if (fj_jit_nvrtc_open(&found, &error) != FJ_OK) return not_found(&error);
+    if (fj_jit_nvrtc_open((fj_arch){0}, files, &found, &error) != FJ_OK) return not_found(&error);
     char version[32];
     (void)snprintf(version, sizeof version, "%d.%d", found->major, found->minor);
     json_t *archs = json_array();
@@ -78,7 +79,7 @@ static json_t *nvrtc(const fj_context *context) {
         fj_jit_arch_name((fj_arch){found->archs[i], '\0'}, name);
         (void)json_array_append_new(archs, json_string(name));
     }
-    bool works = fj_jit_nvrtc_try(found, &context->allocator, &error) == FJ_OK;
+    bool works = fj_jit_nvrtc_try(found, files, &context->allocator, &error) == FJ_OK;
     json_t *object = json_pack("{s:b, s:s, s:s, s:s, s:b, s:o}", "found", 1, "path", found->path, "version",
                                version, "builtins", found->builtins, "works", (int)works, "archs", archs);
     if (!works) (void)json_object_set_new(object, "error", json_string(error.text));

@@ -1,10 +1,7 @@
-/* NVRTC behind a table of functions. No header of CUDA is needed: the few types are ours.
- *
- * Its cache of its own (12.8 and newer) is turned off: ours holds the kernels, and times are true.
- */
+/* Which NVRTC there are, and which one compiles for an architecture. Each is asked in a process of its own: a library
+ * that crashes when it is opened is one that does not work, and nothing of it stays in the caller's process. */
 #include "jit/nvrtc.h"
 
-#include <ctype.h>
 #include <dlfcn.h>
 #include <limits.h>
 #include <link.h>
@@ -12,113 +9,156 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* nvrtcResult */
-enum { OUT_OF_MEMORY = 1, COMPILATION = 6, BUILTIN_OPERATION_FAILURE = 7 };
-enum { MAX_OPTIONS = 32 };
+enum { MOST_LIBRARIES = 8 };
 
-/* ---- Opening ----------------------------------------------------------------------------------------- */
-
-/* Process-wide, once: libraries cannot be closed safely. */
+/* Those that answered, in the order in which they were found. They only grow in number. */
 static struct {
     pthread_mutex_t lock;
-    bool open;
-    fj_nvrtc nvrtc;
+    int count;
+    fj_nvrtc list[MOST_LIBRARIES];
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 typedef struct opening {
-    fj_nvrtc nvrtc;
-    fj_buf looked;  /* a line for each place */
-    fj_status sick; /* of the first library that is there but cannot be used */
-    fj_error error;
+    fj_arch arch;
+    const fj_file_ops *ops;
+    const fj_nvrtc *found;
+    fj_buf looked;   /* a line for each place */
+    fj_status sick;  /* of the first library that is there but cannot be used */
+    fj_error error;  /* why */
+    fj_status ended; /* the search, by an error that has nothing to do with the place */
 } opening;
 
-static bool find_functions(void *library, fj_nvrtc_api *api, const char **ret_missing) {
-    const struct {
-        const char *name;
-        void *slot;
-    } functions[] = {
-        {"nvrtcVersion", &api->version},
-        {"nvrtcGetErrorString", &api->error_string},
-        {"nvrtcGetNumSupportedArchs", &api->arch_count},
-        {"nvrtcGetSupportedArchs", &api->archs},
-        {"nvrtcCreateProgram", &api->create},
-        {"nvrtcDestroyProgram", &api->destroy},
-        {"nvrtcCompileProgram", &api->compile},
-        {"nvrtcGetCUBINSize", &api->cubin_size},
-        {"nvrtcGetCUBIN", &api->cubin},
-        {"nvrtcGetProgramLogSize", &api->log_size},
-        {"nvrtcGetProgramLog", &api->log},
-    };
-    for (size_t i = 0; i < FJ_ARRAY_LEN(functions); i++) {
-        void *function = dlsym(library, functions[i].name);
-        *ret_missing = functions[i].name;
-        if (!function) return false;
-        memcpy(functions[i].slot, &function, sizeof function);
+/* ---- Asking -------------------------------------------------------------------------------------------- */
+
+static bool read_answer(const char *text, fj_nvrtc *nvrtc) {
+    int length = 0, read = 0;
+    if (sscanf(text, "path %1023[^\n]\nversion %d %d\narchs%n", nvrtc->path, &nvrtc->major, &nvrtc->minor,
+               &length) != 3 ||
+        length == 0)
+        return false;
+    while (nvrtc->arch_count < FJ_NVRTC_MAX_ARCHS &&
+           sscanf(text + length, "%d%n", &nvrtc->archs[nvrtc->arch_count], &read) == 1) {
+        nvrtc->arch_count++;
+        length += read;
     }
-    return true;
-}
-
-static void name_path(void *library, const char *path, char *ret_path, size_t size) {
-    struct link_map *map = NULL;
-    char real[PATH_MAX];
-    if (dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 && map && map->l_name && *map->l_name) path = map->l_name;
-    (void)snprintf(ret_path, size, "%.*s", (int)size - 1, realpath(path, real) ? real : path);
-}
-
-/* NVRTC opens its builtins by their bare name: the ones beside it are the right ones, whatever the
- * loader's paths say. What is open under that name is used. */
-static void open_builtins(fj_nvrtc *nvrtc) {
-    char path[PATH_MAX];
-    const char *slash = strrchr(nvrtc->path, '/');
     (void)snprintf(nvrtc->builtins, sizeof nvrtc->builtins, "libnvrtc-builtins.so.%d.%d", nvrtc->major,
                    nvrtc->minor);
-    int length = snprintf(path, sizeof path, "%.*s%s", slash ? (int)(slash - nvrtc->path + 1) : 0,
-                          nvrtc->path, nvrtc->builtins);
-    if (slash && length > 0 && (size_t)length < sizeof path) (void)dlopen(path, RTLD_NOW | RTLD_LOCAL);
-}
-
-static bool ask(fj_nvrtc *nvrtc) {
-    int count = 0, all[4 * FJ_NVRTC_MAX_ARCHS];
-    if (nvrtc->api.version(&nvrtc->major, &nvrtc->minor) != 0 || nvrtc->major < 12) return false;
-    if (nvrtc->api.arch_count(&count) != 0 || count < 1 || count > (int)FJ_ARRAY_LEN(all)) return false;
-    if (nvrtc->api.archs(all) != 0) return false;
-    nvrtc->arch_count = count < FJ_NVRTC_MAX_ARCHS ? count : FJ_NVRTC_MAX_ARCHS;
-    memcpy(nvrtc->archs, all, (size_t)nvrtc->arch_count * sizeof *all);
     return true;
 }
 
-static bool try_open(void *user, const char *path, bool loaded) {
-    opening *o = user;
-    const char *missing = NULL;
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | (loaded ? RTLD_NOLOAD : 0));
-    if (!library) {
-        const char *reason = dlerror();
-        bool absent = !reason || strstr(reason, "No such file") != NULL;
-        if (!loaded) fj_buf_printf(&o->looked, "  %s%s%s\n", path, absent ? "" : ": ", absent ? "" : reason);
-        return false;
-    }
-    fj_nvrtc nvrtc = {0};
-    name_path(library, path, nvrtc.path, sizeof nvrtc.path);
-    bool whole = find_functions(library, &nvrtc.api, &missing);
-    if (whole && ask(&nvrtc)) {
-        open_builtins(&nvrtc);
-        o->nvrtc = nvrtc;
-        return true;
-    }
-    char why[96] = "it does not say its version and architectures";
-    if (!whole)
-        (void)snprintf(why, sizeof why, "it has no %s", missing);
-    else if (nvrtc.major > 0 && nvrtc.major < 12)
-        (void)snprintf(why, sizeof why, "it is %d.%d", nvrtc.major, nvrtc.minor);
-    if (o->sick == FJ_OK)
-        o->sick = fj_error_set(&o->error, FJ_ERR_DEVICE, "'%.400s' is no NVRTC of version 12 or newer: %s",
-                               nvrtc.path, why);
-    fj_buf_printf(&o->looked, "  %s: no NVRTC of version 12 or newer\n", nvrtc.path);
-    return false;
+static fj_status ask(const fj_file_ops *ops, const char *path, fj_buf *answer, fj_error *error) {
+    const char *const arguments[] = {"nvrtc", "ask", path, NULL};
+    fj_workshop shop;
+    fj_status status = fj_workshop_open(&shop, ops, error);
+    if (status != FJ_OK) return status;
+    status = fj_jit_nvrtc_run(&shop, arguments, answer, error);
+    fj_workshop_close(&shop);
+    return status;
 }
 
-static fj_status not_found(opening *o, fj_error *error) {
+/* The rest of a line that begins with the word, its newline cut; NULL. */
+static const char *after(const char *word, char *text) {
+    const size_t length = strlen(word);
+    if (strncmp(text, word, length) != 0) return NULL;
+    text[strcspn(text, "\n")] = '\0';
+    return text + length;
+}
+
+static void note_sick(opening *o, const char *path, const char *why) {
+    if (o->sick == FJ_OK)
+        o->sick = fj_error_set(&o->error, FJ_ERR_DEVICE,
+                               "'%.400s' is no NVRTC of version 12 or newer: %.300s", path, why);
+    fj_buf_printf(&o->looked, "  %s: no NVRTC of version 12 or newer: %s\n", path, why);
+}
+
+static void note_closed(opening *o, const char *path, const char *reason) {
+    const bool absent = strstr(reason, "No such file") != NULL;
+    fj_buf_printf(&o->looked, "  %s%s%s\n", path, absent ? "" : ": ", absent ? "" : reason);
+    if (absent || o->sick != FJ_OK) return;
+    o->sick = fj_error_set(&o->error, FJ_ERR_DEVICE, "'%.400s' cannot be opened: %.400s", path, reason);
+}
+
+/* ---- The list -------------------------------------------------------------------------------------------- */
+
+static bool knows(const fj_nvrtc *nvrtc, fj_arch arch) {
+    for (int i = 0; i < nvrtc->arch_count; i++)
+        if (nvrtc->archs[i] == arch.number) return true;
+    return arch.number == 0;
+}
+
+static bool is_usable(const fj_nvrtc *nvrtc, fj_arch arch) { return !nvrtc->broken && knows(nvrtc, arch); }
+
+static fj_nvrtc *find_path(const char *path) {
+    for (int i = 0; i < shared.count; i++)
+        if (strcmp(shared.list[i].path, path) == 0) return &shared.list[i];
+    return NULL;
+}
+
+static bool take(opening *o, const char *text) {
+    fj_nvrtc nvrtc = {0};
+    char why[64];
+    if (!read_answer(text, &nvrtc)) return false;
+    if (nvrtc.major < 12) {
+        (void)snprintf(why, sizeof why, "it is %d.%d", nvrtc.major, nvrtc.minor);
+        note_sick(o, nvrtc.path, why);
+        return false;
+    }
+    fj_nvrtc *known = find_path(nvrtc.path);
+    if (!known && shared.count < MOST_LIBRARIES) {
+        known = &shared.list[shared.count++];
+        *known = nvrtc;
+    }
+    if (!known || !is_usable(known, o->arch)) return false;
+    o->found = known;
+    return true;
+}
+
+/* Where the process has a library of this name; false: it has none. */
+static bool is_loaded(const char *name, char path[PATH_MAX]) {
+    struct link_map *map = NULL;
+    void *library = dlopen(name, RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
+    if (!library) return false;
+    bool named = dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 && map && map->l_name && *map->l_name;
+    (void)snprintf(path, PATH_MAX, "%s", named ? map->l_name : name);
+    (void)dlclose(library);
+    return true;
+}
+
+static bool try_place(void *user, const char *path, bool loaded) {
+    opening *o = user;
+    char place[PATH_MAX];
+    if (o->ended != FJ_OK) return false;
+    if (loaded) {
+        if (!is_loaded(path, place)) return false;
+        path = place;
+    } else if (strchr(path, '/') && access(path, F_OK) != 0) {
+        fj_buf_printf(&o->looked, "  %s\n", path);
+        return false;
+    }
+    fj_buf answer;
+    fj_error error = {0};
+    bool found = false;
+    fj_buf_init(&answer, &fj_allocator_libc);
+    fj_status status = ask(o->ops, path, &answer, &error);
+    const char *text;
+    if (status == FJ_ERR_COMPILER)
+        note_sick(o, path, error.text);
+    else if (status != FJ_OK)
+        o->ended = fj_error_set(&o->error, status, "%s", error.text);
+    else if ((text = after("closed ", answer.data)) != NULL)
+        note_closed(o, path, text);
+    else if ((text = after("foreign ", answer.data)) != NULL)
+        note_sick(o, path, text);
+    else
+        found = take(o, answer.data);
+    fj_error_finish(&error);
+    fj_buf_finish(&answer);
+    return found;
+}
+
+static fj_status not_found(const opening *o, fj_error *error) {
     const char *chosen = getenv("FLEXJIT_NVRTC");
     if (o->sick != FJ_OK)
         (void)fj_error_set(error, FJ_ERR_DEVICE, "%s", o->error.text);
@@ -127,7 +167,7 @@ static fj_status not_found(opening *o, fj_error *error) {
                            "NVRTC cannot be opened: FLEXJIT_NVRTC='%.400s' is not the library", chosen);
     else
         (void)fj_error_set(error, FJ_ERR_DEVICE,
-                           "NVRTC is not there: looked for libnvrtc.so.13 and libnvrtc.so.12 in Python's "
+                           "NVRTC not found: searched for libnvrtc.so.13 and libnvrtc.so.12 in Python's "
                            "packages, conda, the system's loader, CUDA_PATH, CUDA_HOME and /usr/local/cuda");
     fj_error_note(error, "pip install nvidia-cuda-nvrtc, or have FLEXJIT_NVRTC name the library; "
                          "a prebuilt cache needs none");
@@ -135,171 +175,81 @@ static fj_status not_found(opening *o, fj_error *error) {
     return FJ_ERR_DEVICE;
 }
 
-fj_status fj_jit_nvrtc_open(const fj_nvrtc **ret_nvrtc, fj_error *error) {
+/* A broken one is tried again: it says best what is wrong. Else the newest speaks for all. */
+static fj_status take_unusable(opening *o, fj_error *error) {
+    const fj_nvrtc *newest = NULL;
+    for (int i = 0; i < shared.count; i++) {
+        const fj_nvrtc *at = &shared.list[i];
+        if (!o->found && knows(at, o->arch)) o->found = at;
+        if (!newest || at->major * 1000 + at->minor > newest->major * 1000 + newest->minor) newest = at;
+    }
+    if (o->found) return FJ_OK;
+    return newest ? fj_jit_nvrtc_check_arch(newest, o->arch, error) : not_found(o, error);
+}
+
+fj_status fj_jit_nvrtc_open(fj_arch arch, const fj_file_ops *ops, const fj_nvrtc **ret_nvrtc,
+                            fj_error *error) {
+    opening o = {.arch = arch, .ops = ops};
     fj_status status = FJ_OK;
     (void)pthread_mutex_lock(&shared.lock);
-    if (!shared.open) {
-        opening o = {0};
+    for (int i = 0; i < shared.count && !o.found; i++)
+        if (is_usable(&shared.list[i], arch)) o.found = &shared.list[i];
+    if (!o.found) {
         fj_buf_init(&o.looked, &fj_allocator_libc);
-        shared.open = fj_jit_nvrtc_find(try_open, &o);
-        if (shared.open)
-            shared.nvrtc = o.nvrtc;
-        else
-            status = not_found(&o, error);
+        (void)fj_jit_nvrtc_find(try_place, &o);
+        if (o.ended != FJ_OK)
+            status = fj_error_set(error, o.ended, "%s", o.error.text);
+        else if (!o.found)
+            status = take_unusable(&o, error);
         fj_buf_finish(&o.looked);
         fj_error_finish(&o.error);
     }
     (void)pthread_mutex_unlock(&shared.lock);
-    if (status == FJ_OK) *ret_nvrtc = &shared.nvrtc;
+    if (status == FJ_OK) *ret_nvrtc = o.found;
     return status;
+}
+
+void fj_jit_nvrtc_give_up(const fj_nvrtc *nvrtc) {
+    (void)pthread_mutex_lock(&shared.lock);
+    fj_nvrtc *known = find_path(nvrtc->path);
+    if (known) known->broken = true;
+    (void)pthread_mutex_unlock(&shared.lock);
 }
 
 /* ---- Architectures ------------------------------------------------------------------------------------- */
 
-/* The first release that compiles for an architecture (release notes of the toolkit). */
-static const char *first_release(int arch) {
-    switch (arch) {
-    case 89:
-    case 90: return "11.8";
-    case 100:
-    case 101:
-    case 120: return "12.8";
-    case 103:
-    case 121: return "12.9";
-    default: return arch > 100 ? "13.0" : NULL;
+/* The releases that compile for an architecture, as those releases list them. last: NULL when it still does. */
+static const struct releases {
+    int arch;
+    const char *first, *last;
+} releases[] = {
+    {75, "12.0", NULL},  {80, "12.0", NULL},  {86, "12.0", NULL},  {87, "12.0", NULL},    {88, "13.0", NULL},
+    {89, "12.0", NULL},  {90, "12.0", NULL},  {100, "12.8", NULL}, {101, "12.8", "12.9"}, {103, "12.9", NULL},
+    {107, "13.4", NULL}, {110, "13.0", NULL}, {120, "12.8", NULL}, {121, "12.9", NULL},
+};
+
+static void say_releases(fj_arch arch, char text[48]) {
+    text[0] = '\0';
+    for (size_t i = 0; i < FJ_ARRAY_LEN(releases); i++) {
+        if (releases[i].arch != arch.number) continue;
+        if (releases[i].last)
+            (void)snprintf(text, 48, ": %s to %s do", releases[i].first, releases[i].last);
+        else
+            (void)snprintf(text, 48, ": %s or newer does", releases[i].first);
     }
 }
 
 fj_status fj_jit_nvrtc_check_arch(const fj_nvrtc *nvrtc, fj_arch arch, fj_error *error) {
-    char name[FJ_ARCH_NAME], list[256];
+    char name[FJ_ARCH_NAME], list[256], release[48];
     int length = 0;
-    for (int i = 0; i < nvrtc->arch_count; i++)
-        if (nvrtc->archs[i] == arch.number) return FJ_OK;
+    if (knows(nvrtc, arch)) return FJ_OK;
     list[0] = '\0';
     for (int i = 0; i < nvrtc->arch_count && length + 12 < (int)sizeof list; i++)
         length += snprintf(list + length, sizeof list - (size_t)length, " sm_%d", nvrtc->archs[i]);
     fj_jit_arch_name(arch, name);
-    const char *release = first_release(arch.number);
-    bool newer = nvrtc->arch_count > 0 && arch.number > nvrtc->archs[0];
-    (void)fj_error_set(error, FJ_ERR_DEVICE, "NVRTC %d.%d ('%.300s') does not compile for %s%s%s%s",
-                       nvrtc->major, nvrtc->minor, nvrtc->path, name, newer && release ? ": " : "",
-                       newer && release ? release : "", newer && release ? " or newer does" : "");
+    say_releases(arch, release);
+    (void)fj_error_set(error, FJ_ERR_DEVICE, "NVRTC %d.%d ('%.300s') does not compile for %s%s", nvrtc->major,
+                       nvrtc->minor, nvrtc->path, name, release);
     fj_error_note(error, "it knows%s", list);
     return FJ_ERR_DEVICE;
-}
-
-/* ---- Compiling ------------------------------------------------------------------------------------------- */
-
-static void keep_log(const fj_nvrtc *nvrtc, void *program, fj_buf *log) {
-    size_t size = 0;
-    if (nvrtc->api.log_size(program, &size) != 0 || size <= 1) return;
-    char *text = fj_alloc(log->allocator, size);
-    if (!text) {
-        log->failed = true;
-        return;
-    }
-    if (nvrtc->api.log(program, text) == 0) fj_buf_write(log, text, strnlen(text, size));
-    fj_free(log->allocator, text, size);
-}
-
-/* "FILE(LINE): error: TEXT", of `length`, as "FILE:LINE: TEXT"; #line made FILE and LINE those of a template. */
-static bool place_error(const char *line, int length, char *text, size_t size) {
-    static const char *const marks[] = {": error: ", ": catastrophic error: "};
-    const int file = (int)strcspn(line, "(\n");
-    if (file >= length || line[file] != '(' || !isdigit((unsigned char)line[file + 1])) return false;
-    for (size_t i = 0; i < FJ_ARRAY_LEN(marks); i++) {
-        const char *mark = memmem(line, (size_t)length, marks[i], strlen(marks[i]));
-        if (!mark) continue;
-        const char *message = mark + strlen(marks[i]);
-        (void)snprintf(text, size, "%.*s:%d: %.*s", file, line, atoi(line + file + 1),
-                       (int)(line + length - message), message);
-        return true;
-    }
-    return false;
-}
-
-/* The first error of a log that has a place, else (of ptxas) the first line that speaks of one. */
-static bool first_error(const char *log, char *text, size_t size) {
-    bool found = false;
-    for (const char *at = log; *at; at += strspn(at, "\n")) {
-        const int length = (int)strcspn(at, "\n");
-        if (place_error(at, length, text, size)) return true;
-        if (!found && memmem(at, (size_t)length, "error", 5)) {
-            (void)snprintf(text, size, "%.*s", length, at);
-            found = true;
-        }
-        at += length;
-    }
-    return found;
-}
-
-static fj_status explain(const fj_nvrtc *nvrtc, const char *name, int result, const fj_buf *log,
-                         fj_error *error) {
-    const char *said = log->len > 0 && !log->failed ? log->data : "";
-    char first[300];
-    fj_status status = FJ_ERR_COMPILER;
-    if (result == OUT_OF_MEMORY) {
-        status = fj_error_set(error, FJ_ERR_MEMORY, "NVRTC ran out of memory on kernel %s", name);
-    } else if (result == BUILTIN_OPERATION_FAILURE || strstr(said, "libnvrtc-builtins") != NULL) {
-        status = fj_error_set(error, FJ_ERR_DEVICE,
-                              "NVRTC %d.%d ('%.300s') cannot use its %s: both must be of one release and in "
-                              "one folder",
-                              nvrtc->major, nvrtc->minor, nvrtc->path, nvrtc->builtins);
-    } else if (first_error(said, first, sizeof first)) {
-        (void)fj_error_set(error, FJ_ERR_COMPILER, "NVRTC %d.%d failed on kernel %s: %s", nvrtc->major,
-                           nvrtc->minor, name, first);
-    } else {
-        (void)fj_error_set(error, FJ_ERR_COMPILER, "NVRTC %d.%d failed on kernel %s: %s", nvrtc->major,
-                           nvrtc->minor, name, nvrtc->api.error_string(result));
-    }
-    if (*said) fj_error_detail(error, said, log->len);
-    return status;
-}
-
-static int take_cubin(const fj_nvrtc *nvrtc, void *program, fj_buf *out) {
-    size_t size = 0;
-    int result = nvrtc->api.cubin_size(program, &size);
-    if (result != 0 || size == 0) return result != 0 ? result : COMPILATION;
-    char *bytes = fj_alloc(out->allocator, size);
-    if (!bytes) return OUT_OF_MEMORY;
-    result = nvrtc->api.cubin(program, bytes);
-    if (result == 0) fj_buf_write(out, bytes, size);
-    fj_free(out->allocator, bytes, size);
-    return result == 0 && out->failed ? OUT_OF_MEMORY : result;
-}
-
-fj_status fj_jit_nvrtc_compile(const fj_nvrtc *nvrtc, const char *name, const char *source,
-                               const char *const *options, fj_buf *out, fj_buf *log, fj_error *error) {
-    const char *texts[MAX_OPTIONS];
-    char file[96];
-    int count = 0;
-    while (options[count] && count < MAX_OPTIONS - 1) {
-        texts[count] = options[count];
-        count++;
-    }
-    if (nvrtc->major > 12 || (nvrtc->major == 12 && nvrtc->minor >= 8)) texts[count++] = "--no-cache";
-    void *program = NULL;
-    (void)snprintf(file, sizeof file, "%s.cu", name);
-    int result = nvrtc->api.create(&program, source, file, 0, NULL, NULL);
-    if (result == 0) {
-        result = nvrtc->api.compile(program, count, texts);
-        keep_log(nvrtc, program, log);
-        if (result == 0) result = take_cubin(nvrtc, program, out);
-        (void)nvrtc->api.destroy(&program);
-    }
-    return result == 0 ? FJ_OK : explain(nvrtc, name, result, log, error);
-}
-
-fj_status fj_jit_nvrtc_try(const fj_nvrtc *nvrtc, const fj_allocator *allocator, fj_error *error) {
-    char arch[40];
-    fj_buf cubin, log;
-    fj_buf_init(&cubin, allocator);
-    fj_buf_init(&log, allocator);
-    (void)snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", nvrtc->archs[nvrtc->arch_count - 1]);
-    const char *const options[] = {arch, NULL};
-    fj_status status = fj_jit_nvrtc_compile(nvrtc, "try", "extern \"C\" __global__ void fj_try() {}\n",
-                                            options, &cubin, &log, error);
-    fj_buf_finish(&cubin);
-    fj_buf_finish(&log);
-    return status;
 }

@@ -44,12 +44,19 @@ static void look_in(search *s, const char *folder) {
     }
 }
 
-/* The folders that match, last first: of versions the newest. */
+/* As versions: 3.12 before 3.9. */
+static int newest_first(const void *a, const void *b) {
+    return strverscmp(*(char *const *)b, *(char *const *)a);
+}
+
+/* The folders that match, the newest version first. */
 static void look_in_all(search *s, const char *pattern) {
     glob_t found = {0};
     if (s->found) return;
-    if (glob(pattern, 0, NULL, &found) == 0)
-        for (size_t i = found.gl_pathc; i > 0 && !s->found; i--) look_in(s, found.gl_pathv[i - 1]);
+    if (glob(pattern, GLOB_NOSORT, NULL, &found) == 0) {
+        qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, newest_first);
+        for (size_t i = 0; i < found.gl_pathc && !s->found; i++) look_in(s, found.gl_pathv[i]);
+    }
     globfree(&found);
 }
 

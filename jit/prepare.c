@@ -295,6 +295,19 @@ static fj_status compile(job *j, const fj_toolchain *toolchain, fj_digest conten
     return status;
 }
 
+/* After a failure: whether the compiler does not work at all and there is another one. */
+static bool find_another(const job *j, fj_toolchain *toolchain, fj_error *error) {
+    fj_error ignored = {0};
+    if (!toolchain->nvrtc || !toolchain->nvrtc->broken) return false;
+    bool found = fj_jit_toolchain_find(j->request->variant, j->jit->ops, j->jit->allocator, toolchain,
+                                       &ignored) == FJ_OK &&
+                 !toolchain->nvrtc->broken;
+    fj_error_finish(&ignored);
+    if (found) say(j->jit, FJ_LOG_WARN, "%s", error ? error->text : "the compiler does not work");
+    if (found) fj_error_finish(error);
+    return found;
+}
+
 /* Compiles, unless the cache has the content already under another request. */
 static fj_status make(job *j, fj_error *error) {
     const fj_variant *variant = j->request->variant;
@@ -303,13 +316,16 @@ static fj_status make(job *j, fj_error *error) {
                             "FLEXJIT_NO_JIT is set and the cache has no kernel %s for this mod",
                             variant->name);
     fj_toolchain toolchain;
+    fj_digest content;
     double start = now_ms();
     fj_status status = fj_jit_toolchain_find(variant, j->jit->ops, j->jit->allocator, &toolchain, error);
-    if (status != FJ_OK) return status;
-    fj_digest content = fj_jit_content_key(j->request->source, &toolchain.compiler);
-    if (!find_content(j, content)) {
+    while (status == FJ_OK) {
+        content = fj_jit_content_key(j->request->source, &toolchain.compiler);
+        if (find_content(j, content)) break;
         status = compile(j, &toolchain, content, start, error);
         j->made.info.cache_hit = false;
+        if (status == FJ_OK || !find_another(j, &toolchain, error)) break;
+        status = FJ_OK;
     }
     if (status == FJ_OK && !fj_jit_record_put(j->jit->cache, j->request, content, "") && !j->driver)
         status = fj_error_set(error, FJ_ERR_IO, "the cache cannot be written");

@@ -39,9 +39,9 @@ static fj_language language_of(fj_target target) {
     return target == FJ_TARGET_EMU ? FJ_LANGUAGE_CXX : FJ_LANGUAGE_C;
 }
 
-static fj_status find_nvrtc(const fj_variant *variant, fj_toolchain *toolchain, fj_error *error) {
-    fj_status status = fj_jit_nvrtc_open(&toolchain->nvrtc, error);
-    if (status == FJ_OK) status = fj_jit_nvrtc_check_arch(toolchain->nvrtc, variant->arch, error);
+static fj_status find_nvrtc(const fj_variant *variant, const fj_file_ops *ops, fj_toolchain *toolchain,
+                            fj_error *error) {
+    fj_status status = fj_jit_nvrtc_open(variant->arch, ops, &toolchain->nvrtc, error);
     if (status != FJ_OK) return status;
     (void)snprintf(toolchain->compiler.path, sizeof toolchain->compiler.path, "NVRTC");
     (void)snprintf(toolchain->compiler.version, sizeof toolchain->compiler.version, "%d.%d",
@@ -52,7 +52,7 @@ static fj_status find_nvrtc(const fj_variant *variant, fj_toolchain *toolchain, 
 fj_status fj_jit_toolchain_find(const fj_variant *variant, const fj_file_ops *ops,
                                 const fj_allocator *allocator, fj_toolchain *ret_toolchain, fj_error *error) {
     *ret_toolchain = (fj_toolchain){.target = variant->target};
-    if (variant->target == FJ_TARGET_CUDA) return find_nvrtc(variant, ret_toolchain, error);
+    if (variant->target == FJ_TARGET_CUDA) return find_nvrtc(variant, ops, ret_toolchain, error);
     return fj_jit_compiler_find(language_of(variant->target), ops, allocator, &ret_toolchain->compiler,
                                 error);
 }
@@ -74,7 +74,7 @@ fj_status fj_jit_toolchain_compile(const fj_toolchain *toolchain, const fj_file_
     if (toolchain->target != FJ_TARGET_CUDA)
         return fj_jit_compile(&toolchain->compiler, language_of(toolchain->target), options->list, ops,
                               source, &compiled->bytes, error);
-    fj_status status = fj_jit_nvrtc_compile(toolchain->nvrtc, variant->name, source.data, options->list,
+    fj_status status = fj_jit_nvrtc_compile(toolchain->nvrtc, ops, variant->name, source, options->list,
                                             &compiled->bytes, &compiled->log, error);
     if (status != FJ_OK) return status;
     if (compiled->log.failed) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");

@@ -38,7 +38,6 @@ typedef struct fj_compiled {
 void fj_jit_compiled_init(fj_compiled *compiled, const fj_allocator *allocator);
 void fj_jit_compiled_finish(fj_compiled *compiled);
 
-/* source ends with a NUL that its length does not count. */
 fj_status fj_jit_toolchain_compile(const fj_toolchain *toolchain, const fj_file_ops *ops,
                                    const fj_variant *variant, const fj_options *options, fj_str source,
                                    fj_compiled *compiled, fj_error *error);

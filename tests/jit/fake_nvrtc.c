@@ -2,7 +2,14 @@
  * such as "major=12 minor=2 result=6 archs=90"; with emulate=1 the cubin is a shared object for the emulator, by the
  * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. With "rows=64" a kernel spills a byte for each row
  * of its tile (FJ_TILE_Q) beyond 64; "fails=32": one of 32 rows does not compile. FAKE_NVRTC_LOG is what it says; texts
- * whose first line has FAKE_NVRTC_BAD in it do not compile. With FAKE_OTHER_LIBRARY it is some other library. */
+ * whose first line has FAKE_NVRTC_BAD in it do not compile. A file "settings" beside the library is in front of that list.
+ *
+ * As real ones do, it keeps state between the compilations of a process: once --restrict or -G was an option, cubins are
+ * others; and with "locale=1" it leaves the process and the thread in the C locale. With "crash=1" it dies of compiling.
+ * With FAKE_OTHER_LIBRARY it is some other library. */
+#include <dlfcn.h>
+#include <locale.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +19,28 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+static int spoiled; /* by options of the past */
+
+/* Those beside the library, then those of the environment. */
+static const char *settings(void) {
+    static char text[512];
+    char path[512];
+    Dl_info info;
+    size_t length = 0;
+    if (dladdr(&spoiled, &info) && info.dli_fname && strrchr(info.dli_fname, '/')) {
+        (void)snprintf(path, sizeof path, "%.*ssettings",
+                       (int)(strrchr(info.dli_fname, '/') + 1 - info.dli_fname), info.dli_fname);
+        FILE *file = fopen(path, "r");
+        if (file) length = fread(text, 1, sizeof text - 1, file);
+        if (file) (void)fclose(file);
+    }
+    const char *chosen = getenv("FAKE_NVRTC");
+    (void)snprintf(text + length, sizeof text - length, "%s%s", length ? " " : "", chosen ? chosen : "");
+    return text;
+}
+
 static int setting(const char *name, int otherwise) {
-    const char *at = getenv("FAKE_NVRTC");
+    const char *at = settings();
     size_t length = strlen(name);
     for (; at && *at; at += strcspn(at, " "), at += *at == ' ')
         if (strncmp(at, name, length) == 0 && at[length] == '=') return atoi(at + length + 1);
@@ -116,6 +143,14 @@ EXPORT int nvrtcCompileProgram(void *program, int count, const char *const *opti
     for (int i = 0; i < count && setting("options", 0); i++)
         length += (size_t)snprintf(made->log + length, sizeof made->log - length, "[%s]%s", options[i],
                                    i + 1 == count ? "\n" : "");
+    for (int i = 0; i < count; i++)
+        spoiled |= strcmp(options[i], "--restrict") == 0 || strcmp(options[i], "-G") == 0;
+    if (spoiled) made->cubin[made->size - 1] = '!';
+    if (setting("locale", 0)) {
+        (void)setlocale(LC_ALL, "C");
+        (void)uselocale(LC_GLOBAL_LOCALE);
+    }
+    if (setting("crash", 0)) (void)raise(SIGSEGV);
     const int most = setting("rows", 0), spills = made->rows > most ? made->rows - most : 0;
     if (most > 0)
         (void)snprintf(made->log + length, sizeof made->log - length,

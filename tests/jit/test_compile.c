@@ -1,5 +1,9 @@
 /* Compilers that are not there, that fail, that are interrupted. */
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #include "tests/jit/session.h"
 
@@ -44,6 +48,72 @@ START_TEST(a_compiler_that_leaves_files) {
 }
 END_TEST
 
+START_TEST(a_compiler_that_leaves_folders) {
+    use_script(
+        "#!/bin/sh\nmkdir -p $TMPDIR/a/b/c; echo x >$TMPDIR/a/b/c/d; ln -s / $TMPDIR/a/root; exit 1\n");
+    check_failure(FJ_ERR_COMPILER, "status 1", NULL);
+}
+END_TEST
+
+/* A folder of temporary files, with a file in it, last changed some seconds ago. */
+static int leave_folder(const char *name, int age) {
+    char path[96];
+    make_folder(path, name);
+    file_write(path, "file", "x", 1, 0600);
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const struct timespec then = {time(NULL) - age, 0}, times[2] = {then, then};
+    ck_assert_int_ge(directory, 0);
+    ck_assert_int_eq(futimens(directory, times), 0);
+    return directory;
+}
+
+START_TEST(what_killed_processes_left_goes) {
+    const int old = leave_folder("tmp/flexjit-old", 3600), young = leave_folder("tmp/flexjit-young", 5),
+              used = leave_folder("tmp/flexjit-used", 3600), other = leave_folder("tmp/other", 3600);
+    ck_assert_int_eq(flock(used, LOCK_EX), 0);
+    session self;
+    fj_object *object = NULL;
+    session_open(&self);
+    ck_assert_int_eq(prepare(&self, &object), FJ_OK);
+    fj_jit_release(self.jit, &object);
+    session_close(&self);
+    ck_assert_int_eq(folder_count(tmpdir, "old"), 0);
+    ck_assert_int_eq(folder_count(tmpdir, "young"), 1);
+    ck_assert_int_eq(folder_count(tmpdir, "used"), 1);
+    ck_assert_int_eq(folder_count(tmpdir, "other"), 1);
+    const int all[] = {old, young, used, other};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(all); i++) (void)close(all[i]);
+}
+END_TEST
+
+/* The compiler kills the process that waits for it. */
+START_TEST(a_killed_process_leaves_nothing_for_long) {
+    int status = 0;
+    use_script("#!/bin/sh\n[ $1 = --version ] && exit\nkill -KILL $PPID\n");
+    const pid_t child = fork();
+    if (child == 0) {
+        session self;
+        fj_object *object = NULL;
+        session_open(&self);
+        (void)prepare(&self, &object);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    ck_assert_int_eq(folder_count(tmpdir, ""), 1);
+    char path[400];
+    DIR *stream = opendir(tmpdir);
+    for (struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        const struct timespec then = {time(NULL) - 3600, 0}, times[2] = {then, then};
+        (void)snprintf(path, sizeof path, "%s/%s", tmpdir, entry->d_name);
+        if (entry->d_name[0] != '.') ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+    }
+    (void)closedir(stream);
+    unsetenv("FLEXJIT_CC");
+    check_prepare(false, 1);
+}
+END_TEST
+
 START_TEST(no_folder_for_temporary_files) {
     setenv("TMPDIR", "/nowhere", 1);
     session self;
@@ -81,4 +151,6 @@ START_TEST(an_interrupt_ends_the_compiler) {
 END_TEST
 
 RUN_SUITE("compile", no_compiler, a_compiler_that_fails, a_compiler_that_leaves_files,
-          no_folder_for_temporary_files, signals_of_the_caller_do_not_matter, an_interrupt_ends_the_compiler)
+          a_compiler_that_leaves_folders, what_killed_processes_left_goes,
+          a_killed_process_leaves_nothing_for_long, no_folder_for_temporary_files,
+          signals_of_the_caller_do_not_matter, an_interrupt_ends_the_compiler)

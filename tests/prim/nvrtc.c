@@ -26,9 +26,11 @@ fj_status nvrtc_compile(const char *path, fj_arch arch, const char *const *folde
         options[3 + i] = include[i];
     }
     fj_buf_init(&text, &fj_allocator_libc);
-    fj_status status = fj_jit_nvrtc_open(&nvrtc, error);
+    fj_status status = fj_jit_nvrtc_open(arch, &fj_file_ops_system, &nvrtc, error);
     if (status == FJ_OK) status = read_text(path, &text, error);
-    if (status == FJ_OK) status = fj_jit_nvrtc_compile(nvrtc, path, text.data, options, cubin, log, error);
+    if (status == FJ_OK)
+        status = fj_jit_nvrtc_compile(nvrtc, &fj_file_ops_system, path, (fj_str){text.data, text.len},
+                                      options, cubin, log, error);
     fj_buf_finish(&text);
     return status;
 }

@@ -33,7 +33,7 @@ int main(int argc, char **argv) {
     fj_error error = {0};
     int failed = 0, compiled = 0, count = 0;
     if (argc < 3) return 2;
-    if (fj_jit_nvrtc_open(&nvrtc, &error) != FJ_OK) {
+    if (fj_jit_nvrtc_open((fj_arch){0}, &fj_file_ops_system, &nvrtc, &error) != FJ_OK) {
         printf("skipped: %s\n", error.text);
         fj_error_finish(&error);
         return 77;

@@ -23,7 +23,7 @@ static void look(answer *to) {
         const fj_cuda_features *features = fj_cuda_device_features(device);
         to->arch = features->arch;
         (void)snprintf(to->name, sizeof to->name, "%s", features->name);
-        to->status = fj_jit_nvrtc_open(&nvrtc, &error);
+        to->status = fj_jit_nvrtc_open((fj_arch){0}, &fj_file_ops_system, &nvrtc, &error);
     }
     if (to->status == FJ_OK) to->status = fj_jit_nvrtc_check_arch(nvrtc, (fj_arch){to->arch, 0}, &error);
     (void)snprintf(to->text, sizeof to->text, "%s", error.text);
