@@ -7,7 +7,6 @@
  *
  * so a launch allocates nothing. On the reference devices it is the first part; of cuda and emu gpu.c tells.
  */
-#include <math.h>
 #include <string.h>
 
 #include "attn/gpu.h"
@@ -110,7 +109,8 @@ static fj_status read_call(const fj_kernel *kernel, const fj_args *args, const f
     if (executor && (!executor->run || executor->workers < 1))
         return fj_error_set(error, FJ_ERR_ARGUMENT, "the executor has no run function or no workers");
     if (ret_call->launch.workers < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "workers is negative");
-    if (!isfinite(ret_call->args.scale)) return fj_error_set(error, FJ_ERR_ARGUMENT, "scale is not finite");
+    status = fj_attn_check_scale(kernel->plan, ret_call->args.scale, error);
+    if (status != FJ_OK) return status;
     ret_call->workers = fj_driver_workers(&ret_call->launch);
     return FJ_OK;
 }

@@ -118,6 +118,9 @@ typedef struct fj_call {
 /* Bytes that fj_attn_resolve needs for the captures and scalars of a plan. */
 size_t fj_attn_resolve_size(const fj_plan *plan);
 
+/* Whether kernels can multiply scores by scale: FJ_ERR_ARGUMENT names the limits. */
+fj_status fj_attn_check_scale(const fj_plan *plan, double scale, fj_error *error);
+
 /* Checks every tensor of a call and resolves it; storage (aligned to 16) holds the arrays that the
  * result points to. sizing: data pointers are not looked at. Errors: FJ_ERR_TENSOR,
  * FJ_ERR_ARGUMENT. */

@@ -2,6 +2,7 @@
  *
  * Every error is one sentence that names the tensor and says what it should have been.
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -94,8 +95,8 @@ static fj_status check_shape(const struct validation *v, const DLTensor *tensor,
     return FJ_OK;
 }
 
-/* Fills shape and strides; packed when the caller gives none. A stride that is never used (extent 1)
- * becomes what a packed tensor has. */
+/* Fills shape and strides; packed when the caller gives none. A stride that is never used (extent 1, or
+ * no elements) becomes what a packed tensor has. */
 static fj_status set_strides(const struct validation *v, const DLTensor *tensor, const struct expected *want,
                              fj_tensor *out) {
     int64_t packed = 1;
@@ -105,7 +106,7 @@ static fj_status set_strides(const struct validation *v, const DLTensor *tensor,
     for (int i = want->rank - 1; i >= 0; i--) {
         int64_t extent = tensor->shape[i];
         out->shape[i] = extent;
-        out->strides[i] = tensor->strides && extent > 1 ? tensor->strides[i] : packed;
+        out->strides[i] = tensor->strides && extent > 1 && !empty ? tensor->strides[i] : packed;
         if (i == want->rank - 1 && extent > 1 && out->strides[i] != 1)
             return bad(v, "%s has stride %lld in its last dimension, where only 1 is taken", want->name,
                        (long long)out->strides[i]);
@@ -326,6 +327,26 @@ static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *a
         if (status != FJ_OK) return status;
     }
     return FJ_OK;
+}
+
+/* ---- The scale -------------------------------------------------------------------------------------------- */
+
+/* Kernels multiply by scale * log2(e) in float32 (F64: in double), which must not overflow, nor lose bits of a
+ * score that matters: in double no score is large enough for that. */
+fj_status fj_attn_check_scale(const fj_plan *plan, double scale, fj_error *error) {
+    bool wide = plan->problem.dtype == FJ_DTYPE_F64;
+    const double least = wide ? 0 : 0x1p-126, most = wide ? 0x1p1022 : 0x1p126, size = fabs(scale);
+    if (!isfinite(scale)) return fj_error_set(error, FJ_ERR_ARGUMENT, "scale is not finite");
+    if (size == 0 || (size >= least && size <= most)) return FJ_OK;
+    fj_buf value;
+    fj_buf_init(&value, &plan->device->context->allocator);
+    fj_buf_double(&value, scale);
+    (void)fj_error_set(error, FJ_ERR_ARGUMENT, "scale is %.*s; %s takes 0 and magnitudes %s", (int)value.len,
+                       value.data ? value.data : "", fj_dtype_name(plan->problem.dtype),
+                       wide ? "up to 2^1022" : "from 2^-126 to 2^126");
+    if (!wide) fj_error_note(error, "a score mod can multiply the score, and F64 takes more");
+    fj_buf_finish(&value);
+    return FJ_ERR_ARGUMENT;
 }
 
 fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,

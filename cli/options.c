@@ -247,9 +247,12 @@ int cli_args_real(const cli_args *args, cli_option option, double *ret_number) {
     const char *text = cli_args_nth(args, option, 0);
     if (text == NULL) return 0;
     char *end;
+    errno = 0;
     double number = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(number)) {
-        return cli_usage(args->verb, "option '--%s' takes a finite number, not '%s'",
+    bool decimal = text[strspn(text, "+-.0123456789eE")] == '\0'; /* no hex, no names, no blanks */
+    bool vanishes = errno == ERANGE && number == 0;
+    if (end == text || *end != '\0' || !decimal || vanishes || !isfinite(number)) {
+        return cli_usage(args->verb, "option '--%s' takes a finite number in decimal, not '%s'",
                          cli_options[option].long_name, text);
     }
     *ret_number = number;

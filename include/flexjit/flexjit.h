@@ -391,7 +391,9 @@ typedef struct fj_args {
     const DLTensor *const *dcaptures;
     const fj_scalar *scalars;
     const DLTensor *const *dscalars;
-    double scale;            /* any sign; callers usually give 1/sqrt(E) */
+    /* Any sign; callers usually give 1/sqrt(E). 0, or a magnitude from 2^-126 to 2^126, for F64 up to
+     * 2^1022; else FJ_ERR_ARGUMENT. */
+    double scale;
     const DLTensor *lse_low; /* NULL: absent */
 } fj_args;
 

@@ -225,6 +225,63 @@ START_TEST(descriptors) {
 }
 END_TEST
 
+/* What float32 holds with log2(e) in it; a fused kernel would give zeros, infinities or NaN beyond. */
+START_TEST(scales) {
+    static const struct {
+        double scale;
+        const char *f32, *f64; /* NULL: taken */
+    } cases[] = {
+        {0, NULL, NULL},
+        {-0.0, NULL, NULL},
+        {-3, NULL, NULL},
+        {0x1p-126, NULL, NULL},
+        {-0x1p126, NULL, NULL},
+        {0x1.8p126, "scale is 1.2760588759535192e+38; F32 takes 0 and magnitudes from 2^-126 to 2^126", NULL},
+        {-0x1p-127, "scale is -5.877471754111438e-39; F32 takes 0 and magnitudes from 2^-126 to 2^126", NULL},
+        {1e-320, "scale is 1e-320; F32 takes 0 and magnitudes from 2^-126 to 2^126", NULL},
+        {1e300, "scale is 1e+300; F32 takes 0 and magnitudes from 2^-126 to 2^126", NULL},
+        {1.5e308, "scale is 1.5e+308; F32 takes 0 and magnitudes from 2^-126 to 2^126",
+         "scale is 1.5e+308; F64 takes 0 and magnitudes up to 2^1022"},
+        {(double)-INFINITY, "scale is not finite", "scale is not finite"},
+        {(double)NAN, "scale is not finite", "scale is not finite"},
+    };
+    const fj_problem wide = {
+        .struct_size = sizeof wide, .dtype = FJ_DTYPE_F64, .head_dim = 16, .value_dim = 16};
+    test_stack f64;
+    stack_open(&f64, FJ_DEVICE_REFERENCE, NULL, &wide);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        const fj_plan *const plans[] = {forward.plan, f64.plan};
+        const char *const texts[] = {cases[i].f32, cases[i].f64};
+        for (int j = 0; j < 2; j++) {
+            fj_error error = {0};
+            fj_status status = fj_attn_check_scale(plans[j], cases[i].scale, &error);
+            ck_assert_int_eq(status, texts[j] ? FJ_ERR_ARGUMENT : FJ_OK);
+            ck_assert_str_eq(error.text, texts[j] ? texts[j] : "");
+        }
+        test_call bad = good;
+        bad.args.scale = cases[i].scale;
+        if (cases[i].f32) check_with(&forward, &bad, FJ_ERR_ARGUMENT, cases[i].f32);
+    }
+    stack_finish(&f64);
+}
+END_TEST
+
+/* NumPy and PyTorch give a tensor without elements any strides. */
+START_TEST(strides_of_empty_tensors) {
+    const test_sizes empty = {2, 4, 2, 5, 0, 16, 16};
+    int64_t strides[4] = {0, 0, 0, 0};
+    test_call call;
+    fj_error error = {0};
+    call_init(&call, empty);
+    call.key.dl.strides = call.value.dl.strides = call.dkey.dl.strides = call.dvalue.dl.strides = strides;
+    ck_assert_msg(call_launch(&call, forward.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+    ck_assert_msg(call_launch(&call, backward.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+    strides[0] = INT64_MAX, strides[3] = -7;
+    ck_assert_msg(call_launch(&call, forward.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+    call_finish(&call);
+}
+END_TEST
+
 START_TEST(problems) {
     static const struct {
         fj_problem problem;
@@ -278,6 +335,8 @@ int main(void) {
     tcase_add_test(tests, addresses);
     tcase_add_test(tests, empty_tensors_are_legal);
     tcase_add_test(tests, descriptors);
+    tcase_add_test(tests, scales);
+    tcase_add_test(tests, strides_of_empty_tensors);
     tcase_add_test(tests, problems);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

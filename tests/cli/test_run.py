@@ -202,19 +202,33 @@ class Run(harness.Case):
         self.assertEqual(got["out"][2][:8], [0.0] * 8)
         self.assertTrue(report["errors"]["lse"]["ok"])
 
-    def test_no_keys_no_queries(self):
-        for l, s in ((0, 3), (3, 0), (0, 0)):
-            with self.subTest(l=l, s=s):
-                path = self.tensors(backward=True, l=l, s=s)
-                report, got = self.run_json(path, "--score", "score", "--backward", "--check")
-                self.assertEqual(got["out"][2], [0.0] * (2 * l * 8))
-                self.assertEqual(got["lse"][2], [-math.inf] * (2 * l))
+    def test_empty_shapes(self):
+        """No batch, heads, queries or keys, in both directions: results that are empty, or 0 and -inf."""
+        mod = ("--score", "score * t[h] + c[kv]", "--mask", "q >= kv")
+        for device, dtype in (("reference", "F32"), ("cpu", "F32"), ("emu", "BF16")):
+            for b, hq, hkv, l, s in ((0, 4, 2, 5, 7), (2, 0, 0, 5, 7), (2, 0, 2, 5, 7), (2, 4, 2, 0, 7), (2, 4, 2, 5, 0),
+                                     (0, 0, 0, 0, 0)):  # fmt: skip
+                if device == "emu" and hq < hkv:
+                    continue
+                with self.subTest(device=device, b=b, hq=hq, hkv=hkv, l=l, s=s):
+                    tensors = harness.attention_tensors(dtype, b=b, hq=hq, hkv=hkv, l=l, s=s, backward=True)
+                    tensors |= {"t": harness.normal("F32", (hq,), 5), "c": harness.normal("F32", (s,), 6)}
+                    path = self.file("in", harness.safetensors(tensors))
+                    _, got = self.run_json(path, *mod, "--backward", "--check", "--device", device)
+                    self.assertEqual(got.pop("lse"), ("F32", [b, hq, l], [-math.inf] * (b * hq * l)))
+                    self.assertEqual(set(got), {"out", "dq", "dk", "dv", "d_t", "d_c"})
+                    for name, like in (("dq", "q"), ("dk", "k"), ("dv", "v"), ("d_t", "t"), ("d_c", "c")):
+                        self.assertEqual(got[name][1], tensors[like][1])
+                    self.assertEqual({x for _, _, values in got.values() for x in values} - {0.0}, set())
 
     def test_scale(self):
         path = self.tensors(dtype="F64")
         _, got = self.run_json(path, "--score", "score", "--scale", "-0.5", "--device", "reference")
         _, same = self.run_json(path, "--score", "score * -0.5", "--scale=1", "--device=reference")
         self.close(got["out"][2], same["out"][2], 1e-12)
+        path = self.tensors()
+        for text in ("1e300", "-1e-39"):
+            self.fails(1, "from 2^-126 to 2^126", "run", "--input", path, "--output", self.folder / "o", f"--scale={text}")
 
     def test_threads_do_not_change_bits(self):
         path = self.tensors(l=300, s=300, hq=4, backward=True)

@@ -45,7 +45,8 @@ class Usage(harness.Case):
         self.assertIn("needs a value", json.loads(done.stdout)["error"]["text"])
         self.fails(2, "takes no value", "run", "--backward=yes")
         self.fails(2, "given twice", "check", "--score", "score", "--score=score")
-        self.fails(2, "takes a finite number", "bench", "--shape", "1,1,1,1,1,8", "--scale", "inf")
+        for text in ("inf", "nan", "0x1p3", "1e999", "1e-999", "1.5x", "", " 1", "1 ", "-", "1,5"):
+            self.fails(2, "takes a finite number", "bench", "--shape", "1,1,1,1,1,8", f"--scale={text}")
         self.fails(2, "takes an integer from", "bench", "--shape", "1,1,1,1,1,8", "--repeat", "0")
 
     def test_names_of_choices(self):
