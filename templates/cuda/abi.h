@@ -21,7 +21,7 @@
 #include <stdint.h>
 #endif
 
-#define FJ_CUDA_ABI 2
+#define FJ_CUDA_ABI 3
 #define FJ_CUDA_MAX_RANK 8
 
 struct fj_cuda_tensor {
@@ -88,10 +88,11 @@ struct fj_cuda_merge {
     int32_t q_len, unused;
 };
 
-/* What a row of queries brings into the backward kernels: real[2] of the workspace, written by fj_bwd_delta and
+/* What a row of queries brings into the backward kernels: reals of the workspace, written by fj_bwd_delta and
  * fj_bwd_measure. */
 enum {
-    FJ_CUDA_ROW_BASE /* -lse log2(e) */,
+    FJ_CUDA_ROW_LSE /* +inf where the row sees nothing: P is 0 */,
+    FJ_CUDA_ROW_LOW /* -lse_low log2(e) */,
     FJ_CUDA_ROW_DELTA /* dlse - rowsum(out dout), or measured: dlse - rowsum(P dP) */,
     FJ_CUDA_ROW_REALS
 };
@@ -116,7 +117,7 @@ struct fj_cuda_sink {
  *
  * Workspace, each part aligned to 16 bytes, not initialised:
  *
- *     rows    2 reals * batch * heads_q * q_len
+ *     rows    FJ_CUDA_ROW_REALS reals * batch * heads_q * q_len
  *     sums    8 bytes * count of each wanted sink
  *     most    4 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_SINKS and FJ_DETERMINISTIC
  *     dquery_sums    4 bytes * FJ_HEAD_PAD * batch * heads_q * q_len; bwd_mma with FJ_DETERMINISTIC 0 */

@@ -17,8 +17,10 @@
 //  3. A class is a proof or "partial"; a tile that is cut by the last key or the last query is never full.
 //  4. Own rows past the last one exist in the tile: they take the position of the last one and are not stored.
 //  5. P and dS are selected to 0 after the mod where a position is masked or not there. A row that sees nothing
-//     has lse = -inf: its base is -inf, P = exp2(-inf) = 0.
-//  6. dS is with respect to the scaled score; dQ and dK are multiplied by the scale once, at the end.
+//     has lse = -inf, and here +inf instead: P = exp2(-inf) = 0.
+//  6. P = exp2((score - lse) log2(e) + low): the difference first, which is exact where the two are close, however
+//     large they are. Rounding takes from lse what `low` brings back.
+//  7. dS is with respect to the scaled score; dQ and dK are multiplied by the scale once, at the end.
 #ifndef FJ_CUDA_BWD_GRID_H
 #define FJ_CUDA_BWD_GRID_H
 
@@ -72,7 +74,7 @@ FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32
 FJ_DEVICE const fj_element *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
     return static_cast<const fj_element *>(t.data) + fj_offset(t, b, h, row);
 }
-// base and delta of a row of queries (enum in abi.h)
+// What the rows of the workspace hold of a query (enum in abi.h)
 FJ_DEVICE fj_real *fj_row_facts(const fj_cuda_backward &a, int32_t b, int32_t h, int32_t q) {
     return static_cast<fj_real *>(a.rows) +
            ((static_cast<int64_t>(b) * a.heads_q + h) * a.q_len + q) * FJ_CUDA_ROW_REALS;
@@ -256,31 +258,36 @@ FJ_DEVICE void fj_sinks_end([[maybe_unused]] const fj_backward_args &args,
 #endif
 }
 
-// What raw products are multiplied with: the scale, or without a score mod what makes exponents of base 2 of them.
-FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) {
-    return static_cast<fj_real>(FJ_HAS_SCORE ? a.scale : a.scale * 1.44269504088896340736);
-}
+// What raw products are multiplied with.
+FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) { return static_cast<fj_real>(a.scale); }
+
+// lse and low of a query.
+struct fj_norm {
+    fj_real lse, low;
+};
 
 // P of a raw product, whether masked or not. factor: of fj_factor_of.
 FJ_DEVICE fj_real fj_prob_of(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
-                             [[maybe_unused]] const struct fj_col_state *col, fj_real base, fj_real s) {
+                             [[maybe_unused]] const struct fj_col_state *col, const fj_norm &norm,
+                             fj_real s) {
 #if FJ_HAS_SCORE
-    return fj_bwd_exp2(fj_fma_rn(fj_score(&mod, head, row, col, s * factor), FJ_LOG2_E, base));
+    const fj_real ahead = fj_sub_rn(fj_score(&mod, head, row, col, s * factor), norm.lse);
 #else
-    return fj_bwd_exp2(fj_fma_rn(s, factor, base));
+    const fj_real ahead = fj_fma_rn(s, factor, -norm.lse);
 #endif
+    return fj_bwd_exp2(fj_fma_rn(ahead, FJ_LOG2_E, norm.low));
 }
 
 // s: the raw product, becomes P; d: dP + delta, becomes dS.
 FJ_DEVICE void fj_grad_score(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
-                             [[maybe_unused]] const struct fj_col_state *col, fj_real base, bool live,
+                             [[maybe_unused]] const struct fj_col_state *col, const fj_norm &norm, bool live,
                              fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_sinks &own) {
     [[maybe_unused]] const fj_real score = s * factor;
-    const fj_real p = fj_prob_of(factor, mod, head, row, col, base, s);
+    const fj_real p = fj_prob_of(factor, mod, head, row, col, norm, s);
     s = live ? p : fj_real(0);
     d = live ? p * d : fj_real(0);
 #if FJ_HAS_SCORE

@@ -27,7 +27,7 @@ FJ_DEVICE void fj_measure_step(const fj_task &t, const fj_own<FJ_OWN_QUERIES> &o
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 const float x = s[r / 2][j / 2][r % 2 * 2 + j % 2], y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
-                const float p = fj_prob_of(t.factor, t.mod, &head, &own.state[r], &col, own.base[r], x);
+                const float p = fj_prob_of(t.factor, t.mod, &head, &own.state[r], &col, own.norm[r], x);
                 sums[r] += bits[r] >> (from + j) & 1u ? p * y : 0.0f;
             }
         }
@@ -91,7 +91,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     for (int r = 0; r < ROWS; r++) {
         if (fj_lane() % 4 != 0 || t.part() != 0 || t.row(r) >= t.at.count) continue;
         float *facts = fj_row_facts(t.a, t.at.b, t.at.head, t.row(r));
-        if (own.base[r] > -INFINITY) facts[FJ_CUDA_ROW_DELTA] -= sums[r];
+        if (own.norm[r].lse != INFINITY) facts[FJ_CUDA_ROW_DELTA] -= sums[r];
     }
 }
 

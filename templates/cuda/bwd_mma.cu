@@ -13,7 +13,7 @@
 //      +-----------------+-----------------+    dX * scale and dW to global memory
 //
 //      |     X, W      |  Y Z  |  Y Z  | facts of both |  P, dS (2., 3.)  |            shared memory
-//                        stage 0 stage 1   base, delta of walked queries
+//                        stage 0 stage 1   lse, low, delta of walked queries
 //
 //  1. Both passes are the same text, with sides exchanged: own rows are rows of the matrices in registers in either, so
 //     that P and dS are the A of what they are multiplied with, without a way through shared memory. Each result
@@ -72,7 +72,7 @@
 #define Y_BYTES (FJ_TILE_KV * FJ_HEAD_PAD * 2)
 #define STAGE_BYTES (Y_BYTES + FJ_TILE_KV * FJ_VALUE_PAD * 2)
 #define FACTS (OWN_BYTES + FJ_STAGES * STAGE_BYTES)
-#define FACTS_BYTES (FJ_TILE_KV * 8)
+#define FACTS_BYTES (FJ_TILE_KV * FJ_CUDA_ROW_REALS * 4)
 #define WEIGHTS (FACTS + FJ_STAGES * FACTS_BYTES)
 #define FUSED (!FJ_DETERMINISTIC)
 #define WEIGHTS_BYTES (FJ_TILE_Q * FJ_TILE_KV * 2)
@@ -134,7 +134,8 @@ template <> struct fj_own<FJ_OWN_KEYS> {
 };
 template <> struct fj_own<FJ_OWN_QUERIES> {
     struct fj_row_state state[ROWS];
-    float base[ROWS], delta[ROWS];
+    fj_norm norm[ROWS];
+    float delta[ROWS];
     typedef struct fj_col_state walked;
 };
 
@@ -158,7 +159,7 @@ FJ_DEVICE void fj_start_own(const fj_task &t, const struct fj_head_state &head, 
         } else {
             const float *facts = fj_row_facts(t.a, t.at.b, t.at.head, index);
             fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &own.state[r]);
-            own.base[r] = facts[FJ_CUDA_ROW_BASE];
+            own.norm[r] = fj_norm{facts[FJ_CUDA_ROW_LSE], facts[FJ_CUDA_ROW_LOW]};
             own.delta[r] = facts[FJ_CUDA_ROW_DELTA];
         }
     }

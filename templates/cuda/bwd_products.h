@@ -60,8 +60,11 @@ template <fj_side side> struct fj_walked {
         for (int32_t n = 0; n < FJ_TILE_KV; n += THREADS) {
             const int32_t i = n + static_cast<int32_t>(fj_thread_x());
             if (FJ_TILE_KV % THREADS != 0 && i >= FJ_TILE_KV) break;
-            fj_copy_async_8(shared + static_cast<uint32_t>(i) * 8,
-                            facts + FJ_CUDA_ROW_REALS * (first + (i < left ? i : 0)), i < left ? 8u : 0u);
+            const float *from = facts + FJ_CUDA_ROW_REALS * (first + (i < left ? i : 0));
+#pragma unroll
+            for (int32_t which = 0; which < FJ_CUDA_ROW_REALS; which++)
+                fj_copy_async_4(shared + static_cast<uint32_t>(which * FJ_TILE_KV + i) * 4, from + which,
+                                i < left ? 4u : 0u);
         }
     }
 };

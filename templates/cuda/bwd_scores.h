@@ -46,14 +46,30 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
-// Base and delta (which) of two neighbouring walked queries, from column j, which is even.
+// What the rows hold (which) of two neighbouring walked queries, from column j, which is even.
 struct fj_facts {
     float of[2];
     FJ_METHOD explicit fj_facts(const fj_task &t, uint32_t facts, int j, int which) {
-        const fj_b128 both = *fj_shared_at<fj_b128>(facts + static_cast<uint32_t>(t.column(j)) * 8);
-        of[0] = fj_f32_from_bits(both.r[which]);
-        of[1] = fj_f32_from_bits(both.r[FJ_CUDA_ROW_REALS + which]);
+        const uint32_t at = static_cast<uint32_t>(which * FJ_TILE_KV + t.column(j)) * 4;
+        const fj_b64 both = *fj_shared_at<fj_b64>(facts + at);
+        of[0] = fj_f32_from_bits(both.r[0]);
+        of[1] = fj_f32_from_bits(both.r[1]);
     }
+};
+
+// lse and low of the pairs of two neighbouring columns, from j, and all own rows.
+template <fj_side side> struct fj_norms;
+template <> struct fj_norms<FJ_OWN_KEYS> {
+    const fj_facts lse, low;
+    FJ_METHOD explicit fj_norms(const fj_task &t, const fj_own<FJ_OWN_KEYS> &, uint32_t facts, int j)
+        : lse(t, facts, j, FJ_CUDA_ROW_LSE), low(t, facts, j, FJ_CUDA_ROW_LOW) {}
+    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{lse.of[half], low.of[half]}; }
+};
+template <> struct fj_norms<FJ_OWN_QUERIES> {
+    const fj_own<FJ_OWN_QUERIES> &own;
+    FJ_METHOD explicit fj_norms(const fj_task &, const fj_own<FJ_OWN_QUERIES> &rows, uint32_t, int)
+        : own(rows) {}
+    FJ_METHOD fj_norm at(int r, int) const { return own.norm[r]; }
 };
 
 // dP starts at delta.
@@ -85,20 +101,24 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct 
 #pragma unroll 1
     for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
 #pragma unroll
-        for (int j = 0; j < COLUMNS / MOD_TURNS; j++) {
-            typename fj_own<side>::walked walked;
-            fj_start_walked<side>(t, head, first + t.column(from + j), walked);
+        for (int pair = 0; pair < COLUMNS / MOD_TURNS; pair += 2) {
+            const fj_norms<side> norms(t, own, facts, from + pair);
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-                float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
-                const bool live = !masked || (bits[r] >> (from + j) & 1u);
-                if constexpr (side == FJ_OWN_KEYS)
-                    fj_grad_score(t.factor, t.mod, &head, &walked, &own.state[r],
-                                  fj_facts(t, facts, from + (j & ~1), FJ_CUDA_ROW_BASE).of[j % 2], live, x, y,
-                                  sinks);
-                else
-                    fj_grad_score(t.factor, t.mod, &head, &own.state[r], &walked, own.base[r], live, x, y,
-                                  sinks);
+            for (int j = pair; j < pair + 2; j++) {
+                typename fj_own<side>::walked walked;
+                fj_start_walked<side>(t, head, first + t.column(from + j), walked);
+#pragma unroll
+                for (int r = 0; r < ROWS; r++) {
+                    float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
+                    const bool live = !masked || (bits[r] >> (from + j) & 1u);
+                    const fj_norm norm = norms.at(r, j % 2);
+                    if constexpr (side == FJ_OWN_KEYS)
+                        fj_grad_score(t.factor, t.mod, &head, &walked, &own.state[r], norm, live, x, y,
+                                      sinks);
+                    else
+                        fj_grad_score(t.factor, t.mod, &head, &own.state[r], &walked, norm, live, x, y,
+                                      sinks);
+                }
             }
         }
         if (MOD_TURNS > 1) {

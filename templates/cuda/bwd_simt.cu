@@ -65,7 +65,7 @@ struct fj_simt {
     const int32_t tx, ty;
     fj_real *own, *walked; // chunks: rows of DEPTH + 1
     fj_real *p, *ds;       // rows of FJ_TILE_KV + 1
-    fj_real *facts;        // of walked queries: base and delta
+    fj_real *facts;        // of walked queries: FJ_CUDA_ROW_REALS each
     fj_real factor;        // fj_factor_of
     FJ_METHOD int32_t row(int i) const { return at.first + ty + i * TY; }
 };
@@ -75,7 +75,8 @@ template <fj_side side> struct fj_own;
 template <> struct fj_own<FJ_OWN_KEYS> { struct fj_col_state state[OWN]; };
 template <> struct fj_own<FJ_OWN_QUERIES> {
     struct fj_row_state state[OWN];
-    fj_real base[OWN], delta[OWN];
+    fj_real delta[OWN];
+    fj_norm norm[OWN];
 };
 
 // ---- From global memory ------------------------------------------------------------------------------------
@@ -91,11 +92,11 @@ FJ_DEVICE void fj_copy_chunk(fj_real *to, int32_t rows, const fj_cuda_tensor &t,
     }
 }
 
-// base and delta of the walked queries. The step before is past its barriers of sums, and this one has some to come.
+// What the rows hold of the walked queries. The step before is past its barriers of sums, and this one has some to come.
 FJ_DEVICE void fj_copy_facts(const fj_simt &t, int32_t head, int32_t first) {
-    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < 2 * FJ_TILE_KV; i += THREADS) {
-        const int32_t q = first + i / 2;
-        t.facts[i] = q < t.a.q_len ? fj_row_facts(t.a, t.at.b, head, q)[i % 2] : fj_real(0);
+    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_CUDA_ROW_REALS * FJ_TILE_KV; i += THREADS) {
+        const int32_t q = first + i / FJ_CUDA_ROW_REALS, which = i % FJ_CUDA_ROW_REALS;
+        t.facts[i] = q < t.a.q_len ? fj_row_facts(t.a, t.at.b, head, q)[which] : fj_real(0);
     }
 }
 
@@ -170,15 +171,16 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
 #pragma unroll
     for (int j = 0; j < WALKED; j++) {
         const int32_t in_tile = t.tx + j * TX, q = first + in_tile;
-        const fj_real base = t.facts[2 * in_tile], delta = t.facts[2 * in_tile + 1];
+        const fj_real *facts = t.facts + FJ_CUDA_ROW_REALS * in_tile;
+        const fj_norm norm = {facts[FJ_CUDA_ROW_LSE], facts[FJ_CUDA_ROW_LOW]};
         struct fj_row_state row;
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &row);
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const bool there = q < t.at.walked && t.row(i) < t.at.count;
             const bool live = full || fj_is_live(t, &head, &row, &own.state[i], there);
-            d[i][j] += delta;
-            fj_grad_score(t.factor, t.mod, &head, &row, &own.state[i], base, live, s[i][j], d[i][j], sinks);
+            d[i][j] += facts[FJ_CUDA_ROW_DELTA];
+            fj_grad_score(t.factor, t.mod, &head, &row, &own.state[i], norm, live, s[i][j], d[i][j], sinks);
         }
     }
 }
@@ -194,7 +196,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, con
             const bool there = kv < t.at.walked && t.row(i) < t.at.count;
             const bool live = full || fj_is_live(t, &head, &own.state[i], &col, there);
             d[i][j] += own.delta[i];
-            fj_grad_score(t.factor, t.mod, &head, &own.state[i], &col, own.base[i], live, s[i][j], d[i][j],
+            fj_grad_score(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], live, s[i][j], d[i][j],
                           sinks);
         }
     }
@@ -224,7 +226,7 @@ FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, 
         const int32_t q = fj_last_own(t, i);
         const fj_real *facts = fj_row_facts(t.a, t.at.b, t.at.head, q);
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &own.state[i]);
-        own.base[i] = facts[FJ_CUDA_ROW_BASE];
+        own.norm[i] = fj_norm{facts[FJ_CUDA_ROW_LSE], facts[FJ_CUDA_ROW_LOW]};
         own.delta[i] = facts[FJ_CUDA_ROW_DELTA];
     }
 }
@@ -297,7 +299,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
                 const bool there = kv < t.at.walked && t.row(i) < t.at.count;
                 const bool live = step.is_full() || fj_is_live(t, &head, &own.state[i], &col, there);
                 const fj_real p =
-                    fj_prob_of(t.factor, t.mod, &head, &own.state[i], &col, own.base[i], s[i][j]);
+                    fj_prob_of(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], s[i][j]);
                 sums[i] += live ? p * d[i][j] : fj_real(0);
             }
         }
@@ -307,7 +309,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
         for (uint32_t lane = 1; lane < TX; lane *= 2) sums[i] += fj_shuffle_xor(sums[i], lane);
         if (t.tx != 0 || t.row(i) >= t.at.count) continue;
         fj_real *facts = fj_row_facts(a, t.at.b, t.at.head, t.row(i));
-        if (own.base[i] > -fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
+        if (own.norm[i].lse != fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
     }
 }
 #endif
