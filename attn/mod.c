@@ -158,11 +158,40 @@ static void list_scalars(fj_scope *scope, fj_mod *mod) {
 
 /* ---- Compiling ---------------------------------------------------------------------------------------------- */
 
+static void pass(fj_scope *scope, void *argument) {
+    fj_mod *mod = argument;
+    (void)scope;
+    mod->ir = fj_ir_optimise(fj_ir_guard(fj_ir_optimise(mod->ir)));
+}
+
+static void differentiate(fj_scope *scope, void *argument) {
+    fj_mod *mod = argument;
+    (void)scope;
+    mod->gradient = fj_ir_optimise(fj_ir_gradient(mod->ir));
+}
+
+/* What a pass refuses has the place of the result that it worked on. */
+static void run_located(fj_scope *scope, fj_mod *mod, void (*body)(fj_scope *, void *), const char *what) {
+    fj_error *error = FJ_NEW(scope->arena, fj_error);
+    fj_status status = fj_scope_run(scope->arena, error, body, mod);
+    if (status == FJ_OK) return;
+    const fj_mod_origins *from = &mod->origins;
+    fj_place place = from->score_place.source ? from->score_place : from->mask_place;
+    if (status == FJ_ERR_MOD && error->line == 0 && place.source)
+        fj_expr_fail_note(scope, place, status, "unroll less, or split what is computed", "%s%s", what,
+                          error->text);
+    if (scope->error) {
+        fj_error_finish(scope->error);
+        *scope->error = *error;
+    }
+    fj_escape(scope, status);
+}
+
 static void compile(fj_scope *scope, void *argument) {
     fj_mod *mod = argument;
     copy_desc(scope, &mod->desc);
-    fj_ir *ir = fj_ir_optimise(fj_expr_compile(scope, &mod->desc, &mod->origins));
-    mod->ir = fj_ir_optimise(fj_ir_guard(ir));
+    mod->ir = fj_expr_compile(scope, &mod->desc, &mod->origins);
+    run_located(scope, mod, pass, "");
     list_captures(scope, mod);
     list_scalars(scope, mod);
     mod->tier = !mod->ir->mask                 ? FJ_TIER_NONE
@@ -170,10 +199,8 @@ static void compile(fj_scope *scope, void *argument) {
                                                : FJ_TIER_ELEMENTWISE;
 }
 
-static void differentiate(fj_scope *scope, void *argument) {
-    fj_mod *mod = argument;
-    (void)scope;
-    mod->gradient = fj_ir_optimise(fj_ir_gradient(mod->ir));
+static void differentiate_located(fj_scope *scope, void *argument) {
+    run_located(scope, argument, differentiate, "in the gradient: ");
 }
 
 static void mod_destroy(fj_mod *mod) {
@@ -197,7 +224,7 @@ fj_status fj_mod_create(fj_context *context, const fj_mod_desc *desc, fj_mod **r
     fj_arena_init(&mod->arena, &context->allocator);
     status = fj_scope_run(&mod->arena, error, compile, mod);
     if (status == FJ_OK) {
-        mod->gradient_status = fj_scope_run(&mod->arena, &mod->gradient_error, differentiate, mod);
+        mod->gradient_status = fj_scope_run(&mod->arena, &mod->gradient_error, differentiate_located, mod);
         if (mod->gradient_status == FJ_ERR_MEMORY)
             status = fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     }

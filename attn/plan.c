@@ -26,8 +26,10 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
     if (problem->gqa < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "gqa %d is negative", problem->gqa);
     if (mod->unbound)
         return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
-    if (problem->direction == FJ_BACKWARD && !mod->gradient)
-        return fj_error_set(error, mod->gradient_status, "%s", mod->gradient_error.text);
+    if (problem->direction == FJ_BACKWARD && !mod->gradient) {
+        if (error) *error = mod->gradient_error; /* located; of a limit: it has no detail */
+        return mod->gradient_status;
+    }
     return FJ_OK;
 }
 

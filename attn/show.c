@@ -26,7 +26,10 @@ static void print(fj_scope *scope, void *argument) {
     } else if (strcmp(show->stage, "ranges") == 0) {
         fj_ir_print_ranges(&ir, show->out);
     } else if (strcmp(show->stage, "grad") == 0) {
-        if (!mod->gradient) fj_fail(scope, mod->gradient_status, "%s", mod->gradient_error.text);
+        if (!mod->gradient) {
+            if (scope->error) *scope->error = mod->gradient_error; /* of a limit: it has no detail */
+            fj_escape(scope, mod->gradient_status);
+        }
         fj_ir gradient = *mod->gradient;
         gradient.arena = scope->arena;
         fj_ir_print(&gradient, show->out);

@@ -56,9 +56,19 @@ static int report_origins(const inspection *in) {
     return CLI_EXIT_OK;
 }
 
+/* A mod that can only run forward is not right yet. */
+static int check_gradient(const inspection *in) {
+    fj_text text = {0};
+    fj_error error = {0};
+    fj_status result = fj_mod_show(in->mod, "grad", &text, &error);
+    fj_text_finish(&text);
+    return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
+}
+
 int cli_verb_check(const cli_args *args) {
     inspection in = {.args = args};
     int status = begin(&in);
+    if (status == CLI_EXIT_OK) status = check_gradient(&in);
     if (status == CLI_EXIT_OK) status = report_origins(&in);
     end(&in);
     return status;

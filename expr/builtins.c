@@ -12,6 +12,7 @@
 #define P FJ_IN_PYTHON
 #define X FJ_IN_FLEX
 #define U FJ_IN_FUNCTOOLS
+#define N FJ_IN_NN
 static const fj_builtin table[] = {
 #define FN(name, where, parameters, pointwise, build, data) \
     {name, where, parameters, pointwise, build, (int)(data)},
@@ -25,6 +26,7 @@ static const fj_builtin table[] = {
 #undef P
 #undef X
 #undef U
+#undef N
 
 /* ---- Finding ------------------------------------------------------------------------------------------- */
 
@@ -221,6 +223,8 @@ static int functions_of(fj_str module) {
         {"torch", FJ_IN_TORCH},
         {"torch.special", FJ_IN_TORCH},
         {"torch.nn.functional", FJ_IN_FUNCTIONAL},
+        {"torch.nn", FJ_IN_NN},
+        {"torch.nn.parameter", FJ_IN_NN},
         {"torch.nn.attention.flex_attention", FJ_IN_FLEX},
         {"math", FJ_IN_MATH},
         {"functools", FJ_IN_FUNCTOOLS},
@@ -250,13 +254,9 @@ static bool constant_of(fj_str module, fj_str name, fj_value *ret_value) {
 }
 
 static bool is_submodule(fj_str path) {
-    static const char *const paths[] = {"torch.nn",
-                                        "torch.nn.functional",
-                                        "torch.special",
-                                        "torch.ops",
-                                        "torch.ops.approx",
-                                        "torch.nn.attention",
-                                        "torch.nn.attention.flex_attention"};
+    static const char *const paths[] = {
+        "torch.nn",  "torch.nn.parameter", "torch.nn.functional", "torch.special",
+        "torch.ops", "torch.ops.approx",   "torch.nn.attention",  "torch.nn.attention.flex_attention"};
     for (size_t i = 0; i < FJ_ARRAY_LEN(paths); i++) {
         if (fj_str_is(path, paths[i])) return true;
     }

@@ -122,7 +122,27 @@ static const fj_names *limited(const fj_names *names) {
     return length < 16 ? names : NULL;
 }
 
+/* Whether a value of the kernel reads the captured tensor of this name. */
+static bool reads(fj_elab *e, fj_ref ref, fj_str name) {
+    const bool *marks = fj_reachable(e, ref);
+    for (fj_ref at = 1; at <= ref; at++) {
+        const fj_node *node = fj_ir_at(e->ir, at);
+        if (marks[at] && node->op == FJ_OP_LOAD && fj_str_is(name, e->ir->captures.data[node->imm.i].name))
+            return true;
+    }
+    return false;
+}
+
+/* torch.tensor(1.0) and what is made of tensors of rank 0: the caller's tensor of that name wins. What is
+ * weak was a number in Python. */
+static fj_value name_scalar(fj_elab *e, fj_value value, fj_str name, bool module, fj_place place) {
+    if (value.weak || fj_capture_binding(e, name) == NULL) return value;
+    if (!module && reads(e, value.ref, name)) return value;
+    return capture_create(e, fj_table_create(e, place), push_name(e, name, NULL));
+}
+
 fj_value fj_capture_name(fj_elab *e, fj_value value, fj_str name, bool module, fj_place place) {
+    if (value.kind == FJ_VALUE_SCALAR) return name_scalar(e, value, name, module, place);
     if (value.kind != FJ_VALUE_TENSOR) return value;
     const fj_tensor *tensor = value.tensor;
     const bool bound = fj_capture_binding(e, name) != NULL;

@@ -115,8 +115,7 @@ const fj_error *fj_elab_try(fj_elab *e, void (*body)(fj_elab *, void *), void *a
     e->in_mod = in_mod;
     /* Nothing that an attempt may hide. */
     if (e->hints->restart) fj_escape(e->scope, status); /* which fills no error */
-    if (status == FJ_ERR_MEMORY || e->steps > FJ_ELAB_MAX_STEPS)
-        fj_elab_fail_again(e, &error);
+    if (status == FJ_ERR_MEMORY || e->steps > FJ_ELAB_MAX_STEPS) fj_elab_fail_again(e, &error);
     fj_error *kept = FJ_NEW(e->arena, fj_error);
     *kept = error;
     return kept;

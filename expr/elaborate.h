@@ -162,6 +162,7 @@ typedef struct fj_elab {
     bool checking;            /* the mods are done: nothing more enters the graph */
     bool found;               /* a mod, or an expression in its place */
     fj_mod_origin origins[2]; /* [is_score] */
+    fj_place results[2];
 } fj_elab;
 
 #define FJ_TIME_END SIZE_MAX
@@ -413,6 +414,7 @@ enum {
     FJ_IN_PYTHON = 32, /* built into Python */
     FJ_IN_FLEX = 64,   /* torch.nn.attention.flex_attention.f */
     FJ_IN_FUNCTOOLS = 128,
+    FJ_IN_NN = 256, /* torch.nn.f */
 };
 
 typedef struct fj_builtin {

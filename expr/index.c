@@ -81,11 +81,15 @@ static void add_slice(fj_elab *e, indexing *ix, fj_value item) {
     const fj_value stop = parts[1].kind == FJ_VALUE_NONE ? dim : slice_bound(e, ix, parts[1], dim);
     const int64_t step =
         parts[2].kind == FJ_VALUE_NONE ? 1 : fj_elab_int(e, parts[2], place, "the step of a slice");
-    if (step < 1 || step > 1 << 20) fj_elab_fail(e, place, "the step of a slice of a tensor is positive");
+    if (step < 1)
+        fj_elab_fail(e, place, "the step of a slice of a tensor is %lld: it must be positive",
+                     (long long)step);
     fj_value len = fj_dim_max(e, fj_operate(e, FJ_OPERATOR_SUB, stop, start, place), fj_value_int(0), place);
     if (step > 1) {
-        len = fj_operate(e, FJ_OPERATOR_ADD, len, fj_value_int(step - 1), place);
+        /* Rounded up, without a sum that could wrap. */
+        len = fj_operate_unary(e, FJ_OPERATOR_NEGATIVE, len, place);
         len = fj_operate(e, FJ_OPERATOR_FLOORDIV, len, fj_value_int(step), place);
+        len = fj_operate_unary(e, FJ_OPERATOR_NEGATIVE, len, place);
     }
     ix->result->sources[ix->axis++] = (fj_axis_source){FJ_AXIS_RANGE, start, ix->result->rank, step};
     add_axis(e, ix, len, false);

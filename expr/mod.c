@@ -93,6 +93,7 @@ fj_source *fj_mod_source(fj_elab *e, const char *name, const char *text) {
 }
 
 static void set(fj_elab *e, fj_value value, bool is_score, fj_place place) {
+    e->results[is_score] = place;
     if (is_score) {
         set_score(e, value, place);
     } else {
@@ -263,7 +264,8 @@ static fj_elab *compile(fj_scope *scope, const fj_mod_desc *desc) {
 
 fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins) {
     const fj_elab *e = compile(scope, desc);
-    if (ret_origins != NULL) *ret_origins = (fj_mod_origins){.score = e->origins[1], .mask = e->origins[0]};
+    if (ret_origins != NULL)
+        *ret_origins = (fj_mod_origins){e->origins[1], e->origins[0], e->results[1], e->results[0]};
     return e->ir;
 }
 

@@ -7,6 +7,9 @@
 
 enum { DEEPEST = 64 };
 
+/* An index that is outside of every dimension, also when a dimension is added to it. */
+#define FJ_OUTSIDE (-((int64_t)1 << 62))
+
 /* ---- Dimensions -------------------------------------------------------------------------------------- */
 
 fj_ref fj_dim_ref(fj_elab *e, fj_value dim, fj_place place) { return fj_to_ref(e, dim, FJ_TYPE_I64, place); }
@@ -113,7 +116,7 @@ static fj_ref normalise(fj_elab *e, fj_ref index, fj_value dim, fj_place place) 
     const fj_value low = fj_operate_compare(e, FJ_OPERATOR_GE, at, zero, place);
     const fj_value high = fj_operate_compare(e, FJ_OPERATOR_LT, at, size, place);
     const fj_value inside = fj_operate_logical(e, true, low, high, place);
-    const fj_value outside = fj_value_int(-((int64_t)1 << 40));
+    const fj_value outside = fj_value_int(FJ_OUTSIDE);
     return fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){inside, at, outside}, 3, place).ref;
 }
 
@@ -130,15 +133,28 @@ static fj_ref gathered_index(fj_elab *e, const fj_tensor *tensor, const fj_axis_
     return element.ref;
 }
 
+/* The index of base for one of a slice: start + step * index; outside stays outside, whatever the step. */
+static fj_ref slice_index(fj_elab *e, const fj_axis_source *source, fj_ref index, fj_place place) {
+    const bool guarded = fj_ir_at(e->ir, index)->op == FJ_OP_WHERE; /* else it counts a loop */
+    const bool whole = source->step == 1 && source->value.kind == FJ_VALUE_INT && source->value.i == 0;
+    if (whole) return index;
+    const fj_value given = fj_convert(e, fj_scalar_value(e, index, false), FJ_TYPE_I64, place);
+    fj_value at = given;
+    if (source->step != 1) at = fj_operate(e, FJ_OPERATOR_MUL, at, fj_value_int(source->step), place);
+    at = fj_operate(e, FJ_OPERATOR_ADD, at, source->value, place);
+    if (!guarded) return at.ref;
+    const fj_value out = fj_operate_compare(e, FJ_OPERATOR_LT, given, fj_value_int(0), place);
+    return fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){out, fj_value_int(FJ_OUTSIDE), at}, 3,
+                        place)
+        .ref;
+}
+
 static fj_ref source_index(fj_elab *e, const fj_tensor *tensor, int axis, const fj_ref *indices,
                            fj_place place) {
     const fj_axis_source *source = &tensor->sources[axis];
     if (source->kind == FJ_AXIS_RANGE) {
         const fj_ref index = indices[source->axis];
-        if (tensor->plain[source->axis]) return index;
-        fj_value at = fj_convert(e, fj_scalar_value(e, index, false), FJ_TYPE_I64, place);
-        if (source->step != 1) at = fj_operate(e, FJ_OPERATOR_MUL, at, fj_value_int(source->step), place);
-        return fj_operate(e, FJ_OPERATOR_ADD, at, source->value, place).ref;
+        return tensor->plain[source->axis] ? index : slice_index(e, source, index, place);
     }
     const fj_ref index =
         source->kind == FJ_AXIS_FIXED ? source->value.ref : gathered_index(e, tensor, source, indices, place);

@@ -81,6 +81,15 @@ class Check(harness.Case):
         self.assertEqual((done.stdout, done.stderr), ("", ""))
         self.assertEqual(json.loads(self.ok("check", "--mask", "q >= kv", "--json").stdout), {"schema": 1, "ok": True})
 
+    def test_gradient_limit(self):
+        """Beyond the bound of values only in the gradient: whoever asks for it gets the place of the result."""
+        mod = self.file("m.py", "import torch\ndef score_mod(score, b, h, q, kv):\n    total = score\n    for i in range(4000):\n"
+                                "        total = total + torch.tan(score * i) * torch.atan(score + i)\n    return total\n")
+        for command in (["check", mod], ["show", mod, "--stage", "grad"],
+                        ["show", mod, "--direction", "bwd", "--stage", "plan", "--device", "cpu"]):
+            self.fails(1, "m.py:6:12: error: in the gradient: the mod needs more than 65536 values", *command)
+        self.ok("show", mod, "--stage", "ir")
+
     def test_wrong(self):
         self.fails(1, "<score>:1:9: error:", "check", "--score", "score + nonesuch")
         mod = self.file("alibi.py", "def score_mod(score, b, h, q, kv):\n    return score + slopes[h, 0]\n")

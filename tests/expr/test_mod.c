@@ -218,6 +218,47 @@ START_TEST(captures_in_order) {
 }
 END_TEST
 
+/* A tensor of rank 0 that the source spells out: the caller's tensor of that name wins. */
+START_TEST(bound_scalar_literals) {
+    static const fj_binding t[] = {{"t", FJ_DTYPE_F32, 0, {0}}};
+    static const char *const values[] = {"torch.tensor(1.0)",
+                                         "torch.tensor(1.0, requires_grad=True)",
+                                         "torch.scalar_tensor(2.0)",
+                                         "torch.nn.Parameter(torch.tensor(1.0))",
+                                         "torch.nn.parameter.Parameter(torch.ones(()))",
+                                         "torch.tensor(2.0).exp()",
+                                         "torch.tensor(2.0).clone().detach()"};
+    static const char *const shapes[][2] = {
+        {"import torch\nt = ", "\n" SCORE("score * t")},
+        {"import torch\nu = ", "\ndef make(t):\n    def mod(score, b, h, q, kv):\n        return score * t\n"
+                               "    return mod\nscore_mod = make(u)\n"},
+        {"import torch\ndef make():\n    t = ",
+         "\n    return lambda score, b, h, q, kv: score * t\nscore_mod = make()\n"},
+        {"import torch\ndef score_mod(score, b, h, q, kv, t=", "):\n    return score * t\n"},
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(values) * FJ_ARRAY_LEN(shapes); i++) {
+        const char *const *shape = shapes[i % FJ_ARRAY_LEN(shapes)];
+        const char *source =
+            fj_arena_printf(&arena, "%s%s%s", shape[0], values[i / FJ_ARRAY_LEN(shapes)], shape[1]);
+        ASSERT_OK(.source = source, .bindings = t, .binding_count = 1);
+        ck_assert_msg(graph->captures.len == 1, "%s", source);
+        ck_assert_str_eq(graph->captures.data[0].name, "t");
+        ck_assert(graph->captures.data[0].gradient);
+    }
+    ASSERT_OK(.source = "import torch\nt = torch.tensor(3.0)\n" SCORE("score * t"));
+    ck_assert_uint_eq(graph->captures.len, 0);
+    /* A number of Python is none, and a factory's own arithmetic on its tensor stays. */
+    ASSERT_OK(.source = "t = 3.0\n" SCORE("score * t"), .bindings = t, .binding_count = 1);
+    ck_assert_uint_eq(graph->captures.len, 0);
+    ASSERT_OK(.source = "def make(t):\n    t = t * 2.0\n    return lambda score, b, h, q, kv: score * t\n"
+                        "score_mod = make(t)\n",
+              .bindings = t, .binding_count = 1);
+    int products;
+    count(graph, FJ_OP_MUL, &products);
+    ck_assert_int_eq(products, 2);
+}
+END_TEST
+
 #define FACTORY                                                                                   \
     "import torch\nslopes = torch.randn(8)\ndef make(table):\n    def mod(score, b, h, q, kv):\n" \
     "        return score + table[h]\n    return mod\nscore_mod = make(slopes)\n"
@@ -442,6 +483,7 @@ int main(void) {
         unreached_is_not_compiled,
         captures_in_order,
         innermost_name,
+        bound_scalar_literals,
         two_captures_of_one_name,
         reserved_names,
         missing_are_listed,
