@@ -148,6 +148,7 @@ static void list_scalars(fj_scope *scope, fj_mod *mod) {
             .gradient = scalar->gradient,
             .dtype = is_float ? FJ_DTYPE_F64 : FJ_DTYPE_I64,
             .value = is_float ? scalar->f : (double)scalar->i,
+            .int_value = is_float ? 0 : scalar->i,
         };
         if (is_float)
             mod->scalar_values[i].f = scalar->f;

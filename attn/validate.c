@@ -305,6 +305,17 @@ size_t fj_attn_resolve_size(const fj_plan *plan) {
     return 2 * captures * sizeof(fj_tensor) + scalars * (sizeof(fj_tensor) + sizeof(fj_scalar));
 }
 
+/* What the mod requires of extents and scalars. */
+static fj_status check_requirements(const struct validation *v, const fj_resolved *all) {
+    const fj_mod *mod = v->plan->mod;
+    const fj_requirements *requirements = &mod->origins.requirements;
+    if (requirements->count == 0) return FJ_OK;
+    _Static_assert(sizeof(fj_tensor) % sizeof(int64_t) == 0, "extents are a whole number apart");
+    const fj_extents extents = {all->captures ? all->captures[0].shape : NULL,
+                                sizeof(fj_tensor) / sizeof(int64_t)};
+    return fj_requirements_check(requirements, mod->ir, all->scalars, extents, v->error);
+}
+
 static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *args, void *storage,
                                     fj_resolved *all) {
     const fj_mod *mod = v->plan->mod;
@@ -326,7 +337,7 @@ static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *a
         fj_status status = resolve_scalar(v, i, args, &scalar[i], &dscalar[i]);
         if (status != FJ_OK) return status;
     }
-    return FJ_OK;
+    return check_requirements(v, all);
 }
 
 /* ---- The scale -------------------------------------------------------------------------------------------- */

@@ -97,7 +97,7 @@ int cli_inputs_begin(cli_inputs *inputs, const fj_mod *mod) {
         if (info.is_float) {
             inputs->scalars[i].f = info.value;
         } else {
-            inputs->scalars[i].i = (int64_t)info.value;
+            inputs->scalars[i].i = info.int_value;
         }
     }
     return CLI_EXIT_OK;

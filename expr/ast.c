@@ -88,12 +88,10 @@ static void trim_text(char *text) {
     }
 }
 
-_Noreturn static void fail_at(fj_scope *scope, fj_place place, fj_status status, const char *note,
-                              const char *format, va_list list) FJ_PRINTF(5, 0);
-_Noreturn static void fail_at(fj_scope *scope, fj_place place, fj_status status, const char *note,
-                              const char *format, va_list list) {
-    fj_error *error = scope->error;
-    if (!error) fj_escape(scope, status);
+static void fill_error(fj_error *error, fj_place place, fj_status status, const char *note,
+                       const char *format, va_list list) FJ_PRINTF(5, 0);
+static void fill_error(fj_error *error, fj_place place, fj_status status, const char *note,
+                       const char *format, va_list list) {
     fj_str text = place.source->text.data ? place.source->text : FJ_STR("");
     size_t offset = place.offset < text.len ? place.offset : text.len;
     line at = find_line(text, offset);
@@ -112,6 +110,23 @@ _Noreturn static void fail_at(fj_scope *scope, fj_place place, fj_status status,
     (void)snprintf(error->note, sizeof error->note, "%s", note ? note : "");
     trim_text(error->note);
     copy_line(error->source_line, sizeof error->source_line, text.data + at.start, at.end - at.start);
+}
+
+fj_status fj_expr_error(fj_error *error, fj_place place, fj_status status, const char *note,
+                        const char *format, ...) {
+    va_list list;
+    if (!error) return status;
+    va_start(list, format);
+    fill_error(error, place, status, note, format, list);
+    va_end(list);
+    return status;
+}
+
+_Noreturn static void fail_at(fj_scope *scope, fj_place place, fj_status status, const char *note,
+                              const char *format, va_list list) FJ_PRINTF(5, 0);
+_Noreturn static void fail_at(fj_scope *scope, fj_place place, fj_status status, const char *note,
+                              const char *format, va_list list) {
+    if (scope->error) fill_error(scope->error, place, status, note, format, list);
     fj_escape(scope, status);
 }
 

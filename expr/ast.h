@@ -27,6 +27,10 @@ _Noreturn void fj_expr_fail(fj_scope *scope, fj_place place, const char *format,
 _Noreturn void fj_expr_fail_note(fj_scope *scope, fj_place place, fj_status status, const char *note,
                                  const char *format, ...) FJ_PRINTF(5, 6);
 
+/* Fills an error (may be NULL) outside any scope and returns the status. */
+fj_status fj_expr_error(fj_error *error, fj_place place, fj_status status, const char *note,
+                        const char *format, ...) FJ_PRINTF(5, 6);
+
 /* The 1-based line of a place. */
 int fj_expr_line(fj_place place);
 

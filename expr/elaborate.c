@@ -100,7 +100,7 @@ const fj_error *fj_elab_try(fj_elab *e, void (*body)(fj_elab *, void *), void *a
     fj_scope *scope = e->scope;
     fj_frame *frame = e->frame;
     fj_active *active = e->active;
-    const size_t time = e->time, running = e->running.len;
+    const size_t time = e->time, running = e->running.len, required = e->required.len;
     const int depth = e->depth, calls = e->calls;
     const bool in_mod = e->in_mod;
     const fj_status status = fj_scope_run(e->arena, &error, run_attempt, &a);
@@ -113,6 +113,7 @@ const fj_error *fj_elab_try(fj_elab *e, void (*body)(fj_elab *, void *), void *a
     e->depth = depth;
     e->calls = calls;
     e->in_mod = in_mod;
+    e->required.len = e->requirements.len = required;
     /* Nothing that an attempt may hide. */
     if (e->hints->restart) fj_escape(e->scope, status); /* which fills no error */
     if (status == FJ_ERR_MEMORY || e->steps > FJ_ELAB_MAX_STEPS) fj_elab_fail_again(e, &error);

@@ -19,6 +19,7 @@
 #define FJ_EXPR_ELABORATE_H
 
 #include "expr/mod.h"
+#include "expr/require.h"
 #include "expr/value.h"
 
 enum {
@@ -132,6 +133,12 @@ typedef struct fj_active {
     struct fj_active *outer;
 } fj_active;
 
+/* The nodes of a requirement, so that none is made twice. */
+typedef struct fj_required {
+    fj_require_kind kind;
+    fj_ref a, b;
+} fj_required;
+
 typedef struct fj_elab {
     fj_scope *scope;
     fj_arena *arena;
@@ -150,6 +157,8 @@ typedef struct fj_elab {
     FJ_VEC(fj_names) free_names;
     FJ_VEC(fj_table *) literals;
     FJ_VEC(const char *) missing;
+    FJ_VEC(fj_requirement) requirements;
+    FJ_VEC(fj_required) required; /* of the same length */
     fj_place missing_place;
     /* Where evaluation is. */
     fj_frame *frame;
@@ -284,6 +293,14 @@ const char *fj_runtime_name(fj_elab *e, fj_ref ref);
 /* Which nodes ref is made of: one flag per node up to ref (arena). */
 const bool *fj_reachable(fj_elab *e, fj_ref ref);
 
+/* elaborate_require.c */
+/* Must hold at each launch; fails at once where it is known not to. b: 0 for kinds with one operand. */
+void fj_require(fj_elab *e, fj_require_kind kind, fj_ref a, fj_ref b, fj_place place);
+/* The extent of an operand is that of the result, where it is not broadcast. */
+void fj_require_extent(fj_elab *e, fj_value dim, fj_value of, fj_place place);
+/* The int that a value has with the run-time parameters' defaults and the extents that are known; false: none. */
+bool fj_default_value(fj_elab *e, fj_value value, int64_t *ret_value);
+
 /* capture.c */
 fj_value fj_capture_unnamed(fj_elab *e, const fj_table *table);
 fj_value fj_capture_free(fj_elab *e, fj_str name, fj_place place);
@@ -383,6 +400,8 @@ fj_tensor *fj_tensor_create(fj_elab *e, fj_tensor_kind kind, const fj_tensor *ba
 const fj_tensor *fj_tensor_wrap(fj_elab *e, fj_value value, int rank, fj_place place);
 /* The common dimension of two that broadcast. */
 fj_value fj_dim_join(fj_elab *e, fj_value a, fj_value b, fj_place place);
+/* The int that a dimension has at compile time; false: not known. */
+bool fj_known_dim(fj_value dim, int64_t *ret_value);
 /* The index that a broadcast operand has, for the index of the result along an axis. */
 fj_ref fj_dim_index(fj_elab *e, fj_value dim, fj_value of, fj_ref index);
 fj_value fj_dim_min(fj_elab *e, fj_value a, fj_value b, fj_place place);

@@ -139,6 +139,15 @@ static void measure_gather(fj_elab *e, indexing *ix, fj_value item, size_t at) {
     }
 }
 
+/* Tensors of indices broadcast against each other. */
+static void require_gathered(fj_elab *e, const indexing *ix, const fj_tensor *item) {
+    const int rank = fj_tensor_rank(e, item, ix->place);
+    for (int i = 0; i < rank; i++) {
+        const fj_value dim = fj_tensor_dim(e, item, i, ix->place);
+        fj_require_extent(e, dim, ix->gather_dims[ix->gather_rank - rank + i], ix->place);
+    }
+}
+
 /* As PyTorch: the axes of indices stand where the first of them does, or in front when something
  * stands between them. */
 static bool is_adjacent(const indexing *ix, const fj_value *items, size_t count) {
@@ -211,6 +220,9 @@ static fj_value run_index(fj_elab *e, indexing *ix, fj_value *items, size_t coun
         if (items[i].kind != FJ_VALUE_TENSOR) continue;
         items[i] = fj_tensor_settle(e, items[i], ix->place);
         if (items[i].kind == FJ_VALUE_TENSOR) measure_gather(e, ix, items[i], i);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (items[i].kind == FJ_VALUE_TENSOR) require_gathered(e, ix, items[i].tensor);
     }
     const bool adjacent = ix->gather_rank > 0 && is_adjacent(ix, items, count);
     if (ix->gather_rank > 0 && !adjacent) add_gather_axes(e, ix);

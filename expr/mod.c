@@ -265,7 +265,11 @@ static fj_elab *compile(fj_scope *scope, const fj_mod_desc *desc) {
 fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins) {
     const fj_elab *e = compile(scope, desc);
     if (ret_origins != NULL)
-        *ret_origins = (fj_mod_origins){e->origins[1], e->origins[0], e->results[1], e->results[0]};
+        *ret_origins = (fj_mod_origins){e->origins[1],
+                                        e->origins[0],
+                                        e->results[1],
+                                        e->results[0],
+                                        {e->requirements.data, e->requirements.len}};
     return e->ir;
 }
 

@@ -4,12 +4,14 @@
 
 #include "expr/ast.h"
 #include "expr/ir.h"
+#include "expr/require.h"
 
 /* Where the two mods come from; texts are in the arena. The places are those of their results, for what
  * goes wrong once they are graphs. */
 typedef struct fj_mod_origins {
     fj_mod_origin score, mask;
     fj_place score_place, mask_place;
+    fj_requirements requirements; /* of each launch: fj_requirements_check */
 } fj_mod_origins;
 
 /* Compiles the mods that desc chooses into one graph (score and mask roots; captures in order of

@@ -106,7 +106,12 @@ static fj_ref constant_ref(fj_elab *e, fj_value value, fj_type type, fj_place pl
 }
 
 fj_ref fj_to_ref(fj_elab *e, fj_value value, fj_type type, fj_place place) {
-    if (value.kind == FJ_VALUE_SCALAR) return fj_ir_cast(e->ir, value.ref, type);
+    if (value.kind == FJ_VALUE_SCALAR) {
+        /* A Python int that a call decides does not wrap where one of the source would be refused. */
+        if (type == FJ_TYPE_I32 && value.type == FJ_TYPE_I64 && value.weak)
+            fj_require(e, FJ_REQUIRE_INT32, value.ref, 0, place);
+        return fj_ir_cast(e->ir, value.ref, type);
+    }
     if (value.kind == FJ_VALUE_FLOAT && type != FJ_TYPE_FLOAT) {
         fj_elab_fail(e, place, "a float is given where an int is needed");
     }
@@ -302,11 +307,29 @@ static bool known_is_defined(fj_operator op, const fj_value *known) {
     return op != FJ_OPERATOR_SHL && op != FJ_OPERATOR_POW;
 }
 
+/* Arithmetic on run-time parameters alone is Python's, which does not wrap. */
+static void require_int64(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_place place) {
+    static const fj_require_kind kinds[] = {
+        [FJ_OPERATOR_ADD] = FJ_REQUIRE_ADD, [FJ_OPERATOR_SUB] = FJ_REQUIRE_SUB,
+        [FJ_OPERATOR_MUL] = FJ_REQUIRE_MUL, [FJ_OPERATOR_POW] = FJ_REQUIRE_POW,
+        [FJ_OPERATOR_SHL] = FJ_REQUIRE_SHL,
+    };
+    bool weak;
+    const fj_type type = fj_promote((fj_value[]){a, b}, 2, &weak);
+    const bool wraps = op == FJ_OPERATOR_ADD || op == FJ_OPERATOR_SUB || op == FJ_OPERATOR_MUL ||
+                       op == FJ_OPERATOR_POW || op == FJ_OPERATOR_SHL;
+    if (e->ir->scalars.len == 0 || !wraps || !weak || type != FJ_TYPE_I64) return;
+    const fj_ref x = fj_to_ref(e, a, type, place), y = fj_to_ref(e, b, type, place);
+    if (*fj_runtime_name(e, x) != '\0' || *fj_runtime_name(e, y) != '\0')
+        fj_require(e, kinds[op], x, y, place);
+}
+
 static fj_value operate_scalars(fj_elab *e, const fj_call *call) {
     const fj_operator op = (fj_operator)call->data;
     const fj_value a = fj_operand(e, call->args[0], call->place, call->name);
     const fj_value b = fj_operand(e, call->args[1], call->place, call->name);
     if (fj_value_is_number(a) && fj_value_is_number(b)) return fj_constant_binary(e, op, a, b, call->place);
+    require_int64(e, op, a, b, call->place);
     fj_value value = arithmetic(e, op, a, b, call->place), known[2];
     value.known = NULL;
     if (!known_values((fj_value[]){a, b}, 2, known) || !known_is_defined(op, known)) return value;
@@ -377,8 +400,10 @@ static fj_value compare_bools(fj_elab *e, fj_operator op, fj_value a, fj_value b
     return op == FJ_OPERATOR_NE ? differ : fj_pointwise(e, FJ_OP_NOT, FJ_TYPE_BOOL, &differ, 1, place);
 }
 
-static bool fits_int32(fj_value v) {
-    return v.kind != FJ_VALUE_INT || (v.i >= INT32_MIN && v.i <= INT32_MAX);
+/* A Python number beyond int32 makes the comparison one of int64; a run-time parameter by its default. */
+static bool fits_int32(fj_elab *e, fj_value v) {
+    int64_t i;
+    return !fj_default_value(e, v, &i) || (i >= INT32_MIN && i <= INT32_MAX);
 }
 
 static fj_value compare_scalars(fj_elab *e, const fj_call *call) {
@@ -397,7 +422,7 @@ static fj_value compare_scalars(fj_elab *e, const fj_call *call) {
         return compare_bools(e, op, values[0], values[1], call->place);
     }
     if (type == FJ_TYPE_BOOL) type = FJ_TYPE_I32;
-    if (type == FJ_TYPE_I32 && !(fits_int32(values[0]) && fits_int32(values[1]))) type = FJ_TYPE_I64;
+    if (type == FJ_TYPE_I32 && !(fits_int32(e, values[0]) && fits_int32(e, values[1]))) type = FJ_TYPE_I64;
     return pair(e, ops[op], type, values[0], values[1], call->place);
 }
 

@@ -108,6 +108,7 @@ fj_value fj_tensor_dot(fj_elab *e, fj_value a, fj_value b, fj_place place) {
     const fj_tensor *x = vector(e, a, place), *y = vector(e, b, place);
     const fj_value dims[2] = {fj_tensor_dim(e, x, 0, place), fj_tensor_dim(e, y, 0, place)};
     const fj_value dim = fj_dim_join(e, dims[0], dims[1], place);
+    for (int i = 0; i < 2; i++) fj_require_extent(e, dims[i], dim, place);
     const fj_ref loop = fj_ir_loop(e->ir, fj_dim_ref(e, dim, place));
     const fj_ref at[2] = {fj_dim_index(e, dims[0], dim, loop), fj_dim_index(e, dims[1], dim, loop)};
     const fj_value left = fj_tensor_element(e, x, &at[0], place),

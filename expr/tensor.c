@@ -14,7 +14,7 @@ enum { DEEPEST = 64 };
 
 fj_ref fj_dim_ref(fj_elab *e, fj_value dim, fj_place place) { return fj_to_ref(e, dim, FJ_TYPE_I64, place); }
 
-static bool known_dim(fj_value dim, int64_t *ret_value) {
+bool fj_known_dim(fj_value dim, int64_t *ret_value) {
     const fj_value known = dim.kind == FJ_VALUE_SCALAR && dim.known != NULL ? *dim.known : dim;
     if (known.kind != FJ_VALUE_INT) return false;
     *ret_value = known.i;
@@ -38,7 +38,7 @@ fj_value fj_dim_join(fj_elab *e, fj_value a, fj_value b, fj_place place) {
     int64_t x, y;
     if (is_one(a)) return b;
     if (is_one(b)) return a;
-    if (!known_dim(a, &x) || !known_dim(b, &y) || x == y) return b.kind == FJ_VALUE_INT ? b : a;
+    if (!fj_known_dim(a, &x) || !fj_known_dim(b, &y) || x == y) return b.kind == FJ_VALUE_INT ? b : a;
     const fj_value one = x == 1 ? a : b;
     if (x != 1 && y != 1) {
         fj_elab_fail(e, place, "dimensions of %lld and %lld do not fit together", (long long)x, (long long)y);
@@ -49,7 +49,7 @@ fj_value fj_dim_join(fj_elab *e, fj_value a, fj_value b, fj_place place) {
 
 fj_ref fj_dim_index(fj_elab *e, fj_value dim, fj_value of, fj_ref index) {
     int64_t x, y;
-    const bool known_one = known_dim(dim, &x) && x == 1 && known_dim(of, &y) && y != 1;
+    const bool known_one = fj_known_dim(dim, &x) && x == 1 && fj_known_dim(of, &y) && y != 1;
     return is_one(dim) || known_one ? fj_ir_i32(e->ir, 0) : index;
 }
 
@@ -310,6 +310,13 @@ static void broadcast(fj_elab *e, fj_tensor *map, const fj_tensor *arg, fj_place
     }
 }
 
+/* Each extent is 1 or that of the result, once all of them have joined. */
+static void require_extents(fj_elab *e, const fj_tensor *map, const fj_tensor *arg, fj_place place) {
+    const int rank = fj_tensor_rank(e, arg, place);
+    for (int i = 0; i < rank; i++)
+        fj_require_extent(e, fj_tensor_dim(e, arg, i, place), map->dims[map->rank - rank + i], place);
+}
+
 /* The type of the elements: the function, applied to constants of the arguments' types. */
 static void infer_type(fj_elab *e, fj_tensor *map) {
     fj_call call = map->call;
@@ -348,6 +355,10 @@ fj_value fj_tensor_map(fj_elab *e, fj_apply apply, const fj_call *call) {
     }
     for (int i = 0; i < call->count; i++) {
         if (settled.args[i].kind == FJ_VALUE_TENSOR) broadcast(e, map, settled.args[i].tensor, call->place);
+    }
+    for (int i = 0; i < call->count; i++) {
+        if (settled.args[i].kind == FJ_VALUE_TENSOR)
+            require_extents(e, map, settled.args[i].tensor, call->place);
     }
     for (int i = 0; i < map->rank; i++) map->plain[i] &= !is_one(map->dims[i]);
     infer_type(e, map);

@@ -209,7 +209,8 @@ typedef struct fj_input_info {
     bool gradient;  /* backward gives its gradient: a float that the score mod reads */
     fj_dtype dtype; /* as bound; scalars: F64 or I64 */
     int rank;
-    double value; /* scalars: the value in the source, the default */
+    double value;      /* scalars: the value in the source, the default; of an int rounded to a double */
+    int64_t int_value; /* int and bool scalars: the same, exact */
 } fj_input_info;
 
 /* Captured tensors first, then run-time scalars, each in order of first use. */

@@ -319,6 +319,153 @@ START_TEST(problems) {
 }
 END_TEST
 
+/* ---- What a mod requires of a call ----------------------------------------------------------------- */
+
+/* Each combines a [Hq, x] with c [Hq, y]; x and y are not known when the mod is made. */
+static const char *const combining[] = {
+    "score + (a[h] * c[h]).sum()",
+    "score + torch.dot(a[h], c[h])",
+    "score + (a[h] @ c[h])",
+    "score + torch.where(a[h] > 0, c[h], a[h]).amax()",
+    "score + torch.maximum(a[h], c[h]).sum()",
+    "score + (a[h, 1:] + c[h, 1:]).mean()",
+    "where((a[h] < c[h]).any(), score, -1)",
+    "score + a[h].clamp(min=c[h]).sum()",
+    "score + (a[h][None] * c[h][:, None])[0, 0]",
+    "score + (a * c)[h].sum()",
+    "score + (a[h, :3] * c[h]).sum()",
+};
+
+static fj_status launch_pair(const test_stack *stack, int64_t x, int64_t y, fj_error *error) {
+    test_tensor tensors[2];
+    tensor_init(&tensors[0], FJ_DTYPE_F32, 2, (int64_t[]){4, x});
+    tensor_init(&tensors[1], FJ_DTYPE_F32, 2, (int64_t[]){4, y});
+    const DLTensor *captures[] = {&tensors[0].dl, &tensors[1].dl};
+    test_call call = good;
+    call.args.captures = captures;
+    const bool swapped = strcmp(fj_mod_capture(stack->mod, 0).name, "a") != 0;
+    if (swapped) captures[0] = &tensors[1].dl, captures[1] = &tensors[0].dl;
+    const fj_status status = call_launch(&call, stack->kernel, NULL, error);
+    for (int i = 0; i < 2; i++) free(tensors[i].dl.data);
+    return status;
+}
+
+START_TEST(extents_that_meet) {
+    const fj_binding open[] = {{"a", FJ_DTYPE_F32, 2, {4, -1}}, {"c", FJ_DTYPE_F32, 2, {4, -1}}};
+    const fj_binding unequal[] = {{"a", FJ_DTYPE_F32, 2, {4, 6}}, {"c", FJ_DTYPE_F32, 2, {4, 5}}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(combining); i++) {
+        fj_mod_desc desc = {
+            .struct_size = sizeof desc, .score = combining[i], .bindings = open, .binding_count = 2};
+        const bool sliced = strstr(combining[i], ":3") != NULL, outer = strstr(combining[i], "None") != NULL;
+        fj_error error = {0};
+        test_stack stack;
+        stack_open(&stack, FJ_DEVICE_REFERENCE, &desc, NULL);
+        ck_assert_int_eq(launch_pair(&stack, sliced ? 7 : 3, 3, &error), FJ_OK);
+        const fj_status status = launch_pair(&stack, 5, 4, &error);
+        ck_assert_int_eq(status, outer ? FJ_OK : FJ_ERR_TENSOR);
+        if (!outer) {
+            ck_assert_msg(strstr(error.text, "of what is combined here differ") != NULL, "%s", error.text);
+            ck_assert_str_eq(error.file, "<score>");
+            ck_assert_int_gt(error.column, 0);
+            /* Known when the mod is made: refused then. */
+            fj_mod *mod = NULL;
+            desc.bindings = unequal;
+            fj_error_finish(&error);
+            ck_assert_int_eq(fj_mod_create(stack.context, &desc, &mod, &error), FJ_ERR_MOD);
+        }
+        fj_error_finish(&error);
+        stack_finish(&stack);
+    }
+}
+END_TEST
+
+/* An extent of 1 is broadcast where it is known, and then fixed. */
+START_TEST(extents_that_are_broadcast) {
+    const fj_binding one[] = {{"a", FJ_DTYPE_F32, 2, {4, 1}}, {"c", FJ_DTYPE_F32, 2, {4, -1}}};
+    const fj_binding known[] = {{"a", FJ_DTYPE_F32, 2, {4, 1}}, {"c", FJ_DTYPE_F32, 2, {4, 6}}};
+    fj_mod_desc desc = {.struct_size = sizeof desc,
+                        .score = "score + (a[h] * c[h]).sum()",
+                        .bindings = known,
+                        .binding_count = 2};
+    fj_error error = {0};
+    test_stack stack;
+    stack_open(&stack, FJ_DEVICE_REFERENCE, &desc, NULL);
+    ck_assert_int_eq(launch_pair(&stack, 1, 6, &error), FJ_OK);
+    ck_assert_int_eq(launch_pair(&stack, 1, 9, &error), FJ_OK);
+    ck_assert_int_eq(launch_pair(&stack, 6, 6, &error), FJ_ERR_TENSOR);
+    fj_error_finish(&error);
+    stack_finish(&stack);
+    desc.bindings = one; /* taken to be equal: 1 and something else is an error, not a wrong value */
+    stack_open(&stack, FJ_DEVICE_REFERENCE, &desc, NULL);
+    ck_assert_int_eq(launch_pair(&stack, 1, 1, &error), FJ_OK);
+    ck_assert_int_eq(launch_pair(&stack, 1, 6, &error), FJ_ERR_TENSOR);
+    fj_error_finish(&error);
+    stack_finish(&stack);
+}
+END_TEST
+
+/* A run-time int behaves as the same number in the source: exact, or refused. */
+START_TEST(scalars_that_do_not_fit) {
+    static const struct {
+        const char *value, *expression;
+        int64_t good, bad; /* bad 0: any is good */
+    } cases[] = {
+        {"8", "where(q + N > 3, score, 0)", INT32_MAX, (int64_t)INT32_MAX + 1},
+        {"8", "where(q - kv < N, score, 0)", INT32_MIN, (int64_t)INT32_MIN - 1},
+        {"8", "where(q + N * 2 > 3, score, 0)", 1 << 29, 1 << 30},
+        {"8", "where(minimum(q, N) > 3, score, 0)", 7, INT64_MAX},
+        {"8", "where(torch.where(q < 3, kv, N) > 3, score, 0)", 7, INT64_MAX},
+        {"8", "score + N * N % 7", 3037000499, 3037000500},
+        {"8", "score + (N + 1) % 7", INT64_MAX - 1, INT64_MAX},
+        {"8", "score + (N << 40) % 7", 1 << 22, 1 << 23},
+        {"8", "score + N ** 3 % 7", 2097151, 2097152},
+        {"4294967296", "where(q - kv < N, score, 0)", INT64_MIN, 0},
+        {"8", "where(q.long() + N > 3, score, 0)", INT64_MAX / 2, 0},
+        {"8", "where(q + torch.tensor(N).int() > 3, score, 0)", INT64_MAX, 0},
+    };
+    static const char *const names[] = {"N"};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        char source[64];
+        (void)snprintf(source, sizeof source, "N = %s\n", cases[i].value);
+        const fj_mod_desc desc = {.struct_size = sizeof desc,
+                                  .source = source,
+                                  .source_length = strlen(source),
+                                  .score = cases[i].expression,
+                                  .runtime_params = names,
+                                  .runtime_param_count = 1};
+        fj_error error = {0};
+        test_stack stack;
+        test_call call = good;
+        stack_open(&stack, FJ_DEVICE_REFERENCE, &desc, NULL);
+        fj_scalar value = {.i = cases[i].good};
+        call.args.scalars = &value;
+        ck_assert_msg(call_launch(&call, stack.kernel, NULL, &error) == FJ_OK, "%zu: %s", i, error.text);
+        value.i = cases[i].bad;
+        const fj_status status = call_launch(&call, stack.kernel, NULL, &error);
+        ck_assert_msg(status == (cases[i].bad == 0 ? FJ_OK : FJ_ERR_TENSOR), "%zu: %s", i, error.text);
+        if (cases[i].bad != 0)
+            ck_assert_msg(strstr(error.text, "run-time parameter N") != NULL, "%s", error.text);
+        fj_error_finish(&error);
+        stack_finish(&stack);
+    }
+}
+END_TEST
+
+START_TEST(scalars_are_exact) {
+    static const char *const names[] = {"N"};
+    const fj_mod_desc desc = {.struct_size = sizeof desc,
+                              .source = "N = 9007199254740993\n",
+                              .source_length = 21,
+                              .score = "score + N % 2",
+                              .runtime_params = names,
+                              .runtime_param_count = 1};
+    test_stack stack;
+    stack_open(&stack, FJ_DEVICE_REFERENCE, &desc, NULL);
+    ck_assert_int_eq(fj_mod_scalar(stack.mod, 0).int_value, INT64_C(9007199254740993));
+    stack_finish(&stack);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("attn");
     TCase *tests = tcase_create("validate");
@@ -338,6 +485,10 @@ int main(void) {
     tcase_add_test(tests, scales);
     tcase_add_test(tests, strides_of_empty_tensors);
     tcase_add_test(tests, problems);
+    tcase_add_test(tests, extents_that_meet);
+    tcase_add_test(tests, extents_that_are_broadcast);
+    tcase_add_test(tests, scalars_that_do_not_fit);
+    tcase_add_test(tests, scalars_are_exact);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
