@@ -44,6 +44,11 @@ typedef struct fj_str {
 fj_str fj_str_from(const char *text); /* NULL gives an empty string */
 bool fj_str_equal(fj_str a, fj_str b);
 bool fj_str_is(fj_str a, const char *text);
+/* Of ASCII, whatever the locale. */
+static inline bool fj_is_digit(char c) { return c >= '0' && c <= '9'; }
+static inline bool fj_is_alnum(char c) {
+    return fj_is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
 /* Edit distance with transpositions, for "did you mean"; capped at limit + 1. */
 int fj_str_distance(fj_str a, fj_str b, int limit);
 
@@ -129,5 +134,15 @@ void fj_buf_double(fj_buf *buf, double value);
 /* Gives the text to the caller as an fj_text (C library heap) and finishes the buffer.
  * FJ_ERR_MEMORY when the buffer failed. */
 fj_status fj_buf_take(fj_buf *buf, fj_text *ret_text);
+
+/* ---- Decimal numbers, whatever the locale (decimal.c) ------------------------------------ */
+
+/* The double nearest to 12.5e-3: digits with at most one point, then maybe an exponent; what else stands
+ * between them ('_') is skipped. */
+double fj_decimal_value(fj_str text);
+/* A number at the head of text, with a sign or not, or inf or nan: how many bytes it has; 0: there is none. */
+size_t fj_decimal_parse(fj_str text, double *ret_value);
+/* As printf's %.*g, with a point. */
+void fj_decimal_format(char *text, size_t size, int digits, double value);
 
 #endif

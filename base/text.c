@@ -85,23 +85,6 @@ void fj_buf_printf(fj_buf *buf, const char *format, ...) {
     va_end(again);
 }
 
-void fj_buf_double(fj_buf *buf, double value) {
-    if (isnan(value) || isinf(value)) {
-        fj_buf_put(buf, isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
-        return;
-    }
-    if (fabs(value) < 1e15 && value == trunc(value)) {
-        fj_buf_printf(buf, "%.1f", value);
-        return;
-    }
-    char text[32];
-    for (int digits = 1; digits <= 17; digits++) {
-        (void)snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    fj_buf_put(buf, text);
-}
-
 fj_status fj_buf_take(fj_buf *buf, fj_text *ret_text) {
     char *data = buf->failed ? NULL : malloc(buf->len + 1);
     if (!data) {

@@ -1,4 +1,5 @@
 /* From argv to a verb. */
+#include <locale.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,7 +70,16 @@ static int dispatch(int argc, char **argv) {
     return cli_usage_tool("unknown verb '%s'", word);
 }
 
+/* Numbers are read and written with a point, whatever the environment or a driver's library sets: this
+ * thread has a locale of its own. */
+static void pin_locale(void) {
+    static locale_t plain;
+    plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (plain != (locale_t)0) uselocale(plain);
+}
+
 int cli_main(int argc, char **argv) {
+    pin_locale();
     cli_report_begin(wants_json(argc, argv));
     cli_interrupt_begin();
     return cli_report_end(dispatch(argc, argv));

@@ -3,7 +3,6 @@
  * Names are made here and nowhere else: v<ref> a value, i<ref> n<ref> a loop's counter and extent,
  * m<ref> c<ref> the best value of an argmax and whether it gives way. Literals are formatted here.
  * Nothing of the user's text reaches a kernel. */
-#include <ctype.h>
 #include <math.h>
 #include <string.h>
 
@@ -64,8 +63,8 @@ void fj_emit_value(fj_emit *emit, fj_ref ref) {
 /* The CUDA column: a, b, c that stand alone are the arguments. */
 static void put_cuda_text(fj_emit *emit, const char *text, const fj_ref *args) {
     for (const char *at = text; *at != '\0'; at++) {
-        const bool alone = (at == text || (!isalnum((unsigned char)at[-1]) && at[-1] != '_')) &&
-                           !isalnum((unsigned char)at[1]) && at[1] != '_';
+        const bool alone =
+            (at == text || (!fj_is_alnum(at[-1]) && at[-1] != '_')) && !fj_is_alnum(at[1]) && at[1] != '_';
         if (alone && *at >= 'a' && *at <= 'c')
             fj_emit_value(emit, args[*at - 'a']);
         else

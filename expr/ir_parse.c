@@ -103,11 +103,12 @@ static int64_t take_int(reader *r, int64_t least, int64_t most) {
 }
 
 static double take_double(reader *r) {
-    char text[MAX_NUMBER], *end;
+    char text[MAX_NUMBER];
+    double value = 0.0;
     const char *from = r->at;
     take_number(r, text);
-    const double value = strtod(text, &end);
-    if (*end != '\0') {
+    const size_t used = fj_decimal_parse(fj_str_from(text), &value);
+    if (used == 0 || text[used] != '\0') {
         r->at = from;
         wrong(r, "this is no number");
     }

@@ -129,38 +129,7 @@ bool fj_lex_integer(fj_str text, uint64_t *ret_value) {
     return true;
 }
 
-/* The C library reads it as an integer with an exponent: so the locale's decimal point plays no part.
- * 800 digits and a mark for a rest decide every rounding. */
-double fj_lex_float(fj_str text) {
-    enum { DIGITS = 800, EXPONENT_MAX = 100000000 };
-    char digits[DIGITS + 32];
-    size_t count = 0, at = 0;
-    long exponent = 0, written = 0;
-    bool point = false, rest = false;
-    for (; at < text.len && (text.data[at] | 32) != 'e'; at++) {
-        char c = text.data[at];
-        if (c == '.') point = true;
-        if (!is_digit(c)) continue;
-        exponent -= point;
-        if (count == 0 && c == '0') continue;
-        if (count < DIGITS) {
-            digits[count++] = c;
-        } else {
-            rest = rest || c != '0';
-            exponent++;
-        }
-    }
-    bool negative = at + 1 < text.len && text.data[at + 1] == '-';
-    for (; at < text.len; at++)
-        if (is_digit(text.data[at]) && written < EXPONENT_MAX) written = written * 10 + (text.data[at] - '0');
-    if (count == 0) return 0.0;
-    if (rest) {
-        digits[count++] = '1';
-        exponent--;
-    }
-    (void)snprintf(digits + count, sizeof digits - count, "e%ld", exponent + (negative ? -written : written));
-    return strtod(digits, NULL);
-}
+double fj_lex_float(fj_str text) { return fj_decimal_value(text); }
 
 /* ---- Where strings end ------------------------------------------------------------------- */
 

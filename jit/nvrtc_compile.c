@@ -2,7 +2,6 @@
  *
  * NVRTC's cache of its own (12.9 and newer) is turned off: ours holds the kernels, and times are true.
  */
-#include <ctype.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +70,7 @@ fj_status fj_jit_nvrtc_run(const fj_workshop *shop, const char *const *arguments
 static bool place_error(const char *line, int length, char *text, size_t size) {
     static const char *const marks[] = {": error: ", ": catastrophic error: "};
     const int file = (int)strcspn(line, "(\n");
-    if (file >= length || line[file] != '(' || !isdigit((unsigned char)line[file + 1])) return false;
+    if (file >= length || line[file] != '(' || !fj_is_digit(line[file + 1])) return false;
     for (size_t i = 0; i < FJ_ARRAY_LEN(marks); i++) {
         const char *mark = memmem(line, (size_t)length, marks[i], strlen(marks[i]));
         if (!mark) continue;

@@ -35,7 +35,7 @@ static void read_line(const char *line, fj_resources *kernel) {
         kernel->barriers = number_before(line, " barriers");
         kernel->shared = number_before(line, " bytes smem");
     } else if (time) {
-        kernel->compile_ms = strtod(time + strlen("Compile time = "), NULL);
+        (void)fj_decimal_parse(fj_str_from(time + strlen("Compile time = ")), &kernel->compile_ms);
     }
 }
 

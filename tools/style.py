@@ -7,6 +7,7 @@ blanks     no trailing blanks, no tabs in C, one newline at the end of a file
 primitive  inline assembly and intrinsics live in templates/*/prim* alone
 rooms      a room includes only rooms below it, with the folder in the path
 length     at most 800 lines in a source file
+locale     the library reads and writes numbers and letters by base/decimal.c and base.h, whatever the locale
 todo       a TODO names its issue: TODO(#12)
 listed     a source file is named in the meson.build of its folder or of one above
 """
@@ -41,6 +42,17 @@ PRIMITIVE = re.compile(
 )
 COMMENT_OR_STRING = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+
+# What depends on the locale of the process, which is the caller's. The tool sets the locale of its own thread.
+LOCALE_ROOMS = {"base", "expr", "cache", "driver", "jit", "fuse", "attn"}
+LOCALE_CALL = re.compile(
+    r"\b(?:strto(?:d|f|ld)|atof|is(?:alnum|alpha|blank|cntrl|digit|graph|lower|print|punct|space|upper|xdigit)"
+    r"|to(?:lower|upper)|strcoll|strxfrm|strn?casecmp|setlocale|localeconv|strftime|wcsto\w+)\s*\("
+)
+LOCALE_FORMAT = re.compile(r"(?<!%)(?:%%)*%[-+#0]*(?:\d+|\*)?(?:\.(?:\d+|\*)?)?[lL]?[aAeEfFgG]")
+STRING = re.compile(r'"(?:\\.|[^"\\\n])*"')
+COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
 
 def listed_files():
@@ -91,6 +103,17 @@ def check_rooms(path, text):
             yield line, f"{room}/ may not include {target}/"
 
 
+def check_locale(path, text):
+    if path.parts[0] not in LOCALE_ROOMS or str(path) == "base/decimal.c" or path.suffix == ".def":
+        return
+    for match in LOCALE_CALL.finditer(code_only(text)):
+        yield line_of(text, match.start()), f"{match.group()}...) depends on the locale: see base/base.h"
+    plain = COMMENT.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
+    for match in STRING.finditer(plain):
+        if LOCALE_FORMAT.search(match.group()):
+            yield line_of(text, match.start()), f"{match.group()}: a float's decimal point is the locale's: fj_buf_double"
+
+
 def check_length(path, text):
     lines = text.count("\n")
     if lines > MAX_LINES:
@@ -121,7 +144,7 @@ def check_file(path):
         return
     yield from check_blanks(path, text)
     if path.suffix in C_SUFFIXES:
-        for check in (check_primitive, check_rooms, check_length, check_todo, check_listed):
+        for check in (check_primitive, check_rooms, check_locale, check_length, check_todo, check_listed):
             yield from check(path, text)
 
 
