@@ -290,7 +290,8 @@ static fj_status launch_entry(const ready *r, int index, const fj_gpu_parameters
         return fj_cuda_launch(&to->cuda, grid, parameters->bytes, r->call->launch.stream, error);
     const fj_emu_shape shape = {
         {grid[0], grid[1], grid[2]}, (uint32_t)entry->threads, (uint32_t)entry->shared};
-    const fj_emu_options options = {.launch = &r->call->launch};
+    const fj_emu_options options = {.launch = &r->call->launch,
+                                    .shared_limit = (uint32_t)device->features.shared_limit};
     return fj_emu_launch(device->emu, to->emu, &shape, parameters->bytes, &options, error);
 }
 

@@ -33,9 +33,10 @@ static void warp_arrives(struct emu_block *block, struct emu_barrier *barrier, u
     if (is_complete(block, barrier)) complete(block, barrier);
 }
 
-/* Lanes of one warp come from one line and in one way: the instruction is the warp's. */
+/* Lanes of one warp come from one line, by one call where the launch asks for it, and in one way: the instruction is
+ * the warp's. */
 static void check_warp(struct emu_block *block, const struct emu_barrier *barrier,
-                       enum fj_emu_barrier_kind kind, fj_emu_site site) {
+                       enum fj_emu_barrier_kind kind, fj_emu_site site, const void *caller) {
     const struct emu_thread *self = block->running;
     uint32_t w = self->warp->index;
     if (barrier->arrived >> w & 1)
@@ -44,10 +45,12 @@ static void check_warp(struct emu_block *block, const struct emu_barrier *barrie
     const struct emu_thread *other =
         &block->threads[w * FJ_EMU_WARP + (uint32_t)__builtin_ctz(barrier->waiting[w])];
     bool arriving = barrier->arriving[w] != 0;
-    if (other->site.line != site.line || arriving != (kind == FJ_EMU_BARRIER_ARRIVE))
+    const bool apart = block->one_call_site && other->caller != caller;
+    if (other->site.line != site.line || arriving != (kind == FJ_EMU_BARRIER_ARRIVE) || apart)
         fj_emu_fault(block, site,
-                     "divergence: at barrier %u, but thread %u of the same warp is at it in line %d",
-                     barrier->id, other->self.linear, other->site.line);
+                     "divergence: at barrier %u, but thread %u of the same warp is at it in line %d%s",
+                     barrier->id, other->self.linear, other->site.line,
+                     apart ? ", through another call of what that line is in" : "");
 }
 
 void fj_emu_barrier(enum fj_emu_barrier_kind kind, uint32_t id, uint32_t threads, fj_emu_site site) {
@@ -63,7 +66,7 @@ void fj_emu_barrier(enum fj_emu_barrier_kind kind, uint32_t id, uint32_t threads
     if (barrier->open && barrier->expected != threads)
         fj_emu_fault(block, site, "barrier %u of %u threads, but others are at it with %u", id, threads,
                      barrier->expected);
-    check_warp(block, barrier, kind, site);
+    check_warp(block, barrier, kind, site, __builtin_return_address(0));
     barrier->open = true;
     barrier->expected = threads;
     barrier->waiting[w] |= self->bit;
@@ -71,6 +74,7 @@ void fj_emu_barrier(enum fj_emu_barrier_kind kind, uint32_t id, uint32_t threads
     char *token = &barrier->tokens[barrier->phase & 1];
     fj_emu_tsan_release(token);
     self->barrier = barrier;
+    self->caller = __builtin_return_address(0);
     if (barrier->waiting[w] == living(self->warp)) warp_arrives(block, barrier, w);
     fj_emu_wait(block, EMU_AT_BARRIER, site);
     self->barrier = NULL;

@@ -10,6 +10,8 @@
 #include "driver/emu/machine.h"
 #include "driver/parallel.h"
 
+#define MOST_SHARED ((uint32_t)227 << 10) /* sm_90, sm_100 */
+
 struct fj_emu {
     const fj_allocator *allocator;
     pthread_mutex_t lock;
@@ -151,6 +153,7 @@ static struct emu_block *machine_of(struct launch *launch, int worker, fj_error 
     block->copies = launch->options->copies;
     block->rounding =
         launch->options->rounding != FJ_EMU_ROUND_DEFAULT ? launch->options->rounding : launch->emu->rounding;
+    block->one_call_site = launch->options->one_call_site;
     block->idle_limit = (uint64_t)(idle * 1e9);
     block->launch_token = &launch->token;
     launch->machines[worker] = block;
@@ -196,7 +199,9 @@ static void order_blocks(struct launch *launch) {
     }
 }
 
-static fj_status check_launch(const fj_emu_kernel *kernel, const fj_emu_shape *shape, fj_error *error) {
+static fj_status check_launch(const fj_emu_kernel *kernel, const fj_emu_shape *shape, uint32_t shared_limit,
+                              fj_error *error) {
+    const uint32_t limit = shared_limit ? shared_limit : MOST_SHARED;
     if (kernel->abi != FJ_EMU_ABI)
         return fj_error_set(error, FJ_ERR_DEVICE,
                             "the kernel was compiled for emulator interface %d, this is %d", kernel->abi,
@@ -208,16 +213,16 @@ static fj_status check_launch(const fj_emu_kernel *kernel, const fj_emu_shape *s
         shape->grid[1] > 65535 || shape->grid[2] > 65535)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "kernel %s: no grid is %u x %u x %u blocks", kernel->name,
                             shape->grid[0], shape->grid[1], shape->grid[2]);
-    if (shape->shared > 227u << 10)
-        return fj_error_set(error, FJ_ERR_ARGUMENT,
-                            "kernel %s: %u bytes of shared memory, more than any device has", kernel->name,
-                            shape->shared);
+    if (shape->shared > limit)
+        return fj_error_set(
+            error, FJ_ERR_ARGUMENT, "kernel %s takes %u bytes of shared memory; a block %s has at most %u",
+            kernel->name, shape->shared, shared_limit ? "of this architecture" : "on any device", limit);
     return FJ_OK;
 }
 
 fj_status fj_emu_launch(fj_emu *emu, const fj_emu_kernel *kernel, const fj_emu_shape *shape, const void *args,
                         const fj_emu_options *options, fj_error *error) {
-    fj_status status = check_launch(kernel, shape, error);
+    fj_status status = check_launch(kernel, shape, options->shared_limit, error);
     if (status != FJ_OK) return status;
     struct launch launch = {
         .emu = emu,

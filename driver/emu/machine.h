@@ -17,7 +17,8 @@
  *
  *  1. A thread is in block->running, or its bit is in warp->ready, or its state says what it waits for.
  *  2. A warp operation runs when all its members have called it that have not exited; they call with the
- *     same operation from the same line, else they have diverged, which is a fault.
+ *     same operation from the same line (where hardware wants it and the launch asks for it, from the same call
+ *     in machine code), else they have diverged, which is a fault.
  *  3. Barriers count warps: a warp has arrived when all its threads have that did not exit, and counts as
  *     32 threads. Barrier 0 without a count expects all warps that still have threads.
  *  4. Nothing runnable and somebody waiting is a deadlock. Faults and deadlocks leave the fibers as they
@@ -72,6 +73,7 @@ struct emu_thread {
     uint32_t bit; /* in its warp */
     enum emu_state state;
     fj_emu_site site; /* where it waits */
+    const void *caller;
     const struct emu_warp_op *op;
     const struct emu_barrier *barrier;
     const uint64_t *mbarrier;
@@ -85,6 +87,7 @@ struct emu_warp_call {
     int variant;
     uint32_t members;
     fj_emu_site site;
+    const void *caller;
 };
 
 /* A warp operation that some members have called. */
@@ -125,6 +128,7 @@ struct emu_block {
     fj_emu_schedule schedule;
     fj_emu_copies copies;
     fj_emu_rounding rounding; /* not the default */
+    bool one_call_site;
     char *launch_token;
 
     /* memory: [guard | stack] per thread, [guard | shared memory | guard] */

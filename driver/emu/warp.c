@@ -6,7 +6,7 @@
 
 static const struct {
     const char *name;
-    bool whole; /* needs all 32 lanes */
+    bool whole; /* needs all 32 lanes, at one instruction */
 } op_facts[FJ_EMU_WARP_OPS] = {
     [FJ_EMU_SYNC] = {"warp_sync", false},   [FJ_EMU_SHUFFLE] = {"shuffle", false},
     [FJ_EMU_BALLOT] = {"ballot", false},    [FJ_EMU_MMA] = {"mma", true},
@@ -86,12 +86,14 @@ static void begin(struct emu_block *block, struct emu_warp_op *op, const struct 
 static void check_same(struct emu_block *block, const struct emu_warp_op *op,
                        const struct emu_warp_call *call) {
     const struct emu_warp_call *first = &op->call;
-    if (first->op == call->op && first->variant == call->variant && first->site.line == call->site.line)
+    const bool apart = block->one_call_site && op_facts[call->op].whole && first->caller != call->caller;
+    if (first->op == call->op && first->variant == call->variant && first->site.line == call->site.line &&
+        !apart)
         return;
     uint32_t other = block->running->warp->index * FJ_EMU_WARP + (uint32_t)__builtin_ctz(op->arrived);
-    fj_emu_fault(block, call->site, "divergence: %s, but thread %u of the same warp calls %s in line %d",
+    fj_emu_fault(block, call->site, "divergence: %s, but thread %u of the same warp calls %s in line %d%s",
                  op_facts[call->op].name, block->threads[other].self.linear, op_facts[first->op].name,
-                 first->site.line);
+                 first->site.line, apart ? ", through another call of what that line is in" : "");
 }
 
 static void finish(struct emu_block *block, struct emu_warp *warp, struct emu_warp_op *op, uint32_t but) {
@@ -105,7 +107,7 @@ void fj_emu_warp(enum fj_emu_warp_op kind, int variant, uint32_t members, void *
     struct emu_block *block = fj_emu_current;
     struct emu_thread *self = block->running;
     struct emu_warp *warp = self->warp;
-    const struct emu_warp_call call = {kind, variant, members, site};
+    const struct emu_warp_call call = {kind, variant, members, site, __builtin_return_address(0)};
     if (!(members & self->bit))
         fj_emu_fault(block, site, "%s of members 0x%08x, by a lane that is none of them", op_facts[kind].name,
                      members);

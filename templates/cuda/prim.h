@@ -131,11 +131,9 @@ FJ_DEVICE uint32_t fj_grid_z();
 
 // ---- Shared memory ----------------------------------------------------------------------------------
 
-FJ_DEVICE unsigned char *fj_shared(); // the first byte
-template <class T> FJ_DEVICE T *fj_shared_at(uint32_t byte) {
-    return reinterpret_cast<T *>(fj_shared() + byte);
-}
-FJ_DEVICE uint32_t fj_shared_address(const void *pointer FJ_SITE); // pointer into shared memory
+FJ_DEVICE unsigned char *fj_shared();                                // the first byte
+template <class T> FJ_DEVICE T *fj_shared_at(uint32_t byte FJ_SITE); // aligned as T is
+FJ_DEVICE uint32_t fj_shared_address(const void *pointer FJ_SITE);   // pointer into shared memory
 
 // Swizzles: a permutation of 16-byte chunks that spreads the rows of a matrix over all banks. span: bytes
 // of a row, 32, 64 or 128 (0: none). Each XORs chunk bits with row bits; this is the swizzle of TMA and
@@ -161,8 +159,8 @@ FJ_DEVICE void fj_warp_sync(uint32_t members = FJ_ALL_LANES FJ_SITE);
 // Orders this thread's writes before its later ones, for all threads of the device.
 FJ_DEVICE void fj_fence_device();
 // A flag between blocks: a load that later accesses stay behind, a store that earlier ones stay before.
-FJ_DEVICE uint32_t fj_load_acquire_u32(const uint32_t *address);
-FJ_DEVICE void fj_store_release_u32(uint32_t *address, uint32_t value);
+FJ_DEVICE uint32_t fj_load_acquire_u32(const uint32_t *address FJ_SITE);
+FJ_DEVICE void fj_store_release_u32(uint32_t *address, uint32_t value FJ_SITE);
 // Between two looks at a flag: a hint of how long to sleep. Spinning without it hangs the emulator. A block
 // may wait only for blocks that have begun, which a ticket (fj_atomic_fetch_add) tells: the order is free.
 FJ_DEVICE void fj_sleep(uint32_t nanoseconds FJ_SITE);
@@ -282,17 +280,17 @@ FJ_DEVICE void fj_prefetch(const void *address); // a global line into L2
 // Relaxed, of the whole device. Sums of floats depend on the order, those of integers do not: int64 is
 // for deterministic fixed point. fetch_* give the value before. Float sums in global memory flush subnormal
 // addends, what is there, and the result to 0 of their sign; sums of doubles, and those in shared memory, do not.
-FJ_DEVICE void fj_atomic_add(float *address, float value);
-FJ_DEVICE void fj_atomic_add(double *address, double value);
-FJ_DEVICE void fj_atomic_add(int32_t *address, int32_t value);
-FJ_DEVICE void fj_atomic_add(int64_t *address, int64_t value);
-FJ_DEVICE int32_t fj_atomic_fetch_add(int32_t *address, int32_t value);
-FJ_DEVICE uint32_t fj_atomic_fetch_min(uint32_t *address, uint32_t value);
-FJ_DEVICE uint32_t fj_atomic_fetch_max(uint32_t *address, uint32_t value);
+FJ_DEVICE void fj_atomic_add(float *address, float value FJ_SITE);
+FJ_DEVICE void fj_atomic_add(double *address, double value FJ_SITE);
+FJ_DEVICE void fj_atomic_add(int32_t *address, int32_t value FJ_SITE);
+FJ_DEVICE void fj_atomic_add(int64_t *address, int64_t value FJ_SITE);
+FJ_DEVICE int32_t fj_atomic_fetch_add(int32_t *address, int32_t value FJ_SITE);
+FJ_DEVICE uint32_t fj_atomic_fetch_min(uint32_t *address, uint32_t value FJ_SITE);
+FJ_DEVICE uint32_t fj_atomic_fetch_max(uint32_t *address, uint32_t value FJ_SITE);
 // The same in shared memory, for the block.
-FJ_DEVICE void fj_shared_atomic_add(float *address, float value);
-FJ_DEVICE void fj_shared_atomic_add(int32_t *address, int32_t value);
-FJ_DEVICE void fj_shared_atomic_add(int64_t *address, int64_t value);
+FJ_DEVICE void fj_shared_atomic_add(float *address, float value FJ_SITE);
+FJ_DEVICE void fj_shared_atomic_add(int32_t *address, int32_t value FJ_SITE);
+FJ_DEVICE void fj_shared_atomic_add(int64_t *address, int64_t value FJ_SITE);
 
 // ---- Arithmetic: exact ------------------------------------------------------------------------------
 

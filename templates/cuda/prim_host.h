@@ -38,6 +38,10 @@ FJ_DEVICE void fj_emu_aligned(const void *address, uint32_t bytes, fj_emu_site s
 }
 
 FJ_DEVICE unsigned char *fj_shared() { return fj_emu->self()->shared; }
+template <class T> FJ_DEVICE T *fj_shared_at(uint32_t byte, fj_emu_site site) {
+    if (byte % alignof(T)) fj_emu->fault("misaligned byte of shared memory", site);
+    return reinterpret_cast<T *>(fj_shared() + byte);
+}
 
 FJ_DEVICE uint32_t fj_shared_address(const void *pointer, fj_emu_site site) {
     const fj_emu_thread *self = fj_emu->self();
@@ -71,10 +75,12 @@ FJ_DEVICE void fj_warp_sync(uint32_t members, fj_emu_site site) {
     fj_emu->warp(FJ_EMU_SYNC, 0, members, nullptr, site);
 }
 FJ_DEVICE void fj_fence_device() { __atomic_thread_fence(__ATOMIC_ACQ_REL); }
-FJ_DEVICE uint32_t fj_load_acquire_u32(const uint32_t *address) {
+FJ_DEVICE uint32_t fj_load_acquire_u32(const uint32_t *address, fj_emu_site site) {
+    fj_emu_aligned(address, 4, site);
     return __atomic_load_n(address, __ATOMIC_ACQUIRE);
 }
-FJ_DEVICE void fj_store_release_u32(uint32_t *address, uint32_t value) {
+FJ_DEVICE void fj_store_release_u32(uint32_t *address, uint32_t value, fj_emu_site site) {
+    fj_emu_aligned(address, 4, site);
     __atomic_store_n(address, value, __ATOMIC_RELEASE);
 }
 FJ_DEVICE void fj_sleep(uint32_t, fj_emu_site site) { fj_emu->yield(site); }
@@ -299,40 +305,49 @@ template <fj_cache> FJ_DEVICE void fj_store_b128(void *address, fj_b128 value, f
 FJ_DEVICE void fj_prefetch(const void *) {} // may point anywhere
 
 // T fetch(old): replaces the value by next(old, value), gives the old one.
-template <class T, class F> FJ_DEVICE T fj_emu_exchange(T *address, T value, F next) {
+template <class T, class F> FJ_DEVICE T fj_emu_exchange(T *address, T value, fj_emu_site site, F next) {
     T old, wanted;
+    fj_emu_aligned(address, sizeof(T), site);
     __atomic_load(address, &old, __ATOMIC_RELAXED);
     do wanted = next(old, value);
     while (!__atomic_compare_exchange(address, &old, &wanted, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return old;
 }
-FJ_DEVICE void fj_atomic_add(float *address, float value) {
-    (void)fj_emu_exchange(address, value,
-                          [](float a, float b) { return fj_emu_flush(fj_emu_flush(a) + fj_emu_flush(b)); });
-}
-FJ_DEVICE void fj_atomic_add(double *address, double value) {
-    (void)fj_emu_exchange(address, value, [](double a, double b) { return a + b; });
-}
-FJ_DEVICE void fj_atomic_add(int32_t *address, int32_t value) {
-    __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
-}
-FJ_DEVICE void fj_atomic_add(int64_t *address, int64_t value) {
-    __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
-}
-FJ_DEVICE int32_t fj_atomic_fetch_add(int32_t *address, int32_t value) {
+template <class T> FJ_DEVICE T fj_emu_add(T *address, T value, fj_emu_site site) { // integers
+    fj_emu_aligned(address, sizeof(T), site);
     return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
-FJ_DEVICE uint32_t fj_atomic_fetch_min(uint32_t *address, uint32_t value) {
-    return fj_emu_exchange(address, value, [](uint32_t a, uint32_t b) { return a < b ? a : b; });
+FJ_DEVICE void fj_atomic_add(float *address, float value, fj_emu_site site) {
+    (void)fj_emu_exchange(address, value, site,
+                          [](float a, float b) { return fj_emu_flush(fj_emu_flush(a) + fj_emu_flush(b)); });
 }
-FJ_DEVICE uint32_t fj_atomic_fetch_max(uint32_t *address, uint32_t value) {
-    return fj_emu_exchange(address, value, [](uint32_t a, uint32_t b) { return a > b ? a : b; });
+FJ_DEVICE void fj_atomic_add(double *address, double value, fj_emu_site site) {
+    (void)fj_emu_exchange(address, value, site, [](double a, double b) { return a + b; });
 }
-FJ_DEVICE void fj_shared_atomic_add(float *address, float value) {
-    (void)fj_emu_exchange(address, value, [](float a, float b) { return a + b; });
+FJ_DEVICE void fj_atomic_add(int32_t *address, int32_t value, fj_emu_site site) {
+    (void)fj_emu_add(address, value, site);
 }
-FJ_DEVICE void fj_shared_atomic_add(int32_t *address, int32_t value) { fj_atomic_add(address, value); }
-FJ_DEVICE void fj_shared_atomic_add(int64_t *address, int64_t value) { fj_atomic_add(address, value); }
+FJ_DEVICE void fj_atomic_add(int64_t *address, int64_t value, fj_emu_site site) {
+    (void)fj_emu_add(address, value, site);
+}
+FJ_DEVICE int32_t fj_atomic_fetch_add(int32_t *address, int32_t value, fj_emu_site site) {
+    return fj_emu_add(address, value, site);
+}
+FJ_DEVICE uint32_t fj_atomic_fetch_min(uint32_t *address, uint32_t value, fj_emu_site site) {
+    return fj_emu_exchange(address, value, site, [](uint32_t a, uint32_t b) { return a < b ? a : b; });
+}
+FJ_DEVICE uint32_t fj_atomic_fetch_max(uint32_t *address, uint32_t value, fj_emu_site site) {
+    return fj_emu_exchange(address, value, site, [](uint32_t a, uint32_t b) { return a > b ? a : b; });
+}
+FJ_DEVICE void fj_shared_atomic_add(float *address, float value, fj_emu_site site) {
+    (void)fj_emu_exchange(address, value, site, [](float a, float b) { return a + b; });
+}
+FJ_DEVICE void fj_shared_atomic_add(int32_t *address, int32_t value, fj_emu_site site) {
+    (void)fj_emu_add(address, value, site);
+}
+FJ_DEVICE void fj_shared_atomic_add(int64_t *address, int64_t value, fj_emu_site site) {
+    (void)fj_emu_add(address, value, site);
+}
 
 // ---- The rest ---------------------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ FJ_DEVICE uint32_t fj_grid_z() { return gridDim.z; }
 // ---- Shared memory and synchronisation --------------------------------------------------------------
 
 FJ_DEVICE unsigned char *fj_shared() { return fj_shared_memory; }
+template <class T> FJ_DEVICE T *fj_shared_at(uint32_t byte) {
+    return reinterpret_cast<T *>(fj_shared_memory + byte);
+}
 FJ_DEVICE uint32_t fj_shared_address(const void *pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }

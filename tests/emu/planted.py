@@ -24,6 +24,7 @@ EXPECTED = {
     "gemm-guard-address": ["AddressSanitizer: heap-buffer-overflow", "WRITE of size 4", "{write}"],
     "gemm-swizzle-none": ["forward, eager: output", "bank conflicts"],
     "reduce-barrier-none": ["forward, eager: output"],
+    "reduce-align-none": ["ended by signal"],
     "reduce-barrier-thread": ["ThreadSanitizer: data race", "{write}", "{sum}"],
     "reduce-guard-address": ["AddressSanitizer: heap-buffer-overflow", "READ of size 4", "{read}"],
 }
@@ -41,7 +42,8 @@ def marked_lines(source):
 def run(command):
     environment = dict(os.environ, OMP_TOOL="disabled")  # Clang's OpenMP would talk to ThreadSanitizer
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
-    return result.returncode, result.stdout + result.stderr
+    ended = f"ended by signal {-result.returncode}" if result.returncode < 0 else ""
+    return result.returncode, result.stdout + result.stderr + ended
 
 
 def run_sample(runner, sample_object):

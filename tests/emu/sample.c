@@ -125,9 +125,13 @@ static int run(struct sample *s, const fj_emu_kernel *kernel, int few) {
         char name[32];
         fj_emu_counts counts = {0};
         fj_launch launch = {.struct_size = sizeof launch, .workers = 1};
-        fj_emu_options options = {
-            (fj_emu_schedule)(mode / 2), (fj_emu_copies)(mode % 2), 7, 0, &launch, &counts,
-            FJ_EMU_ROUND_NEAREST};
+        fj_emu_options options = {.schedule = (fj_emu_schedule)(mode / 2),
+                                  .copies = (fj_emu_copies)(mode % 2),
+                                  .seed = 7,
+                                  .launch = &launch,
+                                  .counts = &counts,
+                                  .one_call_site = true,
+                                  .shared_limit = 163 << 10};
         (void)snprintf(name, sizeof name, "%s, %s", schedules[mode / 2], copies[mode % 2]);
         memset(s->out, 0xff, s->outputs * sizeof *s->out);
         if (fj_emu_launch(emu, kernel, &s->shape, &s->args, &options, &error) != FJ_OK) {

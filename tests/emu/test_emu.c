@@ -86,12 +86,23 @@ static const struct fault faults[] = {
     {"counts_differ", 128, 0, "counts_differ.cu:120", "but others are at it with"},
     {"no_mbarrier", 32, 8, "no_mbarrier.cu:130", "was not initialised"},
     {"not_a_member", 32, 0, "not_a_member.cu:140", "by a lane that is none of them"},
+    {"misaligned_shared", 32, 64, "misaligned_shared.cu:150", "misaligned byte of shared memory"},
+    {"misaligned_copy", 32, 64, "misaligned_copy.cu:161", "misaligned shared address"},
+    {"misaligned_source", 32, 64, "misaligned_source.cu:171", "misaligned address"},
+    {"misaligned_matrix", 32, 256, "misaligned_matrix.cu:182", "misaligned shared address"},
+    {"misaligned_store", 32, 0, "misaligned_store.cu:190", "misaligned address"},
+    {"misaligned_atomic", 32, 0, "misaligned_atomic.cu:201", "misaligned address"},
+    {"two_products", 32, 0, "two_products.cu:212",
+     "divergence: mma, but thread 0 of the same warp calls mma in line 212, through another call"},
+    {"two_barriers", 64, 0, "two_barriers.cu:232",
+     "divergence: at barrier 0, but thread 0 of the same warp is at it in line 232, through another call"},
 };
 
 START_TEST(test_fault) {
     const struct fault *fault = &faults[_i];
     for (int schedule = 0; schedule < FJ_EMU_SCHEDULE_COUNT; schedule++) {
-        fj_emu_options options = {.schedule = (fj_emu_schedule)schedule, .seed = 3, .idle_seconds = 0.05};
+        fj_emu_options options = {
+            .schedule = (fj_emu_schedule)schedule, .seed = 3, .idle_seconds = 0.05, .one_call_site = true};
         in[0] = 0;
         ck_assert_int_eq(launch_with(fault->kernel, 5, fault->threads, fault->shared, options),
                          FJ_ERR_DEVICE);
@@ -137,6 +148,21 @@ START_TEST(test_arguments) {
     ck_assert_int_eq(launch("order", 0, 0), FJ_ERR_ARGUMENT);
     ck_assert_int_eq(launch("order", 128, 240 << 10), FJ_ERR_ARGUMENT);
     ck_assert_int_eq(launch_with("order", 0, 128, 0, (fj_emu_options){0}), FJ_ERR_ARGUMENT);
+    const fj_emu_options small = {.shared_limit = 99 << 10}; /* sm_86 */
+    ck_assert_int_eq(launch_with("order", 1, 128, 100 << 10, small), FJ_ERR_ARGUMENT);
+    expect(
+        "kernel order takes 102400 bytes of shared memory; a block of this architecture has at most 101376");
+    out[0] = 0;
+    ck_assert_int_eq(launch_with("order", 1, 128, 99 << 10, small), FJ_OK);
+    out[0] = 0;
+    ck_assert_int_eq(launch_with("order", 1, 128, 227 << 10, (fj_emu_options){0}), FJ_OK);
+}
+END_TEST
+
+/* Without being asked to, the emulator looks at lines only: compilers may double a call. */
+START_TEST(test_one_call_site_is_a_choice) {
+    ck_assert_int_eq(launch("two_products", 32, 0), FJ_OK);
+    ck_assert_int_eq(launch("two_barriers", 64, 0), FJ_OK);
 }
 END_TEST
 
@@ -162,6 +188,13 @@ START_TEST(test_shared_memory) {
     }
     ck_assert_int_eq((int)counts.async_copies, 2 * 2 * 32);
     ck_assert_int_eq((int)counts.async_bytes, 2 * 2 * 128);
+}
+END_TEST
+
+/* By the options that tests compile kernels with: not the 0 that fresh memory has. */
+START_TEST(test_unset_registers) {
+    ck_assert_int_eq(launch("unset", 32, 0), FJ_OK);
+    for (int i = 0; i < 7; i++) ck_assert_uint_ne(out[i], 0);
 }
 END_TEST
 
@@ -384,7 +417,9 @@ int main(void) {
     tcase_add_test(tcase, test_deadlock_detail);
     tcase_add_test(tcase, test_first_failure_is_told);
     tcase_add_test(tcase, test_arguments);
+    tcase_add_test(tcase, test_one_call_site_is_a_choice);
     tcase_add_test(tcase, test_shared_memory);
+    tcase_add_test(tcase, test_unset_registers);
     tcase_add_test(tcase, test_pending_copies);
     tcase_add_test(tcase, test_bank_conflicts);
     tcase_add_test(tcase, test_guarded_memory);

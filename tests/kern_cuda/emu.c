@@ -37,7 +37,7 @@ static void *compile(const kernel *k, const char *text, const char *library, FIL
     char source[640], command[4096];
     (void)snprintf(source, sizeof source, "%.*s.cc", (int)strlen(library) - 3, library);
     (void)snprintf(command, sizeof command,
-                   "%s -x c++ -std=c++17 -w %s " KERN_SANITIZER
+                   "%s -x c++ -std=c++17 -w %s " KERN_STRICT " " KERN_SANITIZER
                    " -ffp-contract=off -DFJ_ARCH=%d -fPIC -shared -o %s %s",
                    emu_tools.cxx, emu_tools.flags, k->variant.arch.number, library, source);
     if (!write_text(source, text)) return (void)fprintf(out, "    %s cannot be written\n", source), NULL;
@@ -79,7 +79,16 @@ static fj_status launch(const object *o, int entry, const uint32_t grid[3], cons
     const fj_entry *e = &o->variant->entries[entry];
     const fj_emu_shape launched = {{grid[0], grid[1], grid[2]}, (uint32_t)e->threads, (uint32_t)e->shared};
     const fj_launch one = {.struct_size = sizeof one, .workers = 1};
-    const fj_emu_options how = {m->schedule, m->copies, 7, 0, &one, counts, m->rounding};
+    const fj_emu_options how = {
+        .schedule = m->schedule,
+        .copies = m->copies,
+        .seed = 7,
+        .launch = &one,
+        .counts = counts,
+        .rounding = m->rounding,
+        .one_call_site = true,
+        .shared_limit = (uint32_t)fj_jit_arch_features(o->variant->arch).shared_limit,
+    };
     const fj_status status = emu ? FJ_OK : fj_emu_create(&fj_allocator_libc, &emu, error);
     return status == FJ_OK ? fj_emu_launch(emu, o->kernels[entry], &launched, args, &how, error) : status;
 }

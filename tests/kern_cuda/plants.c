@@ -107,6 +107,18 @@ static const plant plants[] = {
      "(lane / 16)) {}\n    FJ_METHOD void load(uint32_t (&r)", NULL},
     {"bwd_mma: a swizzle is missing", BWD_MMA, PLAIN, "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
      "(lane / 8 % 2)", NULL},
+    /* Registers that are not set */
+    {"fwd_simt: scores are not set", FWD_SIMT, PLAIN, "for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = 0;",
+     ";", NULL},
+    {"bwd_mma: a sum of delta is not set", BWD_MMA, PLAIN, "fj_real sum = 0;\n    int32_t from = 0;",
+     "fj_real sum;\n    int32_t from = 0;", NULL},
+    {"bwd_mma: sums of products are not zeroed", BWD_MMA, PLAIN,
+     "sum.c[n / 4 / (2 * pairs)][n / 4 % (2 * pairs)][n % 4] = 0;", ";", NULL},
+    /* Alignment: the answers are right, and a GPU would stop */
+    {"fwd_mma: unaligned chunks stored as vectors", FWD_MMA, PLAIN, "if (vector && left >= FJ_CHUNK) {",
+     "if (left >= FJ_CHUNK) {", NULL},
+    {"bwd_mma: unaligned chunks copied as vectors", BWD_MMA, PLAIN, "        if (vector) {",
+     "        if (true) {", NULL},
     /* Meaning */
     {"fwd_mma: no guard of -inf", "fwd_mma_bf16_e32_v64_m64_n64_s2_w4_late", PLAIN, "rows.top[r] = NO_TOP;",
      "rows.top[r] = -INFINITY;", NULL},

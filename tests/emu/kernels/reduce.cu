@@ -15,6 +15,9 @@ FJ_KERNEL(reduce, 256, 1, reduce_args) {
     const float *row = args.in + static_cast<int64_t>(fj_block_x()) * args.columns;
 #ifdef FJ_PLANT_GUARD
     float sum = row[column]; // line: read
+#elif defined(FJ_PLANT_ALIGN)
+    const fj_b64 *pair = reinterpret_cast<const fj_b64 *>(row + 1);
+    float sum = column < static_cast<uint32_t>(args.columns) ? row[column] + (pair->r[0] ? 0 : 1) : 0.0f;
 #else
     float sum = column < static_cast<uint32_t>(args.columns) ? row[column] : 0.0f;
 #endif

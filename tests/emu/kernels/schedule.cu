@@ -93,9 +93,66 @@ FJ_KERNEL(no_mbarrier, 32, 1, schedule_args) { fj_mbarrier_wait(fj_shared_at<uin
 #line 140 "not_a_member.cu"
 FJ_KERNEL(not_a_member, 32, 1, schedule_args) { args.out[fj_lane()] = fj_shuffle_xor(fj_lane(), 1, 0xffu); }
 
+#line 150 "misaligned_shared.cu"
+FJ_KERNEL(misaligned_shared, 32, 1, schedule_args) { args.out[0] = fj_shared_at<fj_b128>(8)->r[0]; }
+
+#line 160 "misaligned_copy.cu"
+FJ_KERNEL(misaligned_copy, 32, 1, schedule_args) {
+    fj_copy_async_16(fj_shared_address(fj_shared()) + 8, args.in);
+}
+
+#line 170 "misaligned_source.cu"
+FJ_KERNEL(misaligned_source, 32, 1, schedule_args) {
+    fj_copy_async_8(fj_shared_address(fj_shared()), args.in + 1);
+}
+
+#line 180 "misaligned_matrix.cu"
+FJ_KERNEL(misaligned_matrix, 32, 1, schedule_args) {
+    uint32_t r[1];
+    fj_ldmatrix_x1(r, fj_shared_address(fj_shared()) + fj_lane() % 8 * 8);
+    args.out[fj_lane()] = r[0];
+}
+
+#line 190 "misaligned_store.cu"
+FJ_KERNEL(misaligned_store, 32, 1, schedule_args) { fj_store_b64(args.out + 1, fj_b64{{1, 2}}); }
+
+#line 200 "misaligned_atomic.cu"
+FJ_KERNEL(misaligned_atomic, 32, 1, schedule_args) {
+    fj_atomic_add(reinterpret_cast<int64_t *>(args.out + 1), int64_t{1});
+}
+
+// Halves of a warp come to one line, in two copies of the function that it is in.
+#line 210 "two_products.cu"
+FJ_DEVICE float multiply(float x) {
+    float c[4] = {x, x, x, x};
+    fj_mma_m16n8k8_f16(c, 0, 0, 0);
+    return c[0];
+}
+FJ_KERNEL(two_products, 32, 1, schedule_args) {
+    float c;
+    if (fj_lane() < 16)
+        c = multiply(args.in[0]);
+    else
+        c = multiply(args.in[1]) + 1;
+    args.out[fj_lane()] = fj_bits_from_f32(c);
+}
+
+#line 230 "two_barriers.cu"
+FJ_DEVICE void publish(uint32_t *to, uint32_t value) {
+    *to = value;
+    fj_block_sync();
+}
+FJ_KERNEL(two_barriers, 64, 1, schedule_args) {
+    if (fj_lane() < 16)
+        publish(args.out + fj_lane(), 1);
+    else
+        publish(args.out + 32, 2);
+    args.out[fj_thread_x()] += 1;
+}
+
 // ---- Right ------------------------------------------------------------------------------------------
 
-#line 150 "order.cu"
+#line 250 "order.cu"
 // out[0]: a counter; then the threads, in the order in which they came, before and after a barrier.
 FJ_KERNEL(order, 128, 1, schedule_args) {
     int32_t *counter = reinterpret_cast<int32_t *>(args.out);
@@ -115,6 +172,15 @@ FJ_KERNEL(product, 32, 1, schedule_args) {
     float c[4] = {args.in[0], args.in[0], args.in[0], args.in[0]};
     fj_mma_m16n8k16_bf16(c, {one, one, 0, 0}, one, 0);
     for (uint32_t i = 0; i < 4; i++) args.out[fj_lane() * 4 + i] = fj_bits_from_f32(c[i]);
+}
+
+// What was not set.
+FJ_KERNEL(unset, 32, 1, schedule_args) {
+    uint32_t words[8];
+    const uint32_t set = args.out[0];
+    words[set % 8] = 0;
+    fj_block_sync();
+    args.out[fj_lane()] = words[(set + 1 + fj_lane()) % 8];
 }
 
 // What shared memory holds at the start, and where a copy was to land before and after the wait.
