@@ -206,6 +206,10 @@ static fj_status load_object(job *j, fj_digest content, fj_str payload, fj_error
         if (!object) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
         fj_status status =
             driver->load(driver, jit->allocator, payload.data, payload.len, &object->code, error);
+        if (status == FJ_OK) {
+            status = fj_jit_verify_code(j->request->variant, driver, object->code, error);
+            if (status != FJ_OK) driver->unload(&object->code);
+        }
         if (status != FJ_OK) {
             fj_free(jit->allocator, object, sizeof *object);
             return status;
@@ -228,6 +232,12 @@ static void share_resources(job *j) {
     take_resources(j, j->made.object->resources, j->made.object->resource_count);
 }
 
+/* Loads it, or sees that it could be. */
+static fj_status use(job *j, fj_digest content, fj_str payload, fj_error *error) {
+    if (j->driver) return load_object(j, content, payload, error);
+    return fj_jit_verify_payload(j->request->variant, j->jit->allocator, payload, error);
+}
+
 /* A content that this process or the cache has. A kernel that does not load here (made for another
  * libc) is a miss. */
 static bool find_content(job *j, fj_digest content) {
@@ -240,9 +250,8 @@ static bool find_content(job *j, fj_digest content) {
     }
     if (!fj_cache_get(jit->cache, FJ_CACHE_KERNEL, content, &entry)) return false;
     fj_error error = {0};
-    fj_status status = FJ_OK;
     j->made.info.resource_count = fj_jit_record_resources(entry.metadata, j->made.info.resources);
-    if (j->driver) status = load_object(j, content, entry.payload, &error);
+    fj_status status = use(j, content, entry.payload, &error);
     if (status != FJ_OK)
         say(jit, FJ_LOG_WARN, "kernel %s of the cache is not used: %s", j->request->variant->name,
             error.text);
@@ -289,7 +298,7 @@ static fj_status compile(job *j, const fj_toolchain *toolchain, fj_digest conten
     j->made.info.compile_ms = now_ms() - start;
     fj_str payload = {compiled.bytes.data, compiled.bytes.len};
     take_resources(j, compiled.resources, compiled.resource_count);
-    if (status == FJ_OK && j->driver) status = load_object(j, content, payload, error);
+    if (status == FJ_OK) status = use(j, content, payload, error);
     if (status == FJ_OK) status = keep(j, content, toolchain, &compiled, error);
     fj_jit_compiled_finish(&compiled);
     return status;

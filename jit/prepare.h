@@ -46,6 +46,13 @@ typedef struct fj_made {
 /* The variant that was chosen for a request in this process, or NULL. */
 const fj_variant *fj_jit_recall(fj_jit *jit, fj_digest key, fj_digest source);
 
+/* verify.c: whether a loaded object, or the bytes of one that is not loaded here, has the entry points of its variant.
+ * FJ_ERR_COMPILER says what is missing; else the errors of loading. */
+fj_status fj_jit_verify_code(const fj_variant *variant, const fj_driver *driver, const fj_code *code,
+                             fj_error *error);
+fj_status fj_jit_verify_payload(const fj_variant *variant, const fj_allocator *allocator, fj_str payload,
+                                fj_error *error);
+
 /* driver NULL: the cache has it from then on, and it is not loaded. Errors as fj_jit_prepare and fj_jit_build. */
 fj_status fj_jit_make(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
                       const fj_variant *variant, fj_ask ask, fj_made *ret_made, fj_error *error);

@@ -1,4 +1,4 @@
-/* An NVRTC that compiles nothing: its cubin is the text's first line behind "\177ELF". FAKE_NVRTC is a list of settings
+/* An NVRTC that compiles nothing: its cubin is the text's first line behind "\177ELF", and the names of its kernels, FJ_KERNEL(NAME. FAKE_NVRTC is a list of settings
  * such as "major=12 minor=2 result=6 archs=90"; with emulate=1 the cubin is a shared object for the emulator, by the
  * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. With "rows=64" a kernel spills a byte for each row
  * of its tile (FJ_TILE_Q) beyond 64; "fails=32": one of 32 rows does not compile. FAKE_NVRTC_LOG is what it says; texts
@@ -7,6 +7,7 @@
  * As real ones do, it keeps state between the compilations of a process: once --restrict or -G was an option, cubins are
  * others; and with "locale=1" it leaves the process and the thread in the C locale. With "crash=1" it dies of compiling.
  * With FAKE_OTHER_LIBRARY it is some other library. */
+#include <ctype.h>
 #include <dlfcn.h>
 #include <locale.h>
 #include <signal.h>
@@ -118,11 +119,17 @@ EXPORT int nvrtcCreateProgram(void **program, const char *source, const char *na
     struct program *made = calloc(1, sizeof *made);
     (void)name, (void)texts, (void)names;
     if (!made) return 1;
-    size_t line = strcspn(source, "\n");
+    static const char mark[] = "FJ_KERNEL(";
+    size_t line = strcspn(source, "\n"), length = strlen(source);
     made->source = strdup(source);
-    made->cubin = malloc(128 + line);
+    made->cubin = malloc(128 + line + length);
     if (!made->source || !made->cubin) return 1;
     made->size = (size_t)snprintf(made->cubin, 128 + line, "\177ELF %.*s", (int)line, source) + 1;
+    for (const char *at = source; (at = strstr(at, mark)) != NULL;) {
+        at += sizeof mark - 1;
+        for (; *at == '_' || isalnum((unsigned char)*at); at++) made->cubin[made->size++] = *at;
+        made->cubin[made->size++] = '\0';
+    }
     const char *rows = strstr(source, "#define FJ_TILE_Q ");
     made->rows = rows ? atoi(rows + strlen("#define FJ_TILE_Q ")) : 0;
     *program = made;

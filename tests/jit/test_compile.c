@@ -42,6 +42,76 @@ START_TEST(a_compiler_that_fails) {
 }
 END_TEST
 
+/* ---- Objects that are no kernels ----------------------------------------------------------------------------- */
+
+/* Compiles `text` instead of what it is given; C or C++. */
+static void use_other_text(const char *variable, const char *text) {
+    char path[128], script[512];
+    file_write(tools, "other.c", text, strlen(text), 0600);
+    (void)snprintf(script, sizeof script,
+                   "#!/bin/sh\n[ $1 = --version ] && exit\nwhile [ $1 != -o ]; do shift; done\n"
+                   "exec cc -shared -fPIC -o $2 %s/other.c\n",
+                   tools);
+    use_script(script);
+    unsetenv("FLEXJIT_CC");
+    (void)snprintf(path, sizeof path, "%s/compiler", tools);
+    setenv(variable, path, 1);
+}
+
+START_TEST(an_object_that_is_no_kernel_is_not_kept) {
+    static const char *const texts[] = {"void f(void) {}\n", "const int fj_cpu_kernel[64] = {12345};\n"};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(texts); i++) {
+        use_other_text("FLEXJIT_CC", texts[i]);
+        check_failure(FJ_ERR_COMPILER, "compiled for kernel test_kernel has no fj_cpu_kernel of interface",
+                      NULL);
+        ck_assert_int_eq(folder_count(cache_path, "") > 0, 0);
+        session self;
+        session_open(&self);
+        ck_assert_int_eq(fj_jit_build(self.jit, &problem, &variant, false, &self.info, &self.error),
+                         FJ_ERR_COMPILER);
+        session_close(&self);
+        ck_assert_int_eq(folder_count(cache_path, "") > 0, 0);
+    }
+    unsetenv("FLEXJIT_CC");
+    check_prepare(false, 1);
+}
+END_TEST
+
+static const fj_variant emu_variant = {.name = "fwd_test",
+                                       .target = FJ_TARGET_EMU,
+                                       .arch = {80, 0},
+                                       .mma = true,
+                                       .entry_count = 1,
+                                       .entries = {{"fj_fwd", 32, 0}}};
+static const fj_jit_problem gpu_problem = {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_BF16};
+
+static void check_gpu_object(const fj_variant *of, const char *part) {
+    session self;
+    session_open(&self);
+    ck_assert_int_eq(fj_jit_build(self.jit, &gpu_problem, of, false, &self.info, &self.error),
+                     FJ_ERR_COMPILER);
+    ck_assert_msg(strstr(self.error.text, part) != NULL, "%s", self.error.text);
+    session_close(&self);
+    ck_assert_int_eq(folder_count(cache_path, "") > 0, 0);
+}
+
+START_TEST(a_gpu_object_that_is_no_kernel_is_not_kept) {
+    char path[96];
+    fj_variant cuda = emu_variant;
+    make_folder(path, "templates/cuda");
+    file_write(path, "fwd_mma.cu", "fj_fwd_other\n", 13, 0600);
+    use_other_text("FLEXJIT_CXX", "void f(void) {}\n");
+    check_gpu_object(&emu_variant, "kernel fwd_test has no fj_fwd of interface 1");
+    use_other_text("FLEXJIT_CXX", "const int fj_fwd[64] = {12345};\n");
+    check_gpu_object(&emu_variant, "kernel fwd_test has no fj_fwd of interface 1");
+    setenv("FLEXJIT_NVRTC", getenv("FJ_FAKE_NVRTC"), 1);
+    cuda.target = FJ_TARGET_CUDA;
+    check_gpu_object(&cuda, "kernel fwd_test has no fj_fwd");
+}
+END_TEST
+
+/* ---- What stays ------------------------------------------------------------------------------------------------ */
+
 START_TEST(a_compiler_that_leaves_files) {
     use_script("#!/bin/sh\necho x >$TMPDIR/left; echo x >$TMPDIR/.hidden; exit 1\n");
     check_failure(FJ_ERR_COMPILER, "status 1", NULL);
@@ -150,7 +220,8 @@ START_TEST(an_interrupt_ends_the_compiler) {
 }
 END_TEST
 
-RUN_SUITE("compile", no_compiler, a_compiler_that_fails, a_compiler_that_leaves_files,
+RUN_SUITE("compile", no_compiler, a_compiler_that_fails, an_object_that_is_no_kernel_is_not_kept,
+          a_gpu_object_that_is_no_kernel_is_not_kept, a_compiler_that_leaves_files,
           a_compiler_that_leaves_folders, what_killed_processes_left_goes,
           a_killed_process_leaves_nothing_for_long, no_folder_for_temporary_files,
           signals_of_the_caller_do_not_matter, an_interrupt_ends_the_compiler)

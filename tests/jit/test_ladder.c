@@ -9,9 +9,10 @@ static fj_features features;
 static fj_variant variants[FJ_JIT_MAX_VARIANTS];
 static int variant_count, next; /* the first after variants[0] that has 64 rows */
 
-/* The variants' templates are two words, and a cubin is what the fake makes of them. */
+/* The variants' templates are a few words, and a cubin is what the fake makes of them. */
 static void start(const char *settings) {
     static const char *const names[] = {"fwd_mma.cu", "fwd_simt.cu"};
+    static const char text[] = "a kernel\nFJ_KERNEL(fj_fwd) FJ_KERNEL(fj_fwd_merge)\n";
     char path[96];
     const char *nvrtc = getenv("FJ_FAKE_NVRTC");
     ck_assert_ptr_nonnull(nvrtc);
@@ -20,7 +21,7 @@ static void start(const char *settings) {
     unsetenv("FAKE_NVRTC_LOG");
     (void)snprintf(path, sizeof path, "%s/templates/cuda", folder);
     ck_assert_int_eq(mkdir(path, 0700), 0);
-    for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) file_write(path, names[i], "a kernel\n", 9, 0600);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) file_write(path, names[i], text, strlen(text), 0600);
     features = fj_jit_arch_features((fj_arch){80, 0});
     variant_count = fj_jit_variants(&gpu_problem, &features, variants);
     ck_assert_int_eq(variants[0].tile_q, 128); /* what the tests are about */
@@ -107,10 +108,11 @@ END_TEST
 
 START_TEST(a_mended_template_is_climbed_again) {
     start("rows=64");
+    static const char text[] = "another kernel\nFJ_KERNEL(fj_fwd)\n";
     char path[96];
     check_choice(&variants[next], false);
     (void)snprintf(path, sizeof path, "%s/templates/cuda", folder);
-    file_write(path, "fwd_mma.cu", "another kernel\n", 15, 0600);
+    file_write(path, "fwd_mma.cu", text, strlen(text), 0600);
     setenv("FAKE_NVRTC", "rows=128", 1);
     check_choice(&variants[0], false);
 }
