@@ -20,11 +20,14 @@
  *     padding, NaN or not, reaches no result.
  *     A NaN of K or Q makes S, and so dS, a NaN wherever it is seen; where it is masked it would still meet
  *     a dS of 0 in dQ or dK, so there packing turns it to 0.
- *  2. A row that sees nothing has lse = -inf. Its base is -inf, as if lse were inf: P = exp2(-inf) = 0. A
- *     score of -inf gives P = 0 the same way.
- *  3. Without a score mod the scale is folded into the exponent and S stays as multiplied; with one, the
- *     mod sees scale * S. dS is with respect to the scaled score: dQ and dK are multiplied by the scale
- *     once, on their way out.
+ *  2. P = exp2(log2(e) ((score - lse) - lse_low)): the difference of the two large numbers first, which is
+ *     exact where they are near, and what rounding took from lse after it (bwd_grid.h: lse, low). So P is as
+ *     good at scores of 1e30 as at 1. Where lse_low is not given it counts as 0.
+ *     A dead row (lse = -inf: it sees nothing, or scores of -inf only) is left out: its P and dS are 0 and
+ *     no hook is called. A row whose lse is NaN or +inf has P = NaN wherever it sees.
+ *  3. Without a score mod S stays as multiplied and the scale is in the exponent's difference, fused; with
+ *     one, the mod sees scale * S. S has the bits that the forward kernel saw. dS is with respect to the
+ *     scaled score: dQ and dK are multiplied by the scale once, on their way out.
  *  4. Accumulators are fj_real. With FJ_PAIRS the operands P and dS are rounded to BF16, as Q, K, V and dO
  *     are; delta, dP and the sinks' adjoints are not.
  *  5. Only a partial block, or one that ends within a pair of vectors, takes the masked copy of the pass.
@@ -61,7 +64,6 @@ struct pass {
     int64_t head, q, key; /* the tile's head, first row and first key */
     int rows, keys;
     fj_real *dkey, *dvalue; /* sums of the block, lines of FJ_E_LINE and FJ_V_LINE */
-    fj_real unit;           /* what makes exponents of base 2 of S (invariant 3) */
     int measures;           /* delta instead of gradients (invariant 7) */
 #if FJ_HAS_SCORE
     struct fj_sinks sinks;
@@ -69,19 +71,21 @@ struct pass {
 };
 
 /* One vector of a row: P of S, whether masked or not; *ret_score is what the mod saw. */
-FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, fj_f base, fj_f *ret_score) {
+FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, fj_f *ret_score) {
+    const struct fj_cpu_args *a = p->it->args;
     const struct scratch *own = p->it->own;
+    const fj_f scale = tile_splat((fj_real)a->scale), lse = tile_splat(own->lse[row]);
     const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
     const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
     (void)state, (void)col;
 #if FJ_HAS_SCORE
-    const struct fj_cpu_args *a = p->it->args;
-    *ret_score = raw * tile_splat((fj_real)a->scale);
-    return tile_exp2(tile_fma(fj_score(a, &own->head, state, col, *ret_score), tile_splat(FJ_LOG2_E), base));
+    *ret_score = raw * scale;
+    const fj_f above = fj_score(a, &own->head, state, col, *ret_score) - lse;
 #else
     *ret_score = raw;
-    return tile_exp2(tile_fma(raw, tile_splat(p->unit), base));
+    const fj_f above = tile_fma_once(raw, scale, -lse);
 #endif
+    return tile_exp2(tile_fma(above, tile_splat(FJ_LOG2_E), tile_splat(own->low[row])));
 }
 
 /* The lanes of a vector that are neither masked nor past the last key. */
@@ -97,10 +101,10 @@ FJ_INLINE fj_b live_vector(const struct pass *p, int row, int at) {
 }
 
 /* One vector of a row: S and dP become P and dS. */
-FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, fj_f base, fj_f delta,
+FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, fj_f delta,
                            const int masked) {
     const fj_f zero = tile_splat(0);
-    fj_f score, prob = prob_vector(p, row, at, tile_load(s + at), base, &score);
+    fj_f score, prob = prob_vector(p, row, at, tile_load(s + at), &score);
     fj_f ds = prob * (tile_load(d + at) - delta);
     fj_b live = fj_splat_b(1);
     if (masked) {
@@ -118,13 +122,20 @@ FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real 
     tile_store(d + at, ds);
 }
 
+static inline int is_dead(const struct scratch *own, int row) { return own->lse[row] == -FJ_INF; }
+
 FJ_INLINE void grad_rows(struct pass *p, const int masked) {
     struct scratch *own = p->it->own;
     const int count = FJ_ROUND(p->keys, 2 * FJ_LANES);
     for (int row = 0; row < p->rows; row++) {
         fj_real *s = own->scores + (int64_t)row * FJ_S_LINE, *d = own->adjoints + (int64_t)row * FJ_S_LINE;
-        const fj_f base = tile_splat(own->base[row]), delta = tile_splat(own->delta[row]);
-        for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, base, delta, masked);
+        if (is_dead(own, row)) {
+            memset(s, 0, sizeof(fj_real) * (size_t)count);
+            memset(d, 0, sizeof(fj_real) * (size_t)count);
+            continue;
+        }
+        const fj_f delta = tile_splat(own->delta[row]);
+        for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, delta, masked);
     }
 }
 /* Flat, so that what fj_score and fj_score_grad both compute is computed once. */
@@ -139,10 +150,10 @@ static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p
     for (int row = 0; row < p->rows; row++) {
         const fj_real *s = own->scores + (int64_t)row * FJ_S_LINE,
                       *d = own->adjoints + (int64_t)row * FJ_S_LINE;
-        const fj_f base = tile_splat(own->base[row]);
         fj_f sum = tile_splat(0), score;
+        if (is_dead(own, row)) continue;
         for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES) {
-            fj_f part = prob_vector(p, row, at, tile_load(s + at), base, &score) * tile_load(d + at);
+            fj_f part = prob_vector(p, row, at, tile_load(s + at), &score) * tile_load(d + at);
             sum += fj_where_f(live_vector(p, row, at), part, tile_splat(0));
         }
         delta[row] += sum_lanes(sum);
@@ -189,11 +200,12 @@ static void load_tile(const struct pass *p) {
         const int64_t q = p->q + row;
         fj_opd *line = own->queries + (int64_t)row * FJ_Q_OPERANDS;
         tile_pack_row(line, FJ_Q_OPERANDS, row_at(&a->query, b, h, q), FJ_HEAD_DIM, 0);
-        if (!FJ_HAS_SCORE && a->scale == 0) memset(line, 0, sizeof(fj_opd) * FJ_Q_OPERANDS);
+        if (!FJ_HAS_SCORE && (fj_real)a->scale == 0) tile_annul(line, FJ_Q_OPERANDS);
         tile_pack_row(own->douts + (int64_t)row * FJ_O_OPERANDS, FJ_O_OPERANDS, row_at(&a->dout, b, h, q),
                       FJ_VALUE_DIM, 0);
         const fj_real lse = real_at(&a->lse, b, h, q);
-        own->base[row] = lse == -FJ_INF ? -FJ_INF : -lse * FJ_LOG2_E;
+        own->lse[row] = lse == FJ_INF ? (fj_real)__builtin_nan("") : lse;
+        own->low[row] = a->lse_low.data ? -real_at(&a->lse_low, b, h, q) * FJ_LOG2_E : 0;
         own->delta[row] = delta[row];
 #if !FJ_ROW_EMPTY
         fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);
@@ -383,8 +395,7 @@ static void run_measure(const struct fj_cpu_args *a, const struct grid *g, int64
                             .head_kv = head % a->heads_kv,
                             .unit = chunk * g->units / chunks,
                             .unit_end = (chunk + 1) * g->units / chunks};
-    struct pass p = {
-        .it = &it, .grid = g, .unit = (fj_real)(a->scale * 1.44269504088896340736), .measures = 1};
+    struct pass p = {.it = &it, .grid = g, .measures = 1};
     for (int64_t block = 0; block < g->blocks; block++) {
         set_block(&p, block);
         do_units(&p);
@@ -395,7 +406,7 @@ static void run_measure(const struct fj_cpu_args *a, const struct grid *g, int64
 static void run_item(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t round,
                      int64_t number, int64_t slot, int worker) {
     const struct item it = item_of(a, g, round, number, worker);
-    struct pass p = {.it = &it, .grid = g, .unit = (fj_real)(a->scale * 1.44269504088896340736)};
+    struct pass p = {.it = &it, .grid = g};
 #if FJ_HAS_SCORE
     for (int i = 0; i < FJ_CAPTURES; i++)
         p.sinks.capture[i] = s->captures[i].count ? sink_array(a, s, i, slot) : NULL;

@@ -75,7 +75,8 @@ struct scratch {
     _Alignas(256) fj_opd ds_rows[(FJ_TILE_Q / 2 + FJ_ROW_PAD) * FJ_S_LINE];
     _Alignas(256) fj_opd ds_keys[(FJ_TILE_Q + FJ_ROW_PAD) * FJ_K_LINE];
 #endif
-    _Alignas(64) fj_real base[FJ_TILE_Q], delta[FJ_TILE_Q]; /* -lse log2(e), rowsum(O dO) - dlse */
+    /* Per row: lse (NaN for +inf), -lse_low log2(e), rowsum(O dO) - dlse. */
+    _Alignas(64) fj_real lse[FJ_TILE_Q], low[FJ_TILE_Q], delta[FJ_TILE_Q];
     struct fj_head_state head;
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_TILE_Q];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];

@@ -5,10 +5,10 @@
  *   query   |                     |             for each key block, for each query tile:
  *   tile    |  S = Q K^T          |               class: empty, partial, full; the mask as bits
  *   (FJ_    |  score mod, mask    |               first tile that sees any: pack K and V
- *   TILE_Q) |  P = exp2(c S - M)  |               S = Q K^T
+ *   TILE_Q) |  P = exp2(c (S - m))|               S = Q K^T
  *           |                     |               per row: mod, mask, maximum; P, its sum
  *           +---------------------+               sums = factor sums + P V
- *                                             out = sums / sum, lse = ln2 M + log(sum)
+ *                                             out = sums / sum, lse = m + log(sum)
  *
  * The hooks of the mod stand before this file, staged by rate: fj_head_state once per head of a
  * unit, fj_row_state once per row of it, fj_col_state once per key block (and head), fj_score and
@@ -18,11 +18,14 @@
  *  1. Scores in the scratch are what `unit` multiplies to logarithms of base 2: with a score mod,
  *     natural scores; without, raw products, so that no pass over them is needed but the maximum
  *     (a negative scale goes into the sign of Q: unit is never negative).
- *  2. M (top) is the running maximum, in units of log2, rounded; P, factors and lse all use the
- *     rounded one. M = -inf stands for "nothing yet": it is subtracted as 0, so P is 0, not NaN.
+ *  2. m (top) is the running maximum of the scores as they are stored, so it is exact, and it is
+ *     subtracted before anything is multiplied: equal scores have exponents of 0 and order is kept
+ *     for every finite score, however large. A difference that overflows is -inf: P is 0, as it
+ *     should be. m = -inf stands for "nothing yet": it is subtracted as 0, so P is 0, not NaN.
  *  3. A position that is masked, or past the last key, gets score -inf after the mod: its P is
  *     exactly 0, whatever the mod and K gave. Padding of V is 0.
- *  4. NaN in a score makes that row NaN and no other: a maximum may lose it, the sum does not.
+ *  4. NaN or +inf in a score makes that row NaN and no other: a maximum may lose the NaN, the sum does
+ *     not, and +inf less itself is NaN.
  *  5. Where analysis finds a block partial (or it ends within a pair of vectors), the mask comes
  *     first, as bits: it does not depend on scores. Grains of FJ_GRAIN keys that no row of the tile
  *     sees are left out of everything; only a tile with some bits clear takes the masked copy of
@@ -38,19 +41,21 @@
 
 #include "blocks.h"
 
-#define FJ_LOG2_E ((fj_real)1.44269504088896340736)
-#define FJ_LN_2 ((fj_real)0.69314718055994530942)
 #define FJ_INF ((fj_real)__builtin_inf())
 
 static inline const char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
     return t->data + (b * t->stride[0] + h * t->stride[1] + row * t->stride[2]) * FJ_IN_SIZE;
 }
 
-/* The factor that turns stored scores into logarithms of base 2 (invariant 1). */
+/* The factor that turns stored scores into natural ones (invariant 1), as backward has it. */
+static inline fj_real natural_of(const struct fj_cpu_args *a) {
+    return FJ_HAS_SCORE ? 1 : (fj_real)__builtin_fabs(a->scale);
+}
+
+/* And into logarithms of base 2; 1 where the scale is 0, as stored scores are 0 already. */
 static inline fj_real unit_of(const struct fj_cpu_args *a) {
-    if (FJ_HAS_SCORE) return FJ_LOG2_E;
-    double scale = __builtin_fabs(a->scale);
-    return scale > 0 ? (fj_real)(scale * 1.44269504088896340736) : 1;
+    const fj_real natural = natural_of(a);
+    return natural > 0 ? (fj_real)((double)natural * 1.44269504088896340736) : 1;
 }
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
@@ -75,7 +80,7 @@ static void start_rows(const struct item *it) {
         fj_opd *line = own->queries + (int64_t)row * FJ_Q_LINE;
         tile_pack_row(line, FJ_Q_LINE, row_at(&a->query, it->batch, it->head + head, q), FJ_HEAD_DIM,
                       !FJ_HAS_SCORE && a->scale < 0);
-        if (!FJ_HAS_SCORE && a->scale == 0) memset(line, 0, sizeof(fj_opd) * FJ_Q_LINE);
+        if (natural_of(a) == 0) tile_annul(line, FJ_Q_LINE);
 #if !FJ_ROW_EMPTY
         fj_row_init(a, &own->heads[head], (int32_t)q, &own->rows[row]);
 #endif
@@ -261,16 +266,16 @@ static __attribute__((noinline)) void rows_full(const struct pass *p, int first,
     score_rows(p, first, row, end, top, 0);
 }
 
-/* P = exp2(unit * score - M) over a row, in place, as operands; returns its sum, lane by lane. */
+/* P = exp2(unit * (score - m)) over a row, in place, as operands; returns its sum, lane by lane. */
 FJ_INLINE fj_f exponentials(const struct pass *p, fj_real *line, fj_real base) {
-    const fj_f c = tile_splat(p->unit), m = tile_splat(-base);
+    const fj_f c = tile_splat(p->unit), m = tile_splat(base);
     fj_f sum0 = tile_splat(0), sum1 = sum0;
     for (int r = 0; r < p->runs; r++) {
         const fj_real *s = line + p->run[r].from, *end = line + p->run[r].to;
         fj_opd *to = (fj_opd *)s;
         for (; s < end; s += 2 * FJ_LANES) {
-            fj_f p0 = tile_exp2(tile_fma(tile_load(s), c, m));
-            fj_f p1 = tile_exp2(tile_fma(tile_load(s + FJ_LANES), c, m));
+            fj_f p0 = tile_exp2((tile_load(s) - m) * c);
+            fj_f p1 = tile_exp2((tile_load(s + FJ_LANES) - m) * c);
             sum0 += p0;
             sum1 += p1;
             tile_store_depth(to, p0, p1);
@@ -284,9 +289,9 @@ FJ_INLINE fj_f exponentials(const struct pass *p, fj_real *line, fj_real base) {
 static void exponential_rows(const struct pass *p, int first, int at, int rows, fj_f top[FJ_LANES]) {
     struct scratch *own = p->it->own;
     const fj_f old = tile_load(own->top + first + at);
-    const fj_f new = tile_max(old, tile_reduce_max(top) * tile_splat(p->unit));
+    const fj_f new = tile_max(old, tile_reduce_max(top));
     const fj_f base = fj_where_f(fj_eq_f(new, tile_splat(-FJ_INF)), tile_splat(0), new);
-    const fj_f factor = tile_exp2(old - base);
+    const fj_f factor = tile_exp2((old - base) * tile_splat(p->unit));
     fj_real bases[FJ_LANES] __attribute__((aligned(64)));
     fj_f sum[FJ_LANES];
     tile_store(bases, base);
@@ -384,12 +389,37 @@ static inline void put_real(const struct fj_cpu_tensor *t, int64_t b, int64_t h,
     if (t->data) ((fj_real *)t->data)[b * t->stride[0] + h * t->stride[1] + q * t->stride[2]] = x;
 }
 
+/* natural * m + log in two parts: the nearest real, and what rounding took from it (0 of what is not
+ * finite). */
+static inline fj_real lse_of(fj_real m, fj_real natural, fj_real log, fj_real *ret_low) {
+    const fj_real product = m * natural, sum = product + log;
+    const fj_real back = sum - product, lost = (product - (sum - back)) + (log - back);
+    const fj_real rest = lost + (fj_real)__builtin_fma((double)m, (double)natural, -(double)product);
+    const fj_real lse = sum + rest, low = rest - (lse - sum);
+    *ret_low = __builtin_isfinite(lse) ? low : 0;
+    return __builtin_isfinite(lse) ? lse : sum;
+}
+
+static void put_statistics(const struct item *it, int row, fj_real m, fj_real total, fj_real log) {
+    const struct fj_cpu_args *a = it->args;
+    const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
+    fj_real lse = -FJ_INF, low = 0;
+    if (total != 0) lse = lse_of(m, natural_of(a), log, &low);
+    put_real(&a->lse, it->batch, h, q, lse);
+    put_real(&a->lse_low, it->batch, h, q, low);
+    if (FJ_WANT_MAX)
+        put_real(&a->max, it->batch, h, q,
+                 total != total && m < FJ_INF ? total
+                 : m > -FJ_INF                ? m * natural_of(a)
+                                              : m);
+}
+
 static void finish_rows(const struct item *it, fj_real *sums, const fj_real *top, const fj_real *sum) {
     const struct fj_cpu_args *a = it->args;
     fj_real log[FJ_LANES] __attribute__((aligned(64)));
     for (int row = 0; row < it->rows; row++) {
         const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
-        const fj_real m = top[row], total = sum[row];
+        const fj_real total = sum[row];
         fj_real *line = sums + (int64_t)row * FJ_O_LINE;
         if (row % FJ_LANES == 0) {
             fj_real t[FJ_LANES] __attribute__((aligned(64))) = {0};
@@ -400,9 +430,7 @@ static void finish_rows(const struct item *it, fj_real *sums, const fj_real *top
         if (total == 0) memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
         tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM,
                         total == 0 ? 0 : 1 / total);
-        put_real(&a->lse, it->batch, h, q, total == 0 ? -FJ_INF : m * FJ_LN_2 + log[row % FJ_LANES]);
-        if (FJ_WANT_MAX)
-            put_real(&a->max, it->batch, h, q, total != total && m < FJ_INF ? total : m * FJ_LN_2);
+        put_statistics(it, row, top[row], total, log[row % FJ_LANES]);
     }
 }
 
@@ -437,7 +465,7 @@ static void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t
         for (int64_t i = 0; i < g->splits; i++) {
             const fj_real *from = grid_partial(a, g, unit, i);
             if (from[at_sum] == 0) continue;
-            fj_f f = tile_exp2(tile_splat(from[at_top] - top));
+            fj_f f = tile_exp2(tile_splat((from[at_top] - top) * unit_of(a)));
             sum += from[at_sum] * f[0];
             for (int j = 0; j < FJ_O_LINE; j += FJ_LANES)
                 tile_store(line + j,

@@ -51,7 +51,7 @@ struct scratch {
     _Alignas(256) fj_real scores[(FJ_TILE_Q + FJ_ROW_PAD) * FJ_TILE_KV]; /* then probabilities */
     _Alignas(256) fj_opd queries[(FJ_ROWS + FJ_ROW_PAD) * FJ_Q_LINE];
     _Alignas(256) fj_real sums[(FJ_ROWS + FJ_ROW_PAD) * FJ_O_LINE]; /* of p * v, not yet divided */
-    /* Per row: the maximum in units of log2, the sum of p, the factor for what was summed before. */
+    /* Per row: the maximum of the stored scores, the sum of p, the factor for what was summed before. */
     _Alignas(64) fj_real top[FJ_ROWS], sum[FJ_ROWS], factor[FJ_TILE_Q + FJ_ROW_PAD];
     int32_t head[FJ_ROWS], q[FJ_ROWS]; /* of a row: index into heads, position */
     int packed, cols_of; /* of the block at work: whether keys and values are packed, whose cols */

@@ -199,6 +199,19 @@ static __attribute__((noinline, unused)) void tile_pack_depth(fj_opd *dst, const
     }
 }
 
+/* Operands times 0: the finite elements of `count` operands become 0, the others stay or become NaN. */
+FJ_INLINE void tile_annul(fj_opd *operands, int64_t count) {
+    for (int64_t i = 0; i < count; i += FJ_LANES) {
+#if FJ_PAIRS
+        typedef uint16_t half_lanes __attribute__((vector_size(4 * FJ_LANES), may_alias));
+        half_lanes v = *(half_lanes *)(operands + i);
+        *(half_lanes *)(operands + i) = v & (half_lanes)((v & 0x7F80) == 0x7F80);
+#else
+        tile_store(operands + i, tile_load(operands + i) * tile_splat(0));
+#endif
+    }
+}
+
 /* NaNs among `count` packed operands, whole vectors of them, become 0. */
 FJ_INLINE void tile_clear_nan(fj_opd *operands, int64_t count) {
 #if FJ_PAIRS

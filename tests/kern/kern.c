@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "tests/kern/kern.h"
-#include "tests/kern/kern_tensor.h"
+#include "tests/kern/kern_problem.h"
 #include "tests/support/isolate.h"
 
 #ifndef KERN_SOURCE
@@ -40,13 +40,6 @@ static const struct {
 };
 enum { MOST_VARIANTS = 4096 };
 static const char *const dtype_names[] = {"", "f16", "bf16", "f32", "f64"};
-
-typedef struct variant {
-    bool backward;
-    kern_dtype dtype;
-    int isa, head_dim, value_dim;
-    const kern_mod *mod;
-} variant;
 
 static struct options {
     const char *filter, *cc, *cflags;
@@ -119,182 +112,6 @@ static const struct fj_cpu_kernel *build(const variant *v, void **ret_library) {
     return kernel;
 }
 
-/* ---- Data ------------------------------------------------------------------------------------------- */
-
-static uint64_t random_state;
-static double random_normal(void) { /* about: the sum of a few uniform numbers */
-    double sum = 0;
-    for (int i = 0; i < 4; i++) {
-        random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-        sum += (double)(int64_t)random_state * 0x1p-63;
-    }
-    return sum * 0.87;
-}
-
-enum { QUERY, KEY, VALUE, OUT, LSE, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, TENSORS };
-static const char *const tensor_names[] = {"query", "key",  "value",  "out",  "lse",   "max",
-                                           "dout",  "dlse", "dquery", "dkey", "dvalue"};
-
-typedef struct problem {
-    const variant *v;
-    kern_shape shape;
-    kern_layout layout;
-    double scale;
-    kern_tensor tensors[TENSORS], captures[KERN_MAX_CAPTURES], dcaptures[KERN_MAX_CAPTURES], dscalar;
-    double *values[TENSORS]; /* what the definition gives, and the inputs as rounded */
-    kern_captures wanted;
-} problem;
-
-static int64_t count_of(const kern_tensor *t) {
-    return t->tensor.shape[0] * t->tensor.shape[1] * t->tensor.shape[2] * t->tensor.shape[3];
-}
-
-static void make_tensor(problem *p, int which, int64_t heads, int64_t length, int64_t dim, double size) {
-    const int64_t dims[4] = {p->shape.batch, heads, length, dim};
-    bool input = which <= VALUE || which == DOUT, real = which == LSE || which == MAX || which == DLSE;
-    kern_dtype dtype = !real ? p->v->dtype : p->v->dtype == KERN_F64 ? KERN_F64 : KERN_F32;
-    kern_tensor *t = &p->tensors[which];
-    *t = kern_tensor_create(dims, dtype, p->layout == KERN_OVERLAP && !input ? KERN_GAPS : p->layout);
-    p->values[which] = calloc((size_t)count_of(t) + 1, sizeof(double));
-    for (int64_t i = 0; size > 0 && i < count_of(t); i++) p->values[which][i] = size * random_normal();
-    if (size > 0) kern_tensor_fill(t, p->values[which]);
-}
-
-static void make_captures(problem *p) {
-    const kern_dtype real = p->v->dtype == KERN_F64 ? KERN_F64 : KERN_F32;
-    const kern_mod *mod = p->v->mod;
-    for (int i = 0; i < mod->capture_count; i++) {
-        int64_t dims[4] = {1, 1, 1, 1}, *own = p->wanted.dims[i];
-        mod->capture_dims(&p->shape, i, own);
-        memcpy(dims, own, 3 * sizeof *own);
-        p->captures[i] = kern_tensor_create(dims, real, p->layout == KERN_PACKED ? KERN_PACKED : KERN_GAPS);
-        p->dcaptures[i] = kern_tensor_create(dims, real, p->layout == KERN_PACKED ? KERN_PACKED : KERN_GAPS);
-        p->wanted.values[i] = calloc((size_t)count_of(&p->captures[i]) + 1, sizeof(double));
-        p->wanted.gradients[i] = calloc((size_t)count_of(&p->captures[i]) + 1, sizeof(double));
-        p->wanted.sizes[i] = calloc((size_t)count_of(&p->captures[i]) + 1, sizeof(double));
-        for (int64_t n = 0; n < count_of(&p->captures[i]); n++)
-            p->wanted.values[i][n] = 0.3 * random_normal();
-        kern_tensor_fill(&p->captures[i], p->wanted.values[i]);
-    }
-    p->wanted.scalar = 0.75;
-    p->dscalar = kern_tensor_create((int64_t[4]){1, 1, 1, 1}, real, KERN_PACKED);
-}
-
-static kern_data data_of(const problem *p) {
-    double *const *v = p->values;
-    return (kern_data){v[QUERY], v[KEY],  v[VALUE],  v[OUT],  v[LSE],   v[MAX],
-                       v[DOUT],  v[DLSE], v[DQUERY], v[DKEY], v[DVALUE]};
-}
-
-static void make_problem(problem *p) {
-    const kern_shape *s = &p->shape;
-    const kern_data *data;
-    random_state = options.seed;
-    make_tensor(p, QUERY, s->heads_q, s->q_len, s->head_dim, 1);
-    make_tensor(p, KEY, s->heads_kv, s->kv_len, s->head_dim, 1);
-    make_tensor(p, VALUE, s->heads_kv, s->kv_len, s->value_dim, 1);
-    make_tensor(p, OUT, s->heads_q, s->q_len, s->value_dim, 0);
-    make_tensor(p, LSE, s->heads_q, s->q_len, 1, 0);
-    make_tensor(p, MAX, s->heads_q, s->q_len, 1, 0);
-    make_tensor(p, DOUT, s->heads_q, s->q_len, s->value_dim, 1);
-    make_tensor(p, DLSE, s->heads_q, s->q_len, 1, 0.5);
-    make_tensor(p, DQUERY, s->heads_q, s->q_len, s->head_dim, 0);
-    make_tensor(p, DKEY, s->heads_kv, s->kv_len, s->head_dim, 0);
-    make_tensor(p, DVALUE, s->heads_kv, s->kv_len, s->value_dim, 0);
-    make_captures(p);
-    p->scale = p->layout == KERN_GAPS ? -1.1 / sqrt(s->head_dim) : 1 / sqrt(s->head_dim);
-    data = &(kern_data){0};
-    kern_data all = data_of(p);
-    data = &all;
-    kern_reference_forward(s, p->v->mod, &p->wanted, p->scale, data);
-    if (!p->v->backward) return;
-    kern_reference_backward(s, p->v->mod, &p->wanted, p->scale, data);
-    double *lse = p->values[LSE];
-    kern_tensor_fill(&p->tensors[OUT], p->values[OUT]);
-    kern_tensor_fill(&p->tensors[LSE], lse);
-}
-
-static void free_problem(problem *p) {
-    for (int i = 0; i < TENSORS; i++) {
-        kern_tensor_destroy(&p->tensors[i]);
-        free(p->values[i]);
-    }
-    for (int i = 0; i < p->v->mod->capture_count; i++) {
-        kern_tensor_destroy(&p->captures[i]);
-        kern_tensor_destroy(&p->dcaptures[i]);
-        free(p->wanted.values[i]);
-        free(p->wanted.gradients[i]);
-        free(p->wanted.sizes[i]);
-    }
-    kern_tensor_destroy(&p->dscalar);
-}
-
-/* ---- Running ---------------------------------------------------------------------------------------- */
-
-struct launch {
-    struct fj_cpu_args args;
-    struct fj_cpu_tensor captures[KERN_MAX_CAPTURES], dcaptures[KERN_MAX_CAPTURES], dscalar;
-    union fj_cpu_scalar scalar;
-    struct fj_cpu_fault faults[8];
-    char *memory;
-    size_t size;
-};
-
-static void open_launch(struct launch *l, const problem *p, const struct fj_cpu_kernel *kernel, int workers) {
-    const kern_tensor *t = p->tensors;
-    *l = (struct launch){.scalar.f = p->wanted.scalar, .dscalar = p->dscalar.tensor};
-    for (int i = 0; i < KERN_MAX_CAPTURES; i++)
-        l->captures[i] = p->captures[i].tensor, l->dcaptures[i] = p->dcaptures[i].tensor;
-    l->args = (struct fj_cpu_args){
-        .query = t[QUERY].tensor,
-        .key = t[KEY].tensor,
-        .value = t[VALUE].tensor,
-        .out = t[OUT].tensor,
-        .lse = t[LSE].tensor,
-        .max = t[MAX].tensor,
-        .dout = t[DOUT].tensor,
-        .dlse = t[DLSE].tensor,
-        .dquery = t[DQUERY].tensor,
-        .dkey = t[DKEY].tensor,
-        .dvalue = t[DVALUE].tensor,
-        .captures = l->captures,
-        .dcaptures = l->dcaptures,
-        .scalars = &l->scalar,
-        .dscalars = &l->dscalar,
-        .batch = p->shape.batch,
-        .heads_q = p->shape.heads_q,
-        .heads_kv = p->shape.heads_kv,
-        .q_len = p->shape.q_len,
-        .kv_len = p->shape.kv_len,
-        .scale = p->scale,
-        .workers = workers,
-        .faults = l->faults,
-    };
-    l->size = (kernel->workspace(&l->args) + 255) / 256 * 256;
-    l->memory = aligned_alloc(256, l->size + 256);
-    memset(l->memory, 0xff, l->size + 256);
-    l->args.workspace = l->memory;
-}
-
-static bool close_launch(struct launch *l) {
-    bool intact = true;
-    for (int i = 0; i < 256; i++) intact &= l->memory[l->size + (size_t)i] == (char)0xff;
-    free(l->memory);
-    return intact;
-}
-
-static void run(const struct fj_cpu_kernel *kernel, struct launch *l) {
-    const int workers = l->args.workers;
-    for (int phase = 0;; phase++) {
-        int64_t items = kernel->items(&l->args, phase);
-        if (items < 0) return;
-        for (int64_t i = 0; i < items; i++) {
-            int64_t item = workers == 1 ? i : items - 1 - i;
-            kernel->run(&l->args, phase, item, (int)(item % workers));
-        }
-    }
-}
-
 /* ---- Comparing -------------------------------------------------------------------------------------- */
 
 static double tolerance(const variant *v, bool is_real) {
@@ -307,16 +124,16 @@ static void fail(const problem *p, const char *what, double error, double bound)
     char name[96];
     name_of(p->v, name);
     const kern_shape *s = &p->shape;
-    printf("FAIL %s b%lld hq%lld hkv%lld l%lld s%lld layout %d: %s: error %.3g, bound %.3g\n", name,
+    printf("FAIL %s b%lld hq%lld hkv%lld l%lld s%lld layout %d power %d: %s: error %.3g, bound %.3g\n", name,
            (long long)s->batch, (long long)s->heads_q, (long long)s->heads_kv, (long long)s->q_len,
-           (long long)s->kv_len, p->layout, what, error, bound);
+           (long long)s->kv_len, p->layout, p->power, what, error, bound);
     failures++;
 }
 
 /* Errors are relative to the greatest of `sizes`: the values, or what sums were made of. */
 static double compare(const problem *p, const kern_tensor *t, const double *want, const double *sizes,
                       const char *what, bool is_real) {
-    int64_t n = count_of(t);
+    int64_t n = kern_count(t);
     double *got = malloc(sizeof(double) * ((size_t)n + 1)), worst = 0, size = 1e-3;
     kern_tensor_read(t, got);
     for (int64_t i = 0; i < n; i++)
@@ -332,12 +149,39 @@ static double compare(const problem *p, const kern_tensor *t, const double *want
     return worst;
 }
 
+/* lse and what rounding took from it, together. With exact scores the error is that of the logarithm of the sum, which
+ * is ordinary at any magnitude; else scores bring theirs, and lse in one real is bounded like the rest. */
+static void compare_lse(const problem *p) {
+    const kern_tensor *high = &p->tensors[LSE], *low = &p->tensors[LSE_LOW];
+    const int64_t n = kern_count(high);
+    double *got = malloc(sizeof(double) * 2 * ((size_t)n + 1)), *rest = got + n + 1;
+    const double bound = tolerance(p->v, true), unit = p->v->dtype == KERN_F64 ? 0x1p-52 : 0x1p-23;
+    kern_tensor_read(high, got);
+    kern_tensor_read(low, rest);
+    for (int64_t i = 0; i < n; i++) {
+        const double want = p->values[LSE][i], size = p->power ? 1 : fmax(1, fabs(want));
+        const double error = isfinite(want)
+                               ? fabs((got[i] - p->values[MAX][i]) + (rest[i] - p->values[LSE_LOW][i]))
+                           : got[i] == want ? fabs(rest[i])
+                                            : HUGE_VAL;
+        const double limit = bound * size;
+        const bool low_is = !isfinite(got[i]) || fabs(rest[i]) <= unit * fabs(got[i]);
+        if (!(error <= limit) || !low_is) {
+            fail(p, "lse + lse_low", error, limit);
+            break;
+        }
+    }
+    free(got);
+}
+
 static double compare_all(problem *p) {
     double worst = 0;
     int first = p->v->backward ? DQUERY : OUT, last = p->v->backward ? DVALUE : MAX;
+    if (!p->v->backward) compare_lse(p);
     for (int i = first; i <= last; i++)
-        worst = fmax(worst, compare(p, &p->tensors[i], p->values[i], p->values[i], tensor_names[i],
-                                    i == LSE || i == MAX));
+        if (i != LSE_LOW)
+            worst = fmax(worst, compare(p, &p->tensors[i], p->values[i], p->values[i], tensor_names[i],
+                                        i == LSE || i == MAX));
     if (!p->v->backward) return worst;
     for (int i = 0; i < p->v->mod->capture_count; i++)
         worst = fmax(worst, compare(p, &p->dcaptures[i], p->wanted.gradients[i], p->wanted.sizes[i],
@@ -348,26 +192,20 @@ static double compare_all(problem *p) {
     return worst;
 }
 
-static kern_tensor *outputs(problem *p, int n) {
-    int first = p->v->backward ? DQUERY : OUT, captures = p->v->backward ? p->v->mod->capture_count : 0;
-    if (n < 3) return &p->tensors[first + n];
-    if (n - 3 < captures) return &p->dcaptures[n - 3];
-    return n - 3 == captures && p->v->backward ? &p->dscalar : NULL;
-}
-
 static void check(const struct fj_cpu_kernel *kernel, problem *p) {
     struct launch l;
     char *copies[8] = {0};
     double worst = 0;
-    make_problem(p);
+    p->seed = options.seed;
+    kern_problem_make(p);
     for (int workers = 1; workers <= 3; workers += 2) {
-        for (int i = 0; outputs(p, i); i++) kern_tensor_reset(outputs(p, i));
-        open_launch(&l, p, kernel, workers);
-        run(kernel, &l);
-        if (!close_launch(&l)) fail(p, "workspace overrun", HUGE_VAL, 0);
+        for (int i = 0; kern_problem_output(p, i); i++) kern_tensor_reset(kern_problem_output(p, i));
+        kern_launch_open(&l, p, kernel, workers);
+        kern_launch_run(kernel, &l);
+        if (!kern_launch_close(&l)) fail(p, "workspace overrun", HUGE_VAL, 0);
         if (workers == 1) worst = compare_all(p);
-        for (int i = 0; outputs(p, i); i++) {
-            const kern_tensor *t = outputs(p, i);
+        for (int i = 0; kern_problem_output(p, i); i++) {
+            const kern_tensor *t = kern_problem_output(p, i);
             if (workers == 1)
                 copies[i] = memcpy(malloc(t->bytes), t->memory, t->bytes);
             else if (memcmp(copies[i], t->memory, t->bytes) != 0)
@@ -376,11 +214,11 @@ static void check(const struct fj_cpu_kernel *kernel, problem *p) {
     }
     for (int i = 0; i < 8; i++) free(copies[i]);
     if (options.verbose)
-        printf("     b%lld hq%lld hkv%lld l%lld s%lld layout %d: error %.3g\n", (long long)p->shape.batch,
-               (long long)p->shape.heads_q, (long long)p->shape.heads_kv, (long long)p->shape.q_len,
-               (long long)p->shape.kv_len, p->layout, worst);
+        printf("     b%lld hq%lld hkv%lld l%lld s%lld layout %d power %d: error %.3g\n",
+               (long long)p->shape.batch, (long long)p->shape.heads_q, (long long)p->shape.heads_kv,
+               (long long)p->shape.q_len, (long long)p->shape.kv_len, p->layout, p->power, worst);
     atomic_fetch_add(&counts->runs, 1);
-    free_problem(p);
+    kern_problem_free(p);
 }
 
 /* ---- Benchmarks ------------------------------------------------------------------------------------- */
@@ -395,7 +233,7 @@ static double best_time(const struct fj_cpu_kernel *kernel, struct launch *l, in
     double best = HUGE_VAL;
     for (int i = 0; i < times; i++) {
         double start = seconds();
-        run(kernel, l);
+        kern_launch_run(kernel, l);
         best = fmin(best, seconds() - start);
     }
     return best;
@@ -432,23 +270,24 @@ static void bench(const struct fj_cpu_kernel *kernel, const variant *v) {
                      .shape = {1, length >= 2048 ? 1 : 4, length >= 2048 ? 1 : 4, length, length, v->head_dim,
                                v->value_dim}};
         const kern_shape *s = &p.shape;
-        make_tensor(&p, QUERY, s->heads_q, length, s->head_dim, 1);
-        make_tensor(&p, KEY, s->heads_kv, length, s->head_dim, 1);
-        make_tensor(&p, VALUE, s->heads_kv, length, s->value_dim, 1);
-        make_tensor(&p, OUT, s->heads_q, length, s->value_dim, 0.1);
-        make_tensor(&p, LSE, s->heads_q, length, 1, 0);
-        make_tensor(&p, MAX, s->heads_q, length, 1, 0);
-        make_tensor(&p, DOUT, s->heads_q, length, s->value_dim, 1);
-        make_tensor(&p, DLSE, s->heads_q, length, 1, 1);
-        make_tensor(&p, DQUERY, s->heads_q, length, s->head_dim, 0);
-        make_tensor(&p, DKEY, s->heads_kv, length, s->head_dim, 0);
-        make_tensor(&p, DVALUE, s->heads_kv, length, s->value_dim, 0);
-        make_captures(&p);
-        for (int64_t i = 0; i < count_of(&p.tensors[LSE]); i++) p.values[LSE][i] = 8;
+        kern_problem_tensor(&p, QUERY, s->heads_q, length, s->head_dim, 1);
+        kern_problem_tensor(&p, KEY, s->heads_kv, length, s->head_dim, 1);
+        kern_problem_tensor(&p, VALUE, s->heads_kv, length, s->value_dim, 1);
+        kern_problem_tensor(&p, OUT, s->heads_q, length, s->value_dim, 0.1);
+        kern_problem_tensor(&p, LSE, s->heads_q, length, 1, 0);
+        kern_problem_tensor(&p, LSE_LOW, s->heads_q, length, 1, 0);
+        kern_problem_tensor(&p, MAX, s->heads_q, length, 1, 0);
+        kern_problem_tensor(&p, DOUT, s->heads_q, length, s->value_dim, 1);
+        kern_problem_tensor(&p, DLSE, s->heads_q, length, 1, 1);
+        kern_problem_tensor(&p, DQUERY, s->heads_q, length, s->head_dim, 0);
+        kern_problem_tensor(&p, DKEY, s->heads_kv, length, s->head_dim, 0);
+        kern_problem_tensor(&p, DVALUE, s->heads_kv, length, s->value_dim, 0);
+        kern_problem_captures(&p);
+        for (int64_t i = 0; i < kern_count(&p.tensors[LSE]); i++) p.values[LSE][i] = 8;
         kern_tensor_fill(&p.tensors[LSE], p.values[LSE]);
         p.scale = 1 / sqrt(v->head_dim);
         struct launch l;
-        open_launch(&l, &p, kernel, 1);
+        kern_launch_open(&l, &p, kernel, 1);
         double area = (double)s->batch * (double)s->heads_q * (double)length * (double)length;
         if (v->mod->mask) area *= 0.5 * (1 + 1 / (double)length);
         double flops =
@@ -459,19 +298,47 @@ static void bench(const struct fj_cpu_kernel *kernel, const variant *v) {
                (long long)s->heads_q, (long long)length, 1e3 * time, 1e-9 * flops / time,
                100 * flops / time / peak, 1e-9 * peak);
         free(l.memory);
-        free_problem(&p);
+        kern_problem_free(&p);
     }
 }
 
 /* ---- What is run ------------------------------------------------------------------------------------ */
 
 static const kern_shape shapes[] = {
-    {1, 1, 1, 1, 1, 0, 0},      {2, 4, 2, 33, 70, 0, 0}, {1, 3, 1, 130, 257, 0, 0},
-    {1, 2, 2, 49, 192, 0, 0},   {2, 2, 1, 1, 391, 0, 0}, {1, 6, 2, 300, 5, 0, 0},
-    {1, 2, 1, 0, 7, 0, 0},      {1, 2, 1, 7, 0, 0, 0},   {0, 2, 1, 5, 5, 0, 0},
-    {1, 1, 1, 97, 600, 0, 0},   {1, 0, 0, 4, 4, 0, 0},   {1, 1, 1, 600, 400, 0, 0},
-    {1, 1, 1, 1000, 150, 0, 0},
+    {1, 1, 1, 1, 1, 0, 0},      {2, 4, 2, 33, 70, 0, 0},  {1, 3, 1, 130, 257, 0, 0},
+    {1, 2, 2, 49, 192, 0, 0},   {2, 2, 1, 1, 391, 0, 0},  {1, 6, 2, 300, 5, 0, 0},
+    {1, 2, 1, 0, 7, 0, 0},      {1, 2, 1, 7, 0, 0, 0},    {0, 2, 1, 5, 5, 0, 0},
+    {1, 1, 1, 97, 600, 0, 0},   {1, 0, 0, 4, 4, 0, 0},    {1, 1, 1, 600, 400, 0, 0},
+    {1, 1, 1, 1000, 150, 0, 0}, {1, 2, 1, 3, 2100, 0, 0},
 };
+/* And those that see large scores: a few rows and blocks of keys, a tail, splits. */
+static const kern_shape large_shapes[] = {{1, 2, 1, 50, 300, 0, 0}, {1, 2, 1, 3, 2100, 0, 0}};
+static const struct {
+    int power;
+    kern_layout layout;
+} larges[] = {{7, KERN_PACKED}, {14, KERN_GAPS}, {28, KERN_PACKED}, {60, KERN_GAPS}};
+
+static void check_shape(const struct fj_cpu_kernel *kernel, problem p) {
+    p.shape.head_dim = p.v->head_dim, p.shape.value_dim = p.v->value_dim;
+    check(kernel, &p);
+}
+
+static void check_shapes(const struct fj_cpu_kernel *kernel, const variant *v, char where[ISOLATE_WHERE]) {
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int layout = KERN_PACKED; layout <= KERN_OVERLAP; layout++) {
+            if (layout > KERN_PACKED && shapes[i].q_len * shapes[i].kv_len > 100000) continue; /* slow */
+            snprintf(where, ISOLATE_WHERE, "at shape %zu, layout %d", i, layout);
+            check_shape(kernel, (problem){.v = v, .shape = shapes[i], .layout = (kern_layout)layout});
+        }
+    for (size_t i = 0; i < sizeof larges / sizeof larges[0]; i++)
+        for (size_t j = 0; j < sizeof large_shapes / sizeof large_shapes[0]; j++) {
+            snprintf(where, ISOLATE_WHERE, "at large shape %zu, power %d", j, larges[i].power);
+            check_shape(kernel, (problem){.v = v,
+                                          .shape = large_shapes[j],
+                                          .layout = larges[i].layout,
+                                          .power = larges[i].power});
+        }
+}
 
 static isolate_result run_variant(void *variants, int item, char where[ISOLATE_WHERE]) {
     const variant *v = (const variant *)variants + item;
@@ -485,14 +352,7 @@ static isolate_result run_variant(void *variants, int item, char where[ISOLATE_W
     if (options.bench) {
         bench(kernel, v);
     } else {
-        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-            for (int layout = KERN_PACKED; layout <= KERN_OVERLAP; layout++) {
-                if (layout > KERN_PACKED && shapes[i].q_len * shapes[i].kv_len > 100000) continue; /* slow */
-                problem p = {.v = v, .shape = shapes[i], .layout = (kern_layout)layout};
-                p.shape.head_dim = v->head_dim, p.shape.value_dim = v->value_dim;
-                snprintf(where, ISOLATE_WHERE, "at shape %zu, layout %d", i, layout);
-                check(kernel, &p);
-            }
+        check_shapes(kernel, v, where);
         if (options.verbose || failures > before)
             printf("%s %s\n", failures > before ? "FAIL" : "ok  ", name);
     }

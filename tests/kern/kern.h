@@ -26,6 +26,7 @@ typedef struct kern_captures {
 typedef struct kern_mod {
     const char *name, *hooks, *backward_hooks; /* hooks NULL: those of templates/cpu/identity.h */
     int capture_count, scalar_count;
+    bool capture_is_score, scalar_is_score; /* to be as large as scores are */
     void (*capture_dims)(const kern_shape *shape, int capture, int64_t dims[3]);
     bool (*mask)(int64_t q, int64_t kv);
     double (*score)(const kern_captures *c, int64_t h, int64_t q, int64_t kv, double score);
@@ -36,9 +37,9 @@ typedef struct kern_mod {
 extern const kern_mod kern_mods[];
 extern const int kern_mod_count;
 
-/* Everything in double and packed; out, lse (and the rest of backward) are made. */
+/* Everything in double and packed; out, lse = max + log_sum (and the rest of backward) are made. */
 typedef struct kern_data {
-    double *query, *key, *value, *out, *lse, *max, *dout, *dlse, *dquery, *dkey, *dvalue;
+    double *query, *key, *value, *out, *lse, *log_sum, *max, *dout, *dlse, *dquery, *dkey, *dvalue;
 } kern_data;
 
 void kern_reference_forward(const kern_shape *shape, const kern_mod *mod, const kern_captures *captures,

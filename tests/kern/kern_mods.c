@@ -139,6 +139,42 @@ static const char table_backward[] = "#define FJ_HAS_SINKS 1\n#define FJ_SINK_AX
     "    fj_scatter_scalar_f(&sinks->scalar[0], fj_mul_f(adjoint, value), adds);\n"
     "    return fj_where_f(hides, fj_splat_f(0), adjoint);\n}\n";
 
+/* ---- fill: rows of one score, of a score and its negative, of scores among such, all of the scalar --------------- */
+
+static double fill_score(const kern_captures *c, int64_t h, int64_t q, int64_t kv, double score) {
+    (void)h;
+    switch (q % 4) {
+    case 0: return score;
+    case 1: return c->scalar;
+    case 2: return kv % 3 == 0 ? c->scalar : -c->scalar;
+    default: return kv % 2 ? score : -fabs(c->scalar);
+    }
+}
+static double fill_grad(kern_captures *c, int64_t h, int64_t q, int64_t kv, double score, double adjoint) {
+    (void)h, (void)score;
+    const double to_scalar = q % 4 == 1 || (q % 4 == 2 && kv % 3 == 0) ? adjoint
+                           : q % 4 == 2                                ? -adjoint
+                           : q % 4 == 3 && kv % 2 == 0                 ? (c->scalar > 0 ? -adjoint : adjoint)
+                                                                       : 0;
+    c->dscalar += to_scalar;
+    c->scalar_size += fabs(to_scalar);
+    return q % 4 == 0 || (q % 4 == 3 && kv % 2) ? adjoint : 0;
+}
+#define FILL_VALUES                                                                                \
+    "    const int turn = row->q % 4;\n    const fj_f c = fj_splat_f((fj_real)a->scalars[0].f);\n" \
+    "    const fj_b third = fj_eq_i(fj_floormod_i(col->kv, fj_splat_i(3)), fj_splat_i(0));\n"      \
+    "    const fj_b odd = fj_eq_i(fj_and_i(col->kv, fj_splat_i(1)), fj_splat_i(1));\n"             \
+    "    const fj_b keeps = turn == 0 ? fj_splat_b(1) : turn == 3 ? odd : fj_splat_b(0);\n"        \
+    "    const fj_b negates = turn == 2 ? fj_not_b(third) : turn == 3 ? fj_gt_f(c, fj_splat_f(0)) : fj_splat_b(0);\n"
+static const char fill_hooks[] = FACTS(1, 0, 0, 1) STATES NO_SLOPE HOOK("fj_f", "score", ", fj_f score")
+    FILL_VALUES "    return fj_where_f(keeps, score, fj_where_f(negates, fj_neg_f(c), c));\n}\n";
+static const char fill_backward[] = "#define FJ_HAS_SINKS 1\n#define FJ_SINK_AXES {-1}\n" HOOK(
+    "fj_f", "score_grad", ", fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks") FILL_VALUES
+    "    (void)score;\n"
+    "    fj_scatter_scalar_f(&sinks->scalar[0], fj_where_f(negates, fj_neg_f(adjoint), adjoint),\n"
+    "                        fj_and_b(live, fj_not_b(keeps)));\n"
+    "    return fj_where_f(keeps, adjoint, fj_splat_f(0));\n}\n";
+
 static const char no_backward[] = "#define FJ_HAS_SINKS 0\n#define FJ_SINK_AXES {-1}\n";
 
 const kern_mod kern_mods[] = {
@@ -152,6 +188,7 @@ const kern_mod kern_mods[] = {
      .score = softcap_score,
      .grad = softcap_grad},
     {.name = "bias",
+     .capture_is_score = true,
      .hooks = bias_hooks,
      .backward_hooks = bias_backward,
      .capture_count = 1,
@@ -160,6 +197,7 @@ const kern_mod kern_mods[] = {
      .score = bias_score,
      .grad = bias_grad},
     {.name = "table",
+     .capture_is_score = true,
      .hooks = table_hooks,
      .backward_hooks = table_backward,
      .capture_count = 1,
@@ -167,5 +205,12 @@ const kern_mod kern_mods[] = {
      .capture_dims = table_dims,
      .score = table_score,
      .grad = table_grad},
+    {.name = "fill",
+     .hooks = fill_hooks,
+     .backward_hooks = fill_backward,
+     .scalar_count = 1,
+     .scalar_is_score = true,
+     .score = fill_score,
+     .grad = fill_grad},
 };
 const int kern_mod_count = sizeof kern_mods / sizeof kern_mods[0];

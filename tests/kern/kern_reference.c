@@ -60,6 +60,7 @@ void kern_reference_forward(const kern_shape *s, const kern_mod *mod, const kern
             for (int i = 0; p > 0 && i < s->value_dim; i++) out[i] += p * r.value[kv * s->value_dim + i];
         }
         data->lse[n] = r.sum > 0 ? r.max + log(r.sum) : -HUGE_VAL;
+        data->log_sum[n] = r.sum > 0 ? log(r.sum) : 0;
         data->max[n] = r.max;
     }
     free(r.scores);

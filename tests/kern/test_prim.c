@@ -428,6 +428,7 @@ int main(int argc, char **argv) {
     fill_pairs(&p);
     for (int s = 0; s < 2 * count; s++) {
         const prim_set *set = s < count ? single[s] : twice[s - count];
+        failures += prim_check_tile(set);
         for (int i = 0; i < set->count; i++) {
             check_pairs(set, &set->ops[i], &p, got, want);
             if (set->real_size == 8) check_double(set, &set->ops[i]);
