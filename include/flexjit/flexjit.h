@@ -406,7 +406,13 @@ typedef struct fj_executor {
     void (*run)(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker), void *arg);
 } fj_executor;
 
-/* How a launch runs. NULL anywhere: OpenMP with its default number of threads, the default stream. */
+/* How a launch runs. NULL anywhere: OpenMP with its default number of threads, the default stream.
+ *
+ * fork: the threads of OpenMP do not exist in the child, whose OpenMP waits for them for ever. A child of a process that
+ * launched before may launch all the same: there each launch has threads of its own, or none with workers = 1 or an
+ * executor, which never enter OpenMP. Where the parent used OpenMP without flexjit before, only these two are safe.
+ * Fork while no other thread is inside a function of this header. A GPU (cuda) is of no use in the child once the
+ * parent opened it: that is a rule of its driver. */
 typedef struct fj_launch {
     size_t struct_size;
     const fj_executor *executor; /* NULL: OpenMP */
