@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/interrupt.h"
+#include "cli/patience.h"
 #include "cli/report.h"
 
 enum { MOST_WORKERS = 4096, FEW_QUERIES = 64 /* rows of a common tile */ };
@@ -137,7 +138,9 @@ static int bind(cli_kernel *kernel, const cli_wish *wish, fj_direction direction
 static fj_status make(cli_kernel *kernel, const fj_mod *mod, const fj_problem *problem, fj_error *error) {
     fj_status result = fj_plan_create(kernel->device, mod, problem, &kernel->plan, error);
     cli_interrupt_hold();
+    cli_patience_begin();
     if (result == FJ_OK) result = fj_kernel_create(kernel->plan, &kernel->kernel, error);
+    cli_patience_end();
     cli_interrupt_release();
     if (result != FJ_OK) return result;
     kernel->info = fj_kernel_describe(kernel->kernel);

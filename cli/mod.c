@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/file.h"
+#include "cli/patience.h"
 #include "cli/report.h"
 
 /* The language's limit on a source is 1 MiB: a longer file is read so far that the library sees it is longer. */
@@ -141,16 +142,23 @@ void cli_bindings_close(cli_bindings *bindings) {
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 _Static_assert(FJ_LOG_DEBUG == 0 && FJ_LOG_ERROR == 3, "level_names is in this order");
 
+/* user: the least level that is printed. What the library does is also of interest when it takes long. */
 static void log_line(void *user, fj_log_level level, const char *message) {
-    (void)user;
+    const fj_log_level *least = user;
+    if (level == FJ_LOG_INFO) cli_patience_note(message);
+    if (level < *least) return;
     fprintf(stderr, "flexjit: %s: %s\n", level_names[level], message);
 }
 
 int cli_context_open(fj_context **ret_context) { return cli_context_open_at(NULL, ret_context); }
 
 int cli_context_open_at(const char *cache_path, fj_context **ret_context) {
-    fj_context_desc desc = {
-        .struct_size = sizeof desc, .log = log_line, .log_level = FJ_LOG_WARN, .cache_path = cache_path};
+    static fj_log_level least; /* as long as the context, and the same for all */
+    fj_context_desc desc = {.struct_size = sizeof desc,
+                            .log = log_line,
+                            .log_user = &least,
+                            .log_level = FJ_LOG_WARN,
+                            .cache_path = cache_path};
     const char *wanted = getenv("FLEXJIT_LOG");
     bool known = wanted == NULL || wanted[0] == '\0';
     for (int level = 0; !known && level < 4; level++) {
@@ -159,6 +167,8 @@ int cli_context_open_at(const char *cache_path, fj_context **ret_context) {
         known = true;
     }
     if (!known) cli_warn("FLEXJIT_LOG is '%.40s', which is not one of debug, info, warn, error", wanted);
+    least = desc.log_level;
+    if (least > FJ_LOG_INFO && cli_patience_is_wanted()) desc.log_level = FJ_LOG_INFO;
     fj_status status = fj_context_create(&desc, ret_context);
     if (status == FJ_OK) return CLI_EXIT_OK;
     return cli_fail_library(status, &(fj_error){.status = status, .text = "no context could be made"});

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pty
 import signal
 import time
 
@@ -269,6 +270,25 @@ class Run(harness.Case):
         self.assertEqual(process.returncode, 130, stderr)
         self.assertEqual(list(scratch.iterdir()), [])
         self.assertEqual({p.name for p in self.folder.iterdir()} - {"cache"}, {"cc", "in.safetensors", "scratch", "started"})
+
+    def test_slow_compiler(self):
+        """After five seconds a terminal is told what takes so long; a file is not."""
+        script = self.file("cc", "#!/bin/sh\n[ \"$1\" = --version ] || sleep 5.5\nexec cc \"$@\"\n")
+        script.chmod(0o700)
+        try:
+            ours, theirs = pty.openpty()
+        except OSError as error:  # a container without /dev/pts
+            self.skipTest(str(error))
+        arguments = ("run", "--input", self.tensors(), "--device", "cpu")
+        env = {"FLEXJIT_CACHE_PATH": str(self.folder / "cache"), "FLEXJIT_CC": str(script)}
+        quiet = self.start(*arguments, "--output", self.folder / "a", env={**env, "FLEXJIT_CACHE_PATH": str(self.folder / "b")})
+        self.ok(*arguments, "--output", self.folder / "o", env=env, stderr=theirs)
+        os.close(theirs)
+        said = os.read(ours, 4096).decode()
+        os.close(ours)
+        self.assertRegex(said, r"^flexjit: compiling fwd_cpu_\w+ with \S*/cc [^\n]*: [56] s so far\r\n$")
+        self.assertEqual(quiet.communicate(timeout=60)[1], "")
+        self.assertEqual(quiet.returncode, 0)
 
     def test_no_jit(self):
         env = {"FLEXJIT_CACHE_PATH": str(self.folder / "cache"), "FLEXJIT_NO_JIT": "1"}
