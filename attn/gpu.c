@@ -98,7 +98,8 @@ typedef struct sizes {
 } sizes;
 
 static int64_t forward_blocks(const sizes *s) {
-    int64_t group = s->variant->pack_heads && s->all->heads_kv > 0 ? s->all->heads_q / s->all->heads_kv : 1;
+    if (s->all->heads_q == 0) return 0; /* of any number of key heads */
+    int64_t group = s->variant->pack_heads ? s->all->heads_q / s->all->heads_kv : 1;
     return FJ_CEIL_DIV(s->all->q_len * group, s->variant->tile_q) * (s->all->batch * s->all->heads_q / group);
 }
 static int64_t kv_blocks(const sizes *s) {
@@ -318,11 +319,13 @@ static fj_status clear(const ready *r, const fj_tensor *tensor, fj_error *error)
     return status;
 }
 
-/* Gradients that are zero by the mod's text, so that no kernel makes them. */
+/* Gradients that are zero by the mod's text, so that no kernel makes them; without query heads, all. */
 static fj_status clear_gradients(const ready *r, fj_error *error) {
     const fj_plan *plan = r->kernel->plan;
     fj_status status = FJ_OK;
-    if (plan->jit_problem.gradient->scatters.len > 0) return FJ_OK;
+    if (plan->jit_problem.gradient->scatters.len > 0 && r->all.heads_q > 0) return FJ_OK;
+    if (r->all.heads_q == 0) status = clear(r, &r->all.dkey, error);
+    if (r->all.heads_q == 0 && status == FJ_OK) status = clear(r, &r->all.dvalue, error);
     for (size_t i = 0; i < plan->mod->ir->captures.len && status == FJ_OK; i++)
         status = clear(r, &r->all.dcaptures[i], error);
     for (size_t i = 0; i < plan->mod->scalar_count && status == FJ_OK; i++)
@@ -351,7 +354,8 @@ fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char 
         status = fj_cuda_launch_check(&kernel->gpu->entries[0].cuda, call->launch.stream, error);
     if (status == FJ_OK && notes)
         status = fill(&r, workspace + r.layout.fault, sizeof(struct fj_cuda_fault), error);
-    for (int i = 0; i < kernel->variant->entry_count && status == FJ_OK; i++)
+    /* Kernels divide by heads. */
+    for (int i = 0; i < kernel->variant->entry_count && status == FJ_OK && r.all.heads_q > 0; i++)
         status = launch_entry(&r, i, &parameters, error);
     if (status == FJ_OK && !forward) status = clear_gradients(&r, error);
     return status == FJ_OK && notes && !plan->device->cuda ? report_fault(&r, error) : status;

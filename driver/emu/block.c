@@ -7,8 +7,11 @@
 #include "driver/emu/machine.h"
 
 #define PAGE ((size_t)4096)
-#define STACK ((size_t)64 << 10)            /* with its guard page */
-#define STACK_SANITIZED ((size_t)128 << 10) /* frames are larger, and reports are written on it */
+/* Of a thread, with its guard page. Address space: memory is used where a kernel has been. A mod has at most 65,536
+ * values (expr/LANGUAGE.md), of which a compiler may keep each on the stack; 20,000 were measured to take 60 kB. */
+#define STACK ((size_t)4 << 20)
+#define STACK_SANITIZED ((size_t)512 << 10) /* what is written of the whole of it, by sanitizers, is memory */
+#define STACK_LEAST ((size_t)64 << 10)      /* where address space is short */
 #define STAGGER ((size_t)256)               /* so that the hot ends of stacks do not share cache sets */
 
 static size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
@@ -36,12 +39,15 @@ static void guard_stacks(struct emu_block *block) {
 }
 
 static bool make_stacks(struct emu_block *block, uint32_t threads) {
-    block->stack_slot = fj_emu_asan() || fj_emu_tsan() ? STACK_SANITIZED : STACK;
-    size_t size = block->stack_slot * threads;
-    if (block->stacks && block->stacks_size >= size) return true;
+    if (block->stacks && block->stacks_size >= block->stack_slot * threads) return true;
     unmap(block->stacks, block->stacks_size);
-    block->stacks = map(NULL, size);
-    block->stacks_size = block->stacks ? size : 0;
+    block->stacks = NULL;
+    block->stack_slot = fj_emu_asan() || fj_emu_tsan() ? STACK_SANITIZED : STACK;
+    while (!(block->stacks = map(NULL, block->stack_slot * threads)) && block->stack_slot > STACK_LEAST)
+        block->stack_slot /= 2;
+    block->stacks_size = block->stacks ? block->stack_slot * threads : 0;
+    /* Else the first touch of each stack may take a huge page. */
+    if (block->stacks) (void)madvise(block->stacks, block->stacks_size, MADV_NOHUGEPAGE);
     guard_stacks(block);
     return block->stacks != NULL;
 }

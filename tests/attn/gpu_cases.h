@@ -94,6 +94,32 @@ static const gpu_case gpu_cases[] = {
      .score = "score + bias[h, kv]",
      .capture = {{"bias", "hk", FJ_DTYPE_F32}},
      .scale = 0.2},
+    {"no query heads",
+     FJ_DTYPE_F16,
+     "_mma_",
+     {2, 0, 2, 20, 33, 64, 64},
+     BOX_SWAPPED,
+     .score = "score + bias[h, kv] * slopes[kv]",
+     .mask = "q >= kv",
+     .capture = {{"bias", "hk", FJ_DTYPE_F32}, {"slopes", "k", FJ_DTYPE_F32}},
+     .scale = 0.2},
+    {"no heads",
+     FJ_DTYPE_F32,
+     "_simt_",
+     {2, 0, 0, 20, 33, 16, 16},
+     BOX_PACKED,
+     .score = "score * slopes[kv]",
+     .capture = {{"slopes", "k", FJ_DTYPE_F32}},
+     .max = true,
+     .scale = 0.2},
+    {"no query heads of many groups in one tile",
+     FJ_DTYPE_BF16,
+     "_mma_",
+     {1, 0, 2, 13, 150, 64, 64},
+     BOX_PACKED,
+     .max = true,
+     .pack = true,
+     .scale = 0.125},
     {"heads of a group in one tile, wide captures",
      FJ_DTYPE_BF16,
      "_mma_",
@@ -188,6 +214,6 @@ static const gpu_case gpu_cases[] = {
      .scale = 0.2},
 };
 /* The first are those in which the host has most to do. */
-enum { GPU_CASES = sizeof gpu_cases / sizeof *gpu_cases, GPU_CASES_OF_HOST = 10 };
+enum { GPU_CASES = sizeof gpu_cases / sizeof *gpu_cases, GPU_CASES_OF_HOST = 13 };
 
 #endif

@@ -119,6 +119,67 @@ START_TEST(there_can_be_too_many_captured_tensors) {
 }
 END_TEST
 
+/* More batches and heads than the y and z of a grid can count, which are 65,535: the driver would refuse. */
+START_TEST(many_heads_fit_grids) {
+    enum { B = 22720, HEADS = 3, LENGTH = 2 };
+    static const struct {
+        fj_dtype dtype;
+        int dim;
+        fj_direction direction;
+    } problems[] = {{FJ_DTYPE_BF16, 64, FJ_FORWARD},
+                    {FJ_DTYPE_BF16, 64, FJ_BACKWARD},
+                    {FJ_DTYPE_F64, 140, FJ_FORWARD},
+                    {FJ_DTYPE_F64, 140, FJ_BACKWARD}};
+    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CUDA, &device, &error), FJ_OK);
+    const int dim = problems[_i].dim;
+    const fj_problem problem = {.struct_size = sizeof problem,
+                                .direction = problems[_i].direction,
+                                .dtype = problems[_i].dtype,
+                                .head_dim = dim,
+                                .value_dim = dim};
+    const bool wide = problem.dtype == FJ_DTYPE_F64;
+    int64_t shape[4] = {B, HEADS, LENGTH, dim};
+    DLTensor tensor = {.data = (void *)(uintptr_t)0x700000000000, /* nothing runs */
+                       .device = fj_device_dlpack(device),
+                       .ndim = 4,
+                       .dtype = fj_dtype_to_dlpack(problem.dtype),
+                       .shape = shape};
+    DLTensor rows = tensor;
+    rows.ndim = 3;
+    rows.dtype = fj_dtype_to_dlpack(wide ? FJ_DTYPE_F64 : FJ_DTYPE_F32);
+    const fj_args args = {.struct_size = sizeof args,
+                          .query = &tensor,
+                          .key = &tensor,
+                          .value = &tensor,
+                          .out = &tensor,
+                          .lse = &rows,
+                          .dout = &tensor,
+                          .dquery = &tensor,
+                          .dkey = &tensor,
+                          .dvalue = &tensor,
+                          .scale = 1};
+    fj_plan *plan = NULL;
+    fj_kernel *kernel = NULL;
+    size_t size = 0;
+    box_check(fj_plan_create(device, mod, &problem, &plan, &error), &error);
+    box_check(fj_kernel_create(plan, &kernel, &error), &error);
+    box_check(fj_kernel_workspace(kernel, &args, NULL, &size, &error), &error);
+    fake->reset();
+    box_check(fj_kernel_launch(kernel, &args, NULL, tensor.data, size, &error), &error);
+    unsigned launches = 0, most = 0, x, y, z;
+    for (const char *at = fake->calls(); (at = strstr(at, "launch ")) != NULL; at++, launches++) {
+        ck_assert_int_eq(sscanf(at, "launch %u,%u,%u ", &x, &y, &z), 3);
+        ck_assert_uint_le(y, 65535);
+        ck_assert_uint_le(z, 65535);
+        most = x > most ? x : most;
+    }
+    ck_assert_uint_ge(launches, problem.direction == FJ_FORWARD ? 1 : 3);
+    ck_assert_uint_eq(most, B * HEADS);
+    fj_kernel_unref(&kernel);
+    fj_plan_unref(&plan);
+}
+END_TEST
+
 int main(void) {
     const TTest *const tests[] = {a_kernel_is_compiled_kept_and_made_resident,
                                   what_was_built_elsewhere_is_found, what_is_not_there};
@@ -127,6 +188,7 @@ int main(void) {
     suite_add_tcase(suite, group);
     tcase_add_checked_fixture(group, setup, teardown);
     for (size_t i = 0; i < FJ_ARRAY_LEN(tests); i++) tcase_add_test(group, tests[i]);
+    tcase_add_loop_test(group, many_heads_fit_grids, 0, 4);
     tcase_add_loop_test(group, there_can_be_too_many_captured_tensors, 0, 2);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

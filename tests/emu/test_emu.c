@@ -191,6 +191,13 @@ START_TEST(test_shared_memory) {
 }
 END_TEST
 
+START_TEST(test_deep_frames) {
+    out[500] = 70000;
+    ck_assert_int_eq(launch("deep", 64, 0), FJ_OK);
+    for (uint32_t i = 0; i < 64; i++) ck_assert_uint_eq(out[i], 210000 + i);
+}
+END_TEST
+
 /* By the options that tests compile kernels with: not the 0 that fresh memory has. */
 START_TEST(test_unset_registers) {
     ck_assert_int_eq(launch("unset", 32, 0), FJ_OK);
@@ -419,6 +426,7 @@ int main(void) {
     tcase_add_test(tcase, test_arguments);
     tcase_add_test(tcase, test_one_call_site_is_a_choice);
     tcase_add_test(tcase, test_shared_memory);
+    tcase_add_test(tcase, test_deep_frames);
     tcase_add_test(tcase, test_unset_registers);
     tcase_add_test(tcase, test_pending_copies);
     tcase_add_test(tcase, test_bank_conflicts);

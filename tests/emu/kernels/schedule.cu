@@ -174,6 +174,14 @@ FJ_KERNEL(product, 32, 1, schedule_args) {
     for (uint32_t i = 0; i < 4; i++) args.out[fj_lane() * 4 + i] = fj_bits_from_f32(c[i]);
 }
 
+// A frame of 300 kB: of a mod with many values.
+FJ_KERNEL(deep, 1024, 1, schedule_args) {
+    uint32_t words[75000];
+    for (uint32_t i = 0; i < 75000; i++) words[i] = i * 3 + fj_thread_x();
+    fj_block_sync();
+    if (fj_thread_x() < 64) args.out[fj_thread_x()] = words[args.out[500] % 75000];
+}
+
 // What was not set.
 FJ_KERNEL(unset, 32, 1, schedule_args) {
     uint32_t words[8];
