@@ -122,8 +122,9 @@ typedef struct range {
     uint64_t seed;
     const char *filter;
     int archs[8], arch_count;
-    bool all; /* several kernels and more shapes for every variant */
-    bool few; /* the smallest kernel of each template: for sanitizers */
+    bool all;       /* several kernels and more shapes for every variant */
+    bool few;       /* the smallest kernel of each template: for sanitizers */
+    int64_t length; /* of keys, and of queries in backward; 0: drawn */
 } range;
 
 enum { MOST_SHAPES = 12 };

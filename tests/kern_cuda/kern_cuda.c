@@ -1,6 +1,6 @@
 /* kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list] [--device emu|cuda] [--arch sm_80]
  *           [--schedule forward|reverse|random] [--copies eager|late] [--mma nearest|truncate] [--jobs N]
- *           [--bench [--length N] | --plants | --nvrtc]
+ *           [--length N] [--bench | --plants | --nvrtc]
  *           [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
  * Exit status 0: all is well; 1: a test failed; 2: usage; 77: the device, or NVRTC, is not there (meson: skipped). */
@@ -32,7 +32,7 @@ static int usage(void) {
     printf("usage: kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]\n"
            "                 [--device emu|cuda] [--arch sm_80] [--schedule forward|reverse|random]\n"
            "                 [--copies eager|late] [--mma nearest|truncate] [--jobs N]\n"
-           "                 [--bench [--length N] | --plants | --nvrtc]\n"
+           "                 [--length N] [--bench | --plants | --nvrtc]\n"
            "                 [--turns N] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
     return 2;
 }
@@ -66,7 +66,7 @@ static bool parse_value(const char *name, const char *value) {
     else if (strcmp(name, "--turns") == 0)
         kernel_turns = (int)strtol(value, &end, 10);
     else if (strcmp(name, "--length") == 0)
-        options.length = strtol(value, &end, 10);
+        options.length = options.range.length = strtol(value, &end, 10);
     else if (strcmp(name, "--kernel") == 0 && options.named_count < MOST_NAMED)
         options.named[options.named_count++] = value;
     else if (strcmp(name, "--arch") == 0 && fj_jit_arch_parse(value, &arch))

@@ -277,6 +277,21 @@ static void choose_shapes(test *t, pairs *p, generator *random, int count, int64
     if (count > 2) empty_shape(&t->shapes[count - 1], random_below(random, 4));
 }
 
+/* For accumulators that are added to for long: forward over many keys, backward also over many queries, and little else. */
+static void lengthen(test *t, int64_t length) {
+    const int most = kernel_is_backward(&t->kernel) ? 2 : 1;
+    t->shape_count = t->shape_count < most ? t->shape_count : most;
+    for (int i = 0; i < t->shape_count; i++) {
+        shape *s = &t->shapes[i];
+        s->batch = 1;
+        s->heads_q = s->heads_q > s->heads_kv ? 2 : 1;
+        s->heads_kv = 1;
+        s->q_len = i == 0 ? 13 : length;
+        s->kv_len = i == 0 ? length : 13;
+        s->absent = 0;
+    }
+}
+
 /* ---- All -------------------------------------------------------------------------------------------------------------- */
 
 /* With r->few, of each template and dtype the row with the smallest tiles. */
@@ -318,6 +333,7 @@ test *table_make(const range *r, int *count) {
         test *t = &tests[*count];
         choose_kernel(&t->kernel, &rows[i % row_count], r, &of_kernels, &random);
         choose_shapes(t, &of_shapes, &random, x.shapes, x.limit);
+        if (r->length) lengthen(t, r->length);
         *count += fnmatch(r->filter, t->kernel.name, 0) == 0;
     }
     return tests;
@@ -328,4 +344,5 @@ void table_shapes(test *t, const range *r, int count) {
     generator random = random_of(r->seed, t->kernel.name);
     memset(&none, 0, sizeof none);
     choose_shapes(t, &none, &random, count, extent_of(r).limit);
+    if (r->length) lengthen(t, r->length);
 }
