@@ -158,6 +158,7 @@ static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const 
         .dout = describe(&all->dout),
         .lse = describe(&all->lse),
         .dlse = describe(&all->dlse),
+        .lse_low = describe(&all->lse_low),
         .dquery = describe(&all->dquery),
         .dkey = describe(&all->dkey),
         .dvalue = describe(&all->dvalue),

@@ -201,14 +201,24 @@ FJ_DEVICE void fj_note_fault(const fj_cuda_forward &a, int32_t b, int32_t h, int
 // ---- Softmax -------------------------------------------------------------------------------------------------
 
 #define FJ_LOG2_E fj_real(1.44269504088896340736)
-#define FJ_LN_2 fj_real(0.69314718055994530942)
 
-// What turns stored scores into logarithms of base 2. Without a score mod these are raw products, signed so
-// that it is not negative; with one, natural logarithms.
+#if FJ_REAL_F64
+#define FJ_MOST_REAL 1.7976931348623157e308
+#else
+#define FJ_MOST_REAL 3.40282347e38f
+#endif
+
+// Stored scores are raw products without a score mod, signed so that their scale is not negative, and natural
+// logarithms with one. This makes the former of the latter.
+FJ_DEVICE fj_real fj_natural_scale(const fj_cuda_forward &a) {
+    if (FJ_HAS_SCORE) return fj_real(1);
+    const fj_real scale = static_cast<fj_real>(a.scale);
+    return scale < 0 ? -scale : scale;
+}
+// And this makes logarithms of base 2.
 FJ_DEVICE fj_real fj_unit_of(const fj_cuda_forward &a) {
-    if (FJ_HAS_SCORE) return FJ_LOG2_E;
-    const double scale = a.scale < 0 ? -a.scale : a.scale;
-    return scale > 0 ? static_cast<fj_real>(scale * 1.44269504088896340736) : fj_real(1);
+    const fj_real unit = fj_natural_scale(a) * FJ_LOG2_E;
+    return unit > FJ_MOST_REAL ? FJ_MOST_REAL : unit > 0 ? unit : fj_real(1);
 }
 // True is a proof: without the arithmetic of doubles, which is slow on most GPUs.
 FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_from_f64(x) >> 32) > 0; }
@@ -217,30 +227,63 @@ FJ_DEVICE fj_real fj_signed_product(fj_real x, double scale) {
     return scale < 0 ? -x : scale > 0 ? x : fj_real(0);
 }
 
-// What a row ends as: factor of its sums, lse, maximum. top is in units of log2. whole: no other split has keys of
-// the row, so that its sink joins.
-struct fj_row_end {
-    fj_real factor, lse, max;
+// high + low, the second less than the rounding of the first.
+struct fj_parts {
+    fj_real high, low;
 };
+FJ_DEVICE fj_parts fj_exact_sum(fj_real a, fj_real b) {
+    const fj_real sum = a + b, rest = sum - a;
+    return fj_parts{sum, (a - (sum - rest)) + (b - rest)};
+}
+FJ_DEVICE fj_parts fj_exact_product(fj_real a, const fj_parts &b) {
+    const fj_real product = fj_mul_rn(a, b.high);
+    return fj_parts{product, fj_fma_rn(a, b.low, fj_fma_rn(a, b.high, -product))};
+}
+// fj_unit_of in natural logarithms, nearer than a real: scores near each other then have the same difference, wherever
+// they are, in the forward kernels and in the backward ones.
+FJ_DEVICE fj_parts fj_natural_unit(const fj_cuda_forward &a, fj_real unit) {
+    const fj_real scale = fj_natural_scale(a), high = fj_div_rn(scale, unit);
+    return fj_parts{high, fj_div_rn(fj_fma_rn(-high, unit, scale), unit)};
+}
+
+// What a row ends as: the factor of its output; lse in two parts. dead: it saw nothing, its output is 0.
+struct fj_row_end {
+    fj_real factor, lse, lse_low;
+    bool dead;
+};
+// sum: of exp(score - base), natural. whole: no other split has keys of the row, so that its sink joins.
 template <bool whole>
 FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod,
-                                [[maybe_unused]] const struct fj_head_state &head, fj_real top, fj_real sum) {
+                                [[maybe_unused]] const struct fj_head_state &head, fj_parts base,
+                                fj_real sum) {
     fj_row_end end;
     fj_real down = 1;
-    end.max = sum != sum && top < fj_real(INFINITY) ? sum : top * FJ_LN_2;
 #if FJ_HAS_SINK
-    const fj_real sink = whole ? fj_sink(&mod, &head) * FJ_LOG2_E : -fj_real(INFINITY);
-    if (sink > top) { // sums of the output are still those of the base before
-        down = fj_exp2(top - sink);
+    const fj_real sink = whole ? fj_sink(&mod, &head) : -fj_real(INFINITY);
+    // Differences first: both may be large. Where the row saw nothing, so is the sink.
+    const fj_real ahead = sum == 0 ? sink - sink : ((sink - base.high) - base.low) * FJ_LOG2_E;
+    if (sink > -fj_real(INFINITY) && (ahead > 0 || sum == 0)) {
+        down = fj_exp2(-ahead); // sums of the output are still those of the base before
         sum = fj_fma_rn(sum, down, fj_real(1));
-        top = sink;
+        base = fj_parts{sink, fj_real(0)};
     } else if (sink > -fj_real(INFINITY)) {
-        sum += fj_exp2(sink - top);
+        sum += fj_exp2(ahead);
     }
 #endif
-    end.factor = sum == 0 ? fj_real(0) : fj_div_rn(down, sum);
-    end.lse = sum == 0 ? -fj_real(INFINITY) : fj_fma_rn(top, FJ_LN_2, fj_log(sum));
+    end.dead = sum == 0;
+    end.factor = end.dead ? fj_real(0) : fj_div_rn(down, sum);
+    const fj_parts all = fj_exact_sum(base.high, fj_log(sum));
+    const fj_real rest = all.low + base.low;
+    end.lse = end.dead ? -fj_real(INFINITY) : all.high + rest;
+    end.lse_low = fj_abs(end.lse) < fj_real(INFINITY) ? rest - (end.lse - all.high) : fj_real(0);
     return end;
+}
+
+// A row's lse, at the same place in either part.
+FJ_DEVICE void fj_store_lse(const fj_cuda_tensor &high, const fj_cuda_tensor &low, const fj_row_end &end,
+                            int32_t b, int32_t h, int32_t q, int64_t split) {
+    if (high.data) static_cast<fj_real *>(high.data)[fj_offset(high, b, h, q) + split] = end.lse;
+    if (low.data) static_cast<fj_real *>(low.data)[fj_offset(low, b, h, q) + split] = end.lse_low;
 }
 
 #endif

@@ -24,7 +24,7 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
     for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
         for (int j = 0; j < KEY_TILES; j++) s[i][j][0] = s[i][j][1] = s[i][j][2] = s[i][j][3] = 0;
-#pragma unroll
+#pragma unroll 4
     for (uint32_t step = 0; step < FJ_HEAD_PAD / 16; step++) {
         uint32_t q[ROW_TILES][4];
 #pragma unroll

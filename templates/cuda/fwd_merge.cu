@@ -1,6 +1,6 @@
 // Splits of the keys of a row, merged: what follows a forward kernel with FJ_PARTIAL, in the same module.
 //
-//      split 0    out_0, lse_0             M = max lse_s         w_s = exp(lse_s - M)
+//      split 0    out_0, lse_0             M = max lse_s         w_s = exp(lse_s - M), lse in two parts
 //      split 1    out_1, lse_1   -->       out = sum(w_s out_s) / sum(w_s)
 //        ...                               lse = M + log(sum(w_s))           max = max max_s
 //
@@ -50,8 +50,19 @@ FJ_DEVICE const fj_real *fj_part(const fj_cuda_tensor &t, int32_t b, int32_t h, 
     return static_cast<const fj_real *>(t.data) + fj_offset(t, b, h, q);
 }
 
-// The weight of a split; base: M, or 0 in its place.
-FJ_DEVICE fj_real fj_split_weight(fj_real lse, fj_real base) { return fj_exp2((lse - base) * FJ_LOG2_E); }
+// lse of the splits of a row, in two parts; low may be NULL.
+struct fj_split_lse {
+    const fj_real *high, *low;
+    int64_t stride;
+    FJ_METHOD fj_parts at(int32_t s) const {
+        return fj_parts{high[s * stride], low ? low[s * stride] : fj_real(0)};
+    }
+};
+
+// The weight of a split; base: M, or 0 in its place. Differences first: lse may be large.
+FJ_DEVICE fj_real fj_split_weight(const fj_parts &lse, const fj_parts &base) {
+    return fj_exp2(((lse.high - base.high) + (lse.low - base.low)) * FJ_LOG2_E);
+}
 
 // Of all splits; lanes take them in turn. NaN is the greatest.
 FJ_DEVICE fj_real fj_greater(fj_real a, fj_real b) { return b > a || b != b ? b : a; }
@@ -62,20 +73,28 @@ FJ_DEVICE fj_real fj_greatest(const fj_real *part, int64_t stride, int32_t split
     for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) most = fj_greater(most, fj_neighbour(most, lane));
     return most;
 }
-FJ_DEVICE fj_real fj_weight_sum(const fj_real *lse, int64_t stride, int32_t splits, fj_real base) {
+// The lesser part of M: the greatest one among those of the greatest lse.
+FJ_DEVICE fj_real fj_greatest_low(const fj_split_lse &lse, int32_t splits, fj_real high) {
+    fj_real most = -fj_real(INFINITY);
+    for (int32_t s = static_cast<int32_t>(fj_lane()); s < splits; s += FJ_WARP)
+        if (lse.at(s).high == high) most = fj_greater(most, lse.at(s).low);
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) most = fj_greater(most, fj_neighbour(most, lane));
+    return most;
+}
+FJ_DEVICE fj_real fj_weight_sum(const fj_split_lse &lse, int32_t splits, const fj_parts &base) {
     fj_real sum = 0;
     for (int32_t s = static_cast<int32_t>(fj_lane()); s < splits; s += FJ_WARP)
-        sum += fj_split_weight(lse[s * stride], base);
+        sum += fj_split_weight(lse.at(s), base);
     for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum += fj_neighbour(sum, lane);
     return sum;
 }
 
-FJ_DEVICE void fj_merge_outputs(const fj_cuda_merge &a, const fj_real *lse, const fj_real *part, fj_real base,
-                                fj_real (&sums)[FJ_MERGE_COLUMNS]) {
+FJ_DEVICE void fj_merge_outputs(const fj_cuda_merge &a, const fj_split_lse &lse, const fj_real *part,
+                                const fj_parts &base, fj_real (&sums)[FJ_MERGE_COLUMNS]) {
 #pragma unroll
     for (int j = 0; j < FJ_MERGE_COLUMNS; j++) sums[j] = 0;
     for (int32_t s = 0; s < a.splits; s++) {
-        const fj_real weight = fj_split_weight(lse[s * a.split_lse], base);
+        const fj_real weight = fj_split_weight(lse.at(s), base);
         if (weight == 0) continue;
 #pragma unroll
         for (int j = 0; j < FJ_MERGE_COLUMNS; j++) {
@@ -89,14 +108,16 @@ FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, i
     const fj_cuda_merge &a = args.call;
     const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
     const int32_t b = column / a.heads_q, h = column % a.heads_q;
-    const fj_real *lse = fj_part(a.part_lse, b, h, q);
-    const fj_real most = fj_greatest(lse, a.split_lse, a.splits);
-    const fj_real base = most == -fj_real(INFINITY) ? fj_real(0) : most;
+    const fj_split_lse lse = {fj_part(a.part_lse, b, h, q),
+                              a.part_low.data ? fj_part(a.part_low, b, h, q) : nullptr, a.split_lse};
+    const fj_real most = fj_greatest(lse.high, a.split_lse, a.splits);
+    const bool finite = fj_abs(most) < fj_real(INFINITY);
+    const fj_parts base = {most == -fj_real(INFINITY) ? fj_real(0) : most,
+                           finite ? fj_greatest_low(lse, a.splits, most) : fj_real(0)};
     struct fj_head_state head;
     fj_head_init(&mod, b, h, &head);
-    const fj_row_end end =
-        fj_end_row<true>(mod, head, most * FJ_LOG2_E, fj_weight_sum(lse, a.split_lse, a.splits, base));
-    if (fj_lane() == 0 && a.lse.data) static_cast<fj_real *>(a.lse.data)[fj_offset(a.lse, b, h, q)] = end.lse;
+    const fj_row_end end = fj_end_row<true>(mod, head, base, fj_weight_sum(lse, a.splits, base));
+    if (fj_lane() == 0) fj_store_lse(a.lse, a.lse_low, end, b, h, q, 0);
 #if FJ_WANT_MAX
     const fj_real max = fj_greatest(fj_part(a.part_max, b, h, q), a.split_lse, a.splits);
     if (fj_lane() == 0 && a.max.data) static_cast<fj_real *>(a.max.data)[fj_offset(a.max, b, h, q)] = max;
@@ -111,7 +132,7 @@ FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, i
 #pragma unroll
     for (int j = 0; j < FJ_MERGE_COLUMNS; j++) {
         const int32_t c = static_cast<int32_t>(fj_lane()) + j * FJ_WARP;
-        fj_real x = end.factor == 0 ? fj_real(0) : sums[j] * end.factor;
+        fj_real x = end.dead ? fj_real(0) : sums[j] * end.factor;
 #if FJ_HAS_OUT
         x = fj_out(&mod, &head, &row, c, x);
 #endif

@@ -8,7 +8,7 @@
 //      |      |      |   place of  |            mod, mask (two copies of this part, not of the products)
 //      |      v      |   S is the  |            maximum; P = exp2(c S - M)
 //      |  O += P V   |   A of P V  |            O = factor O + P V
-//      +-------------+-------------+          out = O / sum, lse = ln 2 M + log(sum)
+//      +-------------+-------------+          out = O / sum, lse = M / log2(e) + log(sum)
 //
 //      stages:   | K V | K V |        block n lies in stage n % FJ_STAGES; group n of the asynchronous
 //                  0     1            copies is block n, a group is committed even when it is empty
@@ -18,16 +18,18 @@
 //  2. Rows, keys and columns that are not there are zero in shared memory (tile_mma.h): no NaN leaks.
 //  3. A score that is masked, or past the last key, is -inf after the mod: its P is 0, whatever the mod gave.
 //     The mask is evaluated before, as bits, by a loop that stays rolled: it does not depend on scores.
-//  4. M starts as the least float, not as -inf: P of a row that has seen nothing is exp2(-inf - M) = 0, not NaN,
-//     and every finite score runs ahead of it. NaN in a score makes that row NaN and no other: a maximum may lose
-//     it, the sum does not.
+//  4. M of a row that has seen nothing is the least float, not -inf: P is exp2(-inf - M) = 0, not NaN. Its limit is
+//     -inf: every finite score passes it. NaN in a score, or +inf, makes that row NaN and no other: a maximum may lose it, the sum does not.
 //  5. A thread has rows lane / 4 and + 8 of each 16; a row's four threads keep equal M, and each a part of the sum
 //     until the end. Sums are of P before rounding.
 //  6. M need not be the maximum: P is at most 2^SLACK, and the final division is by a sum of the same P. So o is
-//     seldom rescaled, and a warp asks its threads only whether one is ahead. Where the maximum itself is wanted,
-//     SLACK is 0.
+//     seldom rescaled, and a warp asks its threads only whether a score passes the limit, that much ahead of M. Where
+//     the maximum itself is wanted, SLACK is 0, and limits are maxima.
 //  7. With FJ_STAGES 1, keys and values take turns: the values of a block arrive during its scores, the next keys
 //     during P V, behind a barrier each. Half the shared memory: two blocks of the grid fit where one did.
+//  8. c S - M is one fused operation: what the rounding of M takes is the same for all P of a row, and the division
+//     takes it away. Where M would have no fraction (FAR), and could leave P beyond its range, the warp goes far for the
+//     rest: limits are the maxima, as scores, S - maximum takes the place of S, and M is 0.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
 #define FJ_DTYPE_BF16 2
@@ -71,7 +73,7 @@
 #endif
 
 #define SLACK (FJ_WANT_MAX ? 0.0f : 8.0f)
-#define NO_TOP -3.40282347e38f // every finite score is ahead of it, or as great
+#define FAR 16777216.0f // 2^24, in units of log2
 
 // 1: the score mod stands in the text once, with the mask's selects: for mods so costly that these do not matter.
 #ifndef FJ_ONE_COPY
@@ -102,14 +104,6 @@ static_assert(FJ_SHARED_BYTES >=
 #include "fwd_half.h"
 #endif
 
-// What a thread keeps of its rows; row r is row r % 2 * 8 + lane / 4 of row tile r / 2.
-struct fj_rows {
-    float top[ROWS], sum[ROWS];
-    struct fj_row_state state[ROWS];
-    struct fj_head_state heads[FJ_PACK_HEADS ? ROWS : 1];
-    FJ_METHOD const struct fj_head_state *head(int r) const { return &heads[FJ_PACK_HEADS ? r : 0]; }
-};
-
 FJ_DEVICE const fj_raw *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
     return static_cast<const fj_raw *>(t.data) + fj_offset(t, b, h, row);
 }
@@ -135,6 +129,19 @@ struct fj_task {
     FJ_METHOD int32_t head(int r) const { return fj_row_head(at, fj_last_row(at, row(r))); }
     FJ_METHOD int32_t key(int32_t first, int j) const { // j: of KEYS
         return first + j / 2 * 8 + j % 2 + 2 * static_cast<int32_t>(fj_lane() % 4);
+    }
+};
+
+// What a thread keeps of its rows; row r is row r % 2 * 8 + lane / 4 of row tile r / 2.
+struct fj_rows {
+    float limit[ROWS], sum[ROWS]; // limit: a score
+    bool far;                     // of the warp
+    struct fj_row_state state[ROWS];
+    struct fj_head_state heads[FJ_PACK_HEADS ? ROWS : 1];
+    FJ_METHOD const struct fj_head_state *head(int r) const { return &heads[FJ_PACK_HEADS ? r : 0]; }
+    // M, in units of log2, of a warp that is not far: computed where it is used, and so the same each time.
+    FJ_METHOD float base(const fj_task &t, int r) const {
+        return fj_max(fj_fma_rn(limit[r], t.unit, -SLACK), -FJ_MOST_REAL);
     }
 };
 
@@ -212,9 +219,10 @@ FJ_DEVICE void fj_start_rows(const fj_task &t, fj_rows &rows, fj_sums &o) {
         if (FJ_PACK_HEADS || r == 0)
             fj_head_init(&t.mod, t.at.b, t.head(r), &rows.heads[FJ_PACK_HEADS ? r : 0]);
         fj_row_init(&t.mod, rows.head(r), fj_q_position(t.a, t.at.b, t.query(r)), &rows.state[r]);
-        rows.top[r] = NO_TOP;
+        rows.limit[r] = -INFINITY;
         rows.sum[r] = 0;
     }
+    rows.far = false;
 #pragma unroll
     for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll

@@ -2,26 +2,33 @@
 #ifndef FJ_CUDA_FWD_OUT_H
 #define FJ_CUDA_FWD_OUT_H
 
-// lse and maximum of a row; returns the factor of its output, 0 where the row saw nothing.
-FJ_DEVICE float fj_finish_row(const fj_task &t, const fj_rows &rows, int r) {
+// lse and maximum of a row; what it ends as.
+FJ_DEVICE fj_row_end fj_finish_row(const fj_task &t, const fj_rows &rows, int r) {
     float sum = rows.sum[r];
     sum += fj_shuffle_xor(sum, 1);
     sum += fj_shuffle_xor(sum, 2);
-    const float top = sum == 0 ? -INFINITY : rows.top[r]; // a row that saw nothing
-    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, *rows.head(r), top, sum);
+    // What the row's base is in natural logarithms; far: a score, else in units of log2.
+    const fj_parts unit = fj_natural_unit(t.a, t.unit), scale = {fj_natural_scale(t.a), 0.0f};
+    const fj_parts base =
+        rows.far ? fj_exact_product(rows.limit[r], scale) : fj_exact_product(rows.base(t, r), unit);
+    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, *rows.head(r), base, sum);
     if (t.row(r) < t.at.rows && fj_lane() % 4 == 0) {
         const int32_t b = t.at.b, h = t.head(r), q = t.query(r);
         const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) * t.a.split_lse : 0;
-        if (t.a.lse.data) static_cast<float *>(t.a.lse.data)[fj_offset(t.a.lse, b, h, q) + split] = end.lse;
+        fj_store_lse(t.a.lse, t.a.lse_low, end, b, h, q, split);
+        // Without SLACK, limits are maxima.
         if (FJ_WANT_MAX && t.a.max.data)
-            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] = end.max;
+            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] =
+                sum != sum ? sum
+                : sum == 0 ? -INFINITY
+                           : rows.limit[r] * scale.high;
     }
-    return end.factor;
+    return end;
 }
 
-FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float factor, int r,
+FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, const fj_row_end &end, int r,
                           int32_t column) {
-    x = factor == 0 ? 0.0f : x * factor;
+    x = end.dead ? 0.0f : x * end.factor;
 #if FJ_HAS_OUT && !FJ_PARTIAL
     x = fj_out(&t.mod, rows.head(r), &rows.state[r], column, x);
 #else
@@ -35,14 +42,14 @@ FJ_DEVICE void fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sum
     const int64_t split = static_cast<int64_t>(fj_block_y()) * t.a.split_out;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const float factor = fj_finish_row(t, rows, r);
+        const fj_row_end end = fj_finish_row(t, rows, r);
         if (t.row(r) >= t.at.rows) continue;
         float *to =
             static_cast<float *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, t.head(r), t.query(r)) + split;
 #pragma unroll
         for (int n = 0; n < 2 * VALUE_TILES; n++) {
             const int32_t column = n / 2 * 8 + static_cast<int32_t>(fj_lane() % 4) * 2 + n % 2;
-            const float x = fj_result(t, rows, o[r / 2][n / 2][r % 2 * 2 + n % 2], factor, r, column);
+            const float x = fj_result(t, rows, o[r / 2][n / 2][r % 2 * 2 + n % 2], end, r, column);
             if (column < FJ_VALUE_DIM) to[column] = x;
         }
     }
@@ -56,13 +63,13 @@ FJ_DEVICE void fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sum
     fj_block_sync();
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const float factor = fj_finish_row(t, rows, r);
+        const fj_row_end end = fj_finish_row(t, rows, r);
         const uint32_t row = own + r / 2 * 16 + r % 2 * 8 + fj_lane() / 4;
 #pragma unroll
         for (int j = 0; j < VALUE_TILES; j++) {
             const int32_t column = j * 8 + static_cast<int32_t>(fj_lane() % 4) * 2;
-            const float x = fj_result(t, rows, o[r / 2][j][r % 2 * 2], factor, r, column);
-            const float y = fj_result(t, rows, o[r / 2][j][r % 2 * 2 + 1], factor, r, column + 1);
+            const float x = fj_result(t, rows, o[r / 2][j][r % 2 * 2], end, r, column);
+            const float y = fj_result(t, rows, o[r / 2][j][r % 2 * 2 + 1], end, r, column + 1);
             fj_stage_pair(row, j, fj_lane() % 4, x, y);
         }
     }

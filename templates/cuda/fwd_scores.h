@@ -97,28 +97,32 @@ FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &ro
     }
 }
 
-// A row's base M follows its maximum only when that runs ahead by more than SLACK (invariant 6); sums and o move to
-// the new base when a row of the warp has one. Until then threads need not know each other's maxima.
-FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, const fj_scores &s, fj_sums &o) {
-    float most[ROWS];
-    bool ahead = false;
+// A row's base M follows its maximum only when that passes its limit, by SLACK ahead of M (invariant 6); sums and o
+// move to the new base when a row of the warp has one. Until then threads need not know each other's maxima. The warp
+// goes far (invariant 8) with the first row whose base would have a fraction no more. most: of the thread's own scores.
+FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o,
+                             const float (&most)[ROWS], float (&base)[ROWS]) {
+    const float slack = SLACK > 0 ? SLACK * fj_rcp_approx(t.unit) : 0.0f;
+    bool far = false;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) far |= most[r] > rows.limit[r] && !(fabsf(most[r] * t.unit) < FAR);
+    const bool goes = !rows.far && fj_any(far);
+    rows.far |= goes;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const int i = r / 2, half = r % 2 * 2;
-        most[r] = fj_max(s[i][0][half], s[i][0][half + 1]);
-#pragma unroll
-        for (int j = 1; j < KEY_TILES; j++)
-            most[r] = fj_max(most[r], fj_max(s[i][j][half], s[i][j][half + 1]));
-        ahead |= fj_fma_rn(most[r], t.unit, -rows.top[r]) > SLACK;
-    }
-    if (!fj_any(ahead)) return;
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        most[r] = fj_max(most[r], fj_shuffle_xor(most[r], 1));
-        most[r] = fj_max(most[r], fj_shuffle_xor(most[r], 2)) * t.unit;
-        const float old = rows.top[r], top = most[r] > old + SLACK ? most[r] : old;
-        const float factor = top == old ? 1.0f : fj_ex2_approx(old - top);
-        rows.top[r] = top;
+        const float before = base[r];
+        const bool began = rows.limit[r] > -INFINITY;
+        float top = fj_max(most[r], fj_shuffle_xor(most[r], 1)), factor = 1;
+        top = fj_max(top, fj_shuffle_xor(top, 2));
+        if (goes && began) { // to a score near the base, which may be none of the row's
+            rows.limit[r] -= slack;
+            factor = fj_ex2_approx(fj_fma_rn(-rows.limit[r], t.unit, before));
+        }
+        const float limit = rows.limit[r];
+        if (top > limit) rows.limit[r] = rows.far ? top : fj_min(top + slack, FJ_MOST_REAL);
+        base[r] = rows.far ? 0.0f : rows.base(t, r);
+        const float down = rows.far ? (limit - rows.limit[r]) * t.unit : before - base[r];
+        if (began && top > limit) factor *= fj_ex2_approx(down);
         rows.sum[r] *= factor;
 #pragma unroll
         for (int j = 0; j < VALUE_TILES; j++) {
@@ -126,18 +130,37 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, const fj_scores &s
             o[r / 2][j][r % 2 * 2 + 1] *= factor;
         }
     }
+    if (!rows.far) return;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const float top = rows.limit[r] == -INFINITY ? 0.0f : rows.limit[r];
+#pragma unroll
+        for (int j = 0; j < KEYS; j++) s[r / 2][j / 2][r % 2 * 2 + j % 2] -= top;
+    }
 }
 
 // Scores become probabilities.
 FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o) {
-    fj_raise_tops(t, rows, s, o);
+    float most[ROWS], base[ROWS];
+    bool ahead = rows.far;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const int i = r / 2, half = r % 2 * 2;
+        most[r] = fj_max(s[i][0][half], s[i][0][half + 1]);
+#pragma unroll
+        for (int j = 1; j < KEY_TILES; j++)
+            most[r] = fj_max(most[r], fj_max(s[i][j][half], s[i][j][half + 1]));
+        ahead |= most[r] > rows.limit[r];
+        base[r] = rows.base(t, r);
+    }
+    if (fj_any(ahead)) fj_raise_tops(t, rows, s, o, most, base);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         float sum = 0;
 #pragma unroll
         for (int j = 0; j < KEYS; j++) {
             float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
-            x = fj_ex2_approx(fj_fma_rn(x, t.unit, -rows.top[r]));
+            x = fj_ex2_approx(fj_fma_rn(x, t.unit, -base[r]));
             sum += x;
         }
         rows.sum[r] += sum;

@@ -6,15 +6,16 @@
 //    rows    |   S = Q K^T       |          for each block of keys that is not empty:
 //    (FJ_    |   in registers,   |            for each chunk of the depth: S += Q chunk * K chunk
 //    TILE_Q) |   FJ_SIMT_DEPTH   |            mod, mask, maximum over the row's 8 lanes
-//            |   of depth a time |            P = exp2(c S - M) to shared memory
+//            |   of depth a time |            P = exp2(c (S - M)) to shared memory
 //            +-------------------+            O = factor O + P V
-//                                           out = O / sum, lse = ln 2 M + log(sum)
+//                                           out = O / sum, lse = M + log(sum), M of natural logarithms
 //
 //  1. A row's 8 threads are neighbours in a warp: they reduce by shuffles and keep equal maxima and sums.
 //  2. A block barrier stands between any two of: chunks are written, are read; P and values are written, are
 //     read. (P is written after the last barrier of the products and read after that of the values.)
 //  3. A score that is masked, or past the last key, is -inf after the mod; its P is 0, whatever the mod gave.
-//  4. M = -inf stands for "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
+//  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter. M = -inf stands for
+//     "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
 //  5. What is not there (rows, keys, columns) is read as zero. Pitches are odd: no conflicts in columns.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
@@ -179,12 +180,12 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
         fj_real most = t.s[i][0];
         for (int j = 1; j < OWN_KEYS; j++) most = fj_max_real(most, t.s[i][j]);
         for (uint32_t lane = 1; lane < TX; lane *= 2) most = fj_max_real(most, fj_neighbour(most, lane));
-        const fj_real top = fj_max_real(t.top[i], most * unit);
+        const fj_real top = fj_max_real(t.top[i], most);
         const fj_real base = top == -fj_real(INFINITY) ? fj_real(0) : top;
-        const fj_real factor = fj_simt_exp2(t.top[i] - base);
+        const fj_real factor = fj_simt_exp2((t.top[i] - base) * unit);
         fj_real sum = 0;
         for (int j = 0; j < OWN_KEYS; j++) {
-            fj_real p = fj_simt_exp2(fj_fma_rn(t.s[i][j], unit, -base));
+            fj_real p = fj_simt_exp2((t.s[i][j] - base) * unit);
             sum += p;
 #if FJ_HAS_PROB
             fj_col_state col;
@@ -206,19 +207,23 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
     fj_real sum = t.sum[i];
     for (uint32_t lane = 1; lane < TX; lane *= 2) sum += fj_neighbour(sum, lane);
     if (t.at.first + t.ty + i * TY >= t.at.rows) return;
-    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.heads[i], t.top[i], sum);
+    const fj_real scale = fj_natural_scale(a);
+    const fj_parts base = fj_exact_product(t.top[i], fj_parts{scale, fj_real(0)});
+    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.heads[i], base, sum);
     const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) : 0;
     if (t.tx == 0 && t.column == 0) {
-        const int64_t place = fj_offset(a.lse, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
-        if (a.lse.data) static_cast<fj_real *>(a.lse.data)[place] = end.lse;
+        fj_store_lse(a.lse, a.lse_low, end, t.at.b, t.h[i], t.q_index[i], split * a.split_lse);
         const int64_t max = fj_offset(a.max, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
-        if (FJ_WANT_MAX && a.max.data) static_cast<fj_real *>(a.max.data)[max] = end.max;
+        if (FJ_WANT_MAX && a.max.data)
+            static_cast<fj_real *>(a.max.data)[max] = sum != sum ? sum
+                                                    : sum == 0   ? -fj_real(INFINITY)
+                                                                 : t.top[i] * scale;
     }
     const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
     for (int j = 0; j < OWN_VALUES; j++) {
         const int32_t column = t.column + t.tx + j * TX;
         if (column >= FJ_VALUE_DIM) continue;
-        fj_real x = end.factor == 0 ? fj_real(0) : t.o[i][j] * end.factor;
+        fj_real x = end.dead ? fj_real(0) : t.o[i][j] * end.factor;
 #if FJ_HAS_OUT && !FJ_PARTIAL
         x = fj_out(&t.mod, &t.heads[i], &t.rows[i], column, x);
 #endif

@@ -82,29 +82,39 @@ FJ_DEVICE float fj_value_at(uint32_t values, uint32_t row, uint32_t column) {
     return *fj_shared_at<float>(values - fj_shared_address(fj_shared()) + byte);
 }
 
+// Tensor cores cut what they add to the exponent of the greatest, all cuts towards 0: over many keys that is more than
+// rounding. So sums of few keys begin at 0, and are added to o in float32.
 FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t values) {
+    constexpr uint32_t few = KEY_TILES < 4 ? KEY_TILES : 4, chunk = VALUE_TILES % 4 == 0 ? 4 : 2;
     const uint32_t part = fj_lane() % 4, own = fj_lane() / 4;
 #pragma unroll
-    for (uint32_t step = 0; step < KEY_TILES; step++) {
-        fj_split<4> a[ROW_TILES];
+    for (uint32_t first = 0; first < KEY_TILES; first += few) {
 #pragma unroll
-        for (int i = 0; i < ROW_TILES; i++) {
-            a[i].set(0, p[i][step][0]);
-            a[i].set(1, p[i][step][2]);
-            a[i].set(2, p[i][step][1]);
-            a[i].set(3, p[i][step][3]);
-        }
+        for (uint32_t from = 0; from < VALUE_TILES; from += chunk) {
+            float sums[ROW_TILES][chunk][4] = {};
 #pragma unroll
-        for (uint32_t j = 0; j < VALUE_TILES; j += 2) {
-            fj_split<4> v;
+            for (uint32_t step = first; step < first + few; step++) {
+                fj_split<4> a[ROW_TILES];
 #pragma unroll
-            for (uint32_t n = 0; n < 4; n++)
-                v.set(n, fj_value_at(values, step * 8 + part * 2 + n % 2, (j + n / 2) * 8 + own));
+                for (int n = 0; n < ROW_TILES * 4; n++)
+                    a[n / 4].set(n % 4, p[n / 4][step][n % 4 / 2 + n % 2 * 2]);
 #pragma unroll
-            for (int i = 0; i < ROW_TILES; i++) {
-                fj_mma_f32(o[i][j], a[i], v, 0);
-                fj_mma_f32(o[i][j + 1], a[i], v, 2);
+                for (uint32_t j = 0; j < chunk; j += 2) {
+                    fj_split<4> v;
+#pragma unroll
+                    for (uint32_t n = 0; n < 4; n++)
+                        v.set(n,
+                              fj_value_at(values, step * 8 + part * 2 + n % 2, (from + j + n / 2) * 8 + own));
+#pragma unroll
+                    for (int i = 0; i < ROW_TILES; i++) {
+                        fj_mma_f32(sums[i][j], a[i], v, 0);
+                        fj_mma_f32(sums[i][j + 1], a[i], v, 2);
+                    }
+                }
             }
+#pragma unroll
+            for (uint32_t n = 0; n < ROW_TILES * chunk * 4; n++)
+                o[n / 4 / chunk][from + n / 4 % chunk][n % 4] += sums[n / 4 / chunk][n / 4 % chunk][n % 4];
         }
     }
 }

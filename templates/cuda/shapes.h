@@ -22,8 +22,8 @@
 #define FJ_FWD_SIMT_SLICES(v) FJ_CEIL_DIV(v, FJ_FWD_SIMT_SLICE(v))
 
 /* FJ_PARTIAL: reals that the parts of one split take, for `rows` rows of all heads and batches, if they are packed: out
- * [rows, v], lse [rows], and with x: 1 max [rows]. v: the value dimension as it is. Workspace: splits times as much. */
-#define FJ_FWD_PART_REALS(rows, v, x) ((rows) * ((v) + 1 + (x)))
+ * [rows, v], lse [rows], lse_low [rows], and with x: 1 max [rows]. v: the value dimension as it is. Workspace: splits times as much. */
+#define FJ_FWD_PART_REALS(rows, v, x) ((rows) * ((v) + 2 + (x)))
 
 /* bwd, both passes: m rows are a block's own (keys in the one pass, queries in the other), n are walked at a time. A warp
  * of bwd_mma has FJ_BWD_MMA_ROWS own rows, 32 of them where a block has 128 or more: half the bytes to read for each

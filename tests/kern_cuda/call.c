@@ -6,8 +6,8 @@
 #include "templates/cuda/shapes.h"
 #include "tests/kern_cuda/kern.h"
 
-const char *const tensor_names[TENSORS] = {"query", "key",  "value",  "out",  "lse",   "max",
-                                           "dout",  "dlse", "dquery", "dkey", "dvalue"};
+const char *const tensor_names[TENSORS] = {"query", "key",  "value", "out",    "lse",  "low",
+                                           "max",   "dout", "dlse",  "dquery", "dkey", "dvalue"};
 
 void shape_name(const shape *s, char name[128]) {
     static const char *const layouts[] = {"packed", "rows", "odd", "shared"};
@@ -106,31 +106,32 @@ static unsigned absence_of(int t) {
          : t == DKEY   ? ABSENT_DKEY
          : t == DVALUE ? ABSENT_DVALUE
          : t == LSE    ? ABSENT_LSE
+         : t == LOW    ? ABSENT_LOW
          : t == MAX    ? ABSENT_MAX
                        : 0;
 }
 
 bool call_has(const call *c, int t) {
     if (t == DLSE) return c->shape->dlse;
-    const bool output = kernel_is_backward(c->kernel) ? t >= DQUERY : t >= OUT;
-    return !output || (c->shape->absent & absence_of(t)) == 0;
+    return (c->shape->absent & absence_of(t)) == 0;
 }
 
 bool call_writes(const call *c, int t) {
     if (!call_has(c, t)) return false;
     if (kernel_is_backward(c->kernel)) return t >= DQUERY;
-    return t == OUT || t == LSE || (t == MAX && c->kernel->problem.max);
+    return t == OUT || t == LSE || t == LOW || (t == MAX && c->kernel->problem.max);
 }
 
 bool call_reads(const call *c, int t) {
-    return t <= VALUE || (kernel_is_backward(c->kernel) && (t == OUT || t == LSE || t == DOUT || t == DLSE));
+    return t <= VALUE ||
+           (kernel_is_backward(c->kernel) && (t == OUT || t == LSE || t == LOW || t == DOUT || t == DLSE));
 }
 
 static void make_tensor(call *c, int which) {
     const shape *s = c->shape;
     const fj_jit_problem *p = &c->kernel->problem;
     const bool of_keys = which == KEY || which == VALUE || which == DKEY || which == DVALUE;
-    const bool of_rows = which == LSE || which == MAX || which == DLSE;
+    const bool of_rows = which == LSE || which == LOW || which == MAX || which == DLSE;
     const bool values = which == VALUE || which == OUT || which == DOUT || which == DVALUE;
     const int64_t dims[4] = {s->batch, of_keys ? s->heads_kv : s->heads_q, of_keys ? s->kv_len : s->q_len,
                              of_rows  ? 1
@@ -139,7 +140,7 @@ static void make_tensor(call *c, int which) {
     const fj_dtype real = p->dtype == FJ_DTYPE_F64 ? FJ_DTYPE_F64 : FJ_DTYPE_F32;
     layout how = s->how;
     if (how == LAYOUT_SHARED && which > VALUE && which != DOUT) how = LAYOUT_PACKED;
-    if (of_rows && which != MAX) how = which == DLSE ? LAYOUT_ROWS : LAYOUT_PACKED;
+    if (of_rows && which != MAX && which != LOW) how = which == DLSE ? LAYOUT_ROWS : LAYOUT_PACKED;
     tensor_make(&c->tensors[which], c->device, of_rows ? real : p->dtype, dims, how);
 }
 

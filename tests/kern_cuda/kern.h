@@ -45,6 +45,7 @@ generator random_of(uint64_t seed, const char *text);
 typedef struct mod {
     const char *name, *score, *mask;
     bool exact;                       /* the analysis finds every empty block */
+    bool forward;                     /* of forward kernels only */
     const char *definitions, *scalar; /* a run-time scalar, and the source that gives its value */
     struct {
         const char *name, *dims; /* letters: b batch, h query heads, q, k positions; n: of both; 5: 50 */
@@ -102,7 +103,8 @@ enum {
     ABSENT_DVALUE = 4,
     ABSENT_SINKS = 8,
     ABSENT_LSE = 16,
-    ABSENT_MAX = 32
+    ABSENT_MAX = 32,
+    ABSENT_LOW = 64
 };
 
 typedef struct shape {
@@ -173,8 +175,9 @@ bool tensor_is_vector(const tensor *t);
 
 /* ---- Calls ---------------------------------------------------------------------------------------------- */
 
-/* Forward: query key value -> out lse max. Backward: all but the maximum and dlse's are inputs -> dquery dkey dvalue. */
-enum { QUERY, KEY, VALUE, OUT, LSE, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, TENSORS };
+/* Forward: query key value -> out lse low max. Backward: all but the maximum and dlse's are inputs -> dquery dkey dvalue.
+ * lse + low is the logarithm. */
+enum { QUERY, KEY, VALUE, OUT, LSE, LOW, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, TENSORS };
 extern const char *const tensor_names[TENSORS];
 
 /* The gradient of a capture, or of the scalar (the last). */

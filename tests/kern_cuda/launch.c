@@ -34,9 +34,9 @@ static uint32_t vectors_of(const call *c) {
     return bits;
 }
 
-/* Packed: the outputs of all splits, then each one's lse, then each one's maximum. */
+/* Packed: the outputs of all splits, then each one's lse, its lesser part, then each one's maximum. */
 typedef struct parts {
-    struct fj_cuda_tensor out, lse, max;
+    struct fj_cuda_tensor out, lse, low, max;
     int64_t split_out, split_lse;
 } parts;
 
@@ -50,8 +50,13 @@ static struct fj_cuda_tensor describe_part(const call *c, int64_t first, int64_t
 static parts parts_of(const call *c) {
     const int64_t rows = c->shape->batch * c->shape->heads_q * c->shape->q_len;
     const int64_t v = c->kernel->problem.value_dim;
-    parts p = {describe_part(c, 0, v), describe_part(c, rows * v, 1), {0}, rows * v, rows};
-    if (c->kernel->problem.max) p.max = describe_part(c, rows * (v + 1), 1);
+    parts p = {describe_part(c, 0, v),
+               describe_part(c, rows * v, 1),
+               describe_part(c, rows * (v + 1), 1),
+               {0},
+               rows * v,
+               rows};
+    if (c->kernel->problem.max) p.max = describe_part(c, rows * (v + 2), 1);
     return p;
 }
 
@@ -61,11 +66,13 @@ static void put_merge(packet *p, const call *c) {
     const struct fj_cuda_merge args = {
         .part_out = from.out,
         .part_lse = from.lse,
+        .part_low = from.low,
         .part_max = from.max,
         .split_out = from.split_out,
         .split_lse = from.split_lse,
         .out = describe(c, OUT),
         .lse = describe(c, LSE),
+        .lse_low = describe(c, LOW),
         .max = describe(c, MAX),
         .q_position = address_of(&c->positions[0]),
         .q_position_stride = c->position_stride[0],
@@ -81,14 +88,16 @@ static void put_merge(packet *p, const call *c) {
 static void put_forward(packet *p, const call *c) {
     const shape *s = c->shape;
     const bool whole = c->kernel->splits == 0;
-    const parts to =
-        whole ? (parts){describe(c, OUT), describe(c, LSE), describe(c, MAX), 0, 0} : parts_of(c);
+    const parts to = whole
+                       ? (parts){describe(c, OUT), describe(c, LSE), describe(c, LOW), describe(c, MAX), 0, 0}
+                       : parts_of(c);
     const struct fj_cuda_forward args = {
         .query = describe(c, QUERY),
         .key = describe(c, KEY),
         .value = describe(c, VALUE),
         .out = to.out,
         .lse = to.lse,
+        .lse_low = to.low,
         .max = to.max,
         .split_out = to.split_out,
         .split_lse = to.split_lse,
@@ -120,6 +129,7 @@ static void put_backward(packet *p, const call *c) {
         .out = describe(c, OUT),
         .dout = describe(c, DOUT),
         .lse = describe(c, LSE),
+        .lse_low = describe(c, LOW),
         .dlse = describe(c, DLSE),
         .dquery = describe(c, DQUERY),
         .dkey = describe(c, DKEY),

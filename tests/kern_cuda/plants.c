@@ -29,6 +29,7 @@ struct plant {
 
 #define FWD_MMA "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
 #define FWD_SIMT "fwd_simt_f32_e64_v64_m64_n32_s1_w4_alibi"
+#define FWD_FAR "fwd_mma_f16_e64_v64_m64_n64_s2_w4_far"
 #define FWD_MERGE "fwd_mma_f16_e40_v80_m64_n32_s2_w4_max_seams_split7_none"
 #define BWD_MMA "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
 #define BWD_WIDE "bwd_mma_f16_e256_v144_m32_n32_s1_w4_late"
@@ -120,12 +121,22 @@ static const plant plants[] = {
     {"bwd_mma: unaligned chunks copied as vectors", BWD_MMA, PLAIN, "        if (vector) {",
      "        if (true) {", NULL},
     /* Meaning */
-    {"fwd_mma: no guard of -inf", "fwd_mma_bf16_e32_v64_m64_n64_s2_w4_late", PLAIN, "rows.top[r] = NO_TOP;",
-     "rows.top[r] = -INFINITY;", NULL},
+    {"fwd_mma: no guard of -inf", "fwd_mma_bf16_e32_v64_m64_n64_s2_w4_late", PLAIN,
+     "return fj_max(fj_fma_rn(limit[r], t.unit, -SLACK), -FJ_MOST_REAL);",
+     "return fj_fma_rn(limit[r], t.unit, -SLACK);", NULL},
+    {"fwd_mma: no warp goes far", FWD_FAR, PLAIN, "rows.far |= goes;", "(void)goes;", NULL},
+    {"fwd_mma: sums stay where they were", FWD_FAR, PLAIN, "fj_fma_rn(-rows.limit[r], t.unit, before)",
+     "fj_fma_rn(rows.limit[r], t.unit, before)", NULL},
+    {"fwd_mma: lse in one part", FWD_FAR, PLAIN, "rest - (end.lse - all.high)", "fj_real(0)", NULL},
+    {"fwd_simt: products before the difference", "fwd_simt_f32_e64_v64_m64_n32_s1_w4_far", PLAIN,
+     "fj_simt_exp2((t.s[i][j] - base) * unit)", "fj_simt_exp2(fj_fma_rn(t.s[i][j], unit, -base * unit))",
+     NULL},
+    {"fwd_merge: weights by one part of lse", "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_split3_far", PLAIN,
+     "+ (lse.low - base.low)", "", NULL},
     {"fwd_mma: a cut block is full", "fwd_mma_f16_e80_v40_m64_n64_s2_w4_causal", PLAIN,
      "found == 2 && end > a.kv_len ? 1 : found", "found", NULL},
     {"fwd_merge: no guard of -inf", "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_split3_late", PLAIN,
-     "most == -fj_real(INFINITY) ? fj_real(0) : most;", "most;", NULL},
+     "most == -fj_real(INFINITY) ? fj_real(0) : most,", "most,", NULL},
     {"fwd_merge: the sink joins every split", FWD_MERGE, PLAIN, "fj_end_row<!FJ_PARTIAL>", "fj_end_row<true>",
      NULL},
     {"fwd_merge: the output's hook twice", FWD_MERGE, PLAIN, "#if FJ_HAS_OUT && !FJ_PARTIAL",

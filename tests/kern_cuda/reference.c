@@ -153,11 +153,14 @@ static void forward_row(const pass *p, const row *r) {
         if (r->p[kv] > 0) axpy(p, v, rounded(p, r->p[kv]), of_row(c, VALUE, r->b, r->hk, kv), out);
     for (int64_t j = 0; j < v; j++) out[j] = rounded(p, kernel_out(c->kernel, j, out[j]));
     result(p, LSE)[r->at] = p->unfused ? (double)(float)r->lse : r->lse;
+    result(p, LOW)[r->at] = r->lse;
     result(p, MAX)[r->at] = p->unfused ? (double)(float)r->top : r->top;
     if (p->unfused) return;
     const double off = p->slack * (r->most + 1);
     c->answers[LSE].bound[r->at] = c->answers[MAX].bound[r->at] =
         p->slack * (r->most + (isfinite(r->lse) ? fabs(r->lse) : 0));
+    /* Both parts together: scores after the mod are real, no more is rounded of them. */
+    c->answers[LOW].bound[r->at] = p->slack * (r->most + fmin(isfinite(r->lse) ? fabs(r->lse) : 0, 1e3));
     double *bound = c->answers[OUT].bound + r->at * v;
     for (int64_t kv = 0; kv < n; kv++) {
         const double *value = of_row(c, VALUE, r->b, r->hk, kv);
@@ -169,11 +172,12 @@ static void forward_row(const pass *p, const row *r) {
 
 /* out and lse as a forward kernel stores them: inputs of the backward ones. */
 static void keep_row(const pass *p, const row *r) {
-    tensor *out = &p->c->tensors[OUT], *lse = &p->c->tensors[LSE];
+    tensor *out = &p->c->tensors[OUT], *lse = &p->c->tensors[LSE], *low = &p->c->tensors[LOW];
     const int64_t v = p->c->kernel->problem.value_dim;
     for (int64_t j = 0; j < v; j++)
         out->values[r->at * v + j] = fj_dtype_round(out->dtype, p->c->answers[OUT].exact[r->at * v + j]);
     lse->values[r->at] = r->lse;
+    low->values[r->at] = isfinite(r->lse) ? r->lse - fj_dtype_round(lse->dtype, r->lse) : 0;
 }
 
 /* ---- Backward ----------------------------------------------------------------------------------------------- */
@@ -328,6 +332,7 @@ void reference_run(call *c) {
     const int64_t rows = s->batch * s->heads_q * s->q_len;
     make_answer(&c->answers[OUT], rows * c->kernel->problem.value_dim);
     make_answer(&c->answers[LSE], rows);
+    make_answer(&c->answers[LOW], rows);
     make_answer(&c->answers[MAX], rows);
     for (int t = DQUERY; t <= DVALUE && kernel_is_backward(c->kernel); t++)
         make_answer(&c->answers[t], tensor_count(&c->tensors[t]));
@@ -345,6 +350,7 @@ void reference_run(call *c) {
     if (kernel_is_backward(c->kernel)) {
         tensor_store(&c->tensors[OUT]);
         tensor_store(&c->tensors[LSE]);
+        tensor_store(&c->tensors[LOW]);
     }
     p.unfused = true;
     run_pass(&p);

@@ -147,6 +147,7 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
     const int e = random_below(random, DIMS), v = random_below(random, 3) ? random_below(random, DIMS) : e;
     const int which = random_below(random, mod_count()), extra = random_below(random, EXTRAS);
     const int arch = random_below(random, x->arch_count);
+    if (mods[which].forward && r->kind != FJ_JIT_FORWARD) return false;
     d->kernel = (kernel){.problem = {.kind = r->kind,
                                      .dtype = r->dtype,
                                      .head_dim = dims[e],
@@ -195,7 +196,9 @@ static const unsigned absences[] = {0,
                                     ABSENT_DQUERY | ABSENT_SINKS,
                                     ABSENT_DKEY | ABSENT_DVALUE,
                                     ABSENT_LSE,
-                                    ABSENT_MAX};
+                                    ABSENT_MAX,
+                                    ABSENT_LOW,
+                                    ABSENT_LSE | ABSENT_LOW};
 
 /* 1, around a tile, several tiles and a bit (or as many as there are splits), anything. */
 static int64_t length_of(int kind, int tile, int splits, generator *random) {
@@ -233,7 +236,8 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     memcpy(values, picked, sizeof picked);
     /* Tiles of a backward kernel are of either. */
     const int m = k->variant.tile_q, n = backward && random_below(random, 2) ? m : k->variant.tile_kv;
-    const unsigned unwanted = backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX);
+    const unsigned unwanted =
+        backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX | ABSENT_LOW);
     return (shape){
         .batch = 1 + picked[3],
         .heads_q = heads[picked[2]][0],
