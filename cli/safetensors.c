@@ -18,9 +18,10 @@ static const struct {
     const char *name;
     unsigned bits;
 } widths[] = {
-    {"BOOL", 8},    {"U8", 8},      {"I8", 8},   {"I16", 16}, {"U16", 16},    {"F16", 16},    {"BF16", 16},
-    {"I32", 32},    {"U32", 32},    {"F32", 32}, {"F64", 64}, {"I64", 64},    {"U64", 64},    {"F8_E4M3", 8},
-    {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"C64", 64}, {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6},
+    {"BOOL", 8},  {"U8", 8},      {"I8", 8},      {"I16", 16},    {"U16", 16},        {"F16", 16},
+    {"BF16", 16}, {"I32", 32},    {"U32", 32},    {"F32", 32},    {"F64", 64},        {"I64", 64},
+    {"U64", 64},  {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
+    {"C64", 64},  {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},
 };
 
 typedef struct reader {
@@ -119,6 +120,7 @@ static bool read_tensor(const reader *in, const json_t *entry, cli_tensor *tenso
 /* ---- The whole --------------------------------------------------------------------------- */
 
 static bool check_metadata(const reader *in, json_t *metadata) {
+    if (json_is_null(metadata)) return true; /* as other readers take it */
     if (!json_is_object(metadata)) return refuse(in, "__metadata__ is not an object");
     const char *key;
     json_t *value;

@@ -2,7 +2,7 @@
  *
  *   8 bytes   N, little endian: length of the header, at most 100,000,000
  *   N bytes   JSON object: name -> {"dtype": "F32", "shape": [2,3], "data_offsets": [begin, end]}
- *             and optionally "__metadata__", an object of strings
+ *             and optionally "__metadata__", an object of strings or null
  *   the rest  the data; offsets count from here, and the tensors cover it without holes or overlaps
  */
 #ifndef FJ_CLI_SAFETENSORS_H

@@ -41,6 +41,20 @@ class BadInput(harness.Case):
         self.rejects(harness.header_bytes({"__metadata__": 3}), "__metadata__")
         self.rejects(harness.header_bytes({"__metadata__": {"a": 3}}), "__metadata__")
 
+    def test_what_nothing_uses(self):
+        """Tensors of dtypes that nothing computes with, and metadata of null, do not refuse a file."""
+        path = self.folder / "more.safetensors"
+        raw = harness.safetensors(harness.attention_tensors())
+        size = int.from_bytes(raw[:8], "little")
+        header, data = json.loads(raw[8 : 8 + size]), raw[8 + size :]
+        header["__metadata__"] = None
+        for dtype, width in (("F8_E4M3FNUZ", 1), ("F8_E5M2FNUZ", 1), ("F8_E8M0", 1), ("C64", 8)):
+            header[dtype] = {"dtype": dtype, "shape": [3], "data_offsets": [len(data), len(data) + 3 * width]}
+            data += bytes(3 * width)
+        path.write_bytes(harness.header_bytes(header) + data)
+        done = self.ok("run", "--input", path, "--output", self.folder / "o", "--device", "reference")
+        self.assertIn("nothing uses tensor 'C64'", done.stderr)
+
     def test_entries(self):
         for entry, text in [
             (3, "is not an object"),
