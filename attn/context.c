@@ -12,10 +12,6 @@ fj_status fj_attn_read_desc(void *to, size_t to_size, const void *from, const ch
     memcpy(&size, from, sizeof size);
     if (size < sizeof size) return fj_error_set(error, FJ_ERR_ARGUMENT, "%s: struct_size is not set", name);
     memcpy(to, from, size < to_size ? size : to_size);
-    for (size_t i = to_size; i < size; i++)
-        if (((const char *)from)[i])
-            return fj_error_set(error, FJ_ERR_ARGUMENT,
-                                "%s has fields that this version of flexjit does not know", name);
     memcpy(to, &to_size, sizeof to_size);
     return FJ_OK;
 }

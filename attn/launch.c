@@ -108,7 +108,10 @@ static fj_status read_call(const fj_kernel *kernel, const fj_args *args, const f
     const fj_executor *executor = ret_call->launch.executor;
     if (executor && (!executor->run || executor->workers < 1))
         return fj_error_set(error, FJ_ERR_ARGUMENT, "the executor has no run function or no workers");
-    if (ret_call->launch.workers < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "workers is negative");
+    const int workers = executor ? executor->workers : ret_call->launch.workers;
+    if (workers < 0 || workers > FJ_DRIVER_MAX_WORKERS)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "workers is %d; the limit is %d", workers,
+                            FJ_DRIVER_MAX_WORKERS);
     status = fj_attn_check_scale(kernel->plan, ret_call->args.scale, error);
     if (status != FJ_OK) return status;
     ret_call->workers = fj_driver_workers(&ret_call->launch);
@@ -119,23 +122,33 @@ static size_t whole_size(const fj_kernel *kernel, const layout *at, const struct
     return kernel->cpu ? at->own + kernel->cpu->workspace(args) : at->own;
 }
 
-/* Sizes and block counts read shapes only, outside of any workspace. */
+/* About 50 captures. */
+enum { SIZED_HERE = 32 << 10 };
+
+/* Sizes and block counts read shapes only, outside of any workspace. Faults and what is behind them are not touched. */
 struct sized {
     fj_resolved all;
     struct fj_cpu_args args;
     layout at;
-    char *front;
+    size_t size; /* of front */
+    char *front; /* here, but for many captures */
+    _Alignas(16) char here[SIZED_HERE];
 };
+
+static void free_front(const fj_kernel *kernel, struct sized *of) {
+    if (of->front != of->here) fj_free(&kernel->plan->device->context->allocator, of->front, of->size);
+}
 
 static fj_status size_call(const fj_kernel *kernel, const fj_call *call, bool sizing, struct sized *ret,
                            fj_error *error) {
     const fj_allocator *allocator = &kernel->plan->device->context->allocator;
     ret->at = lay_out(kernel, call->workers);
-    ret->front = fj_alloc_zeroed(allocator, ret->at.own);
+    ret->size = kernel->cpu ? ret->at.faults : ret->at.own;
+    ret->front = ret->size <= sizeof ret->here ? ret->here : fj_alloc_zeroed(allocator, ret->size);
     if (!ret->front) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     fj_status status = fj_attn_resolve(kernel->plan, &call->args, sizing, ret->front, &ret->all, error);
     if (status != FJ_OK) {
-        fj_free(allocator, ret->front, ret->at.own);
+        free_front(kernel, ret);
         return status;
     }
     ret->args = cpu_args(&ret->all, call->workers);
@@ -146,7 +159,7 @@ static fj_status size_call(const fj_kernel *kernel, const fj_call *call, bool si
 fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
                               size_t *ret_size, fj_error *error) {
     fj_call call = {0};
-    struct sized sized = {0};
+    struct sized sized; /* large: size_call fills what is used of it */
     if (!ret_size) return fj_error_set(error, FJ_ERR_ARGUMENT, "ret_size is NULL");
     fj_status status = read_call(kernel, args, launch, &call, error);
     if (status == FJ_OK) status = size_call(kernel, &call, true, &sized, error);
@@ -157,7 +170,7 @@ fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, cons
         status = fj_attn_gpu_lay_out(kernel, &sized.all, &gpu, error);
         size = gpu.size;
     }
-    fj_free(&kernel->plan->device->context->allocator, sized.front, sized.at.own);
+    free_front(kernel, &sized);
     if (status == FJ_OK) *ret_size = size;
     return status;
 }
@@ -238,7 +251,7 @@ fj_status fj_kernel_check(const fj_kernel *kernel, const fj_args *args, const fj
 fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_block_counts *ret_counts,
                            fj_error *error) {
     fj_call call = {0};
-    struct sized sized = {0};
+    struct sized sized; /* large: size_call fills what is used of it */
     if (!ret_counts) return fj_error_set(error, FJ_ERR_ARGUMENT, "ret_counts is NULL");
     fj_status status = read_call(kernel, args, NULL, &call, error);
     if (status == FJ_OK) status = size_call(kernel, &call, false, &sized, error);
@@ -253,6 +266,6 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
     if (kernel->gpu)
         *ret_counts =
             fj_attn_count_blocks(plan, &sized.all, kernel->variant->tile_q, kernel->variant->tile_kv);
-    fj_free(&kernel->plan->device->context->allocator, sized.front, sized.at.own);
+    free_front(kernel, &sized);
     return FJ_OK;
 }

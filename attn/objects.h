@@ -31,7 +31,7 @@ fj_status fj_attn_context_create(const fj_context_desc *desc, const fj_file_ops 
 fj_context *fj_attn_context_ref(fj_context *context);
 
 /* Copies a descriptor of the caller, whose struct_size says how much of it there is: what is missing
- * is zero, what we do not know must be zero. */
+ * is zero, what this version does not know is not read. */
 fj_status fj_attn_read_desc(void *to, size_t to_size, const void *from, const char *name, fj_error *error);
 
 /* ---- Mod ----------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@ int fj_driver_workers(const fj_launch *launch) {
         workers = launch->workers;
     else
         workers = omp_get_max_threads();
+    if (workers > FJ_DRIVER_MAX_WORKERS) return FJ_DRIVER_MAX_WORKERS;
     return workers > 0 ? workers : 1;
 }
 
@@ -45,8 +46,7 @@ static void run_crew(int workers, int64_t items, void (*fn)(void *arg, int64_t i
     pthread_t threads[MOST];
     int count = 0;
     if (workers > MOST) workers = MOST;
-    while (count < workers - 1 && count < items - 1 && pthread_create(&threads[count], NULL, work, &c) == 0)
-        count++;
+    while (count < workers - 1 && pthread_create(&threads[count], NULL, work, &c) == 0) count++;
     (void)work(&c);
     while (count > 0) (void)pthread_join(threads[--count], NULL);
 }
@@ -68,7 +68,8 @@ void fj_driver_parallel(const fj_launch *launch, int workers, int64_t items,
         launch->executor->run(launch->executor->user, items, fn, arg);
         return;
     }
-    if (workers == 1 || items == 1) {
+    if (workers > items) workers = (int)items;
+    if (workers == 1) {
         for (int64_t item = 0; item < items; item++) fn(arg, item, 0);
         return;
     }

@@ -4,7 +4,10 @@
 
 #include "base/base.h"
 
-/* Threads a launch runs on, at least 1. launch may be NULL. */
+/* The most workers of a launch. */
+#define FJ_DRIVER_MAX_WORKERS 4096
+
+/* Threads a launch runs on, 1 to FJ_DRIVER_MAX_WORKERS. launch may be NULL. */
 int fj_driver_workers(const fj_launch *launch);
 
 /* Runs fn(arg, item, worker) once for every item in [0, items), worker in [0, fj_driver_workers()).

@@ -1,5 +1,7 @@
 /* Launching: executors, threads, workspaces, bad reads, the cache through the public API. */
 #include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "driver/parallel.h"
 #include "tests/attn/calls.h"
@@ -191,6 +193,55 @@ START_TEST(workspaces_are_checked) {
     free(workspace);
     call_finish(&call);
     stack_finish(&stack);
+}
+END_TEST
+
+START_TEST(workers_have_a_limit) {
+    static const int bad[] = {-1, 4097, INT32_MAX};
+    test_call call;
+    test_stack stack;
+    size_t size = 0;
+    fj_error error = {0};
+    call_init(&call, odd);
+    stack_open(&stack, FJ_DEVICE_CPU, &causal_alibi, &problems[FJ_FORWARD]);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(bad); i++) {
+        const fj_executor executor = {.workers = bad[i], .run = run_backwards};
+        const fj_launch of_openmp = {.struct_size = sizeof of_openmp, .workers = bad[i]},
+                        of_executor = {.struct_size = sizeof of_executor, .executor = &executor};
+        ck_assert_int_eq(fj_kernel_workspace(stack.kernel, &call.args, &of_openmp, &size, &error),
+                         FJ_ERR_ARGUMENT);
+        ck_assert_ptr_nonnull(strstr(error.text, "the limit is 4096"));
+        ck_assert_int_eq(fj_kernel_workspace(stack.kernel, &call.args, &of_executor, &size, &error),
+                         FJ_ERR_ARGUMENT);
+    }
+    const fj_launch most = {.struct_size = sizeof most, .workers = 4096};
+    ck_assert_int_eq(fj_kernel_workspace(stack.kernel, &call.args, &most, &size, &error), FJ_OK);
+    stack_finish(&stack);
+    call_finish(&call);
+    fj_error_finish(&error);
+}
+END_TEST
+
+/* A caller of a newer version: what is behind the fields of this one is not read, so it may be absent. */
+START_TEST(larger_descriptors) {
+    test_call call;
+    test_stack stack;
+    size_t size = 0, page = (size_t)sysconf(_SC_PAGESIZE);
+    fj_error error = {0};
+    call_init(&call, odd);
+    stack_open(&stack, FJ_DEVICE_CPU, &causal_alibi, &problems[FJ_FORWARD]);
+    char *memory = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(memory, MAP_FAILED);
+    ck_assert_int_eq(mprotect(memory + page, page, PROT_NONE), 0);
+    fj_args *args = (fj_args *)(void *)(memory + page - sizeof *args);
+    *args = call.args;
+    args->struct_size = sizeof *args + 64;
+    ck_assert_int_eq(fj_kernel_workspace(stack.kernel, args, NULL, &size, &error), FJ_OK);
+    args->struct_size = SIZE_MAX;
+    ck_assert_int_eq(fj_kernel_workspace(stack.kernel, args, NULL, &size, &error), FJ_OK);
+    (void)munmap(memory, 2 * page);
+    stack_finish(&stack);
+    call_finish(&call);
 }
 END_TEST
 
@@ -414,6 +465,8 @@ int main(void) {
     tcase_add_test(tests, workspaces_are_checked);
     tcase_add_test(tests, sizes_need_no_data);
     tcase_add_test(tests, bad_reads_are_reported);
+    tcase_add_test(tests, workers_have_a_limit);
+    tcase_add_test(tests, larger_descriptors);
     tcase_add_test(tests, kernels_come_from_the_cache);
     tcase_add_test(tests, lengths_do_not_recompile);
     tcase_add_test(tests, a_cache_that_cannot_be_written_is_a_warning);
