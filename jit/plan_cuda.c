@@ -1,7 +1,7 @@
 /* Which variants of the cuda templates are legal for a problem on a GPU, best first.
  *
- *     mma    on tensor cores, sm_80 and newer, dimensions padded to 16: F16 and BF16; forward also F32, as three
- *            products of TF32 each (one, where the user allows it)
+ *     mma    on tensor cores, sm_80 and newer, dimensions padded to 16: F16, BF16, and F32 as three products of TF32
+ *            each (one, where the user allows it)
  *     simt   any dtype, any dimension, any architecture: the one that always fits
  *
  * A variant is listed only when the shared memory of each of its kernels, by the formulas that the templates
@@ -53,6 +53,11 @@ static const tile bwd_mma[] = {
     {64, 128, 32, 2, 4},  {128, 128, 32, 2, 8}, {128, 128, 32, 1, 8}, {128, 64, 64, 2, 8},
     {128, 128, 64, 2, 8}, {128, 64, 32, 2, 8},  {128, 32, 32, 1, 4},  {192, 64, 32, 2, 8},
     {192, 64, 32, 1, 8},  {192, 32, 32, 1, 4},  {256, 64, 32, 2, 8},  {256, 32, 32, 1, 4},
+};
+/* F32: of 4 bytes to an element, operands split in registers. e128 m64 n32 w4 spills. */
+static const tile bwd_tf32[] = {
+    {64, 64, 32, 2, 4},  {64, 64, 32, 1, 4},  {64, 64, 16, 1, 4},  {128, 64, 32, 2, 8}, {128, 64, 32, 1, 8},
+    {128, 32, 32, 1, 4}, {192, 64, 32, 1, 8}, {192, 32, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 32, 1, 2},
 };
 static const tile fwd_simt[] = {{256, 64, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 16, 1, 2}};
 /* Packed: few rows, in all. */
@@ -109,7 +114,8 @@ static void add_forward(fj_variant *v, int real, bool half) {
 
 static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real, bool half) {
     int m = v->tile_q, n = v->tile_kv, s = v->stages, w = v->warps;
-    int shared = v->mma ? FJ_BWD_MMA_SHARED(m, n, v->head_pad, v->value_pad, s, w, !problem->deterministic)
+    int shared = v->mma ? FJ_BWD_MMA_SHARED(m, n, v->head_pad, v->value_pad, s, w, !problem->deterministic,
+                                            half ? 2 : 4)
                         : FJ_BWD_SIMT_SHARED(m, n, real);
     bool sinks = problem->gradient && problem->gradient->scatters.len > 0;
     add_entry(v, "fj_bwd_delta", DELTA_THREADS, 0);
@@ -199,9 +205,8 @@ typedef struct tiles {
 #define TILES(list) ((tiles){list, FJ_ARRAY_LEN(list)})
 
 static tiles mma_tiles(const plan *p, bool pack) {
-    if (p->features->arch.number < 80) return (tiles){0};
-    if (p->problem->kind == FJ_JIT_BACKWARD) return p->half ? TILES(bwd_mma) : (tiles){0};
-    if (!p->half && p->problem->dtype != FJ_DTYPE_F32) return (tiles){0};
+    if (p->features->arch.number < 80 || p->problem->dtype == FJ_DTYPE_F64) return (tiles){0};
+    if (p->problem->kind == FJ_JIT_BACKWARD) return p->half ? TILES(bwd_mma) : TILES(bwd_tf32);
     if (!p->half) return pack ? TILES(fwd_pack_tf32) : TILES(fwd_tf32);
     return pack ? TILES(fwd_pack) : TILES(fwd_mma);
 }

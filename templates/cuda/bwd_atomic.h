@@ -11,32 +11,69 @@ FJ_DEVICE float *fj_query_sums(const fj_task &t, int32_t head, int32_t q) {
            ((static_cast<int64_t>(t.at.b) * t.a.heads_q + head) * t.a.q_len + q) * FJ_HEAD_PAD;
 }
 
+// A: dS, transposed, of 16 queries and a step of own keys; B: these keys.
+#if FJ_IN_DTYPE == FJ_DTYPE_F32
+#define DEPTH 8
+typedef uint32_t fj_add_a[4];
+// Keys as bwd_tf32.h permutes them; dS lies permuted along its queries.
+FJ_DEVICE void fj_load_a(fj_add_a &a, uint32_t ds, uint32_t step, uint32_t tile) {
+#pragma unroll
+    for (uint32_t n = 0; n < 4; n++) {
+        const uint32_t key = step * 8 + fj_lane() % 4 * 2 + n / 2, query = fj_lane() / 4;
+        const uint32_t depth = query % 2 * 4 + query / 2;
+        a[n] = fj_bits_from_f32(fj_tile_element<FJ_TILE_KV>(ds, key, tile * 16 + n % 2 * 8 + depth));
+    }
+}
+FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &bits, uint32_t keys, uint32_t step,
+                             uint32_t pair) {
+    fj_split<4> a, b;
+#pragma unroll
+    for (uint32_t n = 0; n < 4; n++) {
+        a.set_bits(n, bits[n]);
+        b.set(n, fj_tile_element<FJ_HEAD_PAD>(keys, step * 8 + fj_lane() % 4 * 2 + n % 2,
+                                              (pair * 2 + n / 2) * 8 + fj_lane() / 4));
+    }
+    fj_mma_f32(c[0], a, b, 0);
+    fj_mma_f32(c[1], a, b, 2);
+}
+#else
+#define DEPTH 16
+typedef uint32_t fj_add_a[4];
+// Read transposed, with the addresses of a B.
+FJ_DEVICE void fj_load_a(fj_add_a &a, uint32_t ds, uint32_t step, uint32_t tile) {
+    const fj_read_b<FJ_TILE_KV> place(ds);
+    fj_ldmatrix_x4_t(a, place.at(step * 16, tile));
+}
+FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &a, uint32_t keys, uint32_t step,
+                             uint32_t pair) {
+    const fj_read_bt<FJ_HEAD_PAD> read_keys(keys);
+    uint32_t b[4];
+    read_keys.load(b, pair, step);
+    FJ_MMA(c[0], a, b[0], b[1]);
+    FJ_MMA(c[1], a, b[2], b[3]);
+}
+#endif
+
 // dQ of the walked queries += dS of all own keys, transposed, times these. A warp takes 16 queries and a part of the
-// columns. A is read transposed, with the addresses of a B.
+// columns.
 FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first) {
     constexpr uint32_t tiles = FJ_TILE_KV / 16, parts = FJ_WARPS > tiles ? FJ_WARPS / tiles : 1;
-    constexpr uint32_t pairs = FJ_HEAD_PAD / 16, each = (pairs + parts - 1) / parts, steps = FJ_TILE_Q / 16;
+    constexpr uint32_t pairs = FJ_HEAD_PAD / 16, each = (pairs + parts - 1) / parts,
+                       steps = FJ_TILE_Q / DEPTH;
     if (!t.a.dquery_sums) return;
     const uint32_t shared = fj_shared_address(fj_shared()), ds = shared + WEIGHTS + WEIGHTS_BYTES;
-    const fj_read_b<FJ_TILE_KV> place(ds);
-    const fj_read_bt<FJ_HEAD_PAD> read_keys(shared);
 #pragma unroll 1
     for (uint32_t unit = fj_warp(); unit < tiles * parts; unit += FJ_WARPS) {
         const uint32_t tile = unit % tiles, from = unit / tiles * each,
                        end = from + each < pairs ? from + each : pairs;
-        uint32_t a[steps][4];
+        fj_add_a a[steps];
 #pragma unroll
-        for (uint32_t step = 0; step < steps; step++) fj_ldmatrix_x4_t(a[step], place.at(step * 16, tile));
+        for (uint32_t step = 0; step < steps; step++) fj_load_a(a[step], ds, step, tile);
 #pragma unroll 1
         for (uint32_t pair = from; pair < end; pair++) {
             float c[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
 #pragma unroll
-            for (uint32_t step = 0; step < steps; step++) {
-                uint32_t b[4];
-                read_keys.load(b, pair, step);
-                FJ_MMA(c[0], a[step], b[0], b[1]);
-                FJ_MMA(c[1], a[step], b[2], b[3]);
-            }
+            for (uint32_t step = 0; step < steps; step++) fj_multiply_a(c, a[step], shared, step, pair);
 #pragma unroll
             for (uint32_t i = 0; i < 8; i++) {
                 const int32_t q = first + static_cast<int32_t>(tile * 16 + fj_mma_c_row(fj_lane(), i % 4));

@@ -15,8 +15,8 @@ FJ_DEVICE void fj_measure_step(const fj_task &t, const fj_own<FJ_OWN_QUERIES> &o
     fj_scores s, d;
     uint32_t bits[ROWS];
     fj_start_scores<FJ_OWN_QUERIES>(t, own, FACTS, s, d);
-    fj_multiply_rows<FJ_HEAD_PAD>(t, s, shared, walked);
-    fj_multiply_rows<FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
+    fj_multiply_rows<FJ_OWN_QUERIES, FJ_HEAD_PAD>(t, s, shared, walked);
+    fj_multiply_rows<FJ_OWN_QUERIES, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
     fj_mask_bits<FJ_OWN_QUERIES>(t, own, head, first, step.is_full(), bits);
 #pragma unroll 1
     for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {

@@ -1,4 +1,5 @@
-// Backward attention on tensor cores by mma.sync, for 16-bit inputs, sm_80 and newer.
+// Backward attention on tensor cores by mma.sync, sm_80 and newer: 16-bit inputs (bwd_half.h), and float32 in its own
+// precision as three products of TF32 (bwd_tf32.h).
 //
 //      own rows (FJ_TILE_Q)            walked rows (FJ_TILE_KV a time)
 //      X: keys      W: values          Y: queries   Z: douts                in fj_bwd_kv
@@ -8,7 +9,7 @@
 //      +-----------------+-----------------+      wait for its Y and Z, one barrier, send for the next
 //      |  S  = X Y^T     |  dP = W Z^T     |      S, dP (which starts at delta, not at 0)
 //      |       |         |       |         |      mod, mask, derivative: P and dS, in place of them
-//      |       v         |       v         |      rounded to 16 bits: the A of the next products
+//      |       v         |       v         |      16-bit inputs: rounded; the A of the next products
 //      |  dW += P Z      |  dX += dS Y     |      dW (fj_bwd_kv only), dX
 //      +-----------------+-----------------+    dX * scale and dW to global memory
 //
@@ -67,15 +68,15 @@
 #define E_PAIRS FJ_CEIL_DIV(FJ_HEAD_PAD / 16, SPLIT) // pairs of column tiles of a warp's dX
 #define V_PAIRS FJ_CEIL_DIV(FJ_VALUE_PAD / 16, SPLIT)
 
-#define X_BYTES (FJ_TILE_Q * FJ_HEAD_PAD * 2)
-#define OWN_BYTES (X_BYTES + FJ_TILE_Q * FJ_VALUE_PAD * 2)
-#define Y_BYTES (FJ_TILE_KV * FJ_HEAD_PAD * 2)
-#define STAGE_BYTES (Y_BYTES + FJ_TILE_KV * FJ_VALUE_PAD * 2)
+#define X_BYTES (FJ_TILE_Q * fj_tile<FJ_HEAD_PAD>::pitch)
+#define OWN_BYTES (X_BYTES + FJ_TILE_Q * fj_tile<FJ_VALUE_PAD>::pitch)
+#define Y_BYTES (FJ_TILE_KV * fj_tile<FJ_HEAD_PAD>::pitch)
+#define STAGE_BYTES (Y_BYTES + FJ_TILE_KV * fj_tile<FJ_VALUE_PAD>::pitch)
 #define FACTS (OWN_BYTES + FJ_STAGES * STAGE_BYTES)
 #define FACTS_BYTES (FJ_TILE_KV * FJ_CUDA_ROW_REALS * 4)
 #define WEIGHTS (FACTS + FJ_STAGES * FACTS_BYTES)
 #define FUSED (!FJ_DETERMINISTIC)
-#define WEIGHTS_BYTES (FJ_TILE_Q * FJ_TILE_KV * 2)
+#define WEIGHTS_BYTES (FJ_TILE_Q * fj_tile<FJ_TILE_KV>::pitch)
 
 // Columns of a thread per turn of the mask's loop: more is faster and longer.
 #ifndef FJ_MASK_UNROLL
@@ -93,18 +94,18 @@
 #define MOD_TURNS FJ_TILE_TURNS(COLUMN_TILES)
 
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
-static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16, "16-bit inputs");
+static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,
+              "inputs");
 static_assert(FJ_TILE_Q * SPLIT % (16 * FJ_WARPS) == 0 && ROW_TILES >= 1, "own rows of whole warps");
 static_assert(FJ_TILE_KV % (16 * SPLIT) == 0 && COLUMNS <= 32, "walked rows of whole warps");
 static_assert(FJ_HEAD_PAD == FJ_MMA_PAD(FJ_HEAD_DIM) && FJ_VALUE_PAD == FJ_MMA_PAD(FJ_VALUE_DIM), "padding");
 #ifdef FJ_SHARED_BYTES
 static_assert(FJ_SHARED_BYTES >= FJ_BWD_MMA_SHARED(FJ_TILE_Q, FJ_TILE_KV, FJ_HEAD_PAD, FJ_VALUE_PAD,
-                                                   FJ_STAGES, FJ_WARPS, FUSED),
+                                                   FJ_STAGES, FJ_WARPS, FUSED, int(sizeof(fj_raw))),
               "the plan's shared memory");
 #endif
 
 typedef float fj_scores[ROW_TILES][COLUMN_TILES][4];
-typedef uint32_t fj_weights[ROW_TILES][COLUMN_TILES][2]; // P or dS in 16 bits
 template <int pairs> struct fj_sums { float c[ROW_TILES][2 * pairs][4]; };
 
 // Row r of a thread is row r % 2 * 8 + lane / 4 of row tile r / 2; column j is column j % 2 of column tile j / 2.
@@ -143,7 +144,15 @@ FJ_DEVICE const fj_raw *fj_raw_start(const fj_cuda_tensor &t, int32_t b, int32_t
     return static_cast<const fj_raw *>(t.data) + fj_offset(t, b, head, 0);
 }
 
-#include "bwd_products.h"
+#include "bwd_load.h"
+
+#if FJ_IN_DTYPE == FJ_DTYPE_F32
+#include "tf32.h"
+
+#include "bwd_tf32.h"
+#else
+#include "bwd_half.h"
+#endif
 
 #include "bwd_scores.h"
 
@@ -171,19 +180,18 @@ template <int pairs> FJ_DEVICE void fj_clear(fj_sums<pairs> &sum) {
         sum.c[n / 4 / (2 * pairs)][n / 4 % (2 * pairs)][n % 4] = 0;
 }
 
-// Sums to the place of own rows in shared memory, in 16 bits.
+// Sums to the place of own rows in shared memory, as elements.
 template <int pad, int pairs>
 FJ_DEVICE void fj_put_sums(const fj_task &t, uint32_t to, const fj_sums<pairs> &sum, float scale) {
 #pragma unroll
     for (int j = 0; j < 2 * pairs; j++) {
-        const uint32_t chunk = t.part() * 2 * pairs + static_cast<uint32_t>(j);
-        if (pad / 16 % SPLIT != 0 && chunk >= pad / 8) break;
+        const uint32_t tile = t.part() * 2 * pairs + static_cast<uint32_t>(j);
+        if (pad / 16 % SPLIT != 0 && tile >= pad / 8) break;
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            const uint32_t row = static_cast<uint32_t>(t.row(r) - t.at.first);
             const float *c = &sum.c[r / 2][j][r % 2 * 2];
-            *fj_shared_at<uint32_t>(to + fj_tile<pad>::at(row, chunk) + fj_lane() % 4 * 4) =
-                FJ_PACK2(c[0] * scale, c[1] * scale);
+            fj_put_pair<pad>(to, static_cast<uint32_t>(t.row(r) - t.at.first), tile, c[0] * scale,
+                             c[1] * scale);
         }
     }
 }
@@ -197,9 +205,10 @@ FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector,
     for (uint32_t i = fj_thread_x(); i < FJ_TILE_Q * tile::chunks; i += THREADS) {
         const uint32_t row = i / tile::chunks, chunk = i % tile::chunks;
         const int32_t index = t.at.first + static_cast<int32_t>(row),
-                      left = dim - static_cast<int32_t>(chunk) * 8;
+                      left = dim - static_cast<int32_t>(chunk) * FJ_CHUNK;
         if (index >= t.at.count || left <= 0) continue;
-        fj_raw *place = static_cast<fj_raw *>(to.data) + fj_offset(to, t.at.b, head, index) + chunk * 8;
+        fj_raw *place =
+            static_cast<fj_raw *>(to.data) + fj_offset(to, t.at.b, head, index) + chunk * FJ_CHUNK;
         fj_put_chunk(place, *fj_shared_at<fj_b128>(from + tile::at(row, chunk)), left, vector);
     }
 }
@@ -220,8 +229,8 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
     const int32_t first = step.first();
     fj_scores s, d;
     fj_start_scores<side>(t, own, facts, s, d);
-    fj_multiply_rows<FJ_HEAD_PAD>(t, s, shared, walked);
-    fj_multiply_rows<FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
+    fj_multiply_rows<side, FJ_HEAD_PAD>(t, s, shared, walked);
+    fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
     if (FJ_FULL_COPY && step.is_full())
         fj_apply<side, false>(t, own, head, first, true, facts, s, d, sinks);
     else

@@ -128,22 +128,4 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct 
     }
 }
 
-// To 16 bits; shared: to shared memory too, for other warps.
-template <bool shared>
-FJ_DEVICE void fj_round(const fj_task &t, const fj_scores &s, fj_weights &w, uint32_t to) {
-#pragma unroll
-    for (int i = 0; i < ROW_TILES; i++)
-#pragma unroll
-        for (int j = 0; j < COLUMN_TILES; j++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                w[i][j][half] = FJ_PACK2(s[i][j][2 * half], s[i][j][2 * half + 1]);
-                if (!shared) continue;
-                const uint32_t row = t.group_row() + static_cast<uint32_t>(i * 16 + half * 8) + fj_lane() / 4;
-                const uint32_t chunk = t.part() * COLUMN_TILES + static_cast<uint32_t>(j);
-                *fj_shared_at<uint32_t>(to + fj_tile<FJ_TILE_KV>::at(row, chunk) + fj_lane() % 4 * 4) =
-                    w[i][j][half];
-            }
-}
-
 #endif

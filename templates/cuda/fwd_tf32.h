@@ -1,19 +1,12 @@
 // The products of fwd_mma for float32 elements, on tensor cores of TF32. Included by it, after its tiles.
 //
-//      x = high + low + rest       high = tf32(x), low = tf32(x - high), |rest| <= 2^-23 |x|
-//      x y ~ high high' + high low' + low high'         what is left out is 2^-22 of it
-//
-// 1. So a sum is as exact as one in float32 (products are exact, sums are kept in float32), at three products.
-//    With FJ_TF32 the first alone: 10 bits of mantissa.
+// 1. Products are those of tf32.h.
 // 2. Of P V, the depth is permuted: depth d of a step of 8 is key 2 d for d < 4, else 2 d - 7. Then P in the
 //    layout of a C is an A as it stands, and B reads rows 2 (lane % 4) and + 1, which do not conflict.
-// 3. An infinite x has low = NaN: products with it are NaN, also where they would be infinite.
 #ifndef FJ_CUDA_FWD_TF32_H
 #define FJ_CUDA_FWD_TF32_H
 
-#ifndef FJ_TF32
-#define FJ_TF32 0
-#endif
+#include "tf32.h"
 
 typedef float fj_scores[ROW_TILES][KEY_TILES][4];
 typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
@@ -23,23 +16,6 @@ FJ_DEVICE void fj_round_weights(fj_weights &w, const fj_scores &p) {
 #pragma unroll
     for (int n = 0; n < ROW_TILES * KEY_TILES * 4; n++)
         w[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] = p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4];
-}
-
-template <int count> struct fj_split {
-    uint32_t high[count], low[count];
-    FJ_METHOD void set(int i, float x) {
-        high[i] = fj_tf32_from_f32(x);
-        if (FJ_TF32) return;
-        low[i] = fj_tf32_from_f32(fj_sub_rn(x, fj_f32_from_bits(high[i])));
-    }
-};
-
-FJ_DEVICE void fj_mma_f32(float (&c)[4], const fj_split<4> &a, const fj_split<4> &b, int at) {
-    if (!FJ_TF32) {
-        fj_mma_m16n8k8_tf32(c, a.low, b.high[at], b.high[at + 1]);
-        fj_mma_m16n8k8_tf32(c, a.high, b.low[at], b.low[at + 1]);
-    }
-    fj_mma_m16n8k8_tf32(c, a.high, b.high[at], b.high[at + 1]);
 }
 
 // queries, keys, values: shared addresses of their tiles.
@@ -76,12 +52,6 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
     }
 }
 
-// Element (row, column) of the values: a plain load, there is no transposing one for 32 bits.
-FJ_DEVICE float fj_value_at(uint32_t values, uint32_t row, uint32_t column) {
-    const uint32_t byte = fj_tile<FJ_VALUE_PAD>::at(row, column / 4) + column % 4 * 4;
-    return *fj_shared_at<float>(values - fj_shared_address(fj_shared()) + byte);
-}
-
 // Tensor cores cut what they add to the exponent of the greatest, all cuts towards 0: over many keys that is more than
 // rounding. So sums of few keys begin at 0, and are added to o in float32.
 FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t values) {
@@ -103,8 +73,8 @@ FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t valu
                     fj_split<4> v;
 #pragma unroll
                     for (uint32_t n = 0; n < 4; n++)
-                        v.set(n,
-                              fj_value_at(values, step * 8 + part * 2 + n % 2, (from + j + n / 2) * 8 + own));
+                        v.set(n, fj_tile_element<FJ_VALUE_PAD>(values, step * 8 + part * 2 + n % 2,
+                                                               (from + j + n / 2) * 8 + own));
 #pragma unroll
                     for (int i = 0; i < ROW_TILES; i++) {
                         fj_mma_f32(sums[i][j], a[i], v, 0);

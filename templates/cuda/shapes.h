@@ -28,12 +28,12 @@
 /* bwd, both passes: m rows are a block's own (keys in the one pass, queries in the other), n are walked at a time. A warp
  * of bwd_mma has FJ_BWD_MMA_ROWS own rows, 32 of them where a block has 128 or more: half the bytes to read for each
  * product. So FJ_BWD_MMA_SPLIT warps have the same rows: more than one share P and dS through shared memory, and so
- * does f: 1 where dQ is added up atomically (FJ_DETERMINISTIC 0), else 0. */
+ * does f: 1 where dQ is added up atomically (FJ_DETERMINISTIC 0), else 0. r: bytes of an element. */
 #define FJ_BWD_MMA_ROWS(m) ((m) >= 128 ? 32 : 16)
 #define FJ_BWD_MMA_SPLIT(m, w) (FJ_BWD_MMA_ROWS(m) * (w) / (m) > 1 ? FJ_BWD_MMA_ROWS(m) * (w) / (m) : 1)
-#define FJ_BWD_MMA_SHARED(m, n, e, v, s, w, f)              \
-    (2 * ((m) + (s) * (n)) * ((e) + (v)) + 12 * (s) * (n) + \
-     ((f) || FJ_BWD_MMA_SPLIT(m, w) > 1 ? 4 * (m) * (n) : 0))
+#define FJ_BWD_MMA_SHARED(m, n, e, v, s, w, f, r)             \
+    ((r) * ((m) + (s) * (n)) * ((e) + (v)) + 12 * (s) * (n) + \
+     ((f) || FJ_BWD_MMA_SPLIT(m, w) > 1 ? 2 * (r) * (m) * (n) : 0))
 #define FJ_BWD_SIMT_SHARED(m, n, r) \
     ((r) * (((m) + (n)) * (FJ_SIMT_DEPTH + 1) + 2 * (m) * ((n) + 1) + 3 * (n)))
 

@@ -68,7 +68,7 @@ START_TEST(names_spell_the_parameters) {
     ck_assert_ptr_nonnull(strstr(list[0].name, "bwd_mma_bf16_atomic_e128_v64_"));
     of.dtype = FJ_DTYPE_F32;
     ck_assert_int_gt(fj_jit_variants(&of, &features, list), 0);
-    ck_assert_ptr_nonnull(strstr(list[0].name, "bwd_simt_f32_"));
+    ck_assert_ptr_nonnull(strstr(list[0].name, "bwd_mma_f32_atomic_e128_v64_"));
 }
 END_TEST
 

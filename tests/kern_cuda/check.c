@@ -83,7 +83,7 @@ static bool check_sink(const call *c, int index, FILE *out) {
     const bool wide = c->kernel->problem.dtype == FJ_DTYPE_F64;
     answer *a = (answer *)(uintptr_t)&c->answers[TENSORS + index];
     double *got = calloc((size_t)s->count + 1, sizeof(double)), square = 0;
-    const double fine = wide ? 0x1p-28 : 1;
+    const double fine = wide ? 0x1p-28 : c->kernel->problem.tf32 ? 64 : 1;
     if (!got) abort();
     double touched = 1; /* elements that something is added to, about */
     for (int64_t i = 0; i < s->count; i++) touched += a->exact[i] != 0;
@@ -179,13 +179,13 @@ static int64_t needed_products(const call *c) {
     const kernel *k = c->kernel;
     const int64_t m = k->variant.tile_q, n = k->variant.tile_kv, unit = m / 16 * n / 8;
     const int64_t e = k->variant.head_pad / 16, v = k->variant.value_pad / 16;
-    if (kernel_is_backward(k))
-        return live_tiles(c, 1, n, m) * unit * (2 * e + 2 * v) +
-               (c->shape->absent & ABSENT_DQUERY && k->problem.gradient->scatters.len == 0
-                    ? 0
-                    : live_tiles(c, 1, m, n) * unit * (2 * e + v));
-    const int64_t group = kernel_packs(k) && c->shape->heads_kv ? c->shape->heads_q / c->shape->heads_kv : 1;
     const int64_t steps = k->problem.dtype != FJ_DTYPE_F32 ? 1 : k->problem.tf32 ? 2 : 6; /* half as deep */
+    if (kernel_is_backward(k))
+        return steps * (live_tiles(c, 1, n, m) * unit * (2 * e + 2 * v) +
+                        (c->shape->absent & ABSENT_DQUERY && k->problem.gradient->scatters.len == 0
+                             ? 0
+                             : live_tiles(c, 1, m, n) * unit * (2 * e + v)));
+    const int64_t group = kernel_packs(k) && c->shape->heads_kv ? c->shape->heads_q / c->shape->heads_kv : 1;
     return live_tiles(c, group, m, n) * unit * (e + v) * steps;
 }
 

@@ -117,7 +117,7 @@ typedef struct draw {
 /* Of the template and what it is told; false: not legal. */
 static bool set_extra(kernel *k, int extra) {
     const bool backward = kernel_is_backward(k);
-    const bool f32 = k->problem.dtype == FJ_DTYPE_F32 && k->variant.mma && !backward;
+    const bool f32 = k->problem.dtype == FJ_DTYPE_F32 && k->variant.mma;
     if (is_packed(&k->variant) && extras[extra].pack) return false;
     if (backward && (extras[extra].pack || extras[extra].splits > 0)) return false;
     if (extras[extra].tf32 && !f32) return false;
