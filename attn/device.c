@@ -74,9 +74,13 @@ fj_status fj_device_create_for_arch(fj_context *context, fj_device_kind kind, co
     if (!context || !arch) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or arch is NULL");
     if (kind != FJ_DEVICE_CUDA && kind != FJ_DEVICE_EMU)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "only cuda and emu devices have an architecture");
-    if (!fj_jit_arch_parse(arch, &parsed))
-        return fj_error_set(error, FJ_ERR_NAME, "'%.60s' is no GPU architecture from sm_%d on, such as sm_90",
-                            arch, FJ_ARCH_OLDEST);
+    if (!fj_jit_arch_parse(arch, &parsed)) {
+        char list[FJ_ARCH_LIST];
+        fj_jit_arch_list(list);
+        (void)fj_error_set(error, FJ_ERR_NAME, "'%.60s' is not a GPU architecture", arch);
+        fj_error_note(error, "it is one of %s, from sm_90 on also with a, from sm_100 on with f", list);
+        return FJ_ERR_NAME;
+    }
     fj_device *device = make(context, kind);
     if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     char name[FJ_ARCH_NAME];

@@ -77,15 +77,21 @@ static void print_field(const char *name, json_t *value, int indent) {
     }
 }
 
+/* Status 1: something that was found does not work. */
 static int print_findings(json_t *findings) {
-    if (cli_report_is_json()) return cli_print_json(findings);
+    const bool works = json_is_true(json_object_get(findings, "works"));
+    const int status = works ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+    if (cli_report_is_json()) {
+        const int printed = cli_print_json(findings);
+        return printed != CLI_EXIT_OK ? printed : status;
+    }
     const char *key;
     json_t *value;
     json_object_foreach(findings, key, value) {
         if (strcmp(key, "schema") != 0) print_field(key, value, 0);
     }
     json_decref(findings);
-    return CLI_EXIT_OK;
+    return status;
 }
 
 int cli_verb_doctor(const cli_args *args) {

@@ -27,6 +27,8 @@ fj_status fj_cuda_driver_look(fj_cuda_driver_info *ret_info, fj_error *error) {
     return FJ_OK;
 }
 
+bool fj_cuda_driver_saw_unusable(void) { return fj_cuda_api_saw_unusable(); }
+
 static fj_status read_features(const fj_cuda_api *api, int ordinal, int *ret_handle,
                                fj_cuda_features *ret_features, fj_error *error) {
     fj_cuda_features features = {.ordinal = ordinal};

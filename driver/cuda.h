@@ -31,6 +31,8 @@ typedef struct fj_cuda_driver_info {
 
 /* FJ_ERR_DEVICE says what is missing. */
 fj_status fj_cuda_driver_look(fj_cuda_driver_info *ret_info, fj_error *error);
+/* Whether there is a driver that cannot be used, which is another thing than none, or one without a GPU. */
+bool fj_cuda_driver_saw_unusable(void);
 fj_status fj_cuda_features_of(int ordinal, fj_cuda_features *ret_features, fj_error *error);
 
 typedef struct fj_cuda_device fj_cuda_device;

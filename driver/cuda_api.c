@@ -14,7 +14,7 @@ enum { OLDEST_DRIVER = 12000 }; /* cuLibraryLoadData */
 /* Process-wide, once: the driver cannot be closed. */
 static struct {
     pthread_mutex_t lock;
-    bool open;
+    bool open, unusable;
     fj_cuda_api api;
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -23,6 +23,14 @@ static void name_path(void *library, const char *path, char *ret_path, size_t si
     char real[PATH_MAX];
     if (dlinfo(library, RTLD_DI_LINKMAP, &map) == 0 && map && map->l_name && *map->l_name) path = map->l_name;
     (void)snprintf(ret_path, size, "%.*s", (int)size - 1, realpath(path, real) ? real : path);
+}
+
+/* A library that is there but cannot be opened is remembered as unusable. */
+static const char *why_not_opened(char *reason, size_t size) {
+    const char *why = dlerror();
+    (void)snprintf(reason, size, "%s", why ? why : "");
+    shared.unusable |= strstr(reason, "No such file") == NULL;
+    return reason;
 }
 
 static fj_status open_library(void **ret_library, fj_cuda_api *api, fj_error *error) {
@@ -34,15 +42,13 @@ static fj_status open_library(void **ret_library, fj_cuda_api *api, fj_error *er
         *ret_library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
         if (!*ret_library)
             return fj_error_set(error, FJ_ERR_DEVICE,
-                                "no NVIDIA driver: FLEXJIT_LIBCUDA='%.300s' cannot be opened", chosen);
+                                "no NVIDIA driver: FLEXJIT_LIBCUDA='%.150s' cannot be opened (%.250s)",
+                                chosen, why_not_opened(reason, sizeof reason));
     }
     for (size_t i = 0; i < FJ_ARRAY_LEN(places) && !*ret_library; i++) {
         path = places[i];
         *ret_library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (i == 0 && !*ret_library) {
-            const char *why = dlerror();
-            (void)snprintf(reason, sizeof reason, "%s", why ? why : "");
-        }
+        if (i == 0 && !*ret_library) (void)why_not_opened(reason, sizeof reason);
     }
     if (!*ret_library) {
         (void)fj_error_set(error, FJ_ERR_DEVICE, "no NVIDIA driver: libcuda.so.1 cannot be opened (%s)",
@@ -83,6 +89,7 @@ static fj_status initialise(fj_cuda_api *api, fj_error *error) {
         return FJ_ERR_DEVICE;
     }
     if (result == 0) result = api->device_count(&count);
+    shared.unusable = result != 0 && result != FJ_CUDA_NO_DEVICE;
     if (result == FJ_CUDA_NO_DEVICE || (result == 0 && count == 0)) {
         (void)fj_error_set(error, FJ_ERR_DEVICE, "the NVIDIA driver ('%.300s') finds no GPU", api->path);
         fj_error_note(error, "CUDA_VISIBLE_DEVICES may hide it");
@@ -96,6 +103,7 @@ static fj_status open_once(fj_cuda_api *api, fj_error *error) {
     void *library = NULL;
     fj_status status = open_library(&library, api, error);
     if (status != FJ_OK) return status;
+    shared.unusable = true; /* until it starts */
     const char *missing = find_functions(library, api);
     if (api->driver_version) (void)api->driver_version(&api->version);
     if (missing && (api->version == 0 || api->version >= OLDEST_DRIVER))
@@ -124,6 +132,13 @@ fj_status fj_cuda_api_open(const fj_cuda_api **ret_api, fj_error *error) {
     (void)pthread_mutex_unlock(&shared.lock);
     if (status == FJ_OK) *ret_api = &shared.api;
     return status;
+}
+
+bool fj_cuda_api_saw_unusable(void) {
+    (void)pthread_mutex_lock(&shared.lock);
+    const bool saw = shared.unusable;
+    (void)pthread_mutex_unlock(&shared.lock);
+    return saw;
 }
 
 fj_status fj_cuda_api_fail(const fj_cuda_api *api, int result, fj_error *error, const char *format, ...) {

@@ -79,6 +79,8 @@ typedef struct fj_cuda_api {
 /* Opens and initialises the driver the first time; it stays for the life of the process. FJ_ERR_DEVICE: no
  * driver, a stub, one that is too old, or one that finds no device. */
 fj_status fj_cuda_api_open(const fj_cuda_api **ret_api, fj_error *error);
+/* Whether there is a driver that cannot be used: not none, nor one without a GPU. */
+bool fj_cuda_api_saw_unusable(void);
 
 /* "what: name of the result (its sentence)". FJ_ERR_MEMORY when the GPU has too little, else FJ_ERR_DEVICE. */
 fj_status fj_cuda_api_fail(const fj_cuda_api *api, int result, fj_error *error, const char *format, ...)

@@ -64,6 +64,30 @@ void fj_jit_arch_name(fj_arch arch, char name[FJ_ARCH_NAME]) {
     (void)snprintf(name, FJ_ARCH_NAME, "sm_%d%s", arch.number, suffix);
 }
 
+/* Shared memory of a block with opt-in: CUDA C++ Programming Guide, technical specifications by compute
+ * capability; 107 and 110 as CCCL's table of architectures has them. */
+static const struct {
+    int arch, multiprocessors, kilobytes;
+} known[] = {
+    {75, 40, 64},    {80, 108, 163}, {86, 84, 99},    {87, 16, 163},  {88, 20, 99},
+    {89, 128, 99},   {90, 132, 227}, {100, 148, 227}, {101, 20, 227}, {103, 160, 227},
+    {107, 148, 227}, {110, 20, 227}, {120, 170, 99},  {121, 48, 99},
+};
+
+static bool is_known(long number) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(known); i++)
+        if (known[i].arch == number) return true;
+    return false;
+}
+
+void fj_jit_arch_list(char list[FJ_ARCH_LIST]) {
+    size_t length = 0;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(known); i++)
+        length +=
+            (size_t)snprintf(list + length, FJ_ARCH_LIST - length, "%ssm_%d", i ? " " : "", known[i].arch);
+}
+
+/* Suffixes: the PTX ISA, target architectures. */
 bool fj_jit_arch_parse(const char *name, fj_arch *ret_arch) {
     char *end;
     const char *digits = strncmp(name, "sm_", 3) == 0 ? name + 3 : name;
@@ -75,21 +99,14 @@ bool fj_jit_arch_parse(const char *name, fj_arch *ret_arch) {
     }
     char suffix = *end;
     if (suffix == 'a' || suffix == 'f') end++;
-    if (*end != '\0' || number < FJ_ARCH_OLDEST || number > 999) return false;
-    if (suffix && number < 90) return false;
+    if (*end != '\0' || !is_known(number)) return false;
+    if ((suffix == 'a' && number < 90) || (suffix == 'f' && number < 100)) return false;
     *ret_arch = (fj_arch){(int)number, suffix};
     return true;
 }
 
-/* Shared memory of a block with opt-in: CUDA C++ Programming Guide, technical specifications by compute
- * capability. What is not known yet gets the least of its generation. */
+/* What is not known yet gets the least of its generation. */
 fj_features fj_jit_arch_features(fj_arch arch) {
-    static const struct {
-        int arch, multiprocessors, kilobytes;
-    } known[] = {
-        {75, 40, 64},   {80, 108, 163},  {86, 84, 99},    {87, 16, 163},  {88, 20, 99},   {89, 128, 99},
-        {90, 132, 227}, {100, 148, 227}, {103, 160, 227}, {110, 20, 227}, {120, 170, 99}, {121, 48, 99},
-    };
     fj_features features = {.arch = arch, .multiprocessors = 64, .shared_limit = 99 << 10};
     for (size_t i = 0; i < FJ_ARRAY_LEN(known); i++)
         if (known[i].arch == arch.number) {

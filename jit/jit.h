@@ -34,10 +34,15 @@ typedef struct fj_arch {
 
 #define FJ_ARCH_NAME 16
 #define FJ_ARCH_OLDEST 75
+#define FJ_ARCH_LIST 160
 
 void fj_jit_arch_name(fj_arch arch, char name[FJ_ARCH_NAME]); /* "sm_90a" */
-/* Takes "sm_90a", "90a" and "9.0". False: no architecture, or one older than FJ_ARCH_OLDEST. */
+/* Takes "sm_90a", "90a" and "9.0". False: not the name of an architecture from FJ_ARCH_OLDEST on, or an invention: the
+ * suffix a exists from sm_90 on, f from sm_100 on. */
 bool fj_jit_arch_parse(const char *name, fj_arch *ret_arch);
+
+/* "sm_75 sm_80 ..." */
+void fj_jit_arch_list(char list[FJ_ARCH_LIST]);
 
 typedef struct fj_features {
     bool isa[FJ_ISA_COUNT]; /* this CPU and its operating system run it */

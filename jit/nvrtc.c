@@ -17,6 +17,7 @@ enum { MOST_LIBRARIES = 8 };
 static struct {
     pthread_mutex_t lock;
     int count;
+    bool unusable; /* one was there, but cannot be used */
     fj_nvrtc list[MOST_LIBRARIES];
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -201,12 +202,20 @@ fj_status fj_jit_nvrtc_open(fj_arch arch, const fj_file_ops *ops, const fj_nvrtc
             status = fj_error_set(error, o.ended, "%s", o.error.text);
         else if (!o.found)
             status = take_unusable(&o, error);
+        shared.unusable |= o.sick != FJ_OK;
         fj_buf_finish(&o.looked);
         fj_error_finish(&o.error);
     }
     (void)pthread_mutex_unlock(&shared.lock);
     if (status == FJ_OK) *ret_nvrtc = o.found;
     return status;
+}
+
+bool fj_jit_nvrtc_saw_unusable(void) {
+    (void)pthread_mutex_lock(&shared.lock);
+    const bool saw = shared.unusable;
+    (void)pthread_mutex_unlock(&shared.lock);
+    return saw;
 }
 
 void fj_jit_nvrtc_give_up(const fj_nvrtc *nvrtc) {

@@ -25,6 +25,9 @@ typedef struct fj_nvrtc {
 fj_status fj_jit_nvrtc_open(fj_arch arch, const fj_file_ops *ops, const fj_nvrtc **ret_nvrtc,
                             fj_error *error);
 
+/* Whether a search found a library that is there but cannot be used. */
+bool fj_jit_nvrtc_saw_unusable(void);
+
 /* FJ_ERR_DEVICE when it does not compile for the architecture, with what would. */
 fj_status fj_jit_nvrtc_check_arch(const fj_nvrtc *nvrtc, fj_arch arch, fj_error *error);
 

@@ -17,7 +17,8 @@
  *     with the fj_..._unref function, which clears the pointer and takes NULL.
  *   - Mods, devices, plans and kernels are immutable once made: any thread may use them at any time.
  *     One fj_context may be used from many threads.
- *   - Descriptors begin with struct_size = sizeof(the struct); zero-initialise the rest.
+ *   - Descriptors begin with struct_size = sizeof(the struct); zero-initialise the rest. Of one that is larger than
+ *     this version's, the fields that it does not know are not read.
  *   - Sizes are in bytes, lengths in elements, times in milliseconds.
  */
 #ifndef FLEXJIT_H
@@ -516,7 +517,8 @@ FJ_NODISCARD FJ_API fj_status fj_cache_import(fj_context *context, const char *f
 
 /* ---- Tools ------------------------------------------------------------------------------- */
 
-/* What was found where, as JSON text: compilers, CPU features, cache layers, threads. */
+/* What was found where, as JSON text: compilers, CPU features, cache layers, threads. "works": false when something
+ * was found that does not work: a compiler or NVRTC that compiles nothing, a driver that does not start. */
 FJ_NODISCARD FJ_API fj_status fj_doctor(fj_context *context, fj_text *ret_json, fj_error *error);
 
 /* Evaluates one expression of the mod language with bindings "q=3 kv=5 t=[1,2]": the engine of

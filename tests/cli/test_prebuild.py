@@ -256,14 +256,37 @@ class Missing(harness.Case):
         self.fails(3, "finds no GPU", *arguments, env={**fake, "FAKE_CUDA": "devices=0"})
         self.fails(3, "is too old: it is sm_61, and sm_75 is needed", *arguments, env={**fake, "FAKE_CUDA": "arch=61"})
 
+    def broken(self, env):
+        """What doctor says of something that is there and does not work."""
+        done = self.flexjit("doctor", "--json", env=env)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        report = json.loads(done.stdout)
+        self.assertFalse(report["works"])
+        return report
+
     def test_doctor(self):
         fake = {"FLEXJIT_LIBCUDA": os.environ.get("FJ_FAKE_CUDA", ""), **FAKE, "FAKE_CUDA": "devices=2 arch=61"}
         report = json.loads(self.ok("doctor", "--json", env=fake).stdout)
         self.assertEqual([gpu["usable"] for gpu in report["driver"]["gpus"]], [False, False])
         self.assertEqual(report["nvrtc"]["version"], "13.0")
-        report = json.loads(self.ok("doctor", "--json", env={**fake, "FAKE_NVRTC": "result=7"}).stdout)
+        self.assertTrue(report["works"])
+        report = self.broken({**fake, "FAKE_NVRTC": "result=7"})
         self.assertFalse(report["nvrtc"]["works"])
         self.assertIn("libnvrtc-builtins", report["nvrtc"]["error"])
+        report = self.broken({**fake, "FLEXJIT_NVRTC": os.environ.get("FJ_FAKE_OTHER_NVRTC", "")})
+        self.assertIn("it has no nvrtc", report["nvrtc"]["error"])
+        text = self.file("libnvrtc.so.12", "no library")
+        report = self.broken({**fake, "FLEXJIT_NVRTC": str(text)})
+        self.assertIn("file too short", report["nvrtc"]["error"])
+        report = self.broken({**fake, "FLEXJIT_LIBCUDA": str(text)})
+        self.assertIn("file too short", report["driver"]["error"])
+        self.broken({**fake, "FAKE_CUDA": "init=34"})
+        self.assertTrue(json.loads(self.ok("doctor", "--json", env={**fake, "FAKE_CUDA": "devices=0"}).stdout)["works"])
+        script = self.file("cc", "#!/bin/sh\n[ \"$1\" = --version ] && exec cc --version\nexit 1\n")
+        script.chmod(0o700)
+        used = [row for row in self.broken({**fake, "FLEXJIT_CC": str(script)})["compilers"] if row["used"]]
+        self.assertEqual([row["works"] for row in used], [False, True])
+        self.assertIn("failed with status 1", used[0]["error"])
         nowhere = {"FLEXJIT_LIBCUDA": "/nowhere", "FLEXJIT_NVRTC": "/nowhere"}
         report = json.loads(self.ok("doctor", "--json", env=nowhere).stdout)
         self.assertFalse(report["nvrtc"]["found"] or report["driver"]["found"])
@@ -274,7 +297,7 @@ class Missing(harness.Case):
             text = self.ok("show", "--score", "score * 2", "--dtype", "F16", "--device", "cuda", "--arch", "sm_80",
                            "--stage", stage).stdout
             self.assertIn("fwd_mma_f16_e64_v64", text)
-        self.fails(2, "no GPU architecture", "show", "--score", "score", "--device", "cuda", "--arch", "sm_1",
+        self.fails(2, "is not a GPU architecture", "show", "--score", "score", "--device", "cuda", "--arch", "sm_1",
                    "--stage", "plan")
 
 

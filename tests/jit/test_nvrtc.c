@@ -136,12 +136,14 @@ END_TEST
 START_TEST(architectures) {
     fj_arch arch;
     char name[FJ_ARCH_NAME];
-    static const char *const good[] = {"sm_80", "80", "8.0", "sm_90a", "90a", "9.0a", "sm_100f", "sm_120"};
-    static const char *const same[] = {"sm_80",  "sm_80",  "sm_80",   "sm_90a",
-                                       "sm_90a", "sm_90a", "sm_100f", "sm_120"};
-    static const char *const bad[] = {"",        "sm_",        "sm_70", "sm_80a", "sm_90b",
-                                      "sm_90aa", "compute_80", "9",     "sm_-90", "sm_99999999999999999999",
-                                      "8.0.0",   "sm_9.0"};
+    static const char *const good[] = {"sm_80", "80",      "8.0",    "sm_90a", "90a",
+                                       "9.0a",  "sm_100f", "sm_120", "sm_107", "10.1"};
+    static const char *const same[] = {"sm_80",  "sm_80",   "sm_80",  "sm_90a", "sm_90a",
+                                       "sm_90a", "sm_100f", "sm_120", "sm_107", "sm_101"};
+    static const char *const bad[] = {"",        "sm_",        "sm_70",  "sm_80a", "sm_90b",
+                                      "sm_90aa", "compute_80", "9",      "sm_-90", "sm_99999999999999999999",
+                                      "8.0.0",   "sm_9.0",     "sm_90f", "sm_999", "sm_81",
+                                      "sm_130",  "sm_121c"};
     for (size_t i = 0; i < FJ_ARRAY_LEN(good); i++) {
         ck_assert_msg(fj_jit_arch_parse(good[i], &arch), "%s", good[i]);
         fj_jit_arch_name(arch, name);
@@ -149,6 +151,26 @@ START_TEST(architectures) {
     }
     for (size_t i = 0; i < FJ_ARRAY_LEN(bad); i++)
         ck_assert_msg(!fj_jit_arch_parse(bad[i], &arch), "%s", bad[i]);
+    ck_assert_int_eq(fj_jit_arch_features((fj_arch){107, 0}).shared_limit, 227 << 10);
+    ck_assert_int_eq(fj_jit_arch_features((fj_arch){120, 0}).shared_limit, 99 << 10);
+}
+END_TEST
+
+/* Which releases compile for an architecture that this one does not know. */
+START_TEST(releases_of_architectures) {
+    static const struct {
+        int arch;
+        const char *text;
+    } rows[] = {{88, "sm_88: 13.0 or newer does"},   {101, "sm_101: 12.8 to 12.9 do"},
+                {103, "sm_103: 12.9 or newer does"}, {107, "sm_107: 13.4 or newer does"},
+                {110, "sm_110: 13.0 or newer does"}, {121, "sm_121: 12.9 or newer does"},
+                {130, "does not compile for sm_130"}};
+    fj_nvrtc nvrtc = {.path = "x", .major = 13, .minor = 3, .archs = {75, 80}, .arch_count = 2};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(rows); i++) {
+        fj_error error = {0};
+        ck_assert_int_eq(fj_jit_nvrtc_check_arch(&nvrtc, (fj_arch){rows[i].arch, 0}, &error), FJ_ERR_DEVICE);
+        has_text(error.text, rows[i].text);
+    }
 }
 END_TEST
 
@@ -422,8 +444,8 @@ START_TEST(the_real_one_compiles) {
 }
 END_TEST
 
-RUN_SUITE("nvrtc", what_is_no_nvrtc, places_in_their_order, architectures, too_old_for_the_gpu,
-          a_kernel_is_built_once, what_ptxas_says_is_kept, logs_of_any_form,
+RUN_SUITE("nvrtc", what_is_no_nvrtc, places_in_their_order, architectures, releases_of_architectures,
+          too_old_for_the_gpu, a_kernel_is_built_once, what_ptxas_says_is_kept, logs_of_any_form,
           errors_name_the_line_of_the_template, options, a_cache_that_cannot_be_written_is_an_error,
           any_allocation_may_fail, a_damaged_cubin_is_rebuilt, nvrtc_12_0, nvrtc_12_8, nvrtc_12_9, nvrtc_13_0,
           real_errors_name_the_part_and_its_line, the_real_one_compiles)
