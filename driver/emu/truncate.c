@@ -60,7 +60,7 @@ static float cut_to_float(double x) {
     memcpy(&bits, &x, sizeof bits);
     bits &= ~((UINT64_C(1) << 29) - 1);
     memcpy(&x, &bits, sizeof x);
-    return fabs(x) >= 0x1p128 ? (float)copysign(INFINITY, x) : (float)x;
+    return fabs(x) >= 0x1p128 ? (x > 0 ? INFINITY : -INFINITY) : (float)x;
 }
 
 /* A sum that has an infinity or a NaN in it: whatever else is added, and in double nothing overflows. */

@@ -93,6 +93,8 @@ struct sum {
     double result;
 };
 
+#define INF ((double)INFINITY)
+#define NOT_A_NUMBER ((double)NAN)
 #define ONES \
     { 1, 1, 1, 1, 1, 1, 1, 1 }
 
@@ -121,15 +123,15 @@ static const struct sum sums[] = {
     {"a subnormal addend", BF16, 0x1p-149, {0x1p-100}, {0x1p-49}, 0x1p-148},
     {"a subnormal sum is cut", BF16, 0, {0x1p-100, 0x1p-100}, {0x3p-51, 0x1p-49}, 0x1p-149},
     {"below the least subnormal", BF16, 0, {0x1p-100, -0x1p-100}, {0x1p-50, 0x1p-50}, 0},
-    {"infinity", BF16, 1, {INFINITY, 1}, {2, 1}, INFINITY},
-    {"minus infinity", F16, -INFINITY, {1}, {1}, -INFINITY},
-    {"infinities of two signs", F16, INFINITY, {-INFINITY}, {1}, NAN},
-    {"infinity times 0", BF16, 1, {INFINITY}, {0}, NAN},
-    {"0 times infinity", TF32, 1, {0}, {-INFINITY}, NAN},
-    {"NaN times 0", TF32, 1, {NAN}, {0}, NAN},
-    {"an addend of NaN", F16, NAN, {1}, {1}, NAN},
-    {"too large a product", BF16, 1, {0x1p100}, {0x1p100}, INFINITY},
-    {"too large a sum", BF16, 0x1.fffffep127, {0x1p64}, {0x1p40}, INFINITY},
+    {"infinity", BF16, 1, {INF, 1}, {2, 1}, INF},
+    {"minus infinity", F16, -INF, {1}, {1}, -INF},
+    {"infinities of two signs", F16, INF, {-INF}, {1}, NOT_A_NUMBER},
+    {"infinity times 0", BF16, 1, {INF}, {0}, NOT_A_NUMBER},
+    {"0 times infinity", TF32, 1, {0}, {-INF}, NOT_A_NUMBER},
+    {"NaN times 0", TF32, 1, {NOT_A_NUMBER}, {0}, NOT_A_NUMBER},
+    {"an addend of NaN", F16, NOT_A_NUMBER, {1}, {1}, NOT_A_NUMBER},
+    {"too large a product", BF16, 1, {0x1p100}, {0x1p100}, INF},
+    {"too large a sum", BF16, 0x1.fffffep127, {0x1p64}, {0x1p40}, INF},
     {"too large, and taken back in the group", BF16, 0x1p127, {0x1p64, -0x1p64}, {0x1p63, 0x1p63}, 0x1p127},
     {"the largest number", BF16, 0x1.fffffep127, {1}, {1}, 0x1.fffffep127},
 };

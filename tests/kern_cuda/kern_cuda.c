@@ -3,6 +3,8 @@
  *           [--length N] [--bench | --plants | --nvrtc]
  *           [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
+ * --flags: in place of those of the build, which suit its compiler; only with them are call sites compared.
+ *
  * Exit status 0: all is well; 1: a test failed; 2: usage; 77: the device, or NVRTC, is not there (meson: skipped). */
 #include <stdlib.h>
 #include <string.h>

@@ -143,10 +143,12 @@ FJ_DEVICE void publish(uint32_t *to, uint32_t value) {
     fj_block_sync();
 }
 FJ_KERNEL(two_barriers, 64, 1, schedule_args) {
-    if (fj_lane() < 16)
+    if (fj_lane() < 16) { // the ends differ, else a compiler may join them
         publish(args.out + fj_lane(), 1);
-    else
+        args.out[64 + fj_lane()] = 3;
+    } else {
         publish(args.out + 32, 2);
+    }
     args.out[fj_thread_x()] += 1;
 }
 
