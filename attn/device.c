@@ -13,7 +13,7 @@ fj_device *fj_attn_device_ref(fj_device *device) {
 static const char *const names[] = {
     [FJ_DEVICE_CPU] = "cpu",         [FJ_DEVICE_REFERENCE] = "reference",
     [FJ_DEVICE_UNFUSED] = "unfused", [FJ_DEVICE_CUDA] = "cuda",
-    [FJ_DEVICE_EMU] = "emu",
+    [FJ_DEVICE_EMU] = "emu",         [FJ_DEVICE_ROUNDING] = "rounding",
 };
 
 enum { EMULATED_ARCH = 80 };

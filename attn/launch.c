@@ -211,11 +211,14 @@ static fj_status launch_cpu(const fj_kernel *kernel, const fj_call *call, const 
 static fj_status launch_reference(const fj_kernel *kernel, const fj_call *call, const fj_resolved *all,
                                   fj_error *error) {
     const fj_plan *plan = kernel->plan;
-    bool unfused = plan->device->kind == FJ_DEVICE_UNFUSED;
+    fj_device_kind kind = plan->device->kind;
+    fj_reference_pass pass = kind == FJ_DEVICE_UNFUSED  ? FJ_PASS_UNFUSED
+                           : kind == FJ_DEVICE_ROUNDING ? FJ_PASS_ROUNDING
+                                                        : FJ_PASS_EXACT;
     fj_fault fault = {0};
     fj_status status =
         fj_reference_run(&plan->device->context->allocator, plan->mod->ir, plan->jit_problem.gradient,
-                         &plan->problem, all, unfused, &call->launch, &fault, error);
+                         &plan->problem, all, pass, &call->launch, &fault, error);
     return status == FJ_ERR_INDEX ? fj_attn_explain(plan, all, &fault, NULL, error) : status;
 }
 

@@ -72,7 +72,7 @@ struct fj_device {
 
 /* Whether the device has kernels that are compiled. */
 static inline bool fj_attn_is_compiled(const fj_device *device) {
-    return device->kind != FJ_DEVICE_REFERENCE && device->kind != FJ_DEVICE_UNFUSED;
+    return device->kind == FJ_DEVICE_CPU || device->kind == FJ_DEVICE_CUDA || device->kind == FJ_DEVICE_EMU;
 }
 /* Whether they are those of templates/cuda. */
 static inline bool fj_attn_is_gpu(const fj_device *device) {

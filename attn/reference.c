@@ -28,7 +28,8 @@ typedef struct reference_call {
     const fj_ir *ir, *gradient;
     const fj_resolved *args;
     fj_dtype dtype; /* of the problem: what the yardstick rounds to */
-    bool backward, unfused;
+    bool backward, tf32;
+    fj_reference_pass pass;
     fj_eval_input input;
     fj_eval_sinks sinks;
     fj_fault *faults;   /* one per item */
@@ -145,6 +146,8 @@ static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
 #define ROUND(call, value) ((float)fj_dtype_round((call)->dtype, (double)(value)))
 #include "attn/definition.inc"
 
+#include "attn/rounding.inc"
+
 static void item_body(fj_scope *scope, void *argument) {
     reference_item *item = argument;
     const reference_call *call = item->call;
@@ -159,7 +162,9 @@ static void item_body(fj_scope *scope, void *argument) {
         .dscore = FJ_NEW_ARRAY(scope->arena, double, kv_len),
         .visible = FJ_NEW_ARRAY(scope->arena, bool, kv_len),
     };
-    if (call->unfused && call->dtype != FJ_DTYPE_F64)
+    if (call->pass == FJ_PASS_ROUNDING)
+        run_item_rounding(item);
+    else if (call->pass == FJ_PASS_UNFUSED && call->dtype != FJ_DTYPE_F64)
         run_item_unfused(item);
     else
         run_item_double(item);
@@ -188,8 +193,8 @@ static int64_t element_count(const fj_tensor *tensor) {
     return count;
 }
 
-/* packed, row-major -> the tensor. */
-static void store_packed(const fj_tensor *tensor, const double *packed) {
+/* packed, row-major -> the tensor; of squares the roots. */
+static void store_packed(const fj_tensor *tensor, bool squares, const double *packed) {
     int64_t count = element_count(tensor);
     for (int64_t i = 0; i < count; i++) {
         int64_t rest = i, offset = 0;
@@ -197,7 +202,7 @@ static void store_packed(const fj_tensor *tensor, const double *packed) {
             offset += rest % tensor->shape[axis] * tensor->strides[axis];
             rest /= tensor->shape[axis];
         }
-        fj_dtype_store_float(tensor->dtype, tensor->data, offset, packed[i]);
+        fj_dtype_store_float(tensor->dtype, tensor->data, offset, squares ? sqrt(packed[i]) : packed[i]);
     }
 }
 
@@ -213,6 +218,7 @@ static bool make_sinks(reference_call *call, fj_arena *arena) {
             any = true;
         }
     call->sinks.captures = sinks;
+    call->sinks.squares = call->pass == FJ_PASS_ROUNDING;
     for (size_t i = 0; i < scalars; i++) any |= args->dscalars && args->dscalars[i].present;
     call->sinks.scalars = any ? FJ_NEW_ARRAY(arena, double, scalars) : NULL;
     return any;
@@ -221,10 +227,11 @@ static bool make_sinks(reference_call *call, fj_arena *arena) {
 static void store_sinks(const reference_call *call) {
     const fj_resolved *args = call->args;
     for (size_t i = 0; i < call->ir->captures.len; i++)
-        if (call->sinks.captures[i]) store_packed(&args->dcaptures[i], call->sinks.captures[i]);
+        if (call->sinks.captures[i])
+            store_packed(&args->dcaptures[i], call->sinks.squares, call->sinks.captures[i]);
     for (size_t i = 0; i < call->ir->scalars.len; i++)
         if (args->dscalars && args->dscalars[i].present)
-            store_packed(&args->dscalars[i], &call->sinks.scalars[i]);
+            store_packed(&args->dscalars[i], call->sinks.squares, &call->sinks.scalars[i]);
 }
 
 /* ---- The call --------------------------------------------------------------------------------------- */
@@ -254,7 +261,7 @@ static void call_body(fj_scope *scope, void *argument) {
     int64_t items = args->batch * args->heads_kv;
     call->input.captures = bind_captures(call, scope->arena);
     call->input.scalars = args->scalars;
-    call->input.round_f32 = call->unfused && call->dtype != FJ_DTYPE_F64;
+    call->input.round_f32 = call->pass == FJ_PASS_UNFUSED && call->dtype != FJ_DTYPE_F64;
     call->faults = FJ_NEW_ARRAY(scope->arena, fj_fault, items);
     bool sequential = call->backward && make_sinks(call, scope->arena);
     if (sequential)
@@ -272,7 +279,7 @@ static void call_body(fj_scope *scope, void *argument) {
 }
 
 fj_status fj_reference_run(const fj_allocator *allocator, const fj_ir *ir, const fj_ir *gradient,
-                           const fj_problem *problem, const fj_resolved *args, bool unfused,
+                           const fj_problem *problem, const fj_resolved *args, fj_reference_pass pass,
                            const fj_launch *launch, fj_fault *ret_fault, fj_error *error) {
     reference_call call = {
         .allocator = allocator,
@@ -281,7 +288,8 @@ fj_status fj_reference_run(const fj_allocator *allocator, const fj_ir *ir, const
         .args = args,
         .dtype = problem->dtype,
         .backward = problem->direction == FJ_BACKWARD,
-        .unfused = unfused,
+        .tf32 = problem->tf32,
+        .pass = pass,
     };
     fj_fault fault = {0};
     call_setup setup = {&call, launch, &fault};

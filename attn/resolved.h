@@ -40,14 +40,19 @@ typedef struct fj_fault {
     int32_t b, h, q, kv;
 } fj_fault;
 
+typedef enum fj_reference_pass {
+    FJ_PASS_EXACT,    /* in double */
+    FJ_PASS_UNFUSED,  /* in the problem's dtype: products and probabilities rounded to it, sums in float32 */
+    FJ_PASS_ROUNDING, /* what rounding does to each output (attn/rounding.inc) */
+} fj_reference_pass;
+
 /* The definition, unfused (attn/reference.c). ir holds score, mask and fault roots; gradient is NULL
- * for forward. unfused false: in double; true: in the problem's dtype, products and probabilities
- * rounded to it, sums in float32. out, lse, max, dout, dlse and gradients may be F64 for any problem
+ * for forward. out, lse, max, dout, dlse and gradients may be F64 for any problem
  * dtype. Runs on launch's executor, as fj_driver_parallel does (driver/parallel.h).
  * A bad read fills *ret_fault and gives FJ_ERR_INDEX with the error left alone: the caller writes
  * the sentence. Other errors: FJ_ERR_MEMORY. */
 fj_status fj_reference_run(const fj_allocator *allocator, const fj_ir *ir, const fj_ir *gradient,
-                           const fj_problem *problem, const fj_resolved *args, bool unfused,
+                           const fj_problem *problem, const fj_resolved *args, fj_reference_pass pass,
                            const fj_launch *launch, fj_fault *ret_fault, fj_error *error);
 
 #endif

@@ -11,7 +11,7 @@ DLPACK = {  # (code, bits) of DLPack
     "BOOL": (6, 8), "I8": (0, 8), "U8": (1, 8), "I16": (0, 16), "I32": (0, 32), "I64": (0, 64),
     "F16": (2, 16), "BF16": (4, 16), "F32": (2, 32), "F64": (2, 64),
 }  # fmt: skip
-DEVICES = {"cpu": 0, "reference": 1, "unfused": 2, "cuda": 3, "emu": 4}
+DEVICES = {"cpu": 0, "reference": 1, "unfused": 2, "cuda": 3, "emu": 4, "rounding": 5}
 ON_HOST, ON_GPU = 1, 2  # DLDevice.device_type
 FORWARD, BACKWARD = 0, 1
 MAX_RANK = 8
@@ -73,7 +73,7 @@ TENSORS = ["query", "key", "value", "out", "lse", "max", "dout", "dlse", "dquery
 class Args(Described):
     _fields_ = [("struct_size", c.c_size_t)] + [(name, Tensor) for name in TENSORS] + [
         ("captures", c.POINTER(Tensor)), ("dcaptures", c.POINTER(Tensor)), ("scalars", c.c_void_p),
-        ("dscalars", c.c_void_p), ("scale", c.c_double)]  # fmt: skip
+        ("dscalars", c.c_void_p), ("scale", c.c_double), ("lse_low", Tensor)]  # fmt: skip
 
 
 class Launch(Described):

@@ -5,9 +5,13 @@
 #include "cli/call.h"
 #include "cli/mod.h"
 
-/* How an output differs from the reference. */
+/* How an output differs from the reference, in its own unit: compare.c has the definitions. */
 typedef struct cli_comparison {
     double max, mean, bound;
+    double unfused; /* the mean of the unfused pass */
+    double usual;   /* the same, in units of each row's noise */
+    double worst;   /* the largest error of a row, over the row's bound */
+    size_t row;     /* which one */
     bool ok;
 } cli_comparison;
 
@@ -35,12 +39,23 @@ int cli_run_bind(cli_run *run);
 /* run_check.c: the reference and the unfused pass, and the comparison of every output. Status 1 when one is BAD. */
 int cli_run_check(cli_run *run);
 
-/* compare.c: the mean of |x - reference| where both are finite, and x against the reference: the mean may be allowed,
- * plus 4 units in the last place of a dtype. masked: the reference's lse when the rows of x are those of lse, else
- * NULL: rows where it is -inf must be 0. */
-double cli_mean_error(const cli_view *x, const cli_view *reference);
-void cli_compare(const cli_view *x, const cli_view *reference, const cli_view *masked, double allowed,
-                 fj_dtype unit, cli_comparison *ret_comparison);
+/* What an output is judged by. */
+typedef struct cli_evidence {
+    const cli_view *x, *reference;
+    const cli_view *noise;                       /* what rounding does to x, before it is stored */
+    const cli_view *unfused, *unfused_reference; /* the yardstick and what it should have been */
+    double unfused_scale;                        /* from its error to that of x's dtype */
+    const cli_view
+        *masked;          /* the reference's lse when rows of x are its rows, else NULL: where -inf, x is 0 */
+    size_t rows;          /* that x consists of */
+    double factor, slack; /* F and A */
+    bool overflows;       /* where unfused is not finite, x need not be */
+} cli_evidence;
+
+/* compare.c. The evidence by kind of output, without the views of the passes; lse: the reference's. */
+cli_evidence cli_evidence_of(const cli_output *x, const cli_shape *shape, fj_dtype dtype,
+                             const cli_view *lse);
+int cli_compare(const cli_evidence *of, cli_comparison *ret_comparison);
 
 /* run_report.c */
 void cli_run_print_line(const cli_run *run, fj_direction direction);

@@ -1,4 +1,5 @@
-/* `flexjit run --check`: the same call on the reference device, in double, and unfused in the dtype of the inputs.
+/* `flexjit run --check`: the same call on the reference device, in double; unfused in the dtype of the inputs; and what
+ * rounding does to each output. compare.c makes a judgement of them.
  *
  * The error of the unfused pass is the yardstick. In F64 it has none against a reference that is in double itself, so
  * there the yardstick is taken in F32, inputs rounded, and scaled to the unit of F64. */
@@ -31,12 +32,12 @@ static int launch_all(const cli_run *run, const cli_wish *wish, fj_device *devic
     return status;
 }
 
-/* The reference's outputs are F64, whatever the inputs. */
+/* The outputs of the reference and of rounding are F64, whatever the inputs. */
 static int compute(const cli_run *run, pass *to) {
     cli_wish wish = run->wish;
     wish.dtype = to->dtype;
     wish.variants[FJ_FORWARD] = wish.variants[FJ_BACKWARD] = NULL;
-    fj_dtype dtype = to->kind == FJ_DEVICE_REFERENCE ? FJ_DTYPE_F64 : to->dtype;
+    fj_dtype dtype = to->kind == FJ_DEVICE_UNFUSED ? to->dtype : FJ_DTYPE_F64;
     fj_device *device = NULL;
     fj_error error = {0};
     fj_status result = fj_device_create(run->context, to->kind, &device, &error);
@@ -89,80 +90,70 @@ static void forget_rounded(cli_inputs *inputs) {
 
 /* ---- Comparing --------------------------------------------------------------------------- */
 
-/* F of the contract. */
-static double factor_of(cli_output_kind kind, fj_dtype dtype) {
-    double base = dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16 ? 1.1 : 10;
-    switch (kind) {
-    case CLI_OUTPUT_OUT:
-    case CLI_OUTPUT_LSE:
-    case CLI_OUTPUT_MAX: return base;
-    case CLI_OUTPUT_DQ: return 2.5 * base;
-    case CLI_OUTPUT_DK:
-    case CLI_OUTPUT_DV:
-    case CLI_OUTPUT_GRADIENT: return 4 * base;
-    }
-    return base;
-}
-
-/* The error that an unfused pass makes in each output. */
-static void measure(const pass *unfused, const pass *reference, double scale, double *errors) {
-    for (size_t i = 0; i < unfused->list.count; i++) {
-        errors[i] = scale * cli_mean_error(unfused->list.items[i].view, reference->list.items[i].view);
-    }
-}
-
-static int measure_f64(const cli_run *run, double *errors) {
+/* The passes that the outputs are judged by. In F64 the yardstick's are those of inputs in F32. */
+typedef struct passes {
+    pass reference, rounding, unfused, unfused_reference;
     cli_inputs rounded;
-    int status = round_inputs(&run->inputs, &rounded);
-    pass reference = {.kind = FJ_DEVICE_REFERENCE, .dtype = FJ_DTYPE_F32, .inputs = &rounded};
-    pass unfused = {.kind = FJ_DEVICE_UNFUSED, .dtype = FJ_DTYPE_F32, .inputs = &rounded};
-    if (status == CLI_EXIT_OK) status = compute(run, &reference);
-    if (status == CLI_EXIT_OK) status = compute(run, &unfused);
-    if (status == CLI_EXIT_OK) measure(&unfused, &reference, 0x1p-29, errors);
-    forget(&reference);
-    forget(&unfused);
-    forget_rounded(&rounded);
+    bool wide;
+} passes;
+
+static int compute_all(const cli_run *run, passes *all) {
+    fj_dtype dtype = run->wish.dtype;
+    all->wide = dtype == FJ_DTYPE_F64;
+    all->reference = (pass){.kind = FJ_DEVICE_REFERENCE, .dtype = dtype, .inputs = &run->inputs};
+    all->rounding = (pass){.kind = FJ_DEVICE_ROUNDING, .dtype = dtype, .inputs = &run->inputs};
+    all->unfused = (pass){.kind = FJ_DEVICE_UNFUSED, .dtype = dtype, .inputs = &run->inputs};
+    int status = compute(run, &all->reference);
+    if (status == CLI_EXIT_OK) status = compute(run, &all->rounding);
+    if (status == CLI_EXIT_OK && all->wide) {
+        status = round_inputs(&run->inputs, &all->rounded);
+        all->unfused.dtype = FJ_DTYPE_F32;
+        all->unfused.inputs = &all->rounded;
+        all->unfused_reference = all->unfused;
+        all->unfused_reference.kind = FJ_DEVICE_REFERENCE;
+        if (status == CLI_EXIT_OK) status = compute(run, &all->unfused_reference);
+    }
+    if (status == CLI_EXIT_OK) status = compute(run, &all->unfused);
     return status;
 }
 
-static int measure_error(const cli_run *run, const pass *reference, double *errors) {
-    if (run->wish.dtype == FJ_DTYPE_F64) return measure_f64(run, errors);
-    pass unfused = {.kind = FJ_DEVICE_UNFUSED, .dtype = run->wish.dtype, .inputs = &run->inputs};
-    int status = compute(run, &unfused);
-    if (status == CLI_EXIT_OK) measure(&unfused, reference, 1, errors);
-    forget(&unfused);
-    return status;
+static void forget_all(passes *all) {
+    forget(&all->reference);
+    forget(&all->rounding);
+    forget(&all->unfused);
+    forget(&all->unfused_reference);
+    if (all->wide) forget_rounded(&all->rounded);
 }
 
-/* Rows of out and dq are those of lse. lse and max have their own unit; the gradients of captures, sums of products
- * that were rounded to the inputs' dtype, have that one's. */
-static bool compare_all(cli_run *run, const pass *reference, const double *errors) {
+static int compare_all(cli_run *run, const passes *all) {
+    fj_dtype dtype = run->wish.dtype;
     bool ok = true;
     for (size_t i = 0; i < run->list.count; i++) {
         const cli_output *x = &run->list.items[i];
-        bool rows = x->kind == CLI_OUTPUT_OUT || x->kind == CLI_OUTPUT_DQ;
-        bool statistic = x->kind == CLI_OUTPUT_LSE || x->kind == CLI_OUTPUT_MAX;
-        cli_compare(x->view, reference->list.items[i].view, rows ? &reference->outputs.lse : NULL,
-                    factor_of(x->kind, run->wish.dtype) * errors[i],
-                    statistic ? x->view->dtype : run->wish.dtype, &run->comparisons[i]);
+        const pass *exact = all->wide ? &all->unfused_reference : &all->reference;
+        cli_evidence evidence = cli_evidence_of(x, &run->wish.shape, dtype, &all->reference.outputs.lse);
+        evidence.reference = all->reference.list.items[i].view;
+        evidence.noise = all->rounding.list.items[i].view;
+        evidence.unfused = all->unfused.list.items[i].view;
+        evidence.unfused_reference = exact->list.items[i].view;
+        evidence.unfused_scale = all->wide ? 0x1p-29 : 1;
+        int status = cli_compare(&evidence, &run->comparisons[i]);
+        if (status != CLI_EXIT_OK) return status;
         ok = ok && run->comparisons[i].ok;
     }
-    return ok;
+    return ok ? CLI_EXIT_OK : CLI_EXIT_FAILED;
 }
 
 int cli_run_check(cli_run *run) {
-    pass reference = {.kind = FJ_DEVICE_REFERENCE, .dtype = run->wish.dtype, .inputs = &run->inputs};
-    double *errors = calloc(run->list.count + 1, sizeof *errors);
+    passes all = {0};
     cli_comparison *comparisons = calloc(run->list.count + 1, sizeof *comparisons);
-    int status = errors == NULL || comparisons == NULL ? cli_no_memory() : compute(run, &reference);
-    if (status == CLI_EXIT_OK) status = measure_error(run, &reference, errors);
+    int status = comparisons == NULL ? cli_no_memory() : compute_all(run, &all);
     if (status == CLI_EXIT_OK) {
         run->comparisons = comparisons;
         comparisons = NULL;
-        status = compare_all(run, &reference, errors) ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+        status = compare_all(run, &all);
     }
     free(comparisons);
-    free(errors);
-    forget(&reference);
+    forget_all(&all);
     return status;
 }

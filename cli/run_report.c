@@ -33,9 +33,11 @@ void cli_run_print_comparisons(const cli_run *run) {
     printf("%-*s  %-11s  %-11s  %-11s\n", width, "", "max error", "mean error", "bound");
     for (size_t i = 0; i < run->list.count; i++) {
         const cli_comparison *row = &run->comparisons[i];
-        printf("%-*s  %-11.3e  %-11.3e  %-11.3e  %s%s%s\n", width, run->list.items[i].name, row->max,
-               row->mean, row->bound, cli_style(stdout, row->ok ? CLI_GREEN : CLI_RED),
-               row->ok ? "ok" : "BAD", cli_style(stdout, CLI_PLAIN));
+        printf("%-*s  %-11.3e  %-11.3e  %-11.3e  %s%s%s", width, run->list.items[i].name, row->max, row->mean,
+               row->bound, cli_style(stdout, row->ok ? CLI_GREEN : CLI_RED), row->ok ? "ok" : "BAD",
+               cli_style(stdout, CLI_PLAIN));
+        if (row->worst > 1) printf(" (row %zu: %.3g times its bound)", row->row, row->worst);
+        printf("\n");
     }
 }
 
@@ -49,9 +51,10 @@ static json_t *comparisons_json(const cli_run *run, fj_direction direction) {
         bool backward = output->kind >= CLI_OUTPUT_DQ;
         if (backward != (direction == FJ_BACKWARD)) continue;
         json_object_set_new(errors, output->name,
-                            json_pack("{s:o, s:o, s:o, s:b}", "max", cli_json_number(row->max), "mean",
-                                      cli_json_number(row->mean), "bound", cli_json_number(row->bound), "ok",
-                                      row->ok));
+                            json_pack("{s:o, s:o, s:o, s:o, s:o, s:b}", "max", cli_json_number(row->max),
+                                      "mean", cli_json_number(row->mean), "bound",
+                                      cli_json_number(row->bound), "unfused", cli_json_number(row->unfused),
+                                      "worst_row", cli_json_number(row->worst), "ok", row->ok));
     }
     return errors;
 }

@@ -79,6 +79,10 @@ void fj_eval_out_of_range(fj_eval *eval, fj_ref ref, int count) {
     memcpy(eval->values[ref].lanes, eval->flags, sizeof(bool) * (size_t)count);
 }
 
+static double added(const fj_eval *eval, double value) {
+    return eval->sinks->squares ? value * value : value;
+}
+
 static void scatter_capture(fj_eval *eval, fj_ref ref, double *sink, const double *value, int count) {
     const int64_t capture = fj_ir_at(eval->ir, ref)->imm.i;
     const int64_t *dims = eval->input->captures[capture].dims;
@@ -90,7 +94,7 @@ static void scatter_capture(fj_eval *eval, fj_ref ref, double *sink, const doubl
     }
     find_offsets(eval, ref, 1, dims, strides, count);
     for (int i = 0; i < count; i++) {
-        if (!eval->flags[i]) sink[eval->offsets[i]] += value[i];
+        if (!eval->flags[i]) sink[eval->offsets[i]] += added(eval, value[i]);
     }
 }
 
@@ -102,6 +106,6 @@ void fj_eval_scatter(fj_eval *eval, fj_ref ref, int count) {
         double *sink = eval->sinks->captures != NULL ? eval->sinks->captures[node->imm.i] : NULL;
         if (sink != NULL) scatter_capture(eval, ref, sink, value, count);
     } else if (eval->sinks->scalars != NULL) {
-        for (int i = 0; i < count; i++) eval->sinks->scalars[node->imm.i] += value[i];
+        for (int i = 0; i < count; i++) eval->sinks->scalars[node->imm.i] += added(eval, value[i]);
     }
 }

@@ -237,6 +237,7 @@ typedef struct fj_eval_lanes {
 typedef struct fj_eval_sinks {
     double *const *captures;
     double *scalars; /* one per scalar, NULL: unwanted */
+    bool squares;    /* adds up the squares of what is added */
 } fj_eval_sinks;
 
 typedef struct fj_eval fj_eval; /* scratch for one thread */

@@ -245,6 +245,10 @@ typedef enum fj_device_kind {
     FJ_DEVICE_CUDA,      /* an NVIDIA GPU: that of the current CUDA context, else the first */
     FJ_DEVICE_EMU,       /* the text of CUDA kernels, compiled by the host's C++ compiler, run on the
                             CPU: what a GPU of sm_80 would compute, slowly */
+    FJ_DEVICE_ROUNDING,  /* how far rounding moves each output, to first order: the standard deviation, if
+                            every step is rounded once, inputs and probabilities to the inputs' dtype, sums to
+                            float32 (F64: float64), without the rounding of the output itself. In the outputs'
+                            place, forward and backward; for --check */
 } fj_device_kind;
 
 /* FJ_ERR_DEVICE says in one sentence what was looked for. */

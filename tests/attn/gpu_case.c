@@ -245,7 +245,7 @@ void gpu_call_run(gpu_call *call, const gpu_case *c, fj_device *device, void *st
 static void run_definition(const gpu_call *call, const gpu_case *c, fj_context *context, fj_device_kind kind,
                            cli_outputs *ret_outputs) {
     cli_wish wish = wish_of(c);
-    fj_dtype dtype = kind == FJ_DEVICE_REFERENCE ? FJ_DTYPE_F64 : c->dtype;
+    fj_dtype dtype = kind == FJ_DEVICE_UNFUSED ? c->dtype : FJ_DTYPE_F64;
     fj_device *device = NULL;
     fj_error error = {0};
     double ms;
@@ -265,33 +265,31 @@ static void run_definition(const gpu_call *call, const gpu_case *c, fj_context *
     fj_device_unref(&device);
 }
 
-/* F of `flexjit run --check`. */
-static double factor_of(cli_output_kind kind, fj_dtype dtype) {
-    double base = dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16 ? 1.1 : 10;
-    return kind < CLI_OUTPUT_DQ ? base : kind == CLI_OUTPUT_DQ ? 2.5 * base : 4 * base;
-}
-
 void gpu_call_check(const gpu_call *call, const gpu_case *c, fj_context *context) {
-    cli_outputs reference = {0}, unfused = {0};
-    cli_output_list lists[3];
-    run_definition(call, c, context, FJ_DEVICE_REFERENCE, &reference);
-    run_definition(call, c, context, FJ_DEVICE_UNFUSED, &unfused);
-    const cli_outputs *const all[] = {&call->outputs, &reference, &unfused};
-    for (int i = 0; i < 3; i++) ck_assert_int_eq(cli_outputs_list(all[i], call->mod, &lists[i]), CLI_EXIT_OK);
-    for (size_t i = 0; i < lists[0].count; i++) {
-        const cli_output *x = &lists[0].items[i];
-        const cli_view *exact = lists[1].items[i].view;
-        bool rows = x->kind == CLI_OUTPUT_OUT || x->kind == CLI_OUTPUT_DQ;
-        bool statistic = x->kind == CLI_OUTPUT_LSE || x->kind == CLI_OUTPUT_MAX;
-        cli_comparison found;
-        /* F64 has no yardstick against a reference in double: some units of it. */
-        double measure = c->dtype == FJ_DTYPE_F64 ? 1e-14 : cli_mean_error(lists[2].items[i].view, exact);
-        cli_compare(x->view, exact, rows ? &reference.lse : NULL, factor_of(x->kind, c->dtype) * measure,
-                    statistic ? x->view->dtype : c->dtype, &found);
-        ck_assert_msg(found.ok, "%s: %s is off by %g (mean), %g is the bound; at most %g", c->name, x->name,
-                      found.mean, found.bound, found.max);
+    static const fj_device_kind kinds[] = {FJ_DEVICE_REFERENCE, FJ_DEVICE_ROUNDING, FJ_DEVICE_UNFUSED};
+    cli_outputs passes[3] = {0};
+    cli_output_list x, lists[3];
+    const cli_wish wish = wish_of(c);
+    ck_assert_int_eq(cli_outputs_list(&call->outputs, call->mod, &x), CLI_EXIT_OK);
+    for (int i = 0; i < 3; i++) {
+        run_definition(call, c, context, kinds[i], &passes[i]);
+        ck_assert_int_eq(cli_outputs_list(&passes[i], call->mod, &lists[i]), CLI_EXIT_OK);
     }
-    for (int i = 0; i < 3; i++) cli_output_list_finish(&lists[i]);
-    cli_outputs_finish(&reference);
-    cli_outputs_finish(&unfused);
+    for (size_t i = 0; i < x.count; i++) {
+        cli_comparison found;
+        cli_evidence evidence = cli_evidence_of(&x.items[i], &wish.shape, c->dtype, &passes[0].lse);
+        evidence.reference = evidence.unfused_reference = lists[0].items[i].view;
+        evidence.noise = lists[1].items[i].view;
+        evidence.unfused = lists[2].items[i].view;
+        if (c->dtype == FJ_DTYPE_F64) evidence.slack *= 4; /* the unfused pass is the reference: no yardstick */
+        ck_assert_int_eq(cli_compare(&evidence, &found), CLI_EXIT_OK);
+        ck_assert_msg(found.ok,
+                      "%s: %s is off by %g (mean), %g is the bound; row %zu %g times its; at most %g",
+                      c->name, x.items[i].name, found.mean, found.bound, found.row, found.worst, found.max);
+    }
+    cli_output_list_finish(&x);
+    for (int i = 0; i < 3; i++) {
+        cli_output_list_finish(&lists[i]);
+        cli_outputs_finish(&passes[i]);
+    }
 }

@@ -189,7 +189,8 @@ static void adjoin_mod(const pass *p, const row *r, const double *adjoint, doubl
     double *arrays[MAX_CAPTURES + 1] = {0}, *none[MAX_CAPTURES + 1] = {0};
     for (int i = 0; i < MAX_CAPTURES; i++)
         if (c->sinks[i].count > 0) arrays[i] = result(p, TENSORS + i);
-    const fj_eval_sinks sinks = {scatter ? arrays : none, scatter ? result(p, TENSORS + MAX_CAPTURES) : NULL};
+    const fj_eval_sinks sinks = {.captures = scatter ? arrays : none,
+                                 .scalars = scatter ? result(p, TENSORS + MAX_CAPTURES) : NULL};
     for (int64_t kv = 0; kv < c->shape->kv_len; kv += run_length(c, kv)) {
         fj_eval_lanes lanes = lanes_of(c, r, kv);
         lanes.adjoint = adjoint + kv;
