@@ -64,7 +64,7 @@ class KernelInfo(c.Structure):
 
 class InputInfo(c.Structure):
     _fields_ = [("name", c.c_char_p), ("is_scalar", c.c_bool), ("is_float", c.c_bool), ("gradient", c.c_bool),
-                ("dtype", c.c_int), ("rank", c.c_int), ("value", c.c_double)]  # fmt: skip
+                ("dtype", c.c_int), ("rank", c.c_int), ("value", c.c_double), ("int_value", c.c_int64)]  # fmt: skip
 
 
 TENSORS = ["query", "key", "value", "out", "lse", "max", "dout", "dlse", "dquery", "dkey", "dvalue"]
@@ -144,11 +144,11 @@ class Flexjit:
         count = self.c.fj_mod_capture_count(mod)
         return mod, [self.c.fj_mod_capture(mod, c.c_size_t(i)).name.decode() for i in range(count)]
 
-    def kernel(self, mod, direction, dtype, head_dim, value_dim=None, deterministic=True, variant=None):
+    def kernel(self, mod, direction, dtype, head_dim, value_dim=None, deterministic=True, variant=None, dlse=False):
         """Plans, compiles (or finds in the cache) and loads. Returns the kernel and what is known of it."""
         plan, kernel = c.c_void_p(), c.c_void_p()
         problem = Problem(direction=direction, dtype=DTYPES[dtype], head_dim=head_dim, value_dim=value_dim or head_dim,
-                          nondeterministic=not deterministic, variant=variant.encode() if variant else None)  # fmt: skip
+                          nondeterministic=not deterministic, dlse=dlse, variant=variant.encode() if variant else None)  # fmt: skip
         self.call("fj_plan_create", self.device, mod, c.byref(problem), c.byref(plan))
         try:
             self.call("fj_kernel_create", plan, c.byref(kernel))
