@@ -57,7 +57,10 @@ typedef enum fj_expr_kind {
     FJ_EXPR_SLICE,         /* left : right : condition, each may be NULL; only inside a subscript */
     FJ_EXPR_LAMBDA,        /* function */
     FJ_EXPR_COMPREHENSION, /* left: element; clauses; a list (generator expressions are unsupported
-                              except as the only argument of a call, where they are this too) */
+                              except as the only argument of a call, where they are this too);
+                              integer 1: a dict, whose element is a tuple of key and value */
+    FJ_EXPR_DICT,          /* items: key, value, key, value...; a starred key is **left, its value None */
+    FJ_EXPR_NAMED,         /* text := left */
     FJ_EXPR_STARRED,       /* * left, in calls and displays */
     FJ_EXPR_ELLIPSIS,
     FJ_EXPR_UNSUPPORTED, /* text: the sentence of the error */
@@ -182,6 +185,8 @@ typedef enum fj_stmt_kind {
     FJ_STMT_ASSERT,      /* value, message or NULL */
     FJ_STMT_RAISE,       /* value or NULL */
     FJ_STMT_DEF,         /* function */
+    FJ_STMT_CLASS,       /* function: name, body, decorators, names bound; targets: the bases */
+    FJ_STMT_DEL,         /* targets */
     FJ_STMT_IMPORT,      /* imports */
     FJ_STMT_GLOBAL,      /* global and nonlocal: unsupported when reached */
     FJ_STMT_UNSUPPORTED, /* text: the sentence of the error; binds: names it would bind (class X) */
@@ -200,6 +205,7 @@ struct fj_stmt {
     fj_stmt_kind kind;
     fj_operator op;
     fj_place place;
+    bool annotated; /* an assignment with a type: a field of a dataclass */
     fj_str text;
     fj_expr_list targets;
     fj_expr *value, *message;

@@ -63,7 +63,7 @@ static void print_call(const fj_expr *expression, fj_buf *out) {
 }
 
 static void print_comprehension(const fj_expr *expression, fj_buf *out) {
-    fj_buf_put(out, "(comprehension ");
+    fj_buf_put(out, expression->integer ? "(dict-comprehension " : "(comprehension ");
     fj_expr_print_expression(expression->left, out);
     for (size_t i = 0; i < expression->clause_count; i++) {
         const fj_clause *clause = &expression->clauses[i];
@@ -158,6 +158,12 @@ void fj_expr_print_expression(const fj_expr *expression, fj_buf *out) {
         fj_buf_put(out, " ");
         fj_expr_print_expression(expression->function->body.data[0]->value, out);
         break;
+    case FJ_EXPR_NAMED:
+        fj_buf_put(out, "(:= ");
+        put_str(out, expression->text);
+        fj_buf_put(out, " ");
+        fj_expr_print_expression(expression->left, out);
+        break;
     case FJ_EXPR_UNSUPPORTED:
         fj_buf_put(out, "(unsupported ");
         put_quoted(out, expression->text);
@@ -165,6 +171,7 @@ void fj_expr_print_expression(const fj_expr *expression, fj_buf *out) {
     default:
         fj_buf_put(out, expression->kind == FJ_EXPR_TUPLE  ? "(tuple"
                         : expression->kind == FJ_EXPR_LIST ? "(list"
+                        : expression->kind == FJ_EXPR_DICT ? "(dict"
                         : expression->kind == FJ_EXPR_AND  ? "(and"
                                                            : "(or");
         print_items(&expression->items, out);
@@ -278,6 +285,17 @@ static void print_statement(const fj_stmt *statement, int level, fj_buf *out) {
     case FJ_STMT_ASSERT: print_value("assert", statement->value, statement->message, out); break;
     case FJ_STMT_RAISE: print_value("raise", statement->value, NULL, out); break;
     case FJ_STMT_DEF: print_function(statement->function, level, out); return;
+    case FJ_STMT_CLASS:
+        fj_buf_put(out, "(class ");
+        put_str(out, statement->function->name);
+        print_items(&statement->targets, out);
+        print_names("locals", statement->function->locals, statement->function->local_count, out);
+        print_block(&statement->function->body, level + 1, out);
+        break;
+    case FJ_STMT_DEL:
+        fj_buf_put(out, "(del");
+        print_items(&statement->targets, out);
+        break;
     case FJ_STMT_IMPORT: print_imports(statement, out); break;
     default:
         fj_buf_put(out, statement->kind == FJ_STMT_GLOBAL ? "(global " : "(unsupported ");

@@ -13,6 +13,11 @@
 #define X FJ_IN_FLEX
 #define U FJ_IN_FUNCTOOLS
 #define N FJ_IN_NN
+#define J FJ_IN_ITERTOOLS
+#define O FJ_IN_OPERATOR
+#define Y FJ_IN_TYPES
+#define I FJ_IN_DICT
+#define L FJ_IN_LIST
 static const fj_builtin table[] = {
 #define FN(name, where, parameters, pointwise, build, data) \
     {name, where, parameters, pointwise, build, (int)(data)},
@@ -27,6 +32,11 @@ static const fj_builtin table[] = {
 #undef X
 #undef U
 #undef N
+#undef J
+#undef O
+#undef Y
+#undef I
+#undef L
 
 /* ---- Finding ------------------------------------------------------------------------------------------- */
 
@@ -153,7 +163,11 @@ static bool find_opaque(fj_elab *e, const fj_builtin *builtin, const fj_argument
 
 static bool keeps_opaque(const fj_builtin *builtin) {
     return builtin->build != fj_build_partial && builtin->build != fj_build_callable &&
-           builtin->build != fj_build_isinstance;
+           builtin->build != fj_build_isinstance && builtin->build != fj_build_list_append &&
+           builtin->build != fj_build_list_insert && builtin->build != fj_build_dict &&
+           builtin->build != fj_build_dict_get && builtin->build != fj_build_namespace &&
+           builtin->build != fj_build_register && builtin->build != fj_build_apply_function &&
+           builtin->build != fj_build_nothing;
 }
 
 fj_value fj_builtin_call(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments,
@@ -228,6 +242,11 @@ static int functions_of(fj_str module) {
         {"torch.nn.attention.flex_attention", FJ_IN_FLEX},
         {"math", FJ_IN_MATH},
         {"functools", FJ_IN_FUNCTOOLS},
+        {"types", FJ_IN_TYPES},
+        {"argparse", FJ_IN_TYPES},
+        {"dataclasses", FJ_IN_TYPES},
+        {"operator", FJ_IN_OPERATOR},
+        {"itertools", FJ_IN_ITERTOOLS},
     };
     for (size_t i = 0; i < FJ_ARRAY_LEN(modules); i++) {
         if (fj_str_is(module, modules[i].module)) return modules[i].where;

@@ -4,7 +4,7 @@
 
 #include "expr/elaborate.h"
 
-/* builtins_math.c, builtins_tensor.c, builtins_python.c */
+/* builtins_*.c */
 /* clang-format off */
 #define FJ_BUILDERS(X) \
     X(float1) X(float2) X(math1) X(math_log) X(math_log10) X(math_pow) X(math_fabs) X(math_fmod) \
@@ -17,7 +17,13 @@
     X(len) X(range) X(enumerate) X(zip) X(sequence) X(reversed) X(sorted) X(map) X(divmod) \
     X(python_cast) X(str) X(python_extreme) X(python_sum) X(python_prod) X(python_any) X(isinstance) \
     X(callable) X(nothing) X(device) X(never) X(partial) X(functools_reduce) X(causal) X(noop) X(join) \
-    X(compose) X(joined) X(composed)
+    X(compose) X(joined) X(composed) \
+    X(list_append) X(list_extend) X(list_insert) X(list_pop) X(list_copy) X(list_find) X(dict) \
+    X(dict_update) X(dict_get) X(dict_items) X(dict_copy) X(namespace) X(field) X(getattr) \
+    X(hasattr) X(register) X(itself) X(apply_function) X(module) X(accumulate) X(chain) X(product) \
+    X(log10) X(nan_to_num) X(elu) X(hardtanh) X(softsign) X(logaddexp) X(threshold) X(mish) X(lerp) \
+    X(addcmul) X(hardsigmoid) X(hardswish) X(tanhshrink) X(bucketize) X(isin) X(expand) X(flatten) \
+    X(reshape) X(permute) X(stack)
 /* clang-format on */
 #define FJ_DECLARE_BUILDER(name) fj_value fj_build_##name(fj_elab *e, const fj_call *call);
 FJ_BUILDERS(FJ_DECLARE_BUILDER)

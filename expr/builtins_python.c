@@ -1,5 +1,6 @@
 /* Functions that are built into Python, functools, and what joins mods. */
 #include "expr/builtins.h"
+#include "expr/objects.h"
 
 #include <string.h>
 
@@ -212,7 +213,9 @@ static bool is_instance(fj_value value, fj_value type) {
         if (strcmp(name, "str") == 0) return value.kind == FJ_VALUE_STR;
         if (strcmp(name, "tuple") == 0) return value.kind == FJ_VALUE_TUPLE;
         if (strcmp(name, "list") == 0) return value.kind == FJ_VALUE_LIST;
+        if (strcmp(name, "dict") == 0) return value.kind == FJ_VALUE_DICT;
     }
+    if (type.kind == FJ_VALUE_CLASS) return fj_is_instance(value, type.class);
     if (type.kind == FJ_VALUE_UNKNOWN && strstr(type.unknown->name, "Tensor") != NULL) {
         return value.kind == FJ_VALUE_TENSOR || value.kind == FJ_VALUE_SCALAR;
     }
@@ -229,8 +232,8 @@ fj_value fj_build_isinstance(fj_elab *e, const fj_call *call) {
 }
 
 fj_value fj_build_callable(fj_elab *e, const fj_call *call) {
-    (void)e;
-    return fj_value_bool(fj_value_is_function(call->args[0]));
+    const fj_value value = fj_callable(e, call->args[0], call->place);
+    return fj_value_bool(fj_value_is_function(value) || value.kind == FJ_VALUE_CLASS);
 }
 
 fj_value fj_build_str(fj_elab *e, const fj_call *call) {
@@ -271,16 +274,17 @@ static void name_arguments(fj_elab *e, const fj_function *function, fj_arguments
 
 fj_value fj_build_partial(fj_elab *e, const fj_call *call) {
     const fj_arguments *given = call->arguments;
-    if (given->count == 0 || !fj_value_is_function(given->values[0])) {
+    const fj_value target = given->count > 0 ? fj_callable(e, given->values[0], call->place) : FJ_NONE;
+    if (!fj_value_is_function(target) && target.kind != FJ_VALUE_CLASS) {
         fj_elab_fail(e, call->place, "functools.partial() needs a function");
     }
     fj_arguments rest = *given;
     rest.values++;
     rest.count--;
-    if (!e->in_mod && given->values[0].kind == FJ_VALUE_FUNCTION) {
-        name_arguments(e, given->values[0].function->function, &rest, call->place);
+    if (!e->in_mod && target.kind == FJ_VALUE_FUNCTION) {
+        name_arguments(e, target.function->function, &rest, call->place);
     }
-    return fj_partial_create(e, given->values[0], &rest);
+    return fj_partial_create(e, target, &rest);
 }
 
 fj_value fj_build_functools_reduce(fj_elab *e, const fj_call *call) {
@@ -304,7 +308,7 @@ fj_value fj_build_noop(fj_elab *e, const fj_call *call) {
 static fj_value delay(fj_elab *e, const fj_call *call, const char *name) {
     const fj_value functions = call->args[0];
     for (size_t i = 0; i < functions.seq->len; i++) {
-        const fj_value f = functions.seq->items[i];
+        const fj_value f = fj_callable(e, functions.seq->items[i], call->place);
         if (f.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, call->place, "%s", f.unknown->why);
         if (!fj_value_is_function(f))
             fj_elab_fail(e, call->place, "%s() takes functions, not %s", call->name, fj_value_describe(f));

@@ -286,27 +286,99 @@ static fj_dtype dtype_of_number(fj_value v) {
     return v.kind == FJ_VALUE_BOOL ? FJ_DTYPE_BOOL : v.kind == FJ_VALUE_INT ? FJ_DTYPE_I64 : FJ_DTYPE_F32;
 }
 
+/* ---- Tables that the source spells out by a rule ------------------------------------------------------------- */
+
+static fj_value table_dtype(const fj_call *call) {
+    const fj_value dtype = keyword(call, "dtype");
+    return dtype.kind == FJ_VALUE_DTYPE ? dtype : FJ_NONE;
+}
+
+/* A literal of these rows; small enough, since its items are counted. */
+static fj_value table_of(fj_elab *e, const fj_call *call, const fj_value *items, size_t count) {
+    const fj_value list = fj_value_sequence(e->arena, FJ_VALUE_LIST, items, count);
+    return fj_capture_literal(e, list, table_dtype(call), call->place);
+}
+
+static bool is_size(fj_value v) { return v.kind == FJ_VALUE_INT && v.i >= 0 && v.i <= FJ_ELAB_MAX_ITEMS; }
+
+/* full((2, 3), x): rows of rows. */
+static fj_value filled(fj_elab *e, const fj_value *dims, size_t rank, fj_value value) {
+    if (rank == 0) return value;
+    const fj_value row = filled(e, dims + 1, rank - 1, value);
+    fj_value *rows = FJ_NEW_ARRAY(e->arena, fj_value, dims[0].i);
+    for (int64_t i = 0; i < dims[0].i; i++) rows[i] = row;
+    return fj_value_sequence(e->arena, FJ_VALUE_LIST, rows, (size_t)dims[0].i);
+}
+
 fj_value fj_build_full(fj_elab *e, const fj_call *call) {
     const fj_arguments *given = call->arguments;
     const fj_value value = given->count > 1 ? given->values[1] : keyword(call, "fill_value");
-    fj_table *table = placeholder(e, call, dtype_of_number(value));
-    if (given->count > 0 && fj_value_is_sequence(given->values[0])) {
-        set_dims(table, given->values[0].seq->items, given->values[0].seq->len);
+    const fj_value size = given->count > 0 ? given->values[0] : keyword(call, "size");
+    int64_t count = 1;
+    bool known = fj_value_is_number(value) && fj_value_is_sequence(size) && size.seq->len <= FJ_MAX_RANK;
+    for (size_t i = 0; known && i < size.seq->len; i++) {
+        known = is_size(size.seq->items[i]);
+        if (known) count *= size.seq->items[i].i;
+        known &= count <= FJ_ELAB_MAX_ITEMS;
     }
+    if (known && size.seq->len > 0)
+        return fj_capture_literal(e, filled(e, size.seq->items, size.seq->len, value), table_dtype(call),
+                                  call->place);
+    fj_table *table = placeholder(e, call, dtype_of_number(value));
+    if (fj_value_is_sequence(size)) set_dims(table, size.seq->items, size.seq->len);
     return fj_capture_unnamed(e, table);
 }
 
 fj_value fj_build_eye(fj_elab *e, const fj_call *call) {
-    fj_table *table = placeholder(e, call, FJ_DTYPE_F32);
     const fj_arguments *given = call->arguments;
-    if (given->count > 0)
-        set_dims(table, (fj_value[]){given->values[0], given->values[given->count > 1 ? 1 : 0]}, 2);
+    const fj_value n = given->count > 0 ? given->values[0] : FJ_NONE,
+                   m = given->count > 1 ? given->values[1] : n;
+    if (is_size(n) && is_size(m) && n.i * m.i <= FJ_ELAB_MAX_ITEMS) {
+        fj_value *rows = FJ_NEW_ARRAY(e->arena, fj_value, n.i), *row = FJ_NEW_ARRAY(e->arena, fj_value, m.i);
+        for (int64_t i = 0; i < n.i; i++) {
+            for (int64_t k = 0; k < m.i; k++) row[k] = fj_value_float(i == k ? 1.0 : 0.0);
+            rows[i] = fj_value_sequence(e->arena, FJ_VALUE_LIST, row, (size_t)m.i);
+        }
+        return table_of(e, call, rows, (size_t)n.i);
+    }
+    fj_table *table = placeholder(e, call, FJ_DTYPE_F32);
+    if (given->count > 0) set_dims(table, (fj_value[]){n, m}, 2);
     return fj_capture_unnamed(e, table);
+}
+
+/* arange(end), arange(start, end), arange(start, end, step), where they are numbers. */
+static bool counted(fj_elab *e, const fj_call *call, fj_value *ret_table) {
+    const fj_arguments *given = call->arguments;
+    fj_value parts[3] = {fj_value_int(0), FJ_UNSET, fj_value_int(1)};
+    bool integral = true;
+    if (given->count < 1 || given->count > 3) return false;
+    for (size_t i = 0; i < given->count; i++) parts[given->count == 1 ? 1 : i] = given->values[i];
+    for (int i = 0; i < 3; i++) {
+        if (!fj_value_is_number(parts[i])) return false;
+        integral &= parts[i].kind != FJ_VALUE_FLOAT;
+    }
+    const double start = fj_value_as_double(parts[0]), step = fj_value_as_double(parts[2]);
+    const double count = step != 0 ? ceil((fj_value_as_double(parts[1]) - start) / step) : -1.0;
+    if (!(count >= 0 && count <= FJ_ELAB_MAX_ITEMS)) return false;
+    fj_value *items = FJ_NEW_ARRAY(e->arena, fj_value, (size_t)count);
+    for (size_t i = 0; i < (size_t)count; i++)
+        items[i] = integral ? fj_value_int((int64_t)start + (int64_t)i * (int64_t)step)
+                            : fj_value_float(start + (double)i * step);
+    fj_elab_step(e, call->place, (size_t)count / 16);
+    const fj_value dtype = table_dtype(call);
+    const fj_value list = fj_value_sequence(e->arena, FJ_VALUE_LIST, items, (size_t)count);
+    *ret_table = fj_capture_literal(
+        e, list,
+        dtype.kind == FJ_VALUE_DTYPE ? dtype : fj_value_dtype(integral ? FJ_DTYPE_I64 : FJ_DTYPE_F32),
+        call->place);
+    return true;
 }
 
 fj_value fj_build_arange(fj_elab *e, const fj_call *call) {
     bool floating = false;
+    fj_value counted_out;
     const fj_arguments *given = call->arguments;
+    if (counted(e, call, &counted_out)) return counted_out;
     for (size_t i = 0; i < given->count; i++) floating |= given->values[i].kind == FJ_VALUE_FLOAT;
     fj_table *table = placeholder(e, call, floating ? FJ_DTYPE_F32 : FJ_DTYPE_I64);
     table->rank = 1;

@@ -66,6 +66,16 @@ _Noreturn void fj_capture_fail_opaque(fj_elab *e, fj_value value, fj_place place
                       "this tensor has no name, so its value cannot come from the caller");
 }
 
+static const fj_binding *bound_name(fj_elab *e, const fj_names *names, fj_str *ret_name);
+
+/* What could not be evaluated may be no tensor at all: the reason is said, not that a tensor lacks something. */
+void fj_capture_fail_broken(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+    fj_str name;
+    if (tensor->kind != FJ_TENSOR_CAPTURE || bound_name(e, tensor->names, &name) != NULL) return;
+    if (tensor->table->error != NULL) fj_elab_fail_again(e, tensor->table->error);
+    if (tensor->table->why != NULL) fj_elab_fail(e, place, "%s", tensor->table->why);
+}
+
 /* ---- Names -------------------------------------------------------------------------------------------- */
 
 const fj_binding *fj_capture_binding(fj_elab *e, fj_str name) {
@@ -110,6 +120,9 @@ static bool is_made_of(fj_elab *e, fj_value value, fj_str name, int *budget) {
         return bound_name(e, tensor->names, &bound) != NULL && fj_str_equal(bound, name);
     }
     if (tensor->base != NULL && is_made_of(e, fj_value_tensor(tensor->base), name, budget)) return true;
+    for (int i = 0; i < tensor->part_count; i++) {
+        if (is_made_of(e, tensor->parts[i], name, budget)) return true;
+    }
     for (int i = 0; i < tensor->call.count; i++) {
         if (is_made_of(e, tensor->call.args[i], name, budget)) return true;
     }

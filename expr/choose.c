@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "expr/objects.h"
 #include "expr/uses.h"
 
 /* ---- Factories --------------------------------------------------------------------------------------- */
@@ -179,6 +180,7 @@ typedef struct attempt {
 static void look_up(fj_elab *e, void *user) {
     attempt *a = user;
     if (!fj_scope_module_value(e, a->name, a->place, &a->value)) a->value = FJ_NONE;
+    a->value = fj_callable(e, a->value, a->place);
 }
 
 static bool may_be_mod(fj_elab *e, const fj_global *global, size_t wanted) {
@@ -346,6 +348,7 @@ fj_choice fj_mod_choose(fj_elab *e, bool is_score) {
         choose_by_name(e, &choice);
         if (!choice.found) choose_by_count(e, &choice);
     }
+    choice.mod = fj_callable(e, choice.mod, choice.place);
     if (choice.mod.kind == FJ_VALUE_NONE) return choice;
     check_arity(e, choice.mod, is_score, choice.place);
     e->origins[is_score] = (fj_mod_origin){.name = fj_arena_strdup(e->arena, choice.name),

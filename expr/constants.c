@@ -181,6 +181,12 @@ static bool contains(fj_elab *e, fj_value item, fj_value in, fj_place place) {
         }
         return false;
     }
+    if (in.kind == FJ_VALUE_DICT) {
+        for (size_t i = 0; i < in.dict->items.len; i++) {
+            if (fj_value_equal(item, in.dict->items.data[i].key)) return true;
+        }
+        return false;
+    }
     if (in.kind != FJ_VALUE_STR || item.kind != FJ_VALUE_STR) {
         fj_elab_fail(e, place, "'in' looks into tuples, lists and strings, not into %s",
                      fj_value_describe(in));

@@ -100,15 +100,24 @@ const fj_error *fj_elab_try(fj_elab *e, void (*body)(fj_elab *, void *), void *a
     fj_scope *scope = e->scope;
     fj_frame *frame = e->frame;
     fj_active *active = e->active;
+    struct fj_class *class = e->class;
     const size_t time = e->time, running = e->running.len, required = e->required.len;
     const int depth = e->depth, calls = e->calls;
     const bool in_mod = e->in_mod;
     const fj_status status = fj_scope_run(e->arena, &error, run_attempt, &a);
     e->scope = scope;
     if (status == FJ_OK) return NULL;
-    while (e->running.len > running) e->running.data[--e->running.len]->state = FJ_THUNK_FRESH;
+    while (e->running.len > running) {
+        fj_thunk *thunk = e->running.data[--e->running.len];
+        thunk->state = FJ_THUNK_FRESH;
+        if (!fj_thunk_mutates(thunk)) continue; /* it may have changed a list: it does not run again */
+        thunk->state = FJ_THUNK_FAILED;
+        thunk->error = FJ_NEW(e->arena, fj_error);
+        *(fj_error *)(uintptr_t)thunk->error = error;
+    }
     e->frame = frame;
     e->active = active;
+    e->class = class;
     e->time = time;
     e->depth = depth;
     e->calls = calls;

@@ -34,7 +34,8 @@ typedef struct fj_frame {
     const fj_str *names;
     fj_value *values; /* UNSET: not assigned yet */
     size_t count;
-    bool expression; /* of a command line: names are positions */
+    bool is_comprehension;
+    bool is_class; /* the body of a class: its methods do not see it */
 } fj_frame;
 
 /* ---- Module names ------------------------------------------------------------------------------ */
@@ -47,7 +48,12 @@ typedef struct fj_guard {
     const struct fj_guard *outer;
 } fj_guard;
 
-typedef enum fj_thunk_state { FJ_THUNK_FRESH, FJ_THUNK_RUNNING, FJ_THUNK_DONE } fj_thunk_state;
+typedef enum fj_thunk_state {
+    FJ_THUNK_FRESH,
+    FJ_THUNK_RUNNING,
+    FJ_THUNK_DONE,
+    FJ_THUNK_FAILED
+} fj_thunk_state;
 
 /* A statement of the module that binds names; run when one of them is looked up. */
 typedef struct fj_thunk {
@@ -56,7 +62,13 @@ typedef struct fj_thunk {
     size_t time; /* sees what was bound before, until a mod runs */
     fj_thunk_state state;
     bool reached;
+    const fj_error *error; /* FAILED */
 } fj_thunk;
+
+/* What changes lists and dicts in place may run but once. */
+static inline bool fj_thunk_mutates(const fj_thunk *thunk) {
+    return thunk->stmt->kind == FJ_STMT_FOR || thunk->stmt->kind == FJ_STMT_EXPRESSION;
+}
 
 typedef struct fj_global {
     fj_str name;
@@ -163,6 +175,7 @@ typedef struct fj_elab {
     /* Where evaluation is. */
     fj_frame *frame;
     fj_active *active;
+    struct fj_class *class; /* whose body is being run */
     size_t time;
     int64_t steps;
     int depth, calls;
@@ -321,6 +334,8 @@ bool fj_is_opaque(fj_value value);
  * holds for a tensor that nobody binds. */
 bool fj_gives_opaque(fj_elab *e, fj_value value, fj_value *ret_value);
 _Noreturn void fj_capture_fail_opaque(fj_elab *e, fj_value value, fj_place place);
+/* Fails with why a value could not be evaluated, if that is why it is a captured tensor and nobody binds it. */
+void fj_capture_fail_broken(fj_elab *e, const struct fj_tensor *tensor, fj_place place);
 /* Marks the dimensions that ref depends on as fixed at compile time. */
 void fj_capture_specialise(fj_elab *e, fj_ref ref);
 /* If ref reads unbound tensors whose dtype was assumed float: restarts with dtype. */
@@ -351,6 +366,8 @@ typedef enum fj_tensor_kind {
     FJ_TENSOR_MAP,    /* a pointwise function of values, broadcast */
     FJ_TENSOR_REDUCE, /* over some axes of base */
     FJ_TENSOR_PICK,   /* base at the greatest or least of one axis */
+    FJ_TENSOR_RESHAPE,
+    FJ_TENSOR_STACK, /* several along an axis: stack, cat */
 } fj_tensor_kind;
 
 /* Where an index of base comes from: fixed, or start + step * (index of axis), or an element of a
@@ -382,7 +399,14 @@ typedef struct fj_tensor {
     /* MAP */
     fj_apply apply;
     fj_call call;
+    /* STACK */
+    const fj_value *parts; /* tensors of one shape, or values */
+    int part_count, axis;
+    bool joined; /* cat: the axis is one of theirs */
 } fj_tensor;
+
+/* An index that is outside of every dimension, also when a dimension is added to it. */
+#define FJ_OUTSIDE (-((int64_t)1 << 62))
 
 /* Resolves a captured tensor; -1: its rank is assumed, and not known yet. */
 int fj_tensor_rank(fj_elab *e, const fj_tensor *tensor, fj_place place);
@@ -410,6 +434,10 @@ fj_ref fj_dim_ref(fj_elab *e, fj_value dim, fj_place place);
 /* An axis that may be negative. */
 int fj_tensor_axis(fj_elab *e, fj_value axis, int rank, fj_place place);
 
+/* view.c */
+fj_value fj_reshape_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place);
+fj_value fj_stack_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place);
+
 /* index.c */
 fj_value fj_tensor_index(fj_elab *e, const fj_tensor *tensor, const fj_value *items, size_t count,
                          fj_place place);
@@ -433,7 +461,12 @@ enum {
     FJ_IN_PYTHON = 32, /* built into Python */
     FJ_IN_FLEX = 64,   /* torch.nn.attention.flex_attention.f */
     FJ_IN_FUNCTOOLS = 128,
-    FJ_IN_NN = 256, /* torch.nn.f */
+    FJ_IN_NN = 256,   /* torch.nn.f */
+    FJ_IN_LIST = 512, /* methods of lists, of dicts */
+    FJ_IN_DICT = 1024,
+    FJ_IN_TYPES = 2048,    /* types, argparse, dataclasses */
+    FJ_IN_OPERATOR = 4096, /* operator.f */
+    FJ_IN_ITERTOOLS = 8192,
 };
 
 typedef struct fj_builtin {

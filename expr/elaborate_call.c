@@ -1,5 +1,5 @@
 /* Functions: definitions, arguments, calls. */
-#include "expr/elaborate.h"
+#include "expr/objects.h"
 
 #include <string.h>
 
@@ -7,9 +7,11 @@
 
 /* Decorators that leave what a mod computes as it is. */
 static bool is_neutral(const fj_expr *decorator) {
-    static const char *const names[] = {"compile",       "no_grad",   "inference_mode", "jit",    "wraps",
-                                        "lru_cache",     "cache",     "staticmethod",   "script", "disable",
-                                        "register_fake", "custom_op", "export"};
+    static const char *const names[] = {"compile",  "no_grad",         "inference_mode", "jit",
+                                        "wraps",    "lru_cache",       "cache",          "staticmethod",
+                                        "script",   "disable",         "register_fake",  "custom_op",
+                                        "export",   "classmethod",     "property",       "abstractmethod",
+                                        "override", "cached_property", "custom_fwd"};
     while (decorator->kind == FJ_EXPR_CALL) decorator = decorator->left;
     if (decorator->kind != FJ_EXPR_NAME && decorator->kind != FJ_EXPR_ATTRIBUTE) return false;
     for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) {
@@ -22,6 +24,8 @@ fj_value fj_elab_define(fj_elab *e, const fj_function *function) {
     fj_closure *closure = FJ_NEW(e->arena, fj_closure);
     closure->function = function;
     closure->frame = e->frame;
+    while (closure->frame != NULL && closure->frame->is_class) closure->frame = closure->frame->parent;
+    closure->owner = e->frame != NULL && e->frame->is_class ? e->class : NULL;
     closure->defaults = FJ_NEW_ARRAY(e->arena, fj_value, function->parameter_count);
     for (size_t i = 0; i < function->parameter_count; i++) {
         const fj_parameter *parameter = &function->parameters[i];
@@ -47,6 +51,21 @@ static void push_keyword(fj_elab *e, fj_arguments *arguments, fj_str name, fj_va
     (void)e;
 }
 
+/* f(**dict) */
+static void spread_dict(fj_elab *e, fj_arguments *arguments, const fj_dict *dict, fj_place place) {
+    for (size_t i = 0; i < dict->items.len; i++) {
+        const fj_pair pair = dict->items.data[i];
+        if (pair.key.kind != FJ_VALUE_STR)
+            fj_elab_fail(e, place, "the keys of '**' are strings, not %s", fj_value_describe(pair.key));
+        for (size_t k = 0; k < arguments->keyword_count; k++) {
+            if (fj_str_equal(arguments->names[k], pair.key.str))
+                fj_elab_fail(e, place, "the argument '%.*s' is given twice", (int)pair.key.str.len,
+                             pair.key.str.data);
+        }
+        push_keyword(e, arguments, pair.key.str, pair.value);
+    }
+}
+
 static fj_arguments evaluate_arguments(fj_elab *e, const fj_expr *x) {
     FJ_VEC(fj_value) values = {0};
     for (size_t i = 0; i < x->items.len; i++) {
@@ -60,14 +79,22 @@ static fj_arguments evaluate_arguments(fj_elab *e, const fj_expr *x) {
         for (size_t j = 0; j < more.len; j++) FJ_PUSH(e->arena, &values, more.items[j]);
     }
     fj_arguments arguments = {.values = values.data, .count = values.len};
-    arguments.names = FJ_NEW_ARRAY(e->arena, fj_str, x->keyword_count);
-    arguments.keywords = FJ_NEW_ARRAY(e->arena, fj_value, x->keyword_count);
+    fj_value *given = FJ_NEW_ARRAY(e->arena, fj_value, x->keyword_count);
+    size_t room = x->keyword_count;
     for (size_t i = 0; i < x->keyword_count; i++) {
-        if (x->keywords[i].name.len == 0) {
-            fj_elab_fail(e, x->keywords[i].place,
-                         "'**' in a call is not in the mod language: name the arguments");
-        }
-        push_keyword(e, &arguments, x->keywords[i].name, fj_elab_expr(e, x->keywords[i].value));
+        given[i] = fj_elab_expr(e, x->keywords[i].value);
+        if (x->keywords[i].name.len > 0) continue;
+        if (given[i].kind != FJ_VALUE_DICT)
+            fj_elab_fail(e, x->keywords[i].place, "'**' takes a dict, not %s", fj_value_describe(given[i]));
+        room += given[i].dict->items.len;
+    }
+    arguments.names = FJ_NEW_ARRAY(e->arena, fj_str, room);
+    arguments.keywords = FJ_NEW_ARRAY(e->arena, fj_value, room);
+    for (size_t i = 0; i < x->keyword_count; i++) {
+        if (x->keywords[i].name.len > 0)
+            push_keyword(e, &arguments, x->keywords[i].name, given[i]);
+        else
+            spread_dict(e, &arguments, given[i].dict, x->keywords[i].place);
     }
     return arguments;
 }
@@ -140,7 +167,10 @@ static void bind_keyword(fj_elab *e, const binding *b, fj_str keyword, fj_value 
         return;
     }
     for (size_t i = 0; i < function->parameter_count; i++) {
-        if (function->parameters[i].kind == FJ_PARAMETER_DOUBLE_STAR) return;
+        if (function->parameters[i].kind != FJ_PARAMETER_DOUBLE_STAR) continue;
+        if (b->values[i].kind == FJ_VALUE_UNSET) b->values[i] = fj_dict_create(e);
+        fj_dict_set(e, b->values[i].dict, fj_value_str(keyword), value, b->place);
+        return;
     }
     fj_elab_fail(e, b->place, "%.*s() has no parameter '%.*s'%s", (int)name.len, name.data, (int)keyword.len,
                  keyword.data, fj_suggest_text(e, &suggestion));
@@ -153,7 +183,7 @@ static void bind_defaults(fj_elab *e, const binding *b) {
         const fj_parameter *parameter = &function->parameters[i];
         if (b->values[i].kind != FJ_VALUE_UNSET || parameter->name.len == 0) continue;
         if (parameter->kind == FJ_PARAMETER_DOUBLE_STAR) {
-            b->values[i] = fj_value_unknown(e->arena, "**", "'**' parameters are not in the mod language");
+            b->values[i] = fj_dict_create(e);
             continue;
         }
         b->values[i] = b->closure->defaults[i];
@@ -226,6 +256,7 @@ static fj_value call_unknown(fj_elab *e, const fj_unknown *unknown, fj_place pla
 }
 
 static _Noreturn void fail_tensor(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+    fj_capture_fail_broken(e, tensor, place);
     if (tensor->kind != FJ_TENSOR_CAPTURE || !tensor->table->free)
         fj_elab_fail(e, place, "a tensor cannot be called");
     const fj_str name = tensor->names->name;
@@ -242,6 +273,14 @@ fj_value fj_elab_call(fj_elab *e, fj_value callee, const fj_arguments *arguments
     case FJ_VALUE_PARTIAL: {
         const fj_arguments joined = join_arguments(e, &callee.partial->arguments, arguments);
         value = fj_elab_call(e, callee.partial->callee, &joined, place);
+        break;
+    }
+    case FJ_VALUE_CLASS: value = fj_class_call(e, callee.class, arguments, place); break;
+    case FJ_VALUE_OBJECT: {
+        const fj_value method = fj_callable(e, callee, place);
+        if (method.kind == FJ_VALUE_OBJECT)
+            fj_elab_fail(e, place, "an object without a __call__ in its class cannot be called");
+        value = fj_elab_call(e, method, arguments, place);
         break;
     }
     case FJ_VALUE_UNKNOWN: value = call_unknown(e, callee.unknown, place); break;

@@ -1,5 +1,5 @@
 /* Expressions, evaluated at compile time. */
-#include "expr/elaborate.h"
+#include "expr/objects.h"
 
 /* ---- Compile-time conditions and ints -------------------------------------------------------------- */
 
@@ -118,10 +118,47 @@ static fj_value comprehension(fj_elab *e, const fj_expr *x) {
     for (size_t i = 0; i < x->clause_count; i++) collect_names(e, x->clauses[i].target, &names);
     fj_frame *outer = e->frame;
     e->frame = fj_frame_create(e, outer, names.data, names.len);
+    e->frame->is_comprehension = true;
     value_list items = {0};
     run_clause(e, x, 0, &items);
     e->frame = outer;
-    return fj_value_sequence(e->arena, FJ_VALUE_LIST, items.data, items.len);
+    if (x->integer == 0) return fj_value_sequence(e->arena, FJ_VALUE_LIST, items.data, items.len);
+    const fj_value dict = fj_dict_create(e);
+    for (size_t i = 0; i < items.len; i++) {
+        const fj_value *pair = items.data[i].seq->items;
+        fj_dict_set(e, dict.dict, pair[0], pair[1], x->place);
+    }
+    return dict;
+}
+
+static fj_value dict_display(fj_elab *e, const fj_expr *x) {
+    const fj_value dict = fj_dict_create(e);
+    for (size_t i = 0; i + 1 < x->items.len; i += 2) {
+        const fj_expr *key = x->items.data[i];
+        if (key->kind != FJ_EXPR_STARRED) {
+            const fj_value name = fj_elab_expr(e, key);
+            fj_dict_set(e, dict.dict, name, fj_elab_expr(e, x->items.data[i + 1]), key->place);
+            continue;
+        }
+        const fj_value other = fj_elab_expr(e, key->left);
+        if (other.kind != FJ_VALUE_DICT)
+            fj_elab_fail(e, key->place, "'**' takes a dict, not %s", fj_value_describe(other));
+        for (size_t k = 0; k < other.dict->items.len; k++) {
+            const fj_pair pair = other.dict->items.data[k];
+            fj_dict_set(e, dict.dict, pair.key, pair.value, key->place);
+        }
+    }
+    return dict;
+}
+
+/* name := value */
+static fj_value named(fj_elab *e, const fj_expr *x) {
+    const fj_value value = fj_elab_expr(e, x->left);
+    fj_frame *const frame = e->frame;
+    while (e->frame != NULL && e->frame->is_comprehension) e->frame = e->frame->parent;
+    fj_scope_assign(e, x->text, value, x->place);
+    e->frame = frame;
+    return value;
 }
 
 /* ---- Operators ----------------------------------------------------------------------------------------- */
@@ -178,6 +215,7 @@ static fj_value condition(fj_elab *e, const fj_expr *x) {
 /* ---- Attributes ------------------------------------------------------------------------------------------ */
 
 static _Noreturn void fail_attribute(fj_elab *e, fj_value object, fj_str name, fj_place place) {
+    if (object.kind == FJ_VALUE_TENSOR) fj_capture_fail_broken(e, object.tensor, place);
     if (fj_str_is(name, "item")) {
         fj_elab_fail(e, place, "'.item()' is not in the mod language: a tensor of rank 0 is used as it is");
     }
@@ -297,6 +335,22 @@ fj_value fj_elab_attribute(fj_elab *e, fj_value object, fj_str name, fj_place pl
             const fj_builtin *prod = fj_builtin_find(FJ_STR("prod"), FJ_IN_MATH);
             return bind_method(e, object, prod);
         }
+        if (object.kind == FJ_VALUE_LIST || fj_str_is(name, "index") || fj_str_is(name, "count")) {
+            const fj_builtin *method = fj_builtin_find(name, FJ_IN_LIST);
+            if (method != NULL) return bind_method(e, object, method);
+        }
+        break;
+    case FJ_VALUE_DICT: {
+        const fj_builtin *method = fj_builtin_find(name, FJ_IN_DICT);
+        if (method != NULL) return bind_method(e, object, method);
+        break;
+    }
+    case FJ_VALUE_OBJECT:
+        if (fj_object_find(e, object, name, place, &value)) return value;
+        break;
+    case FJ_VALUE_CLASS:
+        if (fj_class_find(e, object.class, name, place, &value)) return value;
+        if (fj_str_is(name, "__name__")) return fj_value_str(object.class->function->name);
         break;
     case FJ_VALUE_FUNCTION:
     case FJ_VALUE_BUILTIN:
@@ -324,6 +378,9 @@ static fj_value attribute(fj_elab *e, const fj_expr *x) {
                          (int)x->text.len, x->text.data);
         }
     }
+    const fj_expr *of = x->left;
+    if (of->kind == FJ_EXPR_CALL && of->left->kind == FJ_EXPR_NAME && fj_str_is(of->left->text, "super"))
+        return fj_super_find(e, x->text, x->place);
     return fj_elab_attribute(e, fj_elab_expr(e, x->left), x->text, x->place);
 }
 
@@ -377,6 +434,15 @@ static fj_value index_sequence(fj_elab *e, fj_value object, fj_value index, fj_p
     return object.seq->items[i];
 }
 
+static _Noreturn void fail_key(fj_elab *e, fj_value key, fj_place place) {
+    fj_buf text;
+    fj_buf_init(&text, &fj_allocator_libc);
+    fj_value_print(key, &text);
+    const char *name = fj_arena_printf(e->arena, "%.80s", text.data != NULL ? text.data : "");
+    fj_buf_finish(&text);
+    fj_elab_fail(e, place, "this dict has no key %s", name);
+}
+
 static fj_value subscript(fj_elab *e, const fj_expr *x) {
     const fj_value object = fj_elab_expr(e, x->left);
     fj_value *items = FJ_NEW_ARRAY(e->arena, fj_value, x->items.len);
@@ -396,6 +462,16 @@ static fj_value subscript(fj_elab *e, const fj_expr *x) {
         if (count != 1) fj_elab_fail(e, x->place, "%s takes one index", fj_value_describe(object));
         return index_sequence(e, object, items[0], x->place);
     case FJ_VALUE_TENSOR: return fj_tensor_index(e, object.tensor, items, count, x->place);
+    case FJ_VALUE_DICT: {
+        fj_value found;
+        const fj_value key =
+            count == 1 ? items[0] : fj_value_sequence(e->arena, FJ_VALUE_TUPLE, items, count);
+        if (!fj_dict_find(e, object.dict, key, x->place, &found)) fail_key(e, key, x->place);
+        return found;
+    }
+    case FJ_VALUE_CLASS:
+        if (!e->in_mod) return object; /* Generic[T] */
+        fj_elab_fail(e, x->place, "a class cannot be indexed");
     case FJ_VALUE_UNKNOWN:
         if (!e->in_mod) return object; /* Callable[[Tensor], Tensor] */
         fj_elab_fail(e, x->place, "%s", object.unknown->why);
@@ -441,6 +517,8 @@ static fj_value evaluate(fj_elab *e, const fj_expr *x) {
     case FJ_EXPR_SUBSCRIPT: return subscript(e, x);
     case FJ_EXPR_LAMBDA: return fj_elab_define(e, x->function);
     case FJ_EXPR_COMPREHENSION: return comprehension(e, x);
+    case FJ_EXPR_DICT: return dict_display(e, x);
+    case FJ_EXPR_NAMED: return named(e, x);
     case FJ_EXPR_ELLIPSIS: return (fj_value){.kind = FJ_VALUE_ELLIPSIS};
     case FJ_EXPR_UNSUPPORTED: fj_elab_fail(e, x->place, "%.*s", (int)x->text.len, x->text.data);
     default: fj_elab_fail(e, x->place, "this is not a value");

@@ -4,7 +4,7 @@
  * when a name that it binds is looked up, and sees what was bound before its time, as when Python
  * runs the file; while a mod runs, the time is FJ_TIME_END and the last binding of a name counts.
  */
-#include "expr/elaborate.h"
+#include "expr/objects.h"
 
 /* ---- Loading the module -------------------------------------------------------------------------- */
 
@@ -35,6 +35,10 @@ static void bind_target(fj_elab *e, const fj_expr *target, fj_thunk *thunk) {
         for (size_t i = 0; i < target->items.len; i++) bind_target(e, target->items.data[i], thunk);
         break;
     case FJ_EXPR_STARRED: bind_target(e, target->left, thunk); break;
+    case FJ_EXPR_ATTRIBUTE:
+        if (target->text.len > 2 && target->text.data[0] == '_' && target->text.data[1] == '_') break;
+        if (target->left->kind == FJ_EXPR_NAME) bind(e, target->left->text, thunk, true, 0);
+        break;
     case FJ_EXPR_SUBSCRIPT:
         if (target->left->kind == FJ_EXPR_NAME) bind(e, target->left->text, thunk, true, 0);
         break;
@@ -44,8 +48,13 @@ static void bind_target(fj_elab *e, const fj_expr *target, fj_thunk *thunk) {
 
 /* x.append(...), x.zero_(): changes x. */
 static bool is_mutation(const fj_expr *value) {
-    static const char *const methods[] = {"append",  "extend", "insert", "pop", "remove", "sort",
-                                          "reverse", "clear",  "update", "add", "discard"};
+    static const char *const methods[] = {"append",          "extend",
+                                          "insert",          "pop",
+                                          "remove",          "sort",
+                                          "reverse",         "clear",
+                                          "update",          "add",
+                                          "discard",         "setdefault",
+                                          "register_buffer", "register_parameter"};
     if (value == NULL || value->kind != FJ_EXPR_CALL || value->left->kind != FJ_EXPR_ATTRIBUTE) return false;
     if (value->left->left->kind != FJ_EXPR_NAME) return false;
     const fj_str name = value->left->text;
@@ -70,6 +79,8 @@ static void load_loop_body(fj_elab *e, const fj_stmt_list *body, fj_thunk *thunk
     for (size_t i = 0; i < body->len; i++) {
         const fj_stmt *stmt = body->data[i];
         for (size_t j = 0; j < stmt->targets.len; j++) bind_target(e, stmt->targets.data[j], thunk);
+        if (stmt->kind == FJ_STMT_EXPRESSION && is_mutation(stmt->value))
+            bind(e, stmt->value->left->left->text, thunk, true, 0);
         load_loop_body(e, &stmt->body, thunk);
         load_loop_body(e, &stmt->orelse, thunk);
     }
@@ -97,6 +108,7 @@ static void load_stmt(fj_elab *e, const fj_stmt *stmt, const fj_guard *guard) {
         if (is_mutation(stmt->value)) bind(e, stmt->value->left->left->text, thunk, true, 0);
         break;
     case FJ_STMT_FOR: load_for(e, stmt, thunk); break;
+    case FJ_STMT_CLASS:
     case FJ_STMT_DEF: bind(e, stmt->function->name, thunk, false, 0); break;
     case FJ_STMT_IMPORT:
         for (size_t i = 0; i < stmt->import_count; i++) bind(e, stmt->imports[i].name, thunk, false, i);
@@ -203,6 +215,8 @@ static void run_stmt(fj_elab *e, fj_thunk *thunk) {
     case FJ_STMT_AUGMENTED: run_assign(e, thunk); break;
     case FJ_STMT_FOR: run_for(e, thunk); break;
     case FJ_STMT_DEF: e->globals.data[thunk->time]->value = fj_elab_define(e, stmt->function); break;
+    case FJ_STMT_CLASS: e->globals.data[thunk->time]->value = fj_class_define(e, stmt); break;
+    case FJ_STMT_EXPRESSION: (void)fj_elab_expr(e, stmt->value); break;
     case FJ_STMT_IMPORT: run_imports(e, thunk); break;
     case FJ_STMT_UNSUPPORTED: run_unsupported(e, thunk); break;
     default: break;
@@ -212,6 +226,7 @@ static void run_stmt(fj_elab *e, fj_thunk *thunk) {
 static void force(fj_elab *e, fj_thunk *thunk, fj_place place) {
     if (thunk->state == FJ_THUNK_DONE) return;
     if (thunk->state == FJ_THUNK_RUNNING) fj_elab_fail(e, place, "this depends on itself");
+    if (thunk->state == FJ_THUNK_FAILED) fj_elab_fail_again(e, thunk->error);
     thunk->state = FJ_THUNK_RUNNING;
     thunk->reached = true;
     FJ_PUSH(e->arena, &e->running, thunk);
@@ -245,14 +260,36 @@ static fj_global *current(fj_elab *e, fj_global *global, fj_place place) {
     return NULL;
 }
 
+/* Lists, dicts and objects are changed by the statements that name them, once and in order. */
+static bool changes(fj_value value) {
+    return value.kind == FJ_VALUE_LIST || value.kind == FJ_VALUE_DICT || value.kind == FJ_VALUE_OBJECT ||
+           value.kind == FJ_VALUE_CLASS;
+}
+
+static void run_mutations(fj_elab *e, fj_global *global, fj_place place) {
+    if (global == NULL || !global->mutation) return;
+    run_mutations(e, current(e, global->before, place), place);
+    if (global->thunk->state != FJ_THUNK_RUNNING) force(e, global->thunk, place);
+}
+
 bool fj_scope_original_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value) {
     fj_global *global = current(e, fj_scope_find(e, name), place);
     if (global == NULL) return false;
+    fj_global *const last = global;
     const bool mutated = global->mutation;
     const fj_place mutation = global->thunk->stmt->place;
     while (global != NULL && global->mutation) global = current(e, global->before, place);
     if (global == NULL) return false;
     force(e, global->thunk, place);
+    if (mutated && changes(global->value)) {
+        *ret_value = global->value;
+        run_mutations(e, last, place);
+        return true;
+    }
+    if (mutated && (fj_value_is_function(global->value) || global->value.kind == FJ_VALUE_UNKNOWN)) {
+        *ret_value = global->value; /* f.register(...): what a function computes stays */
+        return true;
+    }
     if (mutated && global->value.kind != FJ_VALUE_TENSOR) {
         fj_elab_fail(e, mutation, "'%.*s' is changed in place: build it in one expression instead",
                      (int)name.len, name.data);

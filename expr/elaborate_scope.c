@@ -1,7 +1,7 @@
 /* Frames, lookup, assignment. */
 #include <string.h>
 
-#include "expr/elaborate.h"
+#include "expr/objects.h"
 
 /* ---- Frames and lookup --------------------------------------------------------------------------------- */
 
@@ -74,7 +74,8 @@ fj_value fj_scope_lookup(fj_elab *e, fj_str name, fj_place place) {
     fj_elab_step(e, place, 1);
     for (fj_frame *frame = e->frame; frame != NULL; frame = frame->parent) {
         const fj_value *local = find_local(e, frame, name, place);
-        if (local == NULL) continue;
+        if (local == NULL || (frame->is_class && (frame != e->frame || local->kind == FJ_VALUE_UNSET)))
+            continue;
         if (local->kind == FJ_VALUE_UNSET) {
             fj_elab_fail(e, place, "'%.*s' is read before it is assigned", (int)name.len, name.data);
         }
@@ -126,6 +127,26 @@ static void unpack_items(fj_elab *e, const fj_expr *target, const fj_sequence *f
     }
 }
 
+static void assign_attribute(fj_elab *e, const fj_expr *target, fj_value value) {
+    const fj_value object = fj_elab_expr(e, target->left);
+    if (object.kind == FJ_VALUE_OBJECT || object.kind == FJ_VALUE_CLASS) {
+        fj_object_set(e, object, target->text, value, target->place);
+    } else if (e->frame != NULL) { /* at module level: see fj_global.mutation */
+        fj_elab_fail(e, target->place, "attributes of %s cannot be assigned in the mod language",
+                     fj_value_describe(object));
+    }
+}
+
+/* Of a list or a dict. */
+static bool assign_item(fj_elab *e, const fj_expr *target, fj_value value) {
+    const fj_value object = fj_elab_expr(e, target->left);
+    if (object.kind != FJ_VALUE_LIST && object.kind != FJ_VALUE_DICT) return false;
+    if (target->items.len != 1 || target->items.data[0]->kind == FJ_EXPR_SLICE)
+        fj_elab_fail(e, target->place, "one item at a time is assigned in the mod language");
+    fj_item_set(e, object, fj_elab_expr(e, target->items.data[0]), value, target->place);
+    return true;
+}
+
 void fj_scope_unpack(fj_elab *e, const fj_expr *target, fj_value value, fj_scope_setter set, void *user) {
     fj_value opaque;
     fj_elab_enter(e, target->place);
@@ -147,8 +168,10 @@ void fj_scope_unpack(fj_elab *e, const fj_expr *target, fj_value value, fj_scope
         break;
     case FJ_EXPR_ATTRIBUTE:
         if (fj_str_is(target->text, "__name__") || fj_str_is(target->text, "__doc__")) break;
-        fj_elab_fail(e, target->place, "attributes cannot be assigned in the mod language");
+        assign_attribute(e, target, value);
+        break;
     case FJ_EXPR_SUBSCRIPT:
+        if (assign_item(e, target, value)) break;
         if (e->frame == NULL) break; /* at module level: see fj_global.mutation */
         fj_elab_fail(e, target->place,
                      "elements cannot be assigned in the mod language: make a new value, "

@@ -1,5 +1,6 @@
 /* Statements, executed at compile time. */
-#include "expr/elaborate.h"
+#include "expr/lex.h"
+#include "expr/objects.h"
 
 /* ---- Iteration --------------------------------------------------------------------------------- */
 
@@ -19,9 +20,23 @@ static fj_sequence iterate_tensor(fj_elab *e, fj_value value, fj_place place) {
     return items;
 }
 
+static fj_sequence characters(fj_elab *e, fj_str text, fj_place place) {
+    fj_sequence items = {.items = FJ_NEW_ARRAY(e->arena, fj_value, text.len)};
+    if (text.len > FJ_ELAB_MAX_ITEMS)
+        fj_elab_fail(e, place, "a string of more than %d bytes", FJ_ELAB_MAX_ITEMS);
+    for (size_t at = 0; at < text.len;) {
+        const size_t width = fj_lex_utf8(text.data + at, text.len - at, NULL), count = width > 0 ? width : 1;
+        items.items[items.len++] = fj_value_str((fj_str){text.data + at, count});
+        at += count;
+    }
+    return items;
+}
+
 fj_sequence fj_elab_iterate(fj_elab *e, fj_value value, fj_place place) {
     if (fj_value_is_sequence(value)) return *value.seq;
+    if (value.kind == FJ_VALUE_DICT) return *fj_dict_keys(e, value.dict).seq;
     if (value.kind == FJ_VALUE_TENSOR) return iterate_tensor(e, value, place);
+    if (value.kind == FJ_VALUE_STR) return characters(e, value.str, place);
     if (value.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", value.unknown->why);
     fj_elab_fail(e, place,
                  "%s cannot be iterated: loops run over range(...), lists, tuples, enumerate and zip",
@@ -88,10 +103,6 @@ static void run_assign(fj_elab *e, const fj_stmt *stmt) {
 
 static void run_augmented(fj_elab *e, const fj_stmt *stmt) {
     const fj_expr *target = stmt->targets.data[0];
-    if (target->kind != FJ_EXPR_NAME) {
-        fj_elab_fail(e, target->place,
-                     "only a local name can be changed: elements and attributes keep their value");
-    }
     const fj_value left = fj_elab_expr(e, target);
     fj_scope_assign_target(e, target,
                            fj_operate(e, stmt->op, left, fj_elab_expr(e, stmt->value), stmt->place));
@@ -112,8 +123,8 @@ static void run_expression(fj_elab *e, const fj_expr *value) {
         return;
     if (value->kind == FJ_EXPR_CALL && value->left->kind == FJ_EXPR_ATTRIBUTE) {
         const fj_str name = value->left->text;
-        const bool underscore = name.len > 1 && name.data[name.len - 1] == '_';
-        if (underscore || fj_str_is(name, "append") || fj_str_is(name, "extend")) {
+        const bool underscore = name.len > 1 && name.data[name.len - 1] == '_' && name.data[0] != '_';
+        if (underscore) {
             fj_elab_fail(e, value->place,
                          "'%.*s' changes a value in place, which the mod language does not have: "
                          "make a new value",
@@ -123,16 +134,16 @@ static void run_expression(fj_elab *e, const fj_expr *value) {
     (void)fj_elab_expr(e, value);
 }
 
-/* A class is an error where it is used; the rest is one where it is reached. */
-static void run_unsupported(fj_elab *e, const fj_stmt *stmt) {
-    const fj_str text = stmt->place.source->text;
-    const bool is_class =
-        text.len - stmt->place.offset > 6 && fj_str_is((fj_str){text.data + stmt->place.offset, 6}, "class ");
-    if (!is_class || stmt->bind_count != 1)
-        fj_elab_fail(e, stmt->place, "%.*s", (int)stmt->text.len, stmt->text.data);
-    const char *why = fj_arena_strdup(e->arena, stmt->text);
-    const fj_value value = fj_value_unknown(e->arena, fj_arena_strdup(e->arena, stmt->binds[0]), why);
-    fj_scope_assign(e, stmt->binds[0], value, stmt->place);
+/* del x, (y, z): the names are no longer assigned. */
+static void run_del(fj_elab *e, const fj_expr *target) {
+    fj_elab_step(e, target->place, 1);
+    for (size_t i = 0; i < target->items.len && target->kind != FJ_EXPR_SUBSCRIPT; i++)
+        run_del(e, target->items.data[i]);
+    if (target->kind == FJ_EXPR_TUPLE || target->kind == FJ_EXPR_LIST) return;
+    if (target->kind != FJ_EXPR_NAME)
+        fj_elab_fail(e, target->place, "'del' takes names in the mod language, not items or attributes");
+    (void)fj_scope_lookup(e, target->text, target->place);
+    fj_scope_assign(e, target->text, FJ_UNSET, target->place);
 }
 
 /* ---- Dispatch ------------------------------------------------------------------------------------- */
@@ -162,7 +173,11 @@ static fj_flow run_stmt(fj_elab *e, const fj_stmt *stmt, fj_value *ret_value) {
     case FJ_STMT_GLOBAL:
         fj_elab_fail(e, stmt->place,
                      "'global' and 'nonlocal' are not in the mod language: return the value instead");
-    case FJ_STMT_UNSUPPORTED: run_unsupported(e, stmt); break;
+    case FJ_STMT_CLASS:
+        fj_scope_assign(e, stmt->function->name, fj_class_define(e, stmt), stmt->place);
+        break;
+    case FJ_STMT_DEL: run_del(e, stmt->targets.data[0]); break;
+    case FJ_STMT_UNSUPPORTED: fj_elab_fail(e, stmt->place, "%.*s", (int)stmt->text.len, stmt->text.data);
     default: break; /* pass, annotations */
     }
     return FJ_FLOW_NEXT;

@@ -175,8 +175,7 @@ static void parse_recovering(fj_parser *parser, fj_stmt_vec *out) {
     statement->place = parser->error_place;
 }
 
-/* Behind a colon: an indented block, or statements on the line. */
-static fj_stmt_list parse_block(fj_parser *parser) {
+fj_stmt_list fj_parse_block(fj_parser *parser) {
     fj_stmt_vec out = {0};
     fj_parse_expect(parser, FJ_TOKEN_COLON, "':'");
     fj_parse_enter(parser);
@@ -200,7 +199,7 @@ static void parse_if(fj_parser *parser, fj_stmt_vec *out) {
         uint32_t first = parser->at++;
         statement->value = fj_parse_named(parser);
         statement->place = fj_parse_place(parser, first);
-        statement->body = parse_block(parser);
+        statement->body = fj_parse_block(parser);
         if (fj_parse_peek(parser) != FJ_TOKEN_ELIF) break;
         if (++parser->elifs > FJ_DEPTH_MAX)
             fj_parse_fail(parser, fj_parse_token_place(parser, parser->at), "more than %d 'elif' in a row",
@@ -211,7 +210,7 @@ static void parse_if(fj_parser *parser, fj_stmt_vec *out) {
         statement->orelse = (fj_stmt_list){orelse.data, orelse.len};
         statement = next;
     }
-    if (fj_parse_accept(parser, FJ_TOKEN_ELSE)) statement->orelse = parse_block(parser);
+    if (fj_parse_accept(parser, FJ_TOKEN_ELSE)) statement->orelse = fj_parse_block(parser);
     FJ_PUSH(parser->arena, out, whole);
     parser->elifs = elifs;
 }
@@ -220,7 +219,7 @@ static void parse_for(fj_parser *parser, fj_stmt_vec *out) {
     uint32_t first = parser->at++;
     fj_stmt *statement = fj_parse_new_statement(parser, FJ_STMT_FOR);
     fj_expr *target = fj_parse_for_target(parser);
-    bool starred = fj_parse_bind_target(parser, target);
+    fj_parse_bind_target(parser, target);
     fj_parse_expect(parser, FJ_TOKEN_IN, "'in'");
     statement->targets.data = FJ_NEW(parser->arena, fj_expr *);
     statement->targets.data[0] = target;
@@ -228,10 +227,9 @@ static void parse_for(fj_parser *parser, fj_stmt_vec *out) {
     statement->value = fj_parse_elements(parser);
     statement->place = fj_parse_place(parser, first);
     ++*fj_parse_loops(parser);
-    statement->body = parse_block(parser);
+    statement->body = fj_parse_block(parser);
     --*fj_parse_loops(parser);
-    if (fj_parse_accept(parser, FJ_TOKEN_ELSE)) statement->orelse = parse_block(parser);
-    if (starred) fj_parse_refuse_starred(parser, statement, first);
+    if (fj_parse_accept(parser, FJ_TOKEN_ELSE)) statement->orelse = fj_parse_block(parser);
     FJ_PUSH(parser->arena, out, statement);
 }
 
@@ -253,13 +251,36 @@ static void parse_def(fj_parser *parser, fj_stmt_vec *out, uint32_t first, fj_ex
     fj_parse_expect(parser, FJ_TOKEN_RPAREN, "',' or ')'");
     if (fj_parse_accept(parser, FJ_TOKEN_ARROW)) (void)fj_parse_expression(parser);
     statement->place = fj_parse_place(parser, first);
-    function->body = parse_block(parser);
+    function->body = fj_parse_block(parser);
+    fj_parse_function_end(parser, outer);
+    FJ_PUSH(parser->arena, out, statement);
+}
+
+/* The bases are read as the arguments of a call; keywords such as a metaclass play no part. */
+static void parse_class(fj_parser *parser, fj_stmt_vec *out, uint32_t first, fj_expr_list decorators) {
+    fj_stmt *statement = fj_parse_new_statement(parser, FJ_STMT_CLASS);
+    fj_function *function = FJ_NEW(parser->arena, fj_function);
+    uint32_t start = ++parser->at;
+    statement->function = function;
+    function->decorators = decorators;
+    function->name = fj_parse_name(parser, "the name of the class");
+    function->place = fj_parse_token_place(parser, start);
+    fj_parse_bind(parser, function->name);
+    if (fj_parse_peek(parser) == FJ_TOKEN_LBRACKET) /* class X[T]: types play no part */
+        parser->at = parser->tokens[parser->at].match + 1;
+    if (fj_parse_peek(parser) == FJ_TOKEN_LPAREN) {
+        fj_expr *name = fj_parse_new(parser, FJ_EXPR_NAME);
+        name->text = function->name;
+        statement->targets = fj_parse_call(parser, fj_parse_finish(parser, name, start), start)->items;
+    }
+    statement->place = fj_parse_place(parser, first);
+    fj_parse_function *outer = fj_parse_function_begin(parser, function);
+    function->body = fj_parse_block(parser);
     fj_parse_function_end(parser, outer);
     FJ_PUSH(parser->arena, out, statement);
 }
 
 static void parse_decorated(fj_parser *parser, fj_stmt_vec *out) {
-    uint32_t first = parser->at;
     FJ_VEC(fj_expr *) decorators = {0};
     while (fj_parse_accept(parser, FJ_TOKEN_MATMUL)) {
         FJ_PUSH(parser->arena, &decorators, fj_parse_named(parser));
@@ -271,33 +292,19 @@ static void parse_decorated(fj_parser *parser, fj_stmt_vec *out) {
         (fj_parse_peek(parser) == FJ_TOKEN_ASYNC && second == FJ_TOKEN_DEF))
         parse_def(parser, out, at, (fj_expr_list){decorators.data, decorators.len});
     else if (fj_parse_peek(parser) == FJ_TOKEN_CLASS)
-        fj_parse_skip(parser, out, first, fj_parse_statement_end(parser, first),
-                      "classes are not in the mod language: write functions")
-            ->place = fj_parse_token_place(parser, at);
+        parse_class(parser, out, at, (fj_expr_list){decorators.data, decorators.len});
     else
         fj_parse_unexpected(parser, "a function behind its decorators");
 }
 
-/* match x: with an indented case; match is a name everywhere else. */
-static bool at_match(const fj_parser *parser) {
-    uint32_t at = parser->at;
-    const fj_token *tokens = parser->tokens;
-    if (tokens[at].kind != FJ_TOKEN_NAME || !fj_str_is(fj_lex_text(parser->source, &tokens[at]), "match"))
-        return false;
-    while (tokens[at].kind != FJ_TOKEN_NEWLINE) at++;
-    return tokens[at - 1].kind == FJ_TOKEN_COLON && tokens[at + 2].kind == FJ_TOKEN_NAME &&
-           fj_str_is(fj_lex_text(parser->source, &tokens[at + 2]), "case");
-}
-
 static const char *unsupported_sentence(const fj_parser *parser) {
     switch (fj_parse_peek(parser)) {
-    case FJ_TOKEN_CLASS: return "classes are not in the mod language: write functions";
     case FJ_TOKEN_WHILE: return "while loops are not in the mod language: use a for loop over range(...)";
     case FJ_TOKEN_TRY: return "try statements are not in the mod language: write only what is to happen";
     case FJ_TOKEN_WITH: return "with statements are not in the mod language: write their body alone";
     case FJ_TOKEN_ASYNC:
         return fj_parse_peek_second(parser) == FJ_TOKEN_DEF ? NULL : "'async' is not in the mod language";
-    default: return at_match(parser) ? "match statements are not in the mod language: use if and elif" : NULL;
+    default: return NULL;
     }
 }
 
@@ -314,11 +321,16 @@ static void parse_statement(fj_parser *parser, fj_stmt_vec *out) {
     case FJ_TOKEN_ASYNC:
     case FJ_TOKEN_DEF: parse_def(parser, out, first, (fj_expr_list){NULL, 0}); break;
     case FJ_TOKEN_MATMUL: parse_decorated(parser, out); break;
+    case FJ_TOKEN_CLASS: parse_class(parser, out, first, (fj_expr_list){NULL, 0}); break;
     case FJ_TOKEN_ELIF:
     case FJ_TOKEN_ELSE:
         fj_parse_fail(parser, fj_parse_token_place(parser, first), "this '%s' belongs to no 'if' or 'for'",
                       fj_lex_kind_text(fj_parse_peek(parser)));
-    default: fj_parse_simple_line(parser, out);
+    default:
+        if (fj_parse_at_match(parser))
+            fj_parse_match(parser, out);
+        else
+            fj_parse_simple_line(parser, out);
     }
 }
 

@@ -95,8 +95,10 @@ fj_expr *fj_parse_unsupported(fj_parser *parser, uint32_t first, const char *sen
 
 /* Everything but tuples without parentheses, := and starred. */
 fj_expr *fj_parse_expression(fj_parser *parser);
-/* Also := (unsupported). */
+/* Also :=. */
 fj_expr *fj_parse_named(fj_parser *parser);
+/* The value behind `name :=`. */
+fj_expr *fj_parse_walrus(fj_parser *parser, const fj_expr *name, uint32_t first);
 /* Also *x. */
 fj_expr *fj_parse_element(fj_parser *parser);
 /* One element, or a tuple when there are commas; yield is unsupported. */
@@ -132,10 +134,14 @@ int *fj_parse_loops(fj_parser *parser);
 /* Adds the tokens [start, end) as an unsupported statement and goes behind them. */
 fj_stmt *fj_parse_skip(fj_parser *parser, fj_stmt_vec *out, uint32_t start, uint32_t end,
                        const char *sentence);
-/* Binds the names of a target; true when it has a starred part. */
-bool fj_parse_bind_target(fj_parser *parser, const fj_expr *target);
-/* Makes a statement with a starred target, from the token `first` to here, an unsupported one. */
-void fj_parse_refuse_starred(fj_parser *parser, fj_stmt *statement, uint32_t first);
+/* Binds the names of a target. */
+void fj_parse_bind_target(fj_parser *parser, const fj_expr *target);
+/* parse_match.c: whether a match statement begins here (match is a name everywhere else); parses it, as the
+ * ifs that it stands for. */
+bool fj_parse_at_match(const fj_parser *parser);
+void fj_parse_match(fj_parser *parser, fj_stmt_vec *out);
+/* Behind a colon: an indented block, or statements on the line. */
+fj_stmt_list fj_parse_block(fj_parser *parser);
 
 /* ---- Names that are bound ---------------------------------------------------------------- */
 

@@ -171,11 +171,8 @@ fj_expr *fj_parse_comprehension(fj_parser *parser, fj_expr *element, uint32_t fi
         while (fj_parse_accept(parser, FJ_TOKEN_IF)) {
             uint32_t at = parser->at;
             fj_expr *condition = fj_parse_or(parser);
-            if (condition->kind == FJ_EXPR_NAME && fj_parse_accept(parser, FJ_TOKEN_WALRUS)) {
-                fj_parse_bind(parser, condition->text);
-                (void)fj_parse_or(parser);
-                condition = fj_parse_unsupported(parser, at, "':=' is not in the mod language");
-            }
+            if (condition->kind == FJ_EXPR_NAME && fj_parse_accept(parser, FJ_TOKEN_WALRUS))
+                condition = fj_parse_walrus(parser, condition, at);
             FJ_PUSH(parser->arena, &conditions, condition);
         }
         clause.conditions = (fj_expr_list){conditions.data, conditions.len};

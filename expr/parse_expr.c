@@ -161,6 +161,46 @@ static fj_expr *parse_list(fj_parser *parser) {
     return finish_items(parser, FJ_EXPR_LIST, &items, first);
 }
 
+/* key: value, or **dict, which is a starred key without a value. False: it is an item of a set. */
+static bool parse_pair(fj_parser *parser, expr_vec *items) {
+    uint32_t first = parser->at;
+    if (fj_parse_accept(parser, FJ_TOKEN_POW)) {
+        fj_expr *starred = fj_parse_new(parser, FJ_EXPR_STARRED);
+        starred->left = fj_parse_operand(parser);
+        FJ_PUSH(parser->arena, items, fj_parse_finish(parser, starred, first));
+        FJ_PUSH(parser->arena, items, fj_parse_finish(parser, fj_parse_new(parser, FJ_EXPR_NONE), first));
+        return true;
+    }
+    FJ_PUSH(parser->arena, items, fj_parse_element(parser));
+    if (!fj_parse_accept(parser, FJ_TOKEN_COLON)) return false;
+    FJ_PUSH(parser->arena, items, fj_parse_expression(parser));
+    return true;
+}
+
+/* {key: value for ...}: a comprehension of pairs. */
+static fj_expr *parse_dict_comprehension(fj_parser *parser, const expr_vec *items, uint32_t first) {
+    fj_expr *pair = finish_items(parser, FJ_EXPR_TUPLE, items, first + 1);
+    fj_expr *dict = fj_parse_comprehension(parser, pair, first);
+    if (!dict) return skip_bracket(parser, first, "asynchronous comprehensions are not in the mod language");
+    fj_parse_expect(parser, FJ_TOKEN_RBRACE, "'for', 'if' or '}'");
+    dict->integer = 1;
+    return fj_parse_finish(parser, dict, first);
+}
+
+static fj_expr *parse_dict(fj_parser *parser) {
+    uint32_t first = parser->at++;
+    expr_vec items = {0};
+    while (fj_parse_peek(parser) != FJ_TOKEN_RBRACE) {
+        if (!parse_pair(parser, &items))
+            return skip_bracket(parser, first, "sets are not in the mod language: use a tuple or a list");
+        if (items.len == 2 && at_comprehension(parser))
+            return parse_dict_comprehension(parser, &items, first);
+        if (!fj_parse_accept(parser, FJ_TOKEN_COMMA)) break;
+    }
+    fj_parse_expect(parser, FJ_TOKEN_RBRACE, "',' or '}'");
+    return finish_items(parser, FJ_EXPR_DICT, &items, first);
+}
+
 static fj_expr *parse_leaf(fj_parser *parser, fj_expr_kind kind) {
     uint32_t first = parser->at++;
     fj_expr *leaf = fj_parse_new(parser, kind);
@@ -181,8 +221,7 @@ static fj_expr *parse_atom(fj_parser *parser) {
     case FJ_TOKEN_STRING: return parse_string(parser);
     case FJ_TOKEN_LPAREN: return parse_parenthesis(parser);
     case FJ_TOKEN_LBRACKET: return parse_list(parser);
-    case FJ_TOKEN_LBRACE:
-        return skip_bracket(parser, parser->at, "dicts and sets are not in the mod language: use a list");
+    case FJ_TOKEN_LBRACE: return parse_dict(parser);
     default: fj_parse_unexpected(parser, "an expression");
     }
 }
@@ -429,9 +468,17 @@ fj_expr *fj_parse_named(fj_parser *parser) {
     uint32_t first = parser->at;
     fj_expr *value = fj_parse_expression(parser);
     if (value->kind != FJ_EXPR_NAME || !fj_parse_accept(parser, FJ_TOKEN_WALRUS)) return value;
-    fj_parse_bind(parser, value->text);
-    (void)fj_parse_expression(parser);
-    return fj_parse_unsupported(parser, first, "':=' is not in the mod language: assign on a line before");
+    return fj_parse_walrus(parser, value, first);
+}
+
+fj_expr *fj_parse_walrus(fj_parser *parser, const fj_expr *name, uint32_t first) {
+    fj_parse_bind(parser, name->text);
+    fj_expr *named = fj_parse_new(parser, FJ_EXPR_NAMED);
+    named->text = name->text;
+    named->left = fj_parse_expression(parser);
+    if (parser->function) return fj_parse_finish(parser, named, first);
+    return fj_parse_unsupported(
+        parser, first, "':=' outside of a function is not in the mod language: assign on a line before");
 }
 
 fj_expr *fj_parse_element(fj_parser *parser) {

@@ -4,29 +4,30 @@
 
 /* ---- Assignments ------------------------------------------------------------------------- */
 
-/* Binds the names of a target; true when it has a starred part. */
-bool fj_parse_bind_target(fj_parser *parser, const fj_expr *target) {
-    bool starred = target->kind == FJ_EXPR_STARRED;
+static void bind_items(fj_parser *parser, const fj_expr *target) {
+    const fj_expr *starred = NULL;
+    for (size_t i = 0; i < target->items.len; i++) {
+        const fj_expr *item = target->items.data[i];
+        if (item->kind == FJ_EXPR_STARRED && starred != NULL)
+            fj_parse_fail(parser, item->place, "there are two starred names in this target");
+        if (item->kind == FJ_EXPR_STARRED) starred = item;
+        fj_parse_bind_target(parser, item->kind == FJ_EXPR_STARRED ? item->left : item);
+    }
+}
+
+void fj_parse_bind_target(fj_parser *parser, const fj_expr *target) {
     switch (target->kind) {
-    case FJ_EXPR_NAME: fj_parse_bind(parser, target->text); return false;
+    case FJ_EXPR_NAME: fj_parse_bind(parser, target->text); return;
     case FJ_EXPR_ATTRIBUTE:
-    case FJ_EXPR_SUBSCRIPT: return false;
-    case FJ_EXPR_STARRED: (void)fj_parse_bind_target(parser, target->left); return true;
+    case FJ_EXPR_SUBSCRIPT: return;
+    case FJ_EXPR_STARRED:
+        fj_parse_fail(parser, target->place, "a starred name stands in a tuple or a list: *x, = ...");
     case FJ_EXPR_TUPLE:
-    case FJ_EXPR_LIST:
-        for (size_t i = 0; i < target->items.len; i++)
-            starred = fj_parse_bind_target(parser, target->items.data[i]) || starred;
-        return starred;
+    case FJ_EXPR_LIST: bind_items(parser, target); return;
     case FJ_EXPR_COMPARE: fj_parse_fail(parser, target->place, "cannot assign to a comparison");
     case FJ_EXPR_CALL: fj_parse_fail(parser, target->place, "cannot assign to a call");
     default: fj_parse_fail(parser, target->place, "cannot assign to this: expected a name");
     }
-}
-
-void fj_parse_refuse_starred(fj_parser *parser, fj_stmt *statement, uint32_t first) {
-    statement->kind = FJ_STMT_UNSUPPORTED;
-    statement->text = FJ_STR("starred targets are not in the mod language: unpack by index");
-    fj_parse_collect_binds(parser, first, parser->at, statement);
 }
 
 static bool augmented_operator(fj_token_kind kind, fj_operator *ret_op) {
@@ -53,18 +54,16 @@ static void check_single_target(fj_parser *parser, const fj_expr *target, const 
         fj_parse_fail(parser, target->place, "%s takes one name, not several", what);
 }
 
-static void parse_assignment_chain(fj_parser *parser, fj_stmt *statement, fj_expr *target, uint32_t first) {
+static void parse_assignment_chain(fj_parser *parser, fj_stmt *statement, fj_expr *target) {
     FJ_VEC(fj_expr *) targets = {0};
-    bool starred = false;
     statement->kind = FJ_STMT_ASSIGN;
     statement->value = target;
     while (fj_parse_accept(parser, FJ_TOKEN_ASSIGN)) {
-        starred = fj_parse_bind_target(parser, statement->value) || starred;
+        fj_parse_bind_target(parser, statement->value);
         FJ_PUSH(parser->arena, &targets, statement->value);
         statement->value = fj_parse_elements(parser);
     }
     statement->targets = (fj_expr_list){targets.data, targets.len};
-    if (starred) fj_parse_refuse_starred(parser, statement, first);
 }
 
 /* An expression, or an assignment of any kind. */
@@ -74,11 +73,11 @@ static void parse_expression_statement(fj_parser *parser, fj_stmt_vec *out) {
     fj_expr *value = fj_parse_elements(parser);
     fj_stmt *statement = fj_parse_new_statement(parser, FJ_STMT_EXPRESSION);
     if (fj_parse_peek(parser) == FJ_TOKEN_ASSIGN) {
-        parse_assignment_chain(parser, statement, value, first);
+        parse_assignment_chain(parser, statement, value);
     } else if (fj_parse_peek(parser) == FJ_TOKEN_COLON || augmented_operator(fj_parse_peek(parser), &op)) {
         bool annotation = fj_parse_peek(parser) == FJ_TOKEN_COLON;
         check_single_target(parser, value, annotation ? "an annotation" : "an augmented assignment");
-        (void)fj_parse_bind_target(parser, value);
+        fj_parse_bind_target(parser, value);
         parser->at++;
         statement->targets.data = FJ_NEW(parser->arena, fj_expr *);
         statement->targets.data[0] = value;
@@ -90,6 +89,7 @@ static void parse_expression_statement(fj_parser *parser, fj_stmt_vec *out) {
             statement->value = fj_parse_elements(parser);
         } else if (fj_parse_accept(parser, FJ_TOKEN_ASSIGN)) {
             statement->kind = FJ_STMT_ASSIGN;
+            statement->annotated = true;
             statement->value = fj_parse_elements(parser);
         }
     } else {
@@ -189,7 +189,7 @@ static void parse_raise(fj_parser *parser, fj_stmt *statement) {
     if (fj_parse_accept(parser, FJ_TOKEN_FROM)) (void)fj_parse_expression(parser);
 }
 
-/* `del` and `type X = ...` end where their part of the line ends. */
+/* `type X = ...` ends where its part of the line ends. */
 static void skip_simple(fj_parser *parser, fj_stmt_vec *out, const char *sentence) {
     uint32_t start = parser->at, end = start;
     while (parser->tokens[end].kind != FJ_TOKEN_NEWLINE && parser->tokens[end].kind != FJ_TOKEN_SEMICOLON) {
@@ -198,6 +198,19 @@ static void skip_simple(fj_parser *parser, fj_stmt_vec *out, const char *sentenc
         end = open ? parser->tokens[end].match : end + 1;
     }
     (void)fj_parse_skip(parser, out, start, end, sentence);
+}
+
+/* del x, y */
+static void parse_del(fj_parser *parser, fj_stmt_vec *out) {
+    uint32_t first = parser->at++;
+    fj_stmt *statement = fj_parse_new_statement(parser, FJ_STMT_DEL);
+    fj_expr *what = fj_parse_elements(parser);
+    fj_parse_bind_target(parser, what);
+    statement->targets.data = FJ_NEW(parser->arena, fj_expr *);
+    statement->targets.data[0] = what;
+    statement->targets.len = 1;
+    statement->place = fj_parse_place(parser, first);
+    FJ_PUSH(parser->arena, out, statement);
 }
 
 static bool at_type_alias(const fj_parser *parser) {
@@ -256,7 +269,7 @@ void fj_parse_simple_line(fj_parser *parser, fj_stmt_vec *out) {
     do {
         if (fj_parse_peek(parser) == FJ_TOKEN_NEWLINE) break;
         if (fj_parse_peek(parser) == FJ_TOKEN_DEL)
-            skip_simple(parser, out, "'del' is not in the mod language: leave the name unused");
+            parse_del(parser, out);
         else if (at_type_alias(parser))
             skip_simple(parser, out, "type aliases are not in the mod language");
         else if (!parse_keyword_statement(parser, out))

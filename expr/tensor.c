@@ -7,9 +7,6 @@
 
 enum { DEEPEST = 64 };
 
-/* An index that is outside of every dimension, also when a dimension is added to it. */
-#define FJ_OUTSIDE (-((int64_t)1 << 62))
-
 /* ---- Dimensions -------------------------------------------------------------------------------------- */
 
 fj_ref fj_dim_ref(fj_elab *e, fj_value dim, fj_place place) { return fj_to_ref(e, dim, FJ_TYPE_I64, place); }
@@ -162,10 +159,32 @@ static fj_ref source_index(fj_elab *e, const fj_tensor *tensor, int axis, const 
     return plain ? index : normalise(e, index, tensor->base->dims[axis], place);
 }
 
+/* Axes that lead nowhere (None, expanded ones) have bounds too: outside of one is outside of base. */
+static fj_ref outside_free_axes(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, int base_rank,
+                                fj_ref first, fj_place place) {
+    bool used[FJ_MAX_RANK] = {false};
+    for (int i = 0; i < base_rank; i++) {
+        const fj_axis_source *source = &tensor->sources[i];
+        const int rank = source->kind == FJ_AXIS_GATHER ? fj_tensor_rank(e, source->value.tensor, place) : 0;
+        if (source->kind == FJ_AXIS_RANGE) used[source->axis] = true;
+        for (int k = 0; k < rank; k++) used[source->axis - 1 - k] = true;
+    }
+    for (int i = 0; i < tensor->rank; i++) {
+        if (used[i] || fj_ir_at(e->ir, indices[i])->op != FJ_OP_WHERE) continue;
+        const fj_value at = fj_convert(e, fj_scalar_value(e, indices[i], false), FJ_TYPE_I64, place);
+        const fj_value out = fj_operate_compare(e, FJ_OPERATOR_LT, at, fj_value_int(0), place);
+        const fj_value given = fj_convert(e, fj_scalar_value(e, first, false), FJ_TYPE_I64, place);
+        const fj_value choice[3] = {out, fj_value_int(FJ_OUTSIDE), given};
+        first = fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, choice, 3, place).ref;
+    }
+    return first;
+}
+
 static fj_value index_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
     fj_ref inner[FJ_MAX_RANK];
     const int rank = fj_tensor_rank(e, tensor->base, place);
     for (int i = 0; i < rank; i++) inner[i] = source_index(e, tensor, i, indices, place);
+    if (rank > 0) inner[0] = outside_free_axes(e, tensor, indices, rank, inner[0], place);
     return fj_tensor_element(e, tensor->base, inner, place);
 }
 
@@ -268,6 +287,8 @@ fj_value fj_tensor_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *in
     case FJ_TENSOR_INDEX: value = index_element(e, tensor, indices, place); break;
     case FJ_TENSOR_MAP: value = as_scalar(e, map_element(e, tensor, indices, place), place); break;
     case FJ_TENSOR_REDUCE: value = reduce_element(e, tensor, indices, place); break;
+    case FJ_TENSOR_RESHAPE: value = fj_reshape_element(e, tensor, indices, place); break;
+    case FJ_TENSOR_STACK: value = fj_stack_element(e, tensor, indices, place); break;
     default: value = pick_element(e, tensor, indices, place); break;
     }
     fj_elab_leave(e);

@@ -15,11 +15,12 @@ int64_t fj_value_weight(fj_value v) {
 fj_value fj_value_sequence(fj_arena *arena, fj_value_kind kind, const fj_value *items, size_t len) {
     fj_sequence *seq = FJ_NEW(arena, fj_sequence);
     seq->items = FJ_NEW_ARRAY(arena, fj_value, len);
-    seq->len = len;
+    seq->len = seq->cap = len;
     seq->constant = true;
     seq->weight = 1;
     for (size_t i = 0; i < len; i++) {
         seq->items[i] = items[i];
+        if (fj_value_is_sequence(items[i])) ((fj_sequence *)(uintptr_t)items[i].seq)->held = true;
         seq->constant &= fj_value_is_constant(items[i]);
         seq->weight += fj_value_weight(items[i]);
         if (seq->weight > HEAVIEST) seq->weight = HEAVIEST;
@@ -59,6 +60,7 @@ bool fj_value_truth(fj_value v) {
     case FJ_VALUE_STR: return v.str.len > 0;
     case FJ_VALUE_TUPLE:
     case FJ_VALUE_LIST: return v.seq->len > 0;
+    case FJ_VALUE_DICT: return v.dict->items.len > 0;
     default: return true;
     }
 }
@@ -85,6 +87,9 @@ static bool equal(fj_value a, fj_value b, int depth) {
     case FJ_VALUE_FUNCTION: return a.function == b.function;
     case FJ_VALUE_BUILTIN: return a.builtin == b.builtin;
     case FJ_VALUE_PARTIAL: return a.partial == b.partial;
+    case FJ_VALUE_DICT: return a.dict == b.dict;
+    case FJ_VALUE_OBJECT: return a.object == b.object;
+    case FJ_VALUE_CLASS: return a.class == b.class;
     default: return true; /* None, ... */
     }
 }
@@ -113,6 +118,9 @@ const char *fj_value_describe(fj_value v) {
     case FJ_VALUE_FUNCTION:
     case FJ_VALUE_BUILTIN:
     case FJ_VALUE_PARTIAL: return "a function";
+    case FJ_VALUE_DICT: return "a dict";
+    case FJ_VALUE_OBJECT: return "an object";
+    case FJ_VALUE_CLASS: return "a class";
     case FJ_VALUE_UNKNOWN: return "something outside the language";
     case FJ_VALUE_SCALAR: return scalars[v.type];
     case FJ_VALUE_TENSOR: return "a tensor";

@@ -30,6 +30,9 @@ typedef enum fj_value_kind {
     FJ_VALUE_FUNCTION,
     FJ_VALUE_BUILTIN,
     FJ_VALUE_PARTIAL, /* a function with arguments; a method with its object */
+    FJ_VALUE_DICT,
+    FJ_VALUE_OBJECT, /* of a class, or a namespace */
+    FJ_VALUE_CLASS,
     FJ_VALUE_UNKNOWN, /* exists in Python, but not in the language */
     FJ_VALUE_SCALAR,
     FJ_VALUE_TENSOR,
@@ -50,6 +53,9 @@ typedef struct fj_value {
         const struct fj_closure *function;
         const struct fj_builtin *builtin;
         const struct fj_partial *partial;
+        struct fj_dict *dict;
+        struct fj_object *object;
+        struct fj_class *class;
         const struct fj_unknown *unknown;
         const struct fj_tensor *tensor;
     };
@@ -58,7 +64,8 @@ typedef struct fj_value {
 
 typedef struct fj_sequence {
     fj_value *items;
-    size_t len;
+    size_t len, cap; /* a list may grow until it is an item of another */
+    bool held;
     const char *const *fields; /* names of the items, of a named tuple; NULL: none */
     bool constant;             /* holds nothing of the kernel, at any depth */
     int64_t weight;            /* items at all depths: they share parts, so this may be huge */
@@ -68,7 +75,41 @@ typedef struct fj_closure {
     const fj_function *function;
     struct fj_frame *frame; /* where it was defined; NULL: the module */
     fj_value *defaults;     /* one per parameter; UNSET: none */
+    struct fj_class *owner; /* of a method; NULL: none */
 } fj_closure;
+
+/* Dicts, objects and classes are shared and change in place, as in Python; they are equal to themselves. */
+typedef struct fj_pair {
+    fj_value key, value;
+} fj_pair;
+
+typedef struct fj_dict {
+    FJ_VEC(fj_pair) items;
+} fj_dict;
+
+typedef struct fj_member {
+    fj_str name;
+    fj_value value;
+} fj_member;
+
+typedef struct fj_members {
+    FJ_VEC(fj_member) items;
+} fj_members;
+
+typedef struct fj_class {
+    const fj_function *function; /* the name and the body */
+    fj_value *bases;
+    size_t base_count;
+    fj_members members;
+    FJ_VEC(fj_str) fields; /* annotated names */
+    bool is_data;          /* its arguments are its fields: a dataclass, a NamedTuple */
+} fj_class;
+
+typedef struct fj_object {
+    fj_class *class; /* NULL: a namespace */
+    bool is_context; /* the first argument of an autograd function's forward */
+    fj_members members;
+} fj_object;
 
 /* The arguments of a call, evaluated. */
 typedef struct fj_arguments {

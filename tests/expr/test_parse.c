@@ -180,7 +180,9 @@ START_TEST(expression_errors) {
     expression_fails("f(1, x for x in y)", 8, 3, "brackets of its own");
     expression_fails("x[]", 3, 1, "an index");
     expression_fails("(x := 1)", 2, 6, "':='");
-    expression_fails("{1: 2}", 1, 6, "dicts");
+    expression_is("{1: 2, **d}", "(dict 1 2 (star d) None)");
+    expression_is("{k: v for k, v in d}", "(dict-comprehension (tuple k v) (for (tuple k v) d))");
+    expression_fails("{1, 2}", 1, 6, "sets");
     expression_fails("(x for x in y)", 1, 14, "generator");
     expression_fails("'abc", 1, 4, "not closed on its line");
     expression_fails("'''abc", 1, 6, "never closed");
@@ -224,9 +226,9 @@ START_TEST(functions_and_their_locals) {
         "  [w for w in z]\n  lambda l: l\n  (p := 1)\n  global m\n  m = 1\n  o.q = s[r] = 1\n",
         "(def f () (locals x y i j t g C p)\n  (+= x 1)\n  (annotation y)\n  (for (tuple i (list j)) z\n    "
         "(import (t -> t)))\n  (def g (h) (locals h u)\n    (= u 1))\n"
-        "  (unsupported \"classes are not in the mod language: write functions\" (binds C))\n"
+        "  (class C (locals v)\n    (= v 1))\n"
         "  (expression (comprehension w (for w z)))\n  (expression (lambda (l) l))\n"
-        "  (expression (unsupported \"':=' is not in the mod language: assign on a line before\"))\n"
+        "  (expression (:= p 1))\n"
         "  (global \"'global' is not in the mod language: a mod assigns only its own names\" (binds m))\n"
         "  (= m 1)\n  (= (. o q) ([] s r) 1))\n");
     module_is(
@@ -250,17 +252,18 @@ static void check_unsupported(const char *text, const char *part, const char *bi
 
 START_TEST(what_is_not_understood_is_kept_for_later) {
     check_unsupported("while x:\n  y = 1\nelse:\n  z = 2\npass", "while loops", "(binds y z)");
-    check_unsupported("class C(B, metaclass=M):\n  def f(self): return 1 if\n  x = y z\npass", "classes",
+    check_unsupported("class C(B, metaclass=M:\n  def f(self): return 1 if\n  x = y z\n)\npass", "unexpected",
                       "(binds C)");
     check_unsupported("try: import flash\nexcept ImportError as e:\n  flash = None\nfinally: pass\npass",
                       "try", "(binds flash e)");
     check_unsupported("with a as b, c as (d, e):\n  f.g = 1\npass", "with", "(binds b d e)");
-    check_unsupported("match x:\n  case [a, B(c), d.e] if z: f = 1\npass", "match", "(binds a c f)");
+    check_unsupported("match x:\n  case [a, B(c), d.e] if z: f = 1\npass", "matches constants",
+                      "(binds a c f)");
+    check_unsupported("match x:\n  case y: f = 1\npass", "matches constants", "(binds y f)");
     check_unsupported("async with a as b: pass\npass", "async", "(binds b)");
     check_unsupported("type X[T] = list[T]; pass", "type alias", "(binds X)");
-    check_unsupported("del a, b[c]; pass", "del", "(binds a)");
-    check_unsupported("a, *b = c\npass", "starred", "(binds a b)");
-    check_unsupported("@d\nclass C: pass\npass", "classes", "(binds C)");
+    check_unsupported("*b = c\npass", "starred", "(binds b)");
+    check_unsupported("a, *b, *c = d\npass", "two starred", "(binds a b c)");
     check_unsupported("print x\npass", "unexpected 'x': expected the end of the line", "(binds)");
     check_unsupported("return 1\npass", "outside a function", "");
     check_unsupported("break\npass", "outside a loop", "");
@@ -269,7 +272,13 @@ START_TEST(what_is_not_understood_is_kept_for_later) {
     check_unsupported("def f(a, a):\n  return 1\npass", "two parameters", "(binds f)");
     check_unsupported("def f(a=1, b):\n  return 1\npass", "needs a default", "(binds f)");
     check_unsupported("else:\n  a = 1\npass", "belongs to no", "(binds a)");
-    check_unsupported("del x:\n  a = 1\npass", "no block", "(binds x a)");
+    check_unsupported("del x:\n  a = 1\npass", "end of the line", "(binds x a)");
+    module_is("del a, b[c]\na, *b = c\n@d\nclass C[T](B, metaclass=M): x: int = 1\n",
+              "(del (tuple a ([] b c)))\n(= (tuple a (star b)) c)\n(class C B (locals x)\n  (= x 1))\n");
+    module_is(
+        "match x.y:\n  case 1 | 'a' if z: pass\n  case None: pass\n  case _: pass\n",
+        "(if (and (or (== (. x y) 1) (== (. x y) \"a\")) z)\n  (pass)\n  (else\n    (if (is (. x y) None)\n"
+        "      (pass)\n      (else\n        (if True\n          (pass))))))\n");
     module_is("match = 1\nmatch(x)\nmatch[x]: int\ntype = case = 2\n",
               "(= match 1)\n(expression (call match x))\n(annotation ([] match x))\n(= type case 2)\n");
 }
