@@ -302,6 +302,23 @@ const char *fj_capture_note(fj_elab *e, const fj_captured *captured) {
         (int)captured->name.len, captured->name.data, fj_dtype_name(captured->dtype), dims);
 }
 
+/* What is given instead: the name may be misspelt. */
+static const char *missing_note(fj_elab *e) {
+    const char *rule = "a captured tensor takes its value from the caller's tensor of that name", *given = "";
+    fj_suggestion suggestion = fj_suggest_begin(fj_str_from(e->missing.data[0]));
+    for (size_t i = 0; i < e->desc->binding_count; i++) {
+        const char *name = e->desc->bindings[i].name;
+        fj_suggest(&suggestion, fj_str_from(name));
+        if (i < 8) given = fj_arena_printf(e->arena, "%s%s'%.60s'", given, i > 0 ? ", " : "", name);
+    }
+    if (suggestion.best.data != NULL)
+        return fj_arena_printf(e->arena, "%s; '%.*s' is given: is it meant?", rule, (int)suggestion.best.len,
+                               suggestion.best.data);
+    if (*given == '\0') return rule;
+    return fj_arena_printf(e->arena, "%s; given are %s%s", rule, given,
+                           e->desc->binding_count > 8 ? ", ..." : "");
+}
+
 void fj_capture_report_missing(fj_elab *e) {
     char list[400] = "";
     size_t used = 0;
@@ -318,8 +335,7 @@ void fj_capture_report_missing(fj_elab *e) {
         list[used++] = '\'';
     }
     const char *many = e->missing.len > 1 ? "s" : "";
-    fj_expr_fail_note(e->scope, e->missing_place, FJ_ERR_TENSOR,
-                      "a captured tensor takes its value from the caller's tensor of that name",
+    fj_expr_fail_note(e->scope, e->missing_place, FJ_ERR_TENSOR, missing_note(e),
                       "captured tensor%s without a value: %.*s", many, (int)used, list);
 }
 

@@ -246,10 +246,7 @@ static void check_arity(fj_elab *e, fj_value mod, bool is_score, fj_place place)
     const char *what = is_score ? "score" : "mask";
     if (mod.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", mod.unknown->why);
     if (fj_is_opaque(mod)) fj_capture_fail_opaque(e, mod, place);
-    if (mod.kind == FJ_VALUE_TENSOR && mod.tensor->kind == FJ_TENSOR_CAPTURE &&
-        mod.tensor->table->error != NULL) {
-        fj_elab_fail_again(e, mod.tensor->table->error);
-    }
+    if (mod.kind == FJ_VALUE_TENSOR) fj_capture_fail_broken(e, mod.tensor, place);
     if (!fj_value_is_function(mod))
         fj_elab_fail(e, place, "the %s mod is %s, not a function", what, fj_value_describe(mod));
     if (mod.kind != FJ_VALUE_FUNCTION) return;

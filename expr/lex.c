@@ -246,6 +246,37 @@ _Noreturn static void fail_tabs(lexer *lex, uint32_t start) {
         "tabs and spaces are mixed so that the indentation depends on the width of a tab: use spaces");
 }
 
+/* A line that begins as a block does lacks its colon; else the indentation is what is wrong. */
+static _Noreturn void fail_indent(lexer *lex, fj_place place) {
+    size_t first = lex->tokens.len;
+    if (first >= 2 && lex->tokens.data[first - 1].kind == FJ_TOKEN_NEWLINE) first--;
+    const size_t end = first;
+    while (first > 0) {
+        const uint16_t before = lex->tokens.data[first - 1].kind;
+        if (before == FJ_TOKEN_NEWLINE || before == FJ_TOKEN_INDENT || before == FJ_TOKEN_DEDENT) break;
+        first--;
+    }
+    switch (first < end ? lex->tokens.data[first].kind : FJ_TOKEN_END) {
+    case FJ_TOKEN_DEF:
+    case FJ_TOKEN_CLASS:
+    case FJ_TOKEN_IF:
+    case FJ_TOKEN_ELIF:
+    case FJ_TOKEN_ELSE:
+    case FJ_TOKEN_FOR:
+    case FJ_TOKEN_WHILE:
+    case FJ_TOKEN_WITH:
+    case FJ_TOKEN_TRY:
+    case FJ_TOKEN_EXCEPT:
+    case FJ_TOKEN_FINALLY:
+    case FJ_TOKEN_ASYNC: {
+        const fj_token *last = &lex->tokens.data[end - 1];
+        fj_expr_fail(lex->scope, place_at(lex, last->offset + last->length, 0),
+                     "expected ':' at the end of this line");
+    }
+    default: fj_expr_fail(lex->scope, place, "unexpected indentation: the line before opens no block");
+    }
+}
+
 static void change_indent(lexer *lex, uint32_t start, uint32_t column, uint32_t narrow) {
     const indent *top = &lex->indents[lex->indent_count - 1];
     bool after_colon = lex->tokens.len >= 2 && lex->tokens.data[lex->tokens.len - 2].kind == FJ_TOKEN_COLON;
@@ -256,8 +287,7 @@ static void change_indent(lexer *lex, uint32_t start, uint32_t column, uint32_t 
         fj_expr_fail(lex->scope, place_at(lex, lex->at, 0), "expected an indented block after line %d",
                      line_of(lex, lex->tokens.data[lex->tokens.len - 2].offset));
     if (column > top->column) {
-        if (!after_colon)
-            fj_expr_fail(lex->scope, place, "unexpected indentation: the line before opens no block");
+        if (!after_colon) fail_indent(lex, place);
         if (lex->indent_count == FJ_NESTING_MAX)
             fj_expr_fail(lex->scope, place, "blocks are nested more than %d deep", FJ_NESTING_MAX);
         lex->indents[lex->indent_count++] = (indent){column, narrow, (uint32_t)lex->tokens.len};
