@@ -240,6 +240,9 @@ void fj_scope_assign(fj_elab *e, fj_str name, fj_value value, fj_place place);
 /* Destructures; set is called for each name. */
 typedef void (*fj_scope_setter)(fj_elab *e, void *user, fj_str name, fj_value value, fj_place place);
 void fj_scope_unpack(fj_elab *e, const fj_expr *target, fj_value value, fj_scope_setter set, void *user);
+/* a, b = [], 1: each by itself, so that no tuple holds them. False: the statement is not of this form. */
+bool fj_scope_assign_parallel(fj_elab *e, const fj_stmt *stmt, fj_scope_setter set, void *user);
+bool fj_scope_assign_parallel_local(fj_elab *e, const fj_stmt *stmt);
 void fj_scope_assign_target(fj_elab *e, const fj_expr *target, fj_value value);
 /* Evaluates, or gives an unnamed table that keeps the error (only outside of a mod). */
 fj_value fj_scope_attempt(fj_elab *e, const fj_expr *expression);

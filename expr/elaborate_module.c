@@ -166,6 +166,7 @@ static void set_global(fj_elab *e, void *user, fj_str name, fj_value value, fj_p
 
 static void run_assign(fj_elab *e, fj_thunk *thunk) {
     const fj_stmt *stmt = thunk->stmt;
+    if (fj_scope_assign_parallel(e, stmt, set_global, thunk)) return;
     fj_value value = fj_scope_attempt(e, stmt->value);
     if (stmt->kind == FJ_STMT_AUGMENTED) {
         const fj_value left = fj_elab_expr(e, stmt->targets.data[0]);
@@ -266,10 +267,17 @@ static bool changes(fj_value value) {
            value.kind == FJ_VALUE_CLASS;
 }
 
-static void run_mutations(fj_elab *e, fj_global *global, fj_place place) {
-    if (global == NULL || !global->mutation) return;
-    run_mutations(e, current(e, global->before, place), place);
-    if (global->thunk->state != FJ_THUNK_RUNNING) force(e, global->thunk, place);
+/* Those before one that has run have run too. */
+static void run_mutations(fj_elab *e, fj_global *last, fj_place place) {
+    FJ_VEC(fj_thunk *) waiting = {0};
+    for (fj_global *at = last; at != NULL && at->mutation; at = current(e, at->before, place)) {
+        if (at->thunk->state == FJ_THUNK_DONE || at->thunk->state == FJ_THUNK_RUNNING) break;
+        FJ_PUSH(e->arena, &waiting, at->thunk);
+    }
+    while (waiting.len > 0) {
+        fj_thunk *thunk = waiting.data[--waiting.len];
+        if (thunk->state != FJ_THUNK_DONE) force(e, thunk, place);
+    }
 }
 
 bool fj_scope_original_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value) {

@@ -232,3 +232,26 @@ fj_value fj_scope_attempt(fj_elab *e, const fj_expr *expression) {
     table->constant = it.constant;
     return fj_capture_unnamed(e, table);
 }
+
+bool fj_scope_assign_parallel(fj_elab *e, const fj_stmt *stmt, fj_scope_setter set, void *user) {
+    const fj_expr *value = stmt->value;
+    const bool displays =
+        value->kind == FJ_EXPR_TUPLE && stmt->kind == FJ_STMT_ASSIGN && stmt->targets.len == 1;
+    const fj_expr *target = displays ? stmt->targets.data[0] : NULL;
+    if (!displays || (target->kind != FJ_EXPR_TUPLE && target->kind != FJ_EXPR_LIST) ||
+        target->items.len != value->items.len)
+        return false;
+    for (size_t i = 0; i < value->items.len; i++) {
+        if (value->items.data[i]->kind == FJ_EXPR_STARRED || target->items.data[i]->kind == FJ_EXPR_STARRED)
+            return false;
+    }
+    fj_value *values = FJ_NEW_ARRAY(e->arena, fj_value, value->items.len);
+    for (size_t i = 0; i < value->items.len; i++) values[i] = fj_scope_attempt(e, value->items.data[i]);
+    for (size_t i = 0; i < value->items.len; i++)
+        fj_scope_unpack(e, target->items.data[i], values[i], set, user);
+    return true;
+}
+
+bool fj_scope_assign_parallel_local(fj_elab *e, const fj_stmt *stmt) {
+    return fj_scope_assign_parallel(e, stmt, set_local, NULL);
+}

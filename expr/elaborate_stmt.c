@@ -97,6 +97,7 @@ static _Noreturn void run_raise(fj_elab *e, const fj_stmt *stmt) {
 /* ---- Assignments -------------------------------------------------------------------------------- */
 
 static void run_assign(fj_elab *e, const fj_stmt *stmt) {
+    if (fj_scope_assign_parallel_local(e, stmt)) return;
     const fj_value value = fj_scope_attempt(e, stmt->value);
     for (size_t i = 0; i < stmt->targets.len; i++) fj_scope_assign_target(e, stmt->targets.data[i], value);
 }

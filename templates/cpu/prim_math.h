@@ -227,11 +227,13 @@ FJ_LANEWISE1(cosh, cosh)
 FJ_LANEWISE1(sin, sin)
 FJ_LANEWISE1(cos, cos)
 FJ_LANEWISE1(tan, tan)
+FJ_LANEWISE1(erfc, erfc)
 FJ_LANEWISE2(atan2, atan2)
 FJ_LANEWISE2(fmod, fmod)
 FJ_INLINE fj_f fj_asin_f(fj_f a) { return fjv_each_asin(a); }
 FJ_INLINE fj_f fj_acos_f(fj_f a) { return fjv_each_acos(a); }
 FJ_INLINE fj_f fj_atan_f(fj_f a) { return fjv_each_atan(a); }
+FJ_INLINE fj_f fj_erfc_f(fj_f a) { return fjv_each_erfc(a); }
 FJ_INLINE fj_f fj_sinh_f(fj_f a) { return fjv_each_sinh(a); }
 FJ_INLINE fj_f fj_cosh_f(fj_f a) { return fjv_each_cosh(a); }
 FJ_INLINE fj_f fj_atan2_f(fj_f a, fj_f b) { return fjv_each_atan2(a, b); }

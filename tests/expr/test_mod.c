@@ -451,6 +451,8 @@ static const char *const windows[] = {
     "    return parts[0] & parts[1]\n",
     "parts = []\nfor n in (8, 9):\n    parts.append(n)\nparts.pop()\n" MASK(
         "(q >= kv) & (q - kv < parts[-1])"),
+    "def mask_mod(b, h, q, kv):\n    parts, names = [], {}\n    parts.append(q >= kv)\n    names['near'] = q - kv < 8\n"
+    "    return parts[0] & names['near']\n",
     "import operator\nfrom functools import reduce\n"
     "def mask_mod(b, h, q, kv):\n    return reduce(operator.and_, [q >= kv, operator.lt(q - kv, 8)])\n",
     "from itertools import accumulate, product\nN = list(accumulate([1, 2, 5]))[-1]\n"

@@ -118,12 +118,12 @@ static const struct {
     const char *name;
     double single, twice;
 } bounds[] = {
-    {"exp", 1.0, 1.0},     {"exp2", 1.5, 1.0},      {"log", 1.0, 1.0},       {"log2", 1.5, 1.0},
-    {"log1p", 2.0, 1.0},   {"expm1", 2.0, 1.0},     {"tanh", 2.5, 3.0},      {"tanh_approx", 2.5, 3.0},
-    {"sigmoid", 2.5, 3.0}, {"erf", 1.5, 1.5},       {"rsqrt", 1.5, 1.5},     {"sin", 0.51, 1.0},
-    {"cos", 0.51, 1.0},    {"tan", 0.51, 1.0},      {"pow", 0.51, 1.0},      {"asin", 0.51, 1.0},
-    {"acos", 0.51, 1.0},   {"atan", 0.51, 1.0},     {"atan2", 0.51, 1.0},    {"sinh", 0.51, 2.0},
-    {"cosh", 0.51, 2.0},   {"floordiv", 0.51, 0.0}, {"floormod", 0.51, 0.0},
+    {"exp", 1.0, 1.0},     {"exp2", 1.5, 1.0},  {"log", 1.0, 1.0},       {"log2", 1.5, 1.0},
+    {"log1p", 2.0, 1.0},   {"expm1", 2.0, 1.0}, {"tanh", 2.5, 3.0},      {"tanh_approx", 2.5, 3.0},
+    {"sigmoid", 2.5, 3.0}, {"erf", 1.5, 1.5},   {"rsqrt", 1.5, 1.5},     {"sin", 0.51, 1.0},
+    {"cos", 0.51, 1.0},    {"tan", 0.51, 1.0},  {"pow", 0.51, 1.0},      {"asin", 0.51, 1.0},
+    {"acos", 0.51, 1.0},   {"atan", 0.51, 1.0}, {"atan2", 0.51, 1.0},    {"sinh", 0.51, 2.0},
+    {"cosh", 0.51, 2.0},   {"erfc", 0.51, 2.0}, {"floordiv", 0.51, 0.0}, {"floormod", 0.51, 0.0},
 };
 
 static double bound_of(const char *name, int real_size) {
