@@ -385,6 +385,15 @@ typedef union fj_scalar {
  * lse_low [B,Hq,L], as lse, optional: what rounding took from lse, so that lse + lse_low is the logarithm to twice
  * the precision. Forward writes it, backward reads it. A probability of backward is exp(score - lse): without
  * lse_low its relative error is |lse| * 6e-8 in F32 (1e-16 in F64), nothing at |lse| of 10 and all of it at 1e8.
+ *
+ * What a query does not see (a masked pair, a key that no query sees, whatever lies between the elements of a
+ * strided tensor) contributes exactly 0, whatever query, key, value, dout and captures hold there: each element
+ * of a result has the bits that zeros there would give, NaN and infinities included. A query that sees nothing,
+ * or only scores of -inf, is dead: out 0, lse -inf, and exactly 0 to every gradient, whatever its query and dout
+ * are. A score that is seen and NaN or +inf makes its whole query NaN: out, lse, its dquery, and what the keys
+ * that it sees get from it; other values that are not finite come out as the definition has them, NaN and
+ * infinities not told apart.
+ *
  * captures, dcaptures: in the order of fj_mod_capture; dcaptures[i] has the capture's shape, NULL
  * where the gradient is not wanted or does not exist. scalars, dscalars (rank 0) likewise. */
 typedef struct fj_args {
