@@ -11,7 +11,7 @@
  *     foreign TEXT       it is some other library
  *
  * Why a process: NVRTC keeps state. What any user of the same library in a process compiled with -G or --restrict
- * changes later compilations of everyone (12.0 to 13.5; other registers, more spills, pointers that may not alias), and
+ * changes later compilations of everyone (12.4 to 13.5; other registers, more spills, pointers that may not alias), and
  * up to 12.4 the calling thread is left in the C locale. Here there is no other user and nothing is left; nor can a
  * fault of NVRTC end the caller. Namespaces of the loader (dlmopen) keep the state apart as well, but NVRTC crashes on
  * threads that the other C library did not start.

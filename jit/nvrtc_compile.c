@@ -1,5 +1,6 @@
 /* Compiling with NVRTC: a workshop, the program that runs it (nvrtc_child.c), and its messages.
  *
+ * A process that compiles one kernel at a time has its parts (forward one, backward three) compiled at a time.
  * NVRTC's cache of its own (12.9 and newer) is turned off: ours holds the kernels, and times are true.
  */
 #include <fcntl.h>
@@ -132,9 +133,20 @@ typedef struct attempt {
     const fj_nvrtc *nvrtc;
     const fj_workshop *shop;
     const char *name;
+    bool alone; /* nothing else is compiled by NVRTC in this process */
     int result; /* of nvrtcCompileProgram; ENDED: its process ended; NOT_OPENED */
     fj_buf *out, *log;
 } attempt;
+
+static atomic_int running; /* attempts of this process */
+
+/* Whether its kernels are compiled on threads of their own and come out the same: before sm_100 the code is equal to the
+ * byte (12.9 to 13.5), from there on it is not, and a kernel must not depend on how busy the process is. */
+static bool splits(const fj_nvrtc *nvrtc, const char *architecture) {
+    int number = 0;
+    return is_at_least(nvrtc, 12, 9) && architecture &&
+           sscanf(architecture, "--gpu-architecture=sm_%d", &number) == 1 && number < 100;
+}
 
 enum { ENDED = -2, NOT_OPENED = -3 };
 
@@ -162,11 +174,14 @@ static fj_status run_compiler(attempt *a, const char *const *options, fj_error *
     char builtins[sizeof nvrtc->path + sizeof nvrtc->builtins];
     const char *arguments[MAX_OPTIONS + 8] = {"nvrtc", "compile", nvrtc->path, builtins, a->name};
     const char *slash = strrchr(nvrtc->path, '/');
+    const char *split = NULL;
     int count = 5;
     (void)snprintf(builtins, sizeof builtins, "%.*s%s", slash ? (int)(slash - nvrtc->path + 1) : 0,
                    nvrtc->path, nvrtc->builtins);
+    if (a->alone && splits(nvrtc, *options)) split = "--split-compile=0";
     while (*options && count < MAX_OPTIONS) arguments[count++] = *options++;
     if (is_at_least(nvrtc, 12, 9)) arguments[count++] = "--no-cache";
+    if (split) arguments[count++] = split;
     fj_buf answer;
     fj_error why = {0};
     fj_buf_init(&answer, a->out->allocator);
@@ -192,7 +207,9 @@ static fj_status compile_in_workshop(attempt *a, const fj_file_ops *ops, fj_str 
     if (status != FJ_OK) return status;
     a->shop = &shop;
     status = fj_workshop_write(&shop, "kernel.cu", source, error);
+    a->alone = atomic_fetch_add(&running, 1) == 0;
     if (status == FJ_OK) status = run_compiler(a, options, error);
+    (void)atomic_fetch_sub(&running, 1);
     fj_workshop_close(&shop);
     return status;
 }

@@ -5,7 +5,8 @@
  * whose first line has FAKE_NVRTC_BAD in it do not compile. A file "settings" beside the library is in front of that list.
  *
  * As real ones do, it keeps state between the compilations of a process: once --restrict or -G was an option, cubins are
- * others; and with "locale=1" it leaves the process and the thread in the C locale. With "crash=1" it dies of compiling.
+ * others; and with "locale=1" it leaves the process and the thread in the C locale. With "crash=1" it dies of compiling, "wait=100"
+ * makes it wait as many milliseconds.
  * With FAKE_OTHER_LIBRARY it is some other library. */
 #include <ctype.h>
 #include <dlfcn.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/jit/fake_nvrtc.h"
 
@@ -158,6 +160,7 @@ EXPORT int nvrtcCompileProgram(void *program, int count, const char *const *opti
         (void)uselocale(LC_GLOBAL_LOCALE);
     }
     if (setting("crash", 0)) (void)raise(SIGSEGV);
+    (void)usleep((useconds_t)setting("wait", 0) * 1000);
     const int most = setting("rows", 0), spills = made->rows > most ? made->rows - most : 0;
     if (most > 0)
         (void)snprintf(made->log + length, sizeof made->log - length,

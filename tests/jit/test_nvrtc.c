@@ -290,7 +290,7 @@ START_TEST(options) {
     check_build_failure(
         FJ_ERR_COMPILER, false, "fwd_test",
         "[--gpu-architecture=sm_80][--std=c++17][-default-device][--fmad=false][--ptxas-options=-v]"
-        "[--no-cache]");
+        "[--no-cache][--split-compile=0]\n");
 }
 END_TEST
 

@@ -1,6 +1,7 @@
 /* NVRTC and its other users in a process; and several of them, of which some do not work. */
 #include <dlfcn.h>
 #include <locale.h>
+#include <pthread.h>
 
 #include "jit/nvrtc.h"
 #include "tests/jit/session.h"
@@ -126,6 +127,60 @@ START_TEST(nothing_of_it_stays_in_the_process) {
 }
 END_TEST
 
+/* ---- Threads of its own ------------------------------------------------------------------------------------------ */
+
+/* What the fake says are its options. */
+static void options_of(const char *arch, fj_buf *log) {
+    const char *const options[] = {arch, NULL};
+    fj_buf cubin;
+    fj_buf_init(&cubin, &fj_allocator_libc);
+    fj_buf_init(log, &fj_allocator_libc);
+    ck_assert_int_eq(fj_jit_nvrtc_compile(opened(90), &fj_file_ops_system, "k", fj_str_from(two_pointers),
+                                          options, &cubin, log, NULL),
+                     FJ_OK);
+    fj_buf_finish(&cubin);
+}
+
+static void check_options(const char *arch, const char *expected) {
+    fj_buf log;
+    options_of(arch, &log);
+    ck_assert_str_eq(log.data, expected);
+    fj_buf_finish(&log);
+}
+
+static void *compile_slowly(void *log) {
+    options_of("--gpu-architecture=sm_80", log);
+    return NULL;
+}
+
+START_TEST(the_only_one_has_its_parts_compiled_at_a_time) {
+    use_fake("options=1");
+    check_options("--gpu-architecture=sm_80", "[--gpu-architecture=sm_80][--no-cache][--split-compile=0]\n");
+    check_options("--gpu-architecture=sm_90a",
+                  "[--gpu-architecture=sm_90a][--no-cache][--split-compile=0]\n");
+    check_options("--gpu-architecture=sm_100", "[--gpu-architecture=sm_100][--no-cache]\n");
+    check_options("--gpu-architecture=sm_120a", "[--gpu-architecture=sm_120a][--no-cache]\n");
+}
+END_TEST
+
+START_TEST(one_of_several_has_not) {
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    fj_buf logs[THREADS];
+    int split = 0;
+    use_fake("options=1 wait=500");
+    (void)opened(90);
+    for (int i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, compile_slowly, &logs[i]), 0);
+    for (int i = 0; i < THREADS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+        split += strstr(logs[i].data, "split") != NULL;
+        fj_buf_finish(&logs[i]);
+    }
+    ck_assert(split >= 1 && split < THREADS); /* the first, when there was no other */
+}
+END_TEST
+
 /* ---- Several ---------------------------------------------------------------------------------------------------- */
 
 /* The fake in a folder of a Python's packages, with settings of its own. */
@@ -219,7 +274,8 @@ START_TEST(a_mistake_is_no_fault_of_the_compiler) {
 END_TEST
 
 RUN_SUITE("nvrtc process", options_of_others_do_not_matter, options_of_others_do_not_matter_to_the_real_one,
-          the_caller_keeps_its_locale, nothing_of_it_stays_in_the_process, the_newest_python_is_first,
+          the_only_one_has_its_parts_compiled_at_a_time, one_of_several_has_not, the_caller_keeps_its_locale,
+          nothing_of_it_stays_in_the_process, the_newest_python_is_first,
           one_that_knows_the_architecture_is_taken, one_that_crashes_hides_no_other,
           one_without_builtins_hides_no_other, one_that_refuses_options_hides_no_other, a_crash_is_an_error,
           a_mistake_is_no_fault_of_the_compiler)
