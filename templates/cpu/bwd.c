@@ -18,13 +18,13 @@
  *  1. P and dS are selected to 0 after the mod where a position is masked or past the last key; rows past
  *     the last query are in no product's depth. Packing zeroes what is past the last key of K and V. So
  *     padding, NaN or not, reaches no result.
- *     A NaN of K or Q makes S, and so dS, a NaN wherever it is seen; where it is masked it would still meet
- *     a dS of 0 in dQ or dK, so there packing turns it to 0.
+ *     Elements of K, Q and dO that are not finite would still meet a P or dS of 0 in dQ, dK and dV. Where
+ *     there is a mask they are 0 in those products and added apart, to what sees them only (tile.h).
  *  2. P = exp2(log2(e) ((score - lse) - lse_low)): the difference of the two large numbers first, which is
  *     exact where they are near, and what rounding took from lse after it (bwd_grid.h: lse, low). So P is as
  *     good at scores of 1e30 as at 1. Where lse_low is not given it counts as 0.
- *     A dead row (lse = -inf: it sees nothing, or scores of -inf only) is left out: its P and dS are 0 and
- *     no hook is called. A row whose lse is NaN or +inf has P = NaN wherever it sees.
+ *     A dead row (lse = -inf: it sees nothing, or scores of -inf only) is left out: its P and dS are 0, no
+ *     hook is called, its Q and dO are 0 in the products, and so is its dQ. A row whose lse is NaN or +inf has P = NaN wherever it sees.
  *  3. Without a score mod S stays as multiplied and the scale is in the exponent's difference, fused; with
  *     one, the mod sees scale * S. S has the bits that the forward kernel saw. dS is with respect to the
  *     scaled score: dQ and dK are multiplied by the scale once, on their way out.
@@ -190,6 +190,14 @@ static __attribute__((noinline)) void make_pairs(const struct pass *p) {
 }
 #endif
 
+/* A B operand of rows of input without what is not finite; the rows that hold some are listed and counted. */
+static int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor *t, int rows, int columns,
+                     uint16_t *list) {
+    const int64_t stride = t->stride[2] * FJ_IN_SIZE;
+    if (!tile_pack_depth(packed, src, stride, rows, columns)) return 0;
+    return tile_clear_nonfinite(packed, src, stride, rows, columns, list);
+}
+
 /* Q, dO, lse and delta of the tile, and the states of its rows. */
 static void load_tile(const struct pass *p) {
     const struct fj_cpu_args *a = p->it->args;
@@ -211,11 +219,15 @@ static void load_tile(const struct pass *p) {
         fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);
 #endif
     }
-    tile_pack_depth(own->query_rows, row_at(&a->query, b, h, p->q), a->query.stride[2] * FJ_IN_SIZE, p->rows,
-                    FJ_HEAD_DIM);
-    if (FJ_HAS_MASK) tile_clear_nan(own->query_rows, FJ_PACKED(FJ_DEPTH(p->rows), FJ_HEAD_DIM));
-    tile_pack_depth(own->dout_rows, row_at(&a->dout, b, h, p->q), a->dout.stride[2] * FJ_IN_SIZE, p->rows,
-                    FJ_VALUE_DIM);
+    own->nonfinite_queries = pack_rows(own->query_rows, row_at(&a->query, b, h, p->q), &a->query, p->rows,
+                                       FJ_HEAD_DIM, own->query_list);
+    own->nonfinite_douts = pack_rows(own->dout_rows, row_at(&a->dout, b, h, p->q), &a->dout, p->rows,
+                                     FJ_VALUE_DIM, own->dout_list);
+    for (int row = 0; row < p->rows; row++)
+        if (__builtin_expect(is_dead(own, row), 0)) {
+            tile_clear_row(own->query_rows, p->rows, row, FJ_HEAD_DIM);
+            tile_clear_row(own->dout_rows, p->rows, row, FJ_VALUE_DIM);
+        }
 }
 
 /* S = Q K^T and dP = dO V^T. */
@@ -277,6 +289,44 @@ static void multiply_out(const struct pass *p) {
     tile_multiply(dq, p->rows, FJ_HEAD_DIM, keys * FJ_PANEL, TILE_ADD);
 }
 
+#if FJ_WATCH
+/* ---- Rounds: what is not finite -------------------------------------------------------------------- */
+
+static __attribute__((noinline)) uint32_t live_bits(const struct pass *p, int row, int at, int masked) {
+    if (is_dead(p->it->own, row)) return 0;
+    return fj_bits_b(masked ? live_vector(p, row, at) : fj_lanes_below(p->keys - at));
+}
+
+/* A row of Q or dO to the sums of the keys that it sees. */
+static void add_to_keys(const struct pass *p, int row, const char *src, int columns, fj_real *sums, int line,
+                        int masked) {
+    for (int at = 0; at < p->keys; at += FJ_LANES)
+        for (uint32_t bits = live_bits(p, row, at, masked); bits; bits &= bits - 1)
+            tile_add_nonfinite(sums + (int64_t)(at + __builtin_ctz(bits)) * line, src, columns);
+}
+
+/* What elements of K, Q and dO that are not finite give to dQ, dK and dV of what sees them. */
+static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int masked) {
+    const struct item *it = p->it;
+    const struct fj_cpu_args *a = it->args;
+    const struct scratch *own = it->own;
+    for (int i = 0; i < own->nonfinite_douts; i++)
+        add_to_keys(p, own->dout_list[i], row_at(&a->dout, it->batch, p->head, p->q + own->dout_list[i]),
+                    FJ_VALUE_DIM, p->dvalue, FJ_V_LINE, masked);
+    for (int i = 0; i < own->nonfinite_queries; i++)
+        add_to_keys(p, own->query_list[i], row_at(&a->query, it->batch, p->head, p->q + own->query_list[i]),
+                    FJ_HEAD_DIM, p->dkey, FJ_E_LINE, masked);
+    for (int i = 0; i < own->nonfinite_keys; i++) {
+        const int key = own->key_list[i], at = key / FJ_LANES * FJ_LANES;
+        const char *src = row_at(&a->key, it->batch, it->head_kv, p->key + key);
+        fj_real *sums = grid_dquery(a, p->grid, it->dquery_copy, it->batch, p->head, p->q);
+        for (int row = 0; row < p->rows; row++)
+            if (live_bits(p, row, at, masked) >> (key - at) & 1)
+                tile_add_nonfinite(sums + (int64_t)row * FJ_E_LINE, src, FJ_HEAD_DIM);
+    }
+}
+#endif
+
 /* ---- Rounds: blocks -------------------------------------------------------------------------------- */
 
 /* 0 nothing of the tile is visible, 1 some, 2 all. */
@@ -296,8 +346,7 @@ static void start_block(const struct pass *p) {
     const int64_t b = p->it->batch, h = p->it->head_kv;
     const char *key = row_at(&a->key, b, h, p->key), *value = row_at(&a->value, b, h, p->key);
     tile_pack_columns(own->keys, key, a->key.stride[2] * FJ_IN_SIZE, p->keys, FJ_HEAD_DIM);
-    tile_pack_depth(own->key_rows, key, a->key.stride[2] * FJ_IN_SIZE, p->keys, FJ_HEAD_DIM);
-    if (FJ_HAS_MASK) tile_clear_nan(own->key_rows, FJ_PACKED(FJ_DEPTH(p->keys), FJ_HEAD_DIM));
+    own->nonfinite_keys = pack_rows(own->key_rows, key, &a->key, p->keys, FJ_HEAD_DIM, own->key_list);
     tile_pack_columns(own->values, value, a->value.stride[2] * FJ_IN_SIZE, p->keys, FJ_VALUE_DIM);
 }
 
@@ -339,11 +388,17 @@ static void do_tile(struct pass *p, int class) {
         return;
     }
 #endif
-    (class == 1 || p->keys % (2 * FJ_LANES) ? grad_masked : grad_full)(p);
+    const int masked = class == 1 || p->keys % (2 * FJ_LANES);
+    (masked ? grad_masked : grad_full)(p);
 #if FJ_PAIRS
     make_pairs(p);
 #endif
     multiply_out(p);
+#if FJ_WATCH
+    const struct scratch *own = p->it->own;
+    if (__builtin_expect(own->nonfinite_keys | own->nonfinite_queries | own->nonfinite_douts, 0))
+        add_nonfinite(p, class == 1);
+#endif
 }
 
 /* The units of the item that see something of a block. */

@@ -27,6 +27,8 @@
 #ifndef FJ_BWD_GRID_H
 #define FJ_BWD_GRID_H
 
+#define FJ_WATCH FJ_HAS_MASK
+
 #include "tile.h"
 
 #ifndef FJ_TILE_Q
@@ -77,6 +79,9 @@ struct scratch {
 #endif
     /* Per row: lse (NaN for +inf), -lse_low log2(e), rowsum(O dO) - dlse. */
     _Alignas(64) fj_real lse[FJ_TILE_Q], low[FJ_TILE_Q], delta[FJ_TILE_Q];
+    /* Rows of the block or the tile whose elements are not all finite: how many, and which. */
+    int nonfinite_keys, nonfinite_queries, nonfinite_douts;
+    uint16_t key_list[FJ_TILE_KV], query_list[FJ_TILE_Q], dout_list[FJ_TILE_Q];
     struct fj_head_state head;
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_TILE_Q];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];

@@ -76,6 +76,7 @@ static void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_
     for (int64_t q = r.begin; q < r.end && a->dquery.data; q++) {
         fj_real *line = grid_dquery(a, g, 0, r.b, r.h, q);
         sum_copies(line, g->dquery_copy, g->dquery_copies, FJ_E_LINE);
+        if (real_at(&a->lse, r.b, r.h, q) == -FJ_INF) memset(line, 0, sizeof(fj_real) * FJ_E_LINE);
         tile_unpack_row(row_at(&a->dquery, r.b, r.h, q), line, FJ_HEAD_DIM, (fj_real)a->scale);
     }
 }

@@ -23,7 +23,9 @@
  *     for every finite score, however large. A difference that overflows is -inf: P is 0, as it
  *     should be. m = -inf stands for "nothing yet": it is subtracted as 0, so P is 0, not NaN.
  *  3. A position that is masked, or past the last key, gets score -inf after the mod: its P is
- *     exactly 0, whatever the mod and K gave. Padding of V is 0.
+ *     exactly 0, whatever the mod and K gave. Padding of V is 0, and elements of V that are not finite
+ *     are added apart, to the rows that see them only (tile.h). So what a row does not see reaches it
+ *     in no bit. A dead row, which sees nothing or scores of -inf only, is 0 with an lse of -inf.
  *  4. NaN or +inf in a score makes that row NaN and no other: a maximum may lose the NaN, the sum does
  *     not, and +inf less itself is NaN.
  *  5. Where analysis finds a block partial (or it ends within a pair of vectors), the mask comes
@@ -314,8 +316,12 @@ static void need_packed(const struct pass *p) {
     it->own->packed = 1;
     tile_pack_columns(it->own->keys, row_at(k, it->batch, it->head_kv, p->key), k->stride[2] * FJ_IN_SIZE,
                       p->keys, FJ_HEAD_DIM);
-    tile_pack_depth(it->own->values, row_at(v, it->batch, it->head_kv, p->key), v->stride[2] * FJ_IN_SIZE,
-                    p->keys, FJ_VALUE_DIM);
+    const char *value = row_at(v, it->batch, it->head_kv, p->key);
+    const int64_t stride = v->stride[2] * FJ_IN_SIZE;
+    it->own->nonfinite = tile_pack_depth(it->own->values, value, stride, p->keys, FJ_VALUE_DIM);
+    if (__builtin_expect(it->own->nonfinite, 0))
+        it->own->nonfinite = tile_clear_nonfinite(it->own->values, value, stride, p->keys, FJ_VALUE_DIM,
+                                                  it->own->nonfinite_keys);
 }
 
 static void tile_scores(const struct pass *p, int first, int rows) {
@@ -349,6 +355,19 @@ static void tile_values(const struct pass *p, int first, int rows) {
     }
 }
 
+/* What the values that are not finite give to the rows that see them. */
+static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int first, int rows, int class) {
+    const struct item *it = p->it;
+    const struct scratch *own = it->own;
+    for (int i = 0; i < own->nonfinite; i++) {
+        const int key = own->nonfinite_keys[i];
+        const char *value = row_at(&it->args->value, it->batch, it->head_kv, p->key + key);
+        for (int row = 0; row < rows; row++)
+            if (class == 2 || own->masks[row][key / FJ_LANES] >> key % FJ_LANES & 1)
+                tile_add_nonfinite(it->own->sums + (int64_t)(first + row) * FJ_O_LINE, value, FJ_VALUE_DIM);
+    }
+}
+
 static void do_tile(struct pass p, int first, int rows, int class) {
     const struct item *it = p.it;
     p.runs = 1, p.run[0].from = 0, p.run[0].to = p.keys;
@@ -369,6 +388,7 @@ static void do_tile(struct pass p, int first, int rows, int class) {
         exponential_rows(&p, first, at, here, top);
     }
     tile_values(&p, first, rows);
+    if (FJ_WATCH && __builtin_expect(it->own->nonfinite, 0)) add_nonfinite(&p, first, rows, class);
 }
 
 static void do_block(const struct item *it, int64_t block, fj_real unit) {
@@ -464,8 +484,9 @@ static void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t
         memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
         for (int64_t i = 0; i < g->splits; i++) {
             const fj_real *from = grid_partial(a, g, unit, i);
-            if (from[at_sum] == 0) continue;
-            fj_f f = tile_exp2(tile_splat((from[at_top] - top) * unit_of(a)));
+            /* Of nothing but scores of -inf the sums are 0, or NaN. */
+            fj_f f = tile_splat(0);
+            if (from[at_sum] != 0) f = tile_exp2(tile_splat((from[at_top] - top) * unit_of(a)));
             sum += from[at_sum] * f[0];
             for (int j = 0; j < FJ_O_LINE; j += FJ_LANES)
                 tile_store(line + j,

@@ -18,6 +18,8 @@
 #ifndef FJ_FWD_GRID_H
 #define FJ_FWD_GRID_H
 
+#define FJ_WATCH FJ_HAS_MASK
+
 #include "tile.h"
 
 #ifndef FJ_TILE_Q
@@ -55,6 +57,8 @@ struct scratch {
     _Alignas(64) fj_real top[FJ_ROWS], sum[FJ_ROWS], factor[FJ_TILE_Q + FJ_ROW_PAD];
     int32_t head[FJ_ROWS], q[FJ_ROWS]; /* of a row: index into heads, position */
     int packed, cols_of; /* of the block at work: whether keys and values are packed, whose cols */
+    int nonfinite;       /* keys of the block whose values are not all finite, and which */
+    uint16_t nonfinite_keys[FJ_TILE_KV];
     uint16_t masks[FJ_TILE_Q][FJ_TILE_KV / FJ_LANES];
     struct fj_head_state heads[FJ_HEADS];
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_ROWS];

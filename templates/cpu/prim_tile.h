@@ -277,6 +277,15 @@ FJ_INLINE void tile_output_part(char *p, fj_f v, int n) {
 #endif
 }
 
+/* One element; infinities and NaN stay such. */
+FJ_INLINE fj_real tile_element(const char *p) {
+    fj_real x;
+    uint16_t half;
+    if (FJ_IN_SIZE > 2) return memcpy(&x, p, sizeof x), x;
+    memcpy(&half, p, sizeof half);
+    return (fj_real)(FJ_IN_DTYPE == FJ_F16 ? fj_from_f16(half) : fj_from_bf16(half));
+}
+
 /* ---- Operands -------------------------------------------------------------------------------- */
 
 #define FJ_OPERAND_ELEMENTS (FJ_LANES * (1 + FJ_PAIRS)) /* input elements along depth in an fj_ov */
@@ -301,6 +310,26 @@ FJ_INLINE fj_ov tile_negate(fj_ov v) {
 #else
     return -v;
 #endif
+}
+
+/* What is not finite has an exponent of all ones. A watch gathers operands; a sign bit of it (of each half,
+ * with FJ_PAIRS) is then set where one was not finite. */
+#if FJ_REAL_F64
+typedef uint64_t fj_watch __attribute__((vector_size(8 * FJ_LANES)));
+#define FJ_WATCH_SIGNS 0x8000000000000000u
+#define FJ_WATCH_UNIT 0x0010000000000000u
+#else
+typedef uint32_t fj_watch __attribute__((vector_size(4 * FJ_LANES)));
+#define FJ_WATCH_SIGNS (FJ_PAIRS ? 0x80008000u : 0x80000000u)
+#define FJ_WATCH_UNIT (FJ_PAIRS ? 0x00800080u : 0x00800000u)
+#endif
+FJ_INLINE fj_watch tile_watch(fj_watch watch, fj_ov v) {
+    return watch | (((fj_watch)v & ~FJ_WATCH_SIGNS) + FJ_WATCH_UNIT);
+}
+FJ_INLINE int tile_watched(fj_watch watch) {
+    int any = 0;
+    for (int i = 0; i < FJ_LANES; i++) any |= (watch[i] & FJ_WATCH_SIGNS) != 0;
+    return any;
 }
 
 /* Values along depth to operands. FJ_PAIRS: the 2 * FJ_LANES values of a and b become FJ_LANES

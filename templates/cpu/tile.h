@@ -43,6 +43,10 @@
 
 #include "prim_tile.h"
 
+#ifndef FJ_WATCH
+#define FJ_WATCH 0 /* whether packing looks for elements that are not finite: where masks hide some */
+#endif
+
 #define FJ_PANEL (FJ_PANEL_VECS * FJ_LANES)
 #define FJ_PANELS(n) (((n) + FJ_PANEL - 1) / FJ_PANEL)
 #define FJ_VECS(n) (((n) + FJ_LANES - 1) / FJ_LANES)
@@ -177,26 +181,29 @@ static __attribute__((noinline, unused)) void tile_pack_columns(fj_opd *dst, con
 }
 
 /* B whose depth is input rows: dst takes FJ_PACKED(FJ_DEPTH(rows), columns) operands. Panels lie
- * FJ_DEPTH(rows) * FJ_PANEL apart. */
-static __attribute__((noinline, unused)) void tile_pack_depth(fj_opd *dst, const char *src, int64_t stride,
-                                                              int rows, int columns) {
+ * FJ_DEPTH(rows) * FJ_PANEL apart. With FJ_WATCH, returns whether an element is not finite. */
+static __attribute__((noinline, unused)) int tile_pack_depth(fj_opd *dst, const char *src, int64_t stride,
+                                                             int rows, int columns) {
     const int depth = FJ_DEPTH(rows);
+    fj_watch watch = {0};
     for (int k = 0; k < depth; k++) {
         const char *first = src + (int64_t)k * (1 + FJ_PAIRS) * stride;
         for (int col = 0; col < FJ_PANELS(columns) * FJ_PANEL; col += FJ_LANES) {
             fj_opd *to = dst + ((int64_t)(col / FJ_PANEL) * depth + k) * FJ_PANEL + col % FJ_PANEL;
             const char *from = first + (int64_t)col * FJ_IN_SIZE;
             int n = columns - col < FJ_LANES ? columns - col : FJ_LANES;
-            if (n <= 0)
-                *(fj_ov *)to = (fj_ov){0};
-            else
+            fj_ov v = {0};
+            if (n > 0)
 #if FJ_PAIRS
-                *(fj_ov *)to = tile_input_zip(from, 2 * k + 1 < rows ? from + stride : NULL, n);
+                v = tile_input_zip(from, 2 * k + 1 < rows ? from + stride : NULL, n);
 #else
-                *(fj_ov *)to = n == FJ_LANES ? tile_input(from) : tile_input_part(from, n);
+                v = n == FJ_LANES ? tile_input(from) : tile_input_part(from, n);
 #endif
+            if (FJ_WATCH) watch = tile_watch(watch, v);
+            *(fj_ov *)to = v;
         }
     }
+    return FJ_WATCH && tile_watched(watch);
 }
 
 /* Operands times 0: the finite elements of `count` operands become 0, the others stay or become NaN. */
@@ -212,21 +219,57 @@ FJ_INLINE void tile_annul(fj_opd *operands, int64_t count) {
     }
 }
 
-/* NaNs among `count` packed operands, whole vectors of them, become 0. */
-FJ_INLINE void tile_clear_nan(fj_opd *operands, int64_t count) {
+/* ---- What is not finite ---------------------------------------------------------------------- */
+
+/* In a product over depth, 0 times an element that is not finite is NaN: a row of C would see through its
+ * mask. So such elements become 0 in B, their rows are listed, and what they give to the rows of C that see
+ * them is added after the product. */
+
+static inline fj_opd *tile_depth_operand(fj_opd *packed, int rows, int row, int column) {
+    const int64_t depth = FJ_DEPTH(rows), k = FJ_PAIRS ? row / 2 : row;
+    return packed + (column / FJ_PANEL * depth + k) * FJ_PANEL + column % FJ_PANEL;
+}
+
+/* An element of what tile_pack_depth made of `rows` rows. */
+static inline void tile_clear_element(fj_opd *packed, int rows, int row, int column) {
+    fj_opd *x = tile_depth_operand(packed, rows, row, column);
 #if FJ_PAIRS
-    typedef uint16_t half_lanes __attribute__((vector_size(4 * FJ_LANES), may_alias));
-    for (int64_t i = 0; i < count; i += FJ_LANES) {
-        half_lanes v = *(half_lanes *)(operands + i);
-        *(half_lanes *)(operands + i) = v & (half_lanes)((v & 0x7FFF) <= 0x7F80);
-    }
+    *x &= row % 2 ? 0xffffu : 0xffff0000u;
 #else
-    for (int64_t i = 0; i < count; i += FJ_LANES) {
-        fj_f v = tile_load(operands + i);
-        tile_store(operands + i, fj_where_f(fj_eq_f(v, v), v, tile_splat(0)));
-    }
+    *x = 0;
 #endif
 }
+
+static __attribute__((noinline, unused)) void tile_clear_row(fj_opd *packed, int rows, int row, int columns) {
+    for (int col = 0; col < columns; col++) tile_clear_element(packed, rows, row, col);
+}
+
+/* Elements that are not finite become 0; lists their rows and returns how many. src as for tile_pack_depth. */
+static __attribute__((noinline, unused)) int tile_clear_nonfinite(fj_opd *packed, const char *src,
+                                                                  int64_t stride, int rows, int columns,
+                                                                  uint16_t *list) {
+    int count = 0;
+    for (int row = 0; row < rows; row++) {
+        int found = 0;
+        for (int col = 0; col < columns; col++)
+            if (!__builtin_isfinite(tile_element(src + row * stride + (int64_t)col * FJ_IN_SIZE))) {
+                tile_clear_element(packed, rows, row, col);
+                found = 1;
+            }
+        if (found) list[count++] = (uint16_t)row;
+    }
+    return count;
+}
+
+/* Adds the elements of a row of input that are not finite: to see one makes a sum infinite or NaN. */
+static inline void tile_add_nonfinite(fj_real *to, const char *src, int columns) {
+    for (int col = 0; col < columns; col++) {
+        const fj_real x = tile_element(src + (int64_t)col * FJ_IN_SIZE);
+        if (!__builtin_isfinite(x)) to[col] += x;
+    }
+}
+
+/* ---- Results --------------------------------------------------------------------------------- */
 
 /* `columns` results to one row of output elements. */
 FJ_INLINE void tile_unpack_row(char *dst, const fj_real *src, int columns, fj_real factor) {

@@ -340,6 +340,14 @@ static void check_shapes(const struct fj_cpu_kernel *kernel, const variant *v, c
         }
 }
 
+static void check_hidden(const struct fj_cpu_kernel *kernel, const variant *v) {
+    char name[96];
+    if (!v->mod->mask || kern_check_nonfinite(kernel, v, options.seed)) return;
+    name_of(v, name);
+    printf("FAIL %s: what masks hide\n", name);
+    failures++;
+}
+
 static isolate_result run_variant(void *variants, int item, char where[ISOLATE_WHERE]) {
     const variant *v = (const variant *)variants + item;
     char name[96];
@@ -353,6 +361,8 @@ static isolate_result run_variant(void *variants, int item, char where[ISOLATE_W
         bench(kernel, v);
     } else {
         check_shapes(kernel, v, where);
+        snprintf(where, ISOLATE_WHERE, "with values that are not finite");
+        check_hidden(kernel, v);
         if (options.verbose || failures > before)
             printf("%s %s\n", failures > before ? "FAIL" : "ok  ", name);
     }

@@ -101,6 +101,12 @@ static void fill_forward(problem *p) {
     kern_tensor_fill(&p->tensors[LSE_LOW], low);
 }
 
+void kern_problem_forward(problem *p) {
+    const kern_data data = data_of(p);
+    kern_reference_forward(&p->shape, p->v->mod, &p->wanted, p->scale, &data);
+    if (p->v->backward) fill_forward(p);
+}
+
 void kern_problem_make(problem *p) {
     const kern_shape *s = &p->shape;
     random_state = p->seed;
@@ -119,11 +125,9 @@ void kern_problem_make(problem *p) {
     kern_problem_tensor(p, DKEY, s->heads_kv, s->kv_len, s->head_dim, 0);
     kern_problem_tensor(p, DVALUE, s->heads_kv, s->kv_len, s->value_dim, 0);
     kern_problem_captures(p);
+    kern_problem_forward(p);
     const kern_data data = data_of(p);
-    kern_reference_forward(s, p->v->mod, &p->wanted, p->scale, &data);
-    if (!p->v->backward) return;
-    kern_reference_backward(s, p->v->mod, &p->wanted, p->scale, &data);
-    fill_forward(p);
+    if (p->v->backward) kern_reference_backward(s, p->v->mod, &p->wanted, p->scale, &data);
 }
 
 void kern_problem_free(problem *p) {

@@ -33,6 +33,8 @@ void kern_problem_tensor(problem *p, int which, int64_t heads, int64_t length, i
 void kern_problem_captures(problem *p);
 /* All tensors, and in `values` what the definition makes of the inputs. */
 void kern_problem_make(problem *p);
+/* out and lse of the inputs as they are in `values`; for a backward kernel also in the tensors. */
+void kern_problem_forward(problem *p);
 void kern_problem_free(problem *p);
 /* The outputs of the problem's direction, NULL past the last. */
 kern_tensor *kern_problem_output(problem *p, int n);
@@ -51,5 +53,8 @@ void kern_launch_open(struct launch *l, const problem *p, const struct fj_cpu_ke
 void kern_launch_run(const struct fj_cpu_kernel *kernel, struct launch *l);
 /* False where the kernel wrote past its workspace. */
 bool kern_launch_close(struct launch *l);
+
+/* Whether NaN and infinities in Q, K, V and dO stay with what sees them (kern_nonfinite.c); says what does not. */
+bool kern_check_nonfinite(const struct fj_cpu_kernel *kernel, const variant *v, uint64_t seed);
 
 #endif
