@@ -275,6 +275,7 @@ static void name_arguments(fj_elab *e, const fj_function *function, fj_arguments
 fj_value fj_build_partial(fj_elab *e, const fj_call *call) {
     const fj_arguments *given = call->arguments;
     const fj_value target = given->count > 0 ? fj_callable(e, given->values[0], call->place) : FJ_NONE;
+    if (target.kind == FJ_VALUE_TENSOR) fj_capture_fail_broken(e, target.tensor, call->place);
     if (!fj_value_is_function(target) && target.kind != FJ_VALUE_CLASS) {
         fj_elab_fail(e, call->place, "functools.partial() needs a function");
     }
@@ -310,6 +311,7 @@ static fj_value delay(fj_elab *e, const fj_call *call, const char *name) {
     for (size_t i = 0; i < functions.seq->len; i++) {
         const fj_value f = fj_callable(e, functions.seq->items[i], call->place);
         if (f.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, call->place, "%s", f.unknown->why);
+        if (f.kind == FJ_VALUE_TENSOR) fj_capture_fail_broken(e, f.tensor, call->place);
         if (!fj_value_is_function(f))
             fj_elab_fail(e, call->place, "%s() takes functions, not %s", call->name, fj_value_describe(f));
     }

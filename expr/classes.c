@@ -29,6 +29,13 @@ static void read_decorators(fj_elab *e, fj_class *class) {
     }
 }
 
+static void add_field(fj_elab *e, fj_class *class, fj_str name) {
+    for (size_t i = 0; i < class->fields.len; i++) {
+        if (fj_str_equal(class->fields.data[i], name)) return;
+    }
+    FJ_PUSH(e->arena, &class->fields, name);
+}
+
 static void read_bases(fj_elab *e, const fj_stmt *stmt, fj_class *class) {
     class->bases = FJ_NEW_ARRAY(e->arena, fj_value, stmt->targets.len);
     for (size_t i = 0; i < stmt->targets.len; i++) {
@@ -38,17 +45,9 @@ static void read_bases(fj_elab *e, const fj_stmt *stmt, fj_class *class) {
             class->is_data = true;
         if (base.kind != FJ_VALUE_CLASS) continue;
         class->is_data |= base.class->is_data;
-        for (size_t k = 0; k < base.class->fields.len; k++)
-            FJ_PUSH(e->arena, &class->fields, base.class->fields.data[k]);
+        fj_elab_step(e, stmt->place, 1 + base.class->fields.len);
+        for (size_t k = 0; k < base.class->fields.len; k++) add_field(e, class, base.class->fields.data[k]);
     }
-}
-
-static void add_field(fj_elab *e, fj_class *class, const fj_expr *target) {
-    if (target->kind != FJ_EXPR_NAME) return;
-    for (size_t i = 0; i < class->fields.len; i++) {
-        if (fj_str_equal(class->fields.data[i], target->text)) return;
-    }
-    FJ_PUSH(e->arena, &class->fields, target->text);
 }
 
 typedef struct definition {
@@ -67,7 +66,9 @@ static void run_member(fj_elab *e, fj_class *class, const fj_stmt *stmt) {
     definition d = {stmt};
     const bool is_def = stmt->kind == FJ_STMT_DEF;
     if (stmt->kind == FJ_STMT_EXPRESSION || stmt->kind == FJ_STMT_PASS) return;
-    if (stmt->kind == FJ_STMT_ANNOTATION || stmt->annotated) add_field(e, class, stmt->targets.data[0]);
+    const bool field = stmt->kind == FJ_STMT_ANNOTATION || stmt->annotated;
+    if (field && stmt->targets.data[0]->kind == FJ_EXPR_NAME)
+        add_field(e, class, stmt->targets.data[0]->text);
     if (stmt->kind == FJ_STMT_ANNOTATION) return;
     for (size_t i = 0; is_def && i < stmt->function->decorators.len; i++) {
         const fj_expr *decorator = stmt->function->decorators.data[i];

@@ -84,6 +84,8 @@ static fj_arguments evaluate_arguments(fj_elab *e, const fj_expr *x) {
     for (size_t i = 0; i < x->keyword_count; i++) {
         given[i] = fj_elab_expr(e, x->keywords[i].value);
         if (x->keywords[i].name.len > 0) continue;
+        if (given[i].kind == FJ_VALUE_TENSOR)
+            fj_capture_fail_broken(e, given[i].tensor, x->keywords[i].place);
         if (given[i].kind != FJ_VALUE_DICT)
             fj_elab_fail(e, x->keywords[i].place, "'**' takes a dict, not %s", fj_value_describe(given[i]));
         room += given[i].dict->items.len;

@@ -141,6 +141,7 @@ static fj_value dict_display(fj_elab *e, const fj_expr *x) {
             continue;
         }
         const fj_value other = fj_elab_expr(e, key->left);
+        if (other.kind == FJ_VALUE_TENSOR) fj_capture_fail_broken(e, other.tensor, key->place);
         if (other.kind != FJ_VALUE_DICT)
             fj_elab_fail(e, key->place, "'**' takes a dict, not %s", fj_value_describe(other));
         for (size_t k = 0; k < other.dict->items.len; k++) {

@@ -7,6 +7,7 @@
 static fj_sequence iterate_tensor(fj_elab *e, fj_value value, fj_place place) {
     fj_value opaque;
     if (fj_gives_opaque(e, value, &opaque)) fj_capture_fail_opaque(e, opaque, place);
+    fj_capture_fail_broken(e, value.tensor, place);
     const int rank = fj_tensor_rank(e, value.tensor, place);
     if (rank < 1) fj_elab_fail(e, place, "a tensor of rank 0 cannot be iterated");
     const int64_t count = fj_elab_int(e, fj_tensor_dim(e, value.tensor, 0, place), place, "a loop");

@@ -98,7 +98,7 @@ void fj_item_set(fj_elab *e, fj_value object, fj_value key, fj_value value, fj_p
 /* ---- Members ----------------------------------------------------------------------------------------------- */
 
 static fj_value *find_member(fj_elab *e, const fj_members *members, fj_str name, fj_place place) {
-    fj_elab_step(e, place, members->items.len / 16);
+    fj_elab_step(e, place, 1 + members->items.len / 16);
     for (size_t i = 0; i < members->items.len; i++) {
         if (fj_str_equal(members->items.data[i].name, name)) return &members->items.data[i].value;
     }
@@ -144,10 +144,11 @@ static bool find_in_class(fj_elab *e, const fj_class *class, fj_str name, fj_pla
 }
 
 /* Whether a class is made of one outside of the file whose name ends like this: Module, Function. */
-static bool descends(const fj_class *class, const char *ending, int depth) {
+static bool descends(fj_elab *e, const fj_class *class, const char *ending, fj_place place, int depth) {
+    fj_elab_step(e, place, 1);
     for (size_t i = 0; i < class->base_count && depth < DEEPEST; i++) {
         const fj_value base = class->bases[i];
-        if (base.kind == FJ_VALUE_CLASS && descends(base.class, ending, depth + 1)) return true;
+        if (base.kind == FJ_VALUE_CLASS && descends(e, base.class, ending, place, depth + 1)) return true;
         if (base.kind != FJ_VALUE_UNKNOWN) continue;
         const size_t len = strlen(base.unknown->name), tail = strlen(ending);
         if (len >= tail && strcmp(base.unknown->name + len - tail, ending) == 0) return true;
@@ -190,7 +191,7 @@ bool fj_class_find(fj_elab *e, fj_class *class, fj_str name, fj_place place, fj_
         *ret_value = bind_method(e, self, class, *ret_value, place);
         return true;
     }
-    if (!fj_str_is(name, "apply") || !descends(class, "Function", 0)) return false;
+    if (!fj_str_is(name, "apply") || !descends(e, class, "Function", place, 0)) return false;
     *ret_value = bind_self(e, self, fj_builtin_value(fj_builtin_find(FJ_STR("apply function"), 0)));
     return true;
 }
@@ -223,7 +224,7 @@ bool fj_object_find(fj_elab *e, fj_value object, fj_str name, fj_place place, fj
         *ret_value = bind_method(e, object, o->class, *ret_value, place);
         return true;
     }
-    const fj_builtin *method = descends(o->class, "Module", 0) ? module_method(name) : NULL;
+    const fj_builtin *method = descends(e, o->class, "Module", place, 0) ? module_method(name) : NULL;
     if (method != NULL) *ret_value = bind_self(e, object, fj_builtin_value(method));
     return method != NULL;
 }
@@ -254,7 +255,7 @@ fj_value fj_callable(fj_elab *e, fj_value value, fj_place place) {
     fj_value method;
     if (value.kind != FJ_VALUE_OBJECT || value.object->class == NULL) return value;
     if (find_in_class(e, value.object->class, FJ_STR("__call__"), place, 0, &method) ||
-        (descends(value.object->class, "Module", 0) &&
+        (descends(e, value.object->class, "Module", place, 0) &&
          find_in_class(e, value.object->class, FJ_STR("forward"), place, 0, &method)))
         return bind_method(e, value, value.object->class, method, place);
     return value;

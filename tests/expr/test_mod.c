@@ -527,6 +527,14 @@ START_TEST(configurations_that_fail) {
         {"def f(a):\n    return a\n" SCORE("f(**[1])"), "'**' takes a dict"},
         {"def score_mod(score, b, h, q, kv):\n    match q:\n        case 1:\n            return score\n    return score\n",
          "use torch.where"},
+        {"D = {chr(97): 1}\ndef f(**kw):\n    return 1\n" SCORE("score * f(**D)"), "unknown name 'chr'"},
+        {"L = [chr(97)]\n" SCORE("score * sum(x for x in L)"), "unknown name 'chr'"},
+        {"import functools\nfrom a import f\ng = f(1)\nscore_mod = functools.partial(g, 1)\n",
+         "imported from 'a'"},
+        {"from a import f\nmask_mod = and_masks(f(1), causal_mask)\n", "imported from 'a'"},
+        {"class A:\n    pass\n"
+         "class B(A, A):\n    pass\nclass C(B, B):\n    pass\n" SCORE("score * C.x"),
+         "a class has no attribute 'x'"},
         {"@wrap\nclass C:\n    pass\nc = C()\n" SCORE("score * c.g"), "this decorator of a class"},
         {"x = 1\nL = []\nfor i in range(3):\n    L.append(i)\n    L.append(unknown_thing)\n" SCORE(
              "score * len(L)"),
