@@ -212,9 +212,9 @@ START_TEST(descriptors) {
     longer.args.struct_size = sizeof longer;
     fj_error error = {0};
     ck_assert_int_eq(fj_kernel_launch(forward.kernel, &longer.args, NULL, NULL, 0, &error), FJ_OK);
-    longer.more = 1;
-    ck_assert_int_eq(fj_kernel_launch(forward.kernel, &longer.args, NULL, NULL, 0, &error), FJ_ERR_ARGUMENT);
-    ck_assert_str_eq(error.text, "fj_args has fields that this version of flexjit does not know");
+    longer.more = 1; /* of a later version: not read */
+    ck_assert_int_eq(fj_kernel_launch(forward.kernel, &longer.args, NULL, NULL, 0, &error), FJ_OK);
+    memset(good.out.dl.data, 0, good.out.bytes);
     fj_launch launch = {.struct_size = sizeof launch, .workers = -1};
     ck_assert_int_eq(fj_kernel_launch(forward.kernel, &good.args, &launch, NULL, 0, &error), FJ_ERR_ARGUMENT);
     fj_executor executor = {.workers = 2};
