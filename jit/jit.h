@@ -186,7 +186,7 @@ typedef struct fj_jit_chosen {
 } fj_jit_chosen;
 
 /* As fj_jit_prepare, without a driver as fj_jit_build, for a variant that nobody named: where its kernel spills
- * registers, the next ones of its family (the same template, of the variants of these features) are tried, and
+ * registers (more than 32 bytes), the next ones of its family (the same template, of the variants of these features) are tried, and
  * the first that does not is taken, else the one that spills least. The cache remembers which. */
 fj_status fj_jit_choose(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
                         const fj_features *features, const fj_variant *variant, bool verify,

@@ -1,5 +1,7 @@
 /* Which variant is taken where none was asked for: the first of its family whose kernel spills no registers, which only
- * ptxas knows; else the one that spills least.
+ * ptxas knows; else the one that spills least. Up to FEW_BYTES count as none: a smaller tile costs more than the few
+ * moves outside of loops that they are, besides the time to compile it. Spills inside of loops begin at some 60 bytes
+ * where machine code was looked at (backward of a soft cap, BF16: 32 stored and 28 loaded, 11 of 15 moves in a loop).
  *
  *     variants   A    B    C            best first, of one family: mma or simt, packed or not
  *     spills    40    8    0
@@ -14,7 +16,7 @@
 
 #include "jit/prepare.h"
 
-enum { MOST_STEPS = 4 }; /* each is a compilation */
+enum { MOST_STEPS = 4 /* each is a compilation */, FEW_BYTES = 32 };
 
 typedef struct climb {
     fj_jit *jit;
@@ -28,12 +30,15 @@ typedef struct climb {
     const fj_variant *best; /* which one that is */
 } climb;
 
+/* Bytes stored and loaded, of all entries. */
 static int spills_of(const fj_made *made) {
     int sum = 0;
     for (int i = 0; i < made->info.resource_count; i++)
         sum += made->info.resources[i].spill_stores + made->info.resources[i].spill_loads;
     return sum;
 }
+
+static bool is_good(const fj_made *made) { return spills_of(made) <= FEW_BYTES; }
 
 static const fj_variant *find_variant(const climb *c, const char *name) {
     for (int i = 0; i < c->count; i++)
@@ -93,7 +98,7 @@ static bool step(climb *c, const fj_variant *variant) {
 static bool climb_on(climb *c) {
     const fj_variant *at = find_variant(c, c->first->name), *end = c->variants + c->count;
     int steps = 0;
-    for (at = at ? at + 1 : end; at < end && steps < MOST_STEPS && spills_of(&c->made) > 0; at++) {
+    for (at = at ? at + 1 : end; at < end && steps < MOST_STEPS && !is_good(&c->made); at++) {
         if (!is_family(at, c->first)) continue;
         if (!step(c, at)) return false;
         steps++;
@@ -110,7 +115,7 @@ static fj_status take_other(climb *c, const char *name, fj_error *error) {
 
 static fj_status choose(climb *c, const fj_features *features, fj_error *error) {
     fj_status status = make(c, c->first, (fj_ask){.verify = c->verify, .replaceable = true}, &c->made, error);
-    if (status != FJ_OK || (c->made.instead[0] == '\0' && spills_of(&c->made) == 0)) return status;
+    if (status != FJ_OK || (c->made.instead[0] == '\0' && is_good(&c->made))) return status;
     const fj_made first = c->made;
     bool whole = false;
     c->count = fj_jit_variants(c->problem, features, c->variants);

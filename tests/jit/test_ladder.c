@@ -55,6 +55,16 @@ START_TEST(what_does_not_spill_stays) {
 }
 END_TEST
 
+START_TEST(few_spills_are_none) {
+    start("rows=96"); /* 32 bytes */
+    check_choice(&variants[0], false);
+    ck_assert_int_eq(folder_count(cache_path, ".kernel"), 1);
+    folder_remove(cache_path);
+    setenv("FAKE_NVRTC", "rows=95", 1);
+    check_choice(&variants[next], false);
+}
+END_TEST
+
 START_TEST(the_next_that_does_not_spill_is_taken) {
     start("rows=64");
     check_choice(&variants[next], false);
@@ -175,7 +185,7 @@ START_TEST(any_allocation_may_fail) {
 }
 END_TEST
 
-RUN_SUITE("ladder", what_does_not_spill_stays, the_next_that_does_not_spill_is_taken,
+RUN_SUITE("ladder", what_does_not_spill_stays, few_spills_are_none, the_next_that_does_not_spill_is_taken,
           the_one_that_spills_least_is_taken, one_that_does_not_compile_ends_the_climb,
           a_named_variant_is_that_one, a_mended_template_is_climbed_again, a_process_remembers,
           any_allocation_may_fail)
