@@ -20,14 +20,15 @@
  *     padding, NaN or not, reaches no result.
  *     Elements of K, Q and dO that are not finite would still meet a P or dS of 0 in dQ, dK and dV. Where
  *     there is a mask they are 0 in those products and added apart, to what sees them only (tile.h).
- *  2. P = exp2(log2(e) ((score - lse) - lse_low)): the difference of the two large numbers first, which is
- *     exact where they are near, and what rounding took from lse after it (bwd_grid.h: lse, low). So P is as
- *     good at scores of 1e30 as at 1. Where lse_low is not given it counts as 0.
+ *  2. P = exp2(unit (S - base) + low): base is the score nearest to lse, in units of S; the difference of two
+ *     large numbers comes first and is exact where they are near. low is the rest of lse and lse_low (0
+ *     where it is not given) beside base. So P is as good at scores of 1e30 as at 1 (start_row).
  *     A dead row (lse = -inf: it sees nothing, or scores of -inf only) is left out: its P and dS are 0, no
  *     hook is called, its Q and dO are 0 in the products, and so is its dQ. A row whose lse is NaN or +inf has P = NaN wherever it sees.
- *  3. Without a score mod S stays as multiplied and the scale is in the exponent's difference, fused; with
- *     one, the mod sees scale * S. S has the bits that the forward kernel saw. dS is with respect to the
- *     scaled score: dQ and dK are multiplied by the scale once, on their way out.
+ *  3. Without a score mod S stays as multiplied and the scale is in `unit`, but in rows of large scores, where
+ *     it is multiplied in before; with one, the mod sees scale * S. S has the bits that the forward kernel
+ *     saw. dS is with respect to the scaled score: dQ and dK are multiplied by the scale once, on their way
+ *     out.
  *  4. Accumulators are fj_real. With FJ_PAIRS the operands P and dS are rounded to BF16, as Q, K, V and dO
  *     are; delta, dP and the sinks' adjoints are not.
  *  5. Only a partial block, or one that ends within a pair of vectors, takes the masked copy of the pass.
@@ -54,8 +55,6 @@
 
 #include "blocks.h"
 
-#define FJ_LOG2_E ((fj_real)1.44269504088896340736)
-
 /* ---- Rounds: tiles --------------------------------------------------------------------------------- */
 
 struct pass {
@@ -72,20 +71,19 @@ struct pass {
 
 /* One vector of a row: P of S, whether masked or not; *ret_score is what the mod saw. */
 FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, fj_f *ret_score) {
-    const struct fj_cpu_args *a = p->it->args;
     const struct scratch *own = p->it->own;
-    const fj_f scale = tile_splat((fj_real)a->scale), lse = tile_splat(own->lse[row]);
     const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
     const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
     (void)state, (void)col;
 #if FJ_HAS_SCORE
-    *ret_score = raw * scale;
-    const fj_f above = fj_score(a, &own->head, state, col, *ret_score) - lse;
+    const struct fj_cpu_args *a = p->it->args;
+    *ret_score = raw * tile_splat((fj_real)a->scale);
+    const fj_f score = fj_score(a, &own->head, state, col, *ret_score);
 #else
-    *ret_score = raw;
-    const fj_f above = tile_fma_once(raw, scale, -lse);
+    const fj_f score = *ret_score = raw;
 #endif
-    return tile_exp2(tile_fma(above, tile_splat(FJ_LOG2_E), tile_splat(own->low[row])));
+    return tile_exp2(
+        tile_fma(score - tile_splat(own->base[row]), tile_splat(own->unit[row]), tile_splat(own->low[row])));
 }
 
 /* The lanes of a vector that are neither masked nor past the last key. */
@@ -122,7 +120,13 @@ FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real 
     tile_store(d + at, ds);
 }
 
-static inline int is_dead(const struct scratch *own, int row) { return own->lse[row] == -FJ_INF; }
+static inline int is_dead(const struct scratch *own, int row) { return own->base[row] == -FJ_INF; }
+
+/* A row of S, where its scores are large. */
+FJ_INLINE void open_row(const struct pass *p, int row, fj_real *s, int count) {
+    if (!FJ_HAS_SCORE && __builtin_expect(p->it->own->natural[row], 0))
+        tile_scale_line(s, count, (fj_real)p->it->args->scale);
+}
 
 FJ_INLINE void grad_rows(struct pass *p, const int masked) {
     struct scratch *own = p->it->own;
@@ -134,6 +138,7 @@ FJ_INLINE void grad_rows(struct pass *p, const int masked) {
             memset(d, 0, sizeof(fj_real) * (size_t)count);
             continue;
         }
+        open_row(p, row, s, count);
         const fj_f delta = tile_splat(own->delta[row]);
         for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, delta, masked);
     }
@@ -190,6 +195,23 @@ static __attribute__((noinline)) void make_pairs(const struct pass *p) {
 }
 #endif
 
+/* base, unit and low of a row (invariant 2). lse and its low part hold m scale + log(sum), m being the row's
+ * greatest product: divided by the scale they are m to the last bit where products are as far apart as that
+ * the logarithm does not reach the next one, and near it elsewhere. */
+static void start_row(struct scratch *own, int row, fj_real scale, fj_real lse, fj_real lse_low) {
+    const int large = !FJ_HAS_SCORE && __builtin_fabs((double)lse) >= FJ_LARGE;
+    const fj_real natural = large ? 1 : scale;
+    double base = natural != 0 ? (double)lse / (double)natural : 0;
+    const double left = __builtin_fma(-base, (double)natural, (double)lse) + (double)lse_low;
+    if (natural != 0) base += left / (double)natural;
+    own->base[row] = lse == FJ_INF ? (fj_real)__builtin_nan("") : lse == -FJ_INF ? -FJ_INF : (fj_real)base;
+    own->unit[row] = natural != 0 ? (fj_real)((double)natural * 1.44269504088896340736) : 1;
+    const double rest =
+        __builtin_fma((double)own->base[row], (double)natural, -(double)lse) - (double)lse_low;
+    own->low[row] = (fj_real)(rest * 1.44269504088896340736);
+    own->natural[row] = (unsigned char)large;
+}
+
 /* A B operand of rows of input without what is not finite; the rows that hold some are listed and counted. */
 static int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor *t, int rows, int columns,
                      uint16_t *list) {
@@ -211,9 +233,8 @@ static void load_tile(const struct pass *p) {
         if (!FJ_HAS_SCORE && (fj_real)a->scale == 0) tile_annul(line, FJ_Q_OPERANDS);
         tile_pack_row(own->douts + (int64_t)row * FJ_O_OPERANDS, FJ_O_OPERANDS, row_at(&a->dout, b, h, q),
                       FJ_VALUE_DIM, 0);
-        const fj_real lse = real_at(&a->lse, b, h, q);
-        own->lse[row] = lse == FJ_INF ? (fj_real)__builtin_nan("") : lse;
-        own->low[row] = a->lse_low.data ? -real_at(&a->lse_low, b, h, q) * FJ_LOG2_E : 0;
+        start_row(own, row, FJ_HAS_SCORE ? 1 : (fj_real)a->scale, real_at(&a->lse, b, h, q),
+                  a->lse_low.data ? real_at(&a->lse_low, b, h, q) : 0);
         own->delta[row] = delta[row];
 #if !FJ_ROW_EMPTY
         fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);
@@ -508,10 +529,10 @@ static int64_t kernel_items(const struct fj_cpu_args *a, int phase) {
     return queries + keys + sink_tasks(&s) + (FJ_HAS_SINKS && FJ_SCALARS > 0);
 }
 
-static void run_first(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s,
-                      int64_t item) {
+static void run_first(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t item,
+                      int worker) {
     const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
-    if (item < queries) return run_delta(a, g, item);
+    if (item < queries) return run_delta(a, g, item, worker);
     const int64_t at = g->dquery + (item - queries) * FJ_ZERO_TASK;
     memset(a->workspace + at, 0, (size_t)least(FJ_ZERO_TASK, s->end - at));
 }
@@ -528,7 +549,7 @@ static void run_last(const struct fj_cpu_args *a, const struct grid *g, const st
 static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {
     const struct grid g = grid_of(a);
     const struct sinks s = sinks_of(a, &g);
-    if (phase == 0) return run_first(a, &g, &s, item);
+    if (phase == 0) return run_first(a, &g, &s, item, worker);
 #if FJ_MEASURED_DELTA
     if (--phase == 0) return run_measure(a, &g, item, worker);
 #endif

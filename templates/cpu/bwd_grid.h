@@ -43,8 +43,8 @@
 #define FJ_BLOCK_ROWS (FJ_TILE_KV + FJ_ROW_PAD)
 #define FJ_LEAST_UNITS 4 /* of a query chunk, where there are as many: K and V are packed for each */
 _Static_assert(FJ_TILE_Q % 48 == 0 && FJ_TILE_Q <= 240, "FJ_TILE_Q: a multiple of 48 up to 240");
-_Static_assert(FJ_TILE_KV % FJ_PANEL == 0 && FJ_TILE_KV <= 1024,
-               "FJ_TILE_KV: a multiple of a panel up to 1024");
+_Static_assert(FJ_TILE_KV % FJ_PANEL == 0 && FJ_TILE_KV >= 2 * FJ_PANEL && FJ_TILE_KV <= 1024,
+               "FJ_TILE_KV: a multiple of a panel, two of them up to 1024");
 _Static_assert(FJ_HEAD_DIM >= 1 && FJ_HEAD_DIM <= 256, "FJ_HEAD_DIM: 1 to 256");
 _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256");
 
@@ -77,8 +77,10 @@ struct scratch {
     _Alignas(256) fj_opd ds_rows[(FJ_TILE_Q / 2 + FJ_ROW_PAD) * FJ_S_LINE];
     _Alignas(256) fj_opd ds_keys[(FJ_TILE_Q + FJ_ROW_PAD) * FJ_K_LINE];
 #endif
-    /* Per row: lse (NaN for +inf), -lse_low log2(e), rowsum(O dO) - dlse. */
-    _Alignas(64) fj_real lse[FJ_TILE_Q], low[FJ_TILE_Q], delta[FJ_TILE_Q];
+    /* Per row: what is subtracted from stored scores (as the score is that is lse; -inf of a dead row), what
+     * the difference is multiplied by and what is added for exponents of base 2; rowsum(O dO) - dlse. */
+    _Alignas(64) fj_real base[FJ_TILE_Q], unit[FJ_TILE_Q], low[FJ_TILE_Q], delta[FJ_TILE_Q];
+    unsigned char natural[FJ_TILE_Q]; /* whether products are made natural scores first (tile.h: FJ_LARGE) */
     /* Rows of the block or the tile whose elements are not all finite: how many, and which. */
     int nonfinite_keys, nonfinite_queries, nonfinite_douts;
     uint16_t key_list[FJ_TILE_KV], query_list[FJ_TILE_Q], dout_list[FJ_TILE_Q];

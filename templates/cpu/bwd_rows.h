@@ -40,24 +40,33 @@ static inline fj_real sum_lanes(fj_f v) {
 
 /* ---- The first phase: delta ------------------------------------------------------------------------ */
 
-static fj_real out_dout(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t q) {
-    const char *out = row_at(&a->out, b, h, q), *dout = row_at(&a->dout, b, h, q);
-    fj_f sum = tile_splat(0);
-    for (int col = 0; col < FJ_VALUE_DIM; col += FJ_LANES) {
-        const int n = FJ_VALUE_DIM - col < FJ_LANES ? FJ_VALUE_DIM - col : FJ_LANES, at = col * FJ_IN_SIZE;
-        fj_f x = n == FJ_LANES ? tile_input(out + at) : tile_input_part(out + at, n);
-        fj_f y = n == FJ_LANES ? tile_input(dout + at) : tile_input_part(dout + at, n);
-        sum = tile_fma(x, y, sum);
-    }
-    return sum_lanes(sum);
+/* rowsum(O dO) of up to FJ_PANEL rows, by the steps that dP = dO V^T is made by: where a row sees one key only
+ * its delta has the bits of that dP, and the difference, which is all of its gradient, is exactly 0. */
+static void sum_out_dout(const struct fj_cpu_args *a, struct scratch *own, int64_t b, int64_t h, int64_t q,
+                         int rows, fj_real *delta) {
+    const int64_t depth = FJ_DEPTH(FJ_VALUE_DIM);
+    fj_opd *outs = own->values, *douts = outs + depth * FJ_PANEL;
+    fj_f sum[FJ_PANEL_VECS];
+    _Alignas(64) fj_real sums[FJ_PANEL];
+    tile_pack_columns(outs, row_at(&a->out, b, h, q), a->out.stride[2] * FJ_IN_SIZE, rows, FJ_VALUE_DIM);
+    tile_pack_columns(douts, row_at(&a->dout, b, h, q), a->dout.stride[2] * FJ_IN_SIZE, rows, FJ_VALUE_DIM);
+    for (int j = 0; j < FJ_PANEL_VECS; j++) sum[j] = tile_splat(0);
+    for (int64_t k = 0; k < depth * FJ_PANEL; k += FJ_PANEL)
+        for (int j = 0; j < FJ_PANEL_VECS; j++)
+            sum[j] = tile_step(sum[j], tile_operands(douts + k + j * FJ_LANES),
+                               tile_operands(outs + k + j * FJ_LANES));
+    for (int j = 0; j < FJ_PANEL_VECS; j++) tile_store(sums + j * FJ_LANES, sum[j]);
+    memcpy(delta, sums, sizeof(fj_real) * (size_t)rows);
 }
 
-static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     const struct rows r = rows_of(number, a->heads_q, a->q_len);
     fj_real *delta = grid_delta(a, g, r.b, r.h);
+    struct scratch *own = (struct scratch *)a->workspace + worker;
+    for (int64_t q = r.begin; q < r.end && !FJ_MEASURED_DELTA; q += FJ_PANEL)
+        sum_out_dout(a, own, r.b, r.h, q, (int)least(FJ_PANEL, r.end - q), delta + q);
     for (int64_t q = r.begin; q < r.end; q++)
-        delta[q] = (FJ_MEASURED_DELTA ? 0 : out_dout(a, r.b, r.h, q)) -
-                   (a->dlse.data ? real_at(&a->dlse, r.b, r.h, q) : 0);
+        delta[q] = (FJ_MEASURED_DELTA ? 0 : delta[q]) - (a->dlse.data ? real_at(&a->dlse, r.b, r.h, q) : 0);
 }
 
 /* ---- The last phase: sums to outputs --------------------------------------------------------------- */

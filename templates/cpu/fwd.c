@@ -22,6 +22,8 @@
  *     subtracted before anything is multiplied: equal scores have exponents of 0 and order is kept
  *     for every finite score, however large. A difference that overflows is -inf: P is 0, as it
  *     should be. m = -inf stands for "nothing yet": it is subtracted as 0, so P is 0, not NaN.
+ *     Without a score mod, rows whose maximum is FJ_LARGE or more turn products to natural scores first,
+ *     so that lse, in two parts, can tell both the maximum and the sum (tile.h); backward does the same.
  *  3. A position that is masked, or past the last key, gets score -inf after the mod: its P is
  *     exactly 0, whatever the mod and K gave. Padding of V is 0, and elements of V that are not finite
  *     are added apart, to the rows that see them only (tile.h). So what a row does not see reaches it
@@ -44,6 +46,7 @@
 #include "blocks.h"
 
 #define FJ_INF ((fj_real)__builtin_inf())
+#define FJ_LOG2_E ((fj_real)1.44269504088896340736)
 
 static inline const char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
     return t->data + (b * t->stride[0] + h * t->stride[1] + row * t->stride[2]) * FJ_IN_SIZE;
@@ -124,7 +127,7 @@ struct pass {
     const struct item *it;
     int64_t key; /* the block's first key, and how many keys it has */
     int keys;
-    fj_real unit;
+    fj_real natural, unit;
     /* What the tile at work sees of them: ranges of whole grains, but for the last key. */
     int runs;
     struct {
@@ -268,9 +271,30 @@ static __attribute__((noinline)) void rows_full(const struct pass *p, int first,
     score_rows(p, first, row, end, top, 0);
 }
 
+#if !FJ_HAS_SCORE
+/* Rows with large maxima go on with natural scores (invariant 2). */
+static __attribute__((noinline)) void make_natural(const struct pass *p, int at, int rows, uint32_t large,
+                                                   fj_real *bases, fj_real *units) {
+    for (int i = 0; i < rows; i++) {
+        if (!(large >> i & 1)) continue;
+        fj_real *line = p->it->own->scores + (int64_t)(at + i) * FJ_TILE_KV;
+        for (int r = 0; r < p->runs; r++)
+            tile_scale_line(line + p->run[r].from, p->run[r].to - p->run[r].from, p->natural);
+        bases[i] *= p->natural;
+        units[i] = FJ_LOG2_E;
+    }
+}
+
+/* The rows whose maximum is large, of FJ_LANES. */
+FJ_INLINE fj_b large_of(fj_f top, fj_real natural) {
+    const fj_f size = fj_abs_f(top * tile_splat(natural));
+    return fj_and_b(fj_ge_f(size, tile_splat(FJ_LARGE)), fj_lt_f(size, tile_splat(FJ_INF)));
+}
+#endif
+
 /* P = exp2(unit * (score - m)) over a row, in place, as operands; returns its sum, lane by lane. */
-FJ_INLINE fj_f exponentials(const struct pass *p, fj_real *line, fj_real base) {
-    const fj_f c = tile_splat(p->unit), m = tile_splat(base);
+FJ_INLINE fj_f exponentials(const struct pass *p, fj_real *line, fj_real base, fj_real unit) {
+    const fj_f c = tile_splat(unit), m = tile_splat(base);
     fj_f sum0 = tile_splat(0), sum1 = sum0;
     for (int r = 0; r < p->runs; r++) {
         const fj_real *s = line + p->run[r].from, *end = line + p->run[r].to;
@@ -293,15 +317,24 @@ static void exponential_rows(const struct pass *p, int first, int at, int rows, 
     const fj_f old = tile_load(own->top + first + at);
     const fj_f new = tile_max(old, tile_reduce_max(top));
     const fj_f base = fj_where_f(fj_eq_f(new, tile_splat(-FJ_INF)), tile_splat(0), new);
-    const fj_f factor = tile_exp2((old - base) * tile_splat(p->unit));
-    fj_real bases[FJ_LANES] __attribute__((aligned(64)));
+    fj_f factor = tile_exp2((old - base) * tile_splat(p->unit));
+    fj_real bases[FJ_LANES] __attribute__((aligned(64))), units[FJ_LANES] __attribute__((aligned(64)));
     fj_f sum[FJ_LANES];
     tile_store(bases, base);
+    tile_store(units, tile_splat(p->unit));
+#if !FJ_HAS_SCORE
+    const fj_b large = large_of(base, p->natural);
+    if (__builtin_expect(fj_any(large), 0)) {
+        const fj_f natural = tile_splat(p->natural), step = old * natural - base * natural;
+        factor = fj_where_f(large, tile_exp2(step * tile_splat(FJ_LOG2_E)), factor);
+        make_natural(p, at, rows, fj_bits_b(large), bases, units);
+    }
+#endif
     tile_store(own->factor + at, factor);
     tile_store(own->top + first + at, new);
     for (int i = 0; i < FJ_LANES; i++) sum[i] = tile_splat(0);
     for (int i = 0; i < rows; i++)
-        sum[i] = exponentials(p, own->scores + (int64_t)(at + i) * FJ_TILE_KV, bases[i]);
+        sum[i] = exponentials(p, own->scores + (int64_t)(at + i) * FJ_TILE_KV, bases[i], units[i]);
     fj_real *total = own->sum + first + at;
     tile_store(total, tile_fma(tile_load(total), factor, tile_reduce_sum(sum)));
 }
@@ -391,9 +424,13 @@ static void do_tile(struct pass p, int first, int rows, int class) {
     if (FJ_WATCH && __builtin_expect(it->own->nonfinite, 0)) add_nonfinite(&p, first, rows, class);
 }
 
-static void do_block(const struct item *it, int64_t block, fj_real unit) {
+static void do_block(const struct item *it, int64_t block) {
     const int64_t key = block * FJ_TILE_KV, left = it->args->kv_len - key;
-    const struct pass p = {it, key, (int)(left < FJ_TILE_KV ? left : FJ_TILE_KV), unit, 0, {{0, 0}}};
+    const struct pass p = {.it = it,
+                           .key = key,
+                           .keys = (int)(left < FJ_TILE_KV ? left : FJ_TILE_KV),
+                           .natural = natural_of(it->args),
+                           .unit = unit_of(it->args)};
     it->own->packed = 0;
     it->own->cols_of = -1;
     for (int row = 0; row < it->rows; row += FJ_TILE_Q) {
@@ -410,11 +447,13 @@ static inline void put_real(const struct fj_cpu_tensor *t, int64_t b, int64_t h,
 }
 
 /* natural * m + log in two parts: the nearest real, and what rounding took from it (0 of what is not
- * finite). */
+ * finite). From FJ_LARGE on the product counts as rounded, as it did in the sum. */
 static inline fj_real lse_of(fj_real m, fj_real natural, fj_real log, fj_real *ret_low) {
     const fj_real product = m * natural, sum = product + log;
     const fj_real back = sum - product, lost = (product - (sum - back)) + (log - back);
-    const fj_real rest = lost + (fj_real)__builtin_fma((double)m, (double)natural, -(double)product);
+    fj_real rest = lost;
+    if (__builtin_fabs((double)sum) < FJ_LARGE)
+        rest += (fj_real)__builtin_fma((double)m, (double)natural, -(double)product);
     const fj_real lse = sum + rest, low = rest - (lse - sum);
     *ret_low = __builtin_isfinite(lse) ? low : 0;
     return __builtin_isfinite(lse) ? lse : sum;
@@ -457,9 +496,8 @@ static void finish_rows(const struct item *it, fj_real *sums, const fj_real *top
 static void run_item(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     const struct item it = item_of(a, g, number, worker);
     struct scratch *own = it.own;
-    const fj_real unit = unit_of(a);
     start_rows(&it);
-    for (int64_t block = it.block; block < it.block_end; block++) do_block(&it, block, unit);
+    for (int64_t block = it.block; block < it.block_end; block++) do_block(&it, block);
     if (g->splits == 1) {
         finish_rows(&it, own->sums, own->top, own->sum);
         return;
@@ -468,6 +506,18 @@ static void run_item(const struct fj_cpu_args *a, const struct grid *g, int64_t 
     memcpy(to, own->sums, sizeof(fj_real) * FJ_O_LINE * (size_t)it.rows);
     memcpy(to + (int64_t)it.rows * FJ_O_LINE, own->top, sizeof(fj_real) * (size_t)it.rows);
     memcpy(to + (int64_t)it.rows * (FJ_O_LINE + 1), own->sum, sizeof(fj_real) * (size_t)it.rows);
+}
+
+/* What brings sums below one maximum below another. */
+static fj_real merge_factor(const struct fj_cpu_args *a, fj_real from, fj_real top) {
+    const fj_real natural = natural_of(a);
+    fj_f x = tile_splat((from - top) * unit_of(a));
+#if !FJ_HAS_SCORE
+    if (fj_any(large_of(tile_splat(top), natural)))
+        x = tile_splat((from * natural - top * natural) * FJ_LOG2_E);
+#endif
+    (void)natural;
+    return fj_first_f(tile_exp2(x));
 }
 
 /* All splits of a unit, in their order, onto the common maximum. */
@@ -486,7 +536,7 @@ static void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t
             const fj_real *from = grid_partial(a, g, unit, i);
             /* Of nothing but scores of -inf the sums are 0, or NaN. */
             fj_f f = tile_splat(0);
-            if (from[at_sum] != 0) f = tile_exp2(tile_splat((from[at_top] - top) * unit_of(a)));
+            if (from[at_sum] != 0) f = tile_splat(merge_factor(a, from[at_top], top));
             sum += from[at_sum] * f[0];
             for (int j = 0; j < FJ_O_LINE; j += FJ_LANES)
                 tile_store(line + j,

@@ -61,23 +61,6 @@ FJ_INLINE fj_f tile_splat(fj_real x) { return fj_splat_f(x); }
 /* a * b + c; rounded once where the processor can. */
 FJ_INLINE fj_f tile_fma(fj_f a, fj_f b, fj_f c) { return FJV(fma)(a, b, c); }
 
-/* a * b + c as if rounded once, also where the processor has no such instruction: where a * b and c are
- * near, the difference is exact. Halves of a significand are told apart by their bits, so nothing
- * overflows that a * b does not. */
-FJ_INLINE fj_f tile_fma_once(fj_f a, fj_f b, fj_f c) {
-#if FJ_ISA_AVX2
-    return tile_fma(a, b, c);
-#else
-    const fj_bits high = FJ_REAL_F64 ? ~(fj_bits)0x7ffffff : ~(fj_bits)0xfff;
-    const fj_f a_high = (fj_f)((fj_bits_v)a & high), a_low = a - a_high;
-    const fj_f b_high = (fj_f)((fj_bits_v)b & high), b_low = b - b_high;
-    const fj_f product = a * b;
-    fj_f lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
-    lost = fj_where_f(fj_eq_f(lost, lost), lost, tile_splat(0)); /* of an infinite product */
-    return (product + c) + lost;
-#endif
-}
-
 /* One operand in every lane, and FJ_LANES neighbours (aligned to their size). */
 FJ_INLINE fj_ov tile_operand(const fj_opd *p) {
 #if FJ_PAIRS

@@ -56,6 +56,11 @@
 /* Operands that a packed B takes: depth in operands, columns in elements. */
 #define FJ_PACKED(depth, columns) ((int64_t)(depth)*FJ_PANELS(columns) * FJ_PANEL)
 
+/* Raw products whose natural scores reach this are made natural scores, rounded, before they are subtracted
+ * from. Below, lse in two parts holds the maximum's exact product with the scale and the logarithm of the
+ * sum; from here on only one of both. (2 bits more than a real has: scores are at least 4 apart.) */
+#define FJ_LARGE (FJ_REAL_F64 ? 0x1p54 : (fj_real)0x1p25)
+
 enum tile_start { TILE_SET, TILE_ADD, TILE_SCALE };
 
 /* ---- Products -------------------------------------------------------------------------------- */
@@ -270,6 +275,11 @@ static inline void tile_add_nonfinite(fj_real *to, const char *src, int columns)
 }
 
 /* ---- Results --------------------------------------------------------------------------------- */
+
+/* A line of reals times a factor, in place. */
+FJ_INLINE void tile_scale_line(fj_real *line, int count, fj_real factor) {
+    for (int i = 0; i < count; i += FJ_LANES) tile_store(line + i, tile_load(line + i) * tile_splat(factor));
+}
 
 /* `columns` results to one row of output elements. */
 FJ_INLINE void tile_unpack_row(char *dst, const fj_real *src, int columns, fj_real factor) {

@@ -161,7 +161,7 @@ static void compare_lse(const problem *p) {
     for (int64_t i = 0; i < n; i++) {
         const double want = p->values[LSE][i], size = p->power ? 1 : fmax(1, fabs(want));
         const double error = isfinite(want)
-                               ? fabs((got[i] - p->values[MAX][i]) + (rest[i] - p->values[LSE_LOW][i]))
+                               ? fabs((got[i] - kern_problem_max(p, i)) + (rest[i] - p->values[LSE_LOW][i]))
                            : got[i] == want ? fabs(rest[i])
                                             : HUGE_VAL;
         const double limit = bound * size;

@@ -91,13 +91,19 @@ static kern_data data_of(const problem *p) {
                        v[MAX],   v[DOUT], v[DLSE],  v[DQUERY], v[DKEY], v[DVALUE]};
 }
 
+double kern_problem_max(const problem *p, int64_t row) {
+    const double max = p->values[MAX][row], lse = fabs(p->values[LSE][row]);
+    if (p->v->mod->score || lse < (p->v->dtype == KERN_F64 ? 0x1p54 : 0x1p25)) return max;
+    return p->v->dtype == KERN_F64 ? max : (double)(float)max;
+}
+
 /* What forward hands to backward: lse as rounded, and what rounding took. */
 static void fill_forward(problem *p) {
-    double *lse = p->values[LSE], *low = p->values[LSE_LOW], *max = p->values[MAX];
+    double *lse = p->values[LSE], *low = p->values[LSE_LOW];
     kern_tensor_fill(&p->tensors[OUT], p->values[OUT]);
     kern_tensor_fill(&p->tensors[LSE], lse);
     for (int64_t i = 0; i < kern_count(&p->tensors[LSE]); i++)
-        low[i] = isfinite(lse[i]) ? (max[i] - lse[i]) + low[i] : 0;
+        low[i] = isfinite(lse[i]) ? (kern_problem_max(p, i) - lse[i]) + low[i] : 0;
     kern_tensor_fill(&p->tensors[LSE_LOW], low);
 }
 
@@ -110,7 +116,7 @@ void kern_problem_forward(problem *p) {
 void kern_problem_make(problem *p) {
     const kern_shape *s = &p->shape;
     random_state = p->seed;
-    p->scale = p->power ? 0.125 : 1 / sqrt(s->head_dim);
+    p->scale = p->power ? (p->v->mod->score ? 0.125 : (double)0.11f) : 1 / sqrt(s->head_dim);
     if (p->layout == KERN_GAPS) p->scale *= p->power ? -1 : -1.1;
     kern_problem_tensor(p, QUERY, s->heads_q, s->q_len, s->head_dim, 1);
     kern_problem_tensor(p, KEY, s->heads_kv, s->kv_len, s->head_dim, 1);

@@ -28,6 +28,9 @@ typedef struct problem {
     kern_captures wanted;
 } problem;
 
+/* The maximum of a row that lse is made of: where it is large, kernels round products to natural scores
+ * (templates/cpu/tile.h: FJ_LARGE). */
+double kern_problem_max(const problem *p, int64_t row);
 int64_t kern_count(const kern_tensor *t);
 void kern_problem_tensor(problem *p, int which, int64_t heads, int64_t length, int64_t dim, double size);
 void kern_problem_captures(problem *p);

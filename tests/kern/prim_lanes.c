@@ -64,16 +64,9 @@ static void run_tile_exp2(const void *a, void *out, size_t n) {
     for (size_t i = 0; i < n; i += FJ_LANES)
         put_f((prim_f *)out + i, tile_exp2(get_f((const prim_f *)a + i)));
 }
-static void run_tile_fma_once(const void *a, const void *b, const void *c, void *out, size_t n) {
-    for (size_t i = 0; i < n; i += FJ_LANES)
-        put_f((prim_f *)out + i, tile_fma_once(get_f((const prim_f *)a + i), get_f((const prim_f *)b + i),
-                                               get_f((const prim_f *)c + i)));
-}
-
 #define JOIN(a, b) a##b
 #define JOINED(a, b) JOIN(a, b)
 #define TEXT(x) #x
 #define TEXT_OF(x) TEXT(x)
-const prim_set JOINED(prim_set_, PRIM_SET) = {
-    TEXT_OF(PRIM_SET), (int)sizeof(fj_real), ops, (int)(sizeof ops / sizeof ops[0]),
-    run_tile_exp2,     run_tile_fma_once};
+const prim_set JOINED(prim_set_, PRIM_SET) = {TEXT_OF(PRIM_SET), (int)sizeof(fj_real), ops,
+                                              (int)(sizeof ops / sizeof ops[0]), run_tile_exp2};

@@ -20,12 +20,10 @@ typedef struct prim_set {
     int real_size;
     const prim_op *ops;
     int count;
-    /* Of prim_tile.h, what a softmax takes. */
-    void (*tile_exp2)(const void *a, void *out, size_t n);
-    void (*tile_fma_once)(const void *a, const void *b, const void *c, void *out, size_t n);
+    void (*tile_exp2)(const void *a, void *out, size_t n); /* of prim_tile.h */
 } prim_set;
 
-/* How many special values of these are wrong; says which. */
+/* How many values of it are wrong; says which. */
 int prim_check_tile(const prim_set *set);
 
 extern const prim_set prim_set_avx512_f32, prim_set_avx512_f64;
