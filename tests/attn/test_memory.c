@@ -89,6 +89,8 @@ static void check_all(fj_device_kind kind, fj_direction direction) {
 
 START_TEST(reference) { check_all(FJ_DEVICE_REFERENCE, FJ_BACKWARD); }
 END_TEST
+START_TEST(rounding) { check_all(FJ_DEVICE_ROUNDING, FJ_BACKWARD); }
+END_TEST
 START_TEST(forward) { check_all(FJ_DEVICE_CPU, FJ_FORWARD); }
 END_TEST
 START_TEST(backward) { check_all(FJ_DEVICE_CPU, FJ_BACKWARD); }
@@ -97,7 +99,9 @@ END_TEST
 START_TEST(launches) {
     const test_sizes sizes = {1, 2, 1, 5, 7, 16, 16};
     const int64_t eight[] = {8};
-    for (int kind = FJ_DEVICE_CPU; kind <= FJ_DEVICE_UNFUSED; kind++) {
+    static const fj_device_kind kinds[] = {FJ_DEVICE_CPU, FJ_DEVICE_REFERENCE, FJ_DEVICE_UNFUSED,
+                                           FJ_DEVICE_ROUNDING};
+    for (size_t kind = 0; kind < FJ_ARRAY_LEN(kinds); kind++) {
         test_stack stack;
         test_tensor slopes;
         test_call call;
@@ -106,7 +110,7 @@ START_TEST(launches) {
         tensor_init(&slopes, FJ_DTYPE_F32, 1, eight);
         const DLTensor *captures[] = {&slopes.dl};
         call.args.captures = captures;
-        ck_assert_int_eq(go(&stack, (fj_device_kind)kind, FJ_FORWARD, &error), FJ_OK);
+        ck_assert_int_eq(go(&stack, kinds[kind], FJ_FORWARD, &error), FJ_OK);
         bool reached_the_end = false;
         for (long n = 0; !reached_the_end; n++) {
             long before = failing.live;
@@ -160,6 +164,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 100);
     tcase_add_test(tests, reference);
+    tcase_add_test(tests, rounding);
     tcase_add_test(tests, forward);
     tcase_add_test(tests, backward);
     tcase_add_test(tests, launches);

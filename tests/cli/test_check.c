@@ -174,6 +174,20 @@ START_TEST(right_results_pass) {
 }
 END_TEST
 
+/* The noise is what rounding does: an unfused pass is off by about as much, neither by nothing nor by far more. 16 bits
+ * round its scores as well, which the noise of a fused pass does not have. */
+START_TEST(noise_is_the_size_of_errors) {
+    verdict v;
+    begin(&v, dtypes[_i % 3].dtype, mods[_i / 3][0], mods[_i / 3][1]);
+    for (size_t i = 0; i < sizeof all_kinds / sizeof all_kinds[0]; i++) {
+        double usual = judge(&v, &v.result_list, all_kinds[i]).usual;
+        bool statistic = all_kinds[i] == CLI_OUTPUT_LSE && v.dtype != FJ_DTYPE_F32;
+        ck_assert_msg(usual > 0.1 && (statistic || usual < 6), "output %d: %g", (int)all_kinds[i], usual);
+    }
+    end(&v);
+}
+END_TEST
+
 START_TEST(one_wrong_row_is_found) {
     verdict v;
     double factor = dtypes[_i % 3].factor;
@@ -271,6 +285,7 @@ int main(void) {
     int all = 3 * (int)(sizeof mods / sizeof mods[0]);
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, right_results_pass, 0, all);
+    tcase_add_loop_test(tests, noise_is_the_size_of_errors, 0, all);
     tcase_add_loop_test(tests, one_wrong_row_is_found, 0, all);
     tcase_add_loop_test(tests, a_missing_key_is_found, 0, 3);
     tcase_add_loop_test(tests, a_small_error_everywhere_is_found, 0, 3);
