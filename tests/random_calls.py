@@ -215,10 +215,10 @@ class Tool:
             raise Wrong(f"{device}: exit {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
         return harness.read_safetensors(outputs)
 
-    def check_scalars(self, call, tensors, device, baked):
+    def check_scalars(self, call, tensors, device, baked, more):
         """Constants as run-time scalars: judged, and of ints and bools the same bits."""
         names = sorted(call.mod.constants)
-        got = self.check(call, tensors, device, *[f"--runtime-param={name}" for name in names], "--max")
+        got = self.check(call, tensors, device, *[f"--runtime-param={name}" for name in names], *more)
         if got is None or "ALPHA" in names:
             return
         for name, tensor in baked.items():
@@ -365,7 +365,7 @@ def run_seed(seed, options, library, folder):
         for device in options.device.split(","):
             got = tool.check(call, tensors, device, *more)
             if got is not None and mod.constants and draw.random() < 0.3:
-                tool.check_scalars(call, tensors, device, got)
+                tool.check_scalars(call, tensors, device, got, more)
             if got is not None:
                 library.check(device, call, draw)
 
