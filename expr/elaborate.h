@@ -408,9 +408,6 @@ typedef struct fj_tensor {
     bool joined; /* cat: the axis is one of theirs */
 } fj_tensor;
 
-/* An index that is outside of every dimension, also when a dimension is added to it. */
-#define FJ_OUTSIDE (-((int64_t)1 << 62))
-
 /* Resolves a captured tensor; -1: its rank is assumed, and not known yet. */
 int fj_tensor_rank(fj_elab *e, const fj_tensor *tensor, fj_place place);
 fj_value fj_tensor_dim(fj_elab *e, const fj_tensor *tensor, int axis, fj_place place);

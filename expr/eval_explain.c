@@ -41,7 +41,9 @@ static bool explain_read(const explainer *x, fj_ref ref) {
         size_t at = (size_t)snprintf(x->text, x->size, "captured tensor '%s' %s [", capture->name,
                                      fj_dtype_name(tensor->dtype));
         at = append_shape(x, at, tensor, capture->rank);
-        if (at < x->size) {
+        if (at < x->size && index == FJ_IR_OUTSIDE) {
+            at += (size_t)snprintf(x->text + at, x->size - at, "] is read at an index outside of a view of it");
+        } else if (at < x->size) {
             at += (size_t)snprintf(x->text + at, x->size - at, "] is read at index %lld (dimension %d)",
                                    (long long)index, d);
         }

@@ -96,6 +96,10 @@ typedef struct fj_ir {
     uint32_t loop_count;
 } fj_ir;
 
+/* The index that stands for one outside of a slice or a reshape: outside of every dimension, also when a
+ * dimension is added to it. */
+#define FJ_IR_OUTSIDE (-((int64_t)1 << 62))
+
 #define FJ_IR_MAX_NODES 65536
 #define FJ_IR_MAX_ARGS (FJ_MAX_RANK + 1)
 #define FJ_IR_MAX_FREE 16 /* loops that are free in one value: nested reductions */

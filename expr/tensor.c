@@ -113,7 +113,7 @@ static fj_ref normalise(fj_elab *e, fj_ref index, fj_value dim, fj_place place) 
     const fj_value low = fj_operate_compare(e, FJ_OPERATOR_GE, at, zero, place);
     const fj_value high = fj_operate_compare(e, FJ_OPERATOR_LT, at, size, place);
     const fj_value inside = fj_operate_logical(e, true, low, high, place);
-    const fj_value outside = fj_value_int(FJ_OUTSIDE);
+    const fj_value outside = fj_value_int(FJ_IR_OUTSIDE);
     return fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){inside, at, outside}, 3, place).ref;
 }
 
@@ -141,7 +141,7 @@ static fj_ref slice_index(fj_elab *e, const fj_axis_source *source, fj_ref index
     at = fj_operate(e, FJ_OPERATOR_ADD, at, source->value, place);
     if (!guarded) return at.ref;
     const fj_value out = fj_operate_compare(e, FJ_OPERATOR_LT, given, fj_value_int(0), place);
-    return fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){out, fj_value_int(FJ_OUTSIDE), at}, 3,
+    return fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){out, fj_value_int(FJ_IR_OUTSIDE), at}, 3,
                         place)
         .ref;
 }
@@ -174,7 +174,7 @@ static fj_ref outside_free_axes(fj_elab *e, const fj_tensor *tensor, const fj_re
         const fj_value at = fj_convert(e, fj_scalar_value(e, indices[i], false), FJ_TYPE_I64, place);
         const fj_value out = fj_operate_compare(e, FJ_OPERATOR_LT, at, fj_value_int(0), place);
         const fj_value given = fj_convert(e, fj_scalar_value(e, first, false), FJ_TYPE_I64, place);
-        const fj_value choice[3] = {out, fj_value_int(FJ_OUTSIDE), given};
+        const fj_value choice[3] = {out, fj_value_int(FJ_IR_OUTSIDE), given};
         first = fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, choice, 3, place).ref;
     }
     return first;

@@ -209,7 +209,7 @@ fj_value fj_reshape_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *i
         if (i > lead) flat = fj_operate(e, FJ_OPERATOR_FLOORDIV, flat, dims[i], place);
         if (outside.kind != FJ_VALUE_BOOL)
             at = fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64,
-                              (fj_value[]){outside, fj_value_int(FJ_OUTSIDE), at}, 3, place);
+                              (fj_value[]){outside, fj_value_int(FJ_IR_OUTSIDE), at}, 3, place);
         inner[i] = fj_to_ref(e, at, FJ_TYPE_I64, place);
     }
     return fj_tensor_element(e, tensor->base, inner, place);
@@ -292,20 +292,29 @@ static fj_value pick(fj_elab *e, fj_type type, fj_value condition, fj_value a, f
     return fj_pointwise(e, FJ_OP_WHERE, type, (fj_value[]){condition, a, b}, 3, place);
 }
 
-/* A choice along the axis; outside of it the value is 0. */
+/* An index that a mod computes is read from a table of 0, 1, ..., so that one outside of it is a bad read. */
+static fj_value checked_index(fj_elab *e, fj_ref index, int count, fj_place place) {
+    if (fj_ir_at(e->ir, index)->op != FJ_OP_WHERE) return wide(e, index, place);
+    fj_value *items = FJ_NEW_ARRAY(e->arena, fj_value, count);
+    for (int i = 0; i < count; i++) items[i] = fj_value_int(i);
+    const fj_value list = fj_value_sequence(e->arena, FJ_VALUE_LIST, items, (size_t)count);
+    const fj_value table = fj_capture_literal(e, list, fj_value_dtype(FJ_DTYPE_I32), place);
+    return fj_tensor_element(e, table.tensor, &index, place);
+}
+
+/* A choice along the axis. */
 static fj_value stacked(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
     fj_ref inner[FJ_MAX_RANK];
     for (int i = 0, at = 0; i < tensor->rank; i++) {
         if (i != tensor->axis) inner[at++] = indices[i];
     }
-    const fj_value index = wide(e, indices[tensor->axis], place);
     const fj_node *node = fj_ir_at(e->ir, indices[tensor->axis]);
     const bool constant = fj_op_is_const((fj_op)node->op);
     if (constant && node->imm.i >= 0 && node->imm.i < tensor->part_count)
         return part_element(e, tensor, (int)node->imm.i, inner, place);
-    const fj_ref none = fj_ir_cast(e->ir, fj_ir_bool(e->ir, false), tensor->type);
-    fj_value value = fj_scalar_value(e, none, false);
-    for (int k = tensor->part_count - 1; k >= 0; k--) {
+    const fj_value index = checked_index(e, indices[tensor->axis], tensor->part_count, place);
+    fj_value value = part_element(e, tensor, tensor->part_count - 1, inner, place);
+    for (int k = tensor->part_count - 2; k >= 0; k--) {
         const fj_value here = fj_operate_compare(e, FJ_OPERATOR_EQ, index, fj_value_int(k), place);
         value = pick(e, tensor->type, here, part_element(e, tensor, k, inner, place), value, place);
     }
