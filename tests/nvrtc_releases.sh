@@ -14,10 +14,25 @@ kept=$(dirname "$tool")/nvrtc
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-causal='def mask_mod(b, h, q, kv):\n    return q >= kv\n'
-printf "$causal" >"$work/causal.py"
-printf "$causal"'def score_mod(score, b, h, q, kv):\n    return score - 0.1 * h * (q - kv)\n' >"$work/alibi.py"
-printf 'import torch\n'"$causal"'def score_mod(score, b, h, q, kv):\n    return 30 * torch.tanh(score / 30)\n' >"$work/cap.py"
+cat >"$work/causal.py" <<'MOD'
+def mask_mod(b, h, q, kv):
+    return q >= kv
+MOD
+cat - "$work/causal.py" >"$work/alibi.py" <<'MOD'
+def score_mod(score, b, h, q, kv):
+    return score - 0.1 * h * (q - kv)
+
+
+MOD
+cat - "$work/causal.py" >"$work/cap.py" <<'MOD'
+import torch
+
+
+def score_mod(score, b, h, q, kv):
+    return 30 * torch.tanh(score / 30)
+
+
+MOD
 {
     printf '{"schema": 1, "entries": ['
     separator=''
