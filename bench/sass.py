@@ -238,6 +238,21 @@ def natural_loops(following):
     return loops
 
 
+def after_order(header, members, following):
+    """Members, each behind those that may follow it but for turns of inner loops: wherever ptxas has put them."""
+    order, seen, open_ends = [], {header}, [(header, iter(following[header]))]
+    while open_ends:
+        at, ways = open_ends[-1]
+        to = next((way for way in ways if way in members and way not in seen), None)
+        if to is None:
+            order.append(at)
+            open_ends.pop()
+        else:
+            seen.add(to)
+            open_ends.append((to, iter(following[to])))
+    return order
+
+
 def main_path(ops, labels, trips):
     """The instructions of a turn, with how often each; None where there are no products in a loop."""
     following = successors(ops, labels)
@@ -245,7 +260,7 @@ def main_path(ops, labels, trips):
     products = {header: sum(ops[i].kind == "mma" for i in members) for header, members in loops.items()}
     if not any(products.values()):
         return None
-    header = max(products, key=lambda h: (products[h], len(loops[h])))
+    header = max(products, key=lambda h: (products[h], -len(loops[h])))  # the innermost of those with all of them
     members = loops[header]
     times = dict.fromkeys(members, 1)
     for inner, inside in loops.items():
@@ -260,9 +275,9 @@ def main_path(ops, labels, trips):
             if inner in following[i]:
                 following[i] = following[i] + [to for to in ways_out if to > i]
     best = {}  # from an instruction to the end of the turn: (products, copies, -instructions), the next
-    for i in sorted(members, reverse=True):
+    for i in after_order(header, members, following):
         own = (times[i] * (ops[i].kind == "mma"), times[i] * (ops[i].kind == "copy"), -times[i])
-        ways = [(best[to][0], to) for to in following[i] if to > i and to in best]
+        ways = [(best[to][0], to) for to in following[i] if to != header and to in best]
         if header in following[i]:
             ways.append(((0, 0, 0), None))
         if ways:

@@ -222,9 +222,9 @@ FJ_DEVICE fj_real fj_unit_of(const fj_cuda_forward &a) {
 }
 // True is a proof: without the arithmetic of doubles, which is slow on most GPUs.
 FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_from_f64(x) >> 32) > 0; }
-// A raw product, as it is stored: 0 where the scale is, whatever the product.
+// A raw product, as it is stored: 0 where the scale is, but for NaN and infinities.
 FJ_DEVICE fj_real fj_signed_product(fj_real x, double scale) {
-    return scale < 0 ? -x : scale > 0 ? x : fj_real(0);
+    return scale < 0 ? -x : scale > 0 ? x : x * fj_real(0);
 }
 
 // high + low, the second less than the rounding of the first.

@@ -59,6 +59,8 @@ FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t valu
     }
 }
 
+FJ_DEVICE fj_raw fj_raw_of(float x) { return static_cast<fj_raw>(FJ_PACK2(x, 0.0f)); }
+
 // Two neighbours of a row of the output, into its tile.
 FJ_DEVICE void fj_stage_pair(uint32_t row, uint32_t tile, uint32_t part, float x, float y) {
     *fj_shared_at<uint32_t>(fj_tile<FJ_VALUE_PAD>::at(row, tile) + part * 4) = FJ_PACK2(x, y);

@@ -5,8 +5,8 @@
 //        ...                               lse = M + log(sum(w_s))           max = max max_s
 //
 //  1. A warp makes a row. Splits are added in their order, whatever the grid: the same bits always.
-//  2. A split that saw nothing of the row has lse = -inf: its weight is 0, its output is not read. If all have, M is
-//     subtracted as 0: out = 0, lse = -inf.
+//  2. A split that saw nothing of the row has lse = -inf: its weight is 0, and its output is 0, or NaN where it saw NaN
+//     with a weight of 0. If all have, M is subtracted as 0: out = 0, lse = -inf.
 //  3. A sink joins the sum here, once; the output's hook is called here, once.
 //  4. NaN in a split's lse makes the row NaN.
 #ifndef FJ_IN_DTYPE
@@ -95,7 +95,6 @@ FJ_DEVICE void fj_merge_outputs(const fj_cuda_merge &a, const fj_split_lse &lse,
     for (int j = 0; j < FJ_MERGE_COLUMNS; j++) sums[j] = 0;
     for (int32_t s = 0; s < a.splits; s++) {
         const fj_real weight = fj_split_weight(lse.at(s), base);
-        if (weight == 0) continue;
 #pragma unroll
         for (int j = 0; j < FJ_MERGE_COLUMNS; j++) {
             const int32_t column = static_cast<int32_t>(fj_lane()) + j * FJ_WARP;

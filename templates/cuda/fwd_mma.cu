@@ -28,8 +28,9 @@
 //  7. With FJ_STAGES 1, keys and values take turns: the values of a block arrive during its scores, the next keys
 //     during P V, behind a barrier each. Half the shared memory: two blocks of the grid fit where one did.
 //  8. c S - M is one fused operation: what the rounding of M takes is the same for all P of a row, and the division
-//     takes it away. Where M would have no fraction (FAR), and could leave P beyond its range, the warp goes far for the
-//     rest: limits are the maxima, as scores, S - maximum takes the place of S, and M is 0.
+//     takes it away. Where M would have no fraction (FAR), and could leave P beyond its range, the row goes far for the
+//     rest: its limit is the maximum, as a score; S - maximum takes the place of S, and M is 0.
+//  9. A key that a row does not see adds exactly nothing to it (fwd_care.h).
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
 #define FJ_DTYPE_BF16 2
@@ -120,6 +121,8 @@ struct fj_task {
           keys(fj_row_start(args.call.key, place.b, place.head_kv, 0), args.call.key.stride[2]),
           values(fj_row_start(args.call.value, place.b, place.head_kv, 0), args.call.value.stride[2]),
           unit(fj_unit_of(args.call)) {}
+    // M of a row, in units of log2, where it is not far: computed where it is used, and so the same each time.
+    FJ_METHOD float base(float limit) const { return fj_max(fj_fma_rn(limit, unit, -SLACK), -FJ_MOST_REAL); }
     FJ_METHOD int32_t row(int r) const {
         const int32_t in_warp = r / 2 * 16 + r % 2 * 8 + static_cast<int32_t>(fj_lane() / 4);
         return at.first + static_cast<int32_t>(fj_warp()) * 16 * ROW_TILES + in_warp;
@@ -135,14 +138,11 @@ struct fj_task {
 // What a thread keeps of its rows; row r is row r % 2 * 8 + lane / 4 of row tile r / 2.
 struct fj_rows {
     float limit[ROWS], sum[ROWS]; // limit: a score
-    bool far;                     // of the warp
+    uint32_t far;                 // bit r: row r is
     struct fj_row_state state[ROWS];
     struct fj_head_state heads[FJ_PACK_HEADS ? ROWS : 1];
+    FJ_METHOD bool is_far(int r) const { return far >> r & 1u; }
     FJ_METHOD const struct fj_head_state *head(int r) const { return &heads[FJ_PACK_HEADS ? r : 0]; }
-    // M, in units of log2, of a warp that is not far: computed where it is used, and so the same each time.
-    FJ_METHOD float base(const fj_task &t, int r) const {
-        return fj_max(fj_fma_rn(limit[r], t.unit, -SLACK), -FJ_MOST_REAL);
-    }
 };
 
 // ---- From global memory ----------------------------------------------------------------------------------
@@ -169,6 +169,8 @@ FJ_DEVICE void fj_load_values(const fj_task &t, int32_t block, uint32_t stage) {
 }
 
 #include "fwd_scores.h"
+
+#include "fwd_care.h"
 
 // One block of keys that is there, up to its probabilities.
 FJ_DEVICE void fj_weigh_block(const fj_task &t, fj_rows &rows, fj_sums &o, int32_t block, uint32_t keys,
@@ -209,8 +211,6 @@ FJ_DEVICE void fj_weigh_block(const fj_task &t, fj_rows &rows, fj_sums &o, int32
     fj_round_weights(weights, s);
 }
 
-#include "fwd_out.h"
-
 // ---- The kernel --------------------------------------------------------------------------------------------------
 
 FJ_DEVICE void fj_start_rows(const fj_task &t, fj_rows &rows, fj_sums &o) {
@@ -222,7 +222,7 @@ FJ_DEVICE void fj_start_rows(const fj_task &t, fj_rows &rows, fj_sums &o) {
         rows.limit[r] = -INFINITY;
         rows.sum[r] = 0;
     }
-    rows.far = false;
+    rows.far = 0;
 #pragma unroll
     for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
@@ -233,7 +233,7 @@ FJ_DEVICE void fj_start_rows(const fj_task &t, fj_rows &rows, fj_sums &o) {
 
 // Keys and values take turns: the values of a block are under way during its scores, the next keys during P V. So
 // each of two barriers a block waits for copies that had half of it to arrive, and frees the other place.
-FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o) {
+FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
     const uint32_t keys = fj_shared_address(fj_shared()) + Q_BYTES;
     fj_walk walk = fj_walk_start(t.at);
     fj_weights weights;
@@ -252,6 +252,7 @@ FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o) {
         fj_weigh_block(t, rows, o, block, keys, weights);
         fj_copy_async_wait<0>();
         fj_block_sync(); // the values are there, and the keys done with
+        if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + K_BYTES);
     }
 }
 
@@ -259,7 +260,7 @@ FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o) {
 
 // Step n sends for block n + FJ_STAGES - 1 and works on block n; steps before 0 only send, and 0 begins when
 // the queries, which belong to the first group, are there as well.
-FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o) {
+FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
     fj_walk walk = fj_walk_start(t.at);
     int32_t ahead[FJ_STAGES]; // ahead[i]: the block that step now + i works on
     uint32_t stage = 0, filled = 0;
@@ -282,6 +283,7 @@ FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o) {
             if (ahead[0] == FJ_WALK_END) break;
             const uint32_t keys = fj_shared_address(fj_shared()) + Q_BYTES + stage * STAGE_BYTES;
             fj_weights weights;
+            if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + stage * STAGE_BYTES + K_BYTES);
             fj_weigh_block(t, rows, o, ahead[0], keys, weights);
             fj_multiply_values(o, weights, keys + K_BYTES);
             stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
@@ -294,16 +296,20 @@ FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o) {
 #endif
 
 FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
-    const fj_task t(args, fj_place_of(args.call));
-    fj_rows rows;
-    fj_sums o;
-    fj_load_queries(t);
-    fj_start_rows(t, rows, o);
-    fj_walk_keys(t, rows, o);
-    fj_copy_async_wait<0>();
-    // Computed again, from a number that the compiler does not know for the same: not kept in registers until here.
-    const fj_task end(args, fj_place_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
-    fj_store_rows(end, rows, o);
+    bool care = false;
+#pragma unroll 1
+    do {
+        // What the first turn knows is not to be kept for another.
+        const uint32_t number = FJ_HAS_MASK ? fj_shuffle_index(fj_block_x(), 0u) : fj_block_x();
+        const fj_task t(args, fj_place_of(args.call, number));
+        fj_rows rows;
+        fj_sums o;
+        fj_load_queries(t);
+        fj_start_rows(t, rows, o);
+        fj_walk_keys(t, rows, o, care);
+        fj_copy_async_wait<0>();
+        care = fj_end_walk(args, rows, o, care);
+    } while (FJ_HAS_MASK && care);
 }
 
 #if FJ_PARTIAL

@@ -2,33 +2,50 @@
 #ifndef FJ_CUDA_FWD_OUT_H
 #define FJ_CUDA_FWD_OUT_H
 
-// lse and maximum of a row; what it ends as.
-FJ_DEVICE fj_row_end fj_finish_row(const fj_task &t, const fj_rows &rows, int r) {
-    float sum = rows.sum[r];
-    sum += fj_shuffle_xor(sum, 1);
-    sum += fj_shuffle_xor(sum, 2);
+// lse and maximum of the rows; returns the factors of their outputs, -1 where a row saw nothing (dead). Each of a row's
+// four threads makes the end of another row: it is long, and stands in the text once.
+struct fj_factors {
+    float of[ROWS];
+};
+FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
+    const int own = static_cast<int>(fj_lane() % 4) % ROWS;
+    float limit = 0, sum = 0;
+    struct fj_head_state head = *rows.head(0);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        float all = rows.sum[r] + fj_shuffle_xor(rows.sum[r], 1);
+        all += fj_shuffle_xor(all, 2);
+        sum = r == own ? all : sum;
+        limit = r == own ? rows.limit[r] : limit;
+        if (FJ_PACK_HEADS && r == own) head = *rows.head(r);
+    }
     // What the row's base is in natural logarithms; far: a score, else in units of log2.
-    const fj_parts unit = fj_natural_unit(t.a, t.unit), scale = {fj_natural_scale(t.a), 0.0f};
-    const fj_parts base =
-        rows.far ? fj_exact_product(rows.limit[r], scale) : fj_exact_product(rows.base(t, r), unit);
-    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, *rows.head(r), base, sum);
-    if (t.row(r) < t.at.rows && fj_lane() % 4 == 0) {
-        const int32_t b = t.at.b, h = t.head(r), q = t.query(r);
+    const fj_parts scale = {fj_natural_scale(t.a), 0.0f};
+    const fj_parts base = rows.is_far(own) ? fj_exact_product(limit, scale)
+                                           : fj_exact_product(t.base(limit), fj_natural_unit(t.a, t.unit));
+    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, head, base, sum);
+    if (t.row(own) < t.at.rows && fj_lane() % 4 < ROWS) {
+        const int32_t b = t.at.b, h = t.head(own), q = t.query(own);
         const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) * t.a.split_lse : 0;
         fj_store_lse(t.a.lse, t.a.lse_low, end, b, h, q, split);
         // Without SLACK, limits are maxima.
         if (FJ_WANT_MAX && t.a.max.data)
-            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] =
-                sum != sum ? sum
-                : sum == 0 ? -INFINITY
-                           : rows.limit[r] * scale.high;
+            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] = sum != sum ? sum
+                                                                                    : sum == 0
+                                                                                        ? -INFINITY
+                                                                                        : limit * scale.high;
     }
-    return end;
+    fj_factors factors;
+#pragma unroll
+    for (uint32_t r = 0; r < ROWS; r++)
+        factors.of[r] = fj_shuffle_index(end.dead ? -1.0f : end.factor, (fj_lane() & ~3u) + r);
+    return factors;
 }
 
-FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, const fj_row_end &end, int r,
+// dead: of a split, 0 or NaN, and of no weight in what is merged.
+FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float factor, int r,
                           int32_t column) {
-    x = end.dead ? 0.0f : x * end.factor;
+    x = !(factor < 0) ? x * factor : FJ_PARTIAL ? x : 0.0f;
 #if FJ_HAS_OUT && !FJ_PARTIAL
     x = fj_out(&t.mod, rows.head(r), &rows.state[r], column, x);
 #else
@@ -37,39 +54,58 @@ FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, const 
     return x;
 }
 
+// 2^r for a row r whose outputs a value may spread to (fwd_care.h), else 0.
+FJ_DEVICE uint32_t fj_counting(const fj_task &t, float factor, int r) {
+    return t.row(r) < t.at.rows && (FJ_PARTIAL || !(factor < 0)) ? 1u << r : 0u;
+}
+
 #if FJ_PARTIAL
-FJ_DEVICE void fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
-    const int64_t split = static_cast<int64_t>(fj_block_y()) * t.a.split_out;
+FJ_DEVICE float *fj_part_row(const fj_task &t, int32_t h, int32_t q) {
+    return static_cast<float *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, h, q) +
+           static_cast<int64_t>(fj_block_y()) * t.a.split_out;
+}
+FJ_DEVICE uint32_t fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
+    const fj_factors factors = fj_finish_rows(t, rows);
+    uint32_t counting = 0;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const fj_row_end end = fj_finish_row(t, rows, r);
+        const float factor = factors.of[r];
+        counting |= fj_counting(t, factor, r);
         if (t.row(r) >= t.at.rows) continue;
-        float *to =
-            static_cast<float *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, t.head(r), t.query(r)) + split;
+        float *to = fj_part_row(t, t.head(r), t.query(r));
 #pragma unroll
         for (int n = 0; n < 2 * VALUE_TILES; n++) {
             const int32_t column = n / 2 * 8 + static_cast<int32_t>(fj_lane() % 4) * 2 + n % 2;
-            const float x = fj_result(t, rows, o[r / 2][n / 2][r % 2 * 2 + n % 2], end, r, column);
+            const float x = fj_result(t, rows, o[r / 2][n / 2][r % 2 * 2 + n % 2], factor, r, column);
             if (column < FJ_VALUE_DIM) to[column] = x;
         }
     }
+    return counting;
+}
+// One element, after all of its row.
+FJ_DEVICE void fj_put_nan(const fj_task &t, const struct fj_head_state *, const struct fj_row_state *,
+                          int32_t h, int32_t q, int32_t column) {
+    fj_part_row(t, h, q)[column] = NAN;
 }
 #else
 // Through shared memory: a warp writes its rows as a tile and reads them by chunks. The barrier: all warps are
 // done with blocks, and the queries of a tile without blocks have arrived.
-FJ_DEVICE void fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
+FJ_DEVICE uint32_t fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
     typedef fj_tile<FJ_VALUE_PAD> tile;
     const uint32_t own = fj_warp() * 16 * ROW_TILES;
+    const fj_factors factors = fj_finish_rows(t, rows);
+    uint32_t counting = 0;
     fj_block_sync();
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const fj_row_end end = fj_finish_row(t, rows, r);
+        const float factor = factors.of[r];
+        counting |= fj_counting(t, factor, r);
         const uint32_t row = own + r / 2 * 16 + r % 2 * 8 + fj_lane() / 4;
 #pragma unroll
         for (int j = 0; j < VALUE_TILES; j++) {
             const int32_t column = j * 8 + static_cast<int32_t>(fj_lane() % 4) * 2;
-            const float x = fj_result(t, rows, o[r / 2][j][r % 2 * 2], end, r, column);
-            const float y = fj_result(t, rows, o[r / 2][j][r % 2 * 2 + 1], end, r, column + 1);
+            const float x = fj_result(t, rows, o[r / 2][j][r % 2 * 2], factor, r, column);
+            const float y = fj_result(t, rows, o[r / 2][j][r % 2 * 2 + 1], factor, r, column + 1);
             fj_stage_pair(row, j, fj_lane() % 4, x, y);
         }
     }
@@ -84,6 +120,17 @@ FJ_DEVICE void fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sum
         fj_put_chunk(to + chunk * FJ_CHUNK, *fj_shared_at<fj_b128>(tile::at(row, chunk)),
                      FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK, t.a.vector & FJ_CUDA_VECTOR_OUT);
     }
+    return counting;
+}
+// One element, after all of its row.
+FJ_DEVICE void fj_put_nan(const fj_task &t, [[maybe_unused]] const struct fj_head_state *head,
+                          [[maybe_unused]] const struct fj_row_state *row, int32_t h, int32_t q,
+                          int32_t column) {
+    float x = NAN;
+#if FJ_HAS_OUT
+    x = fj_out(&t.mod, head, row, column, x);
+#endif
+    (static_cast<fj_raw *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, h, q))[column] = fj_raw_of(x);
 }
 #endif
 

@@ -98,31 +98,28 @@ FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &ro
 }
 
 // A row's base M follows its maximum only when that passes its limit, by SLACK ahead of M (invariant 6); sums and o
-// move to the new base when a row of the warp has one. Until then threads need not know each other's maxima. The warp
-// goes far (invariant 8) with the first row whose base would have a fraction no more. most: of the thread's own scores.
+// move to the new base when a row of the warp has one. Until then threads need not know each other's maxima. A row
+// whose base would have a fraction no more goes far (invariant 8). most: of the thread's own scores.
 FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o,
                              const float (&most)[ROWS], float (&base)[ROWS]) {
     const float slack = SLACK > 0 ? SLACK * fj_rcp_approx(t.unit) : 0.0f;
-    bool far = false;
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) far |= most[r] > rows.limit[r] && !(fabsf(most[r] * t.unit) < FAR);
-    const bool goes = !rows.far && fj_any(far);
-    rows.far |= goes;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const float before = base[r];
-        const bool began = rows.limit[r] > -INFINITY;
-        float top = fj_max(most[r], fj_shuffle_xor(most[r], 1)), factor = 1;
+        float top = fj_max(most[r], fj_shuffle_xor(most[r], 1)), limit = rows.limit[r], factor = 1;
         top = fj_max(top, fj_shuffle_xor(top, 2));
-        if (goes && began) { // to a score near the base, which may be none of the row's
-            rows.limit[r] -= slack;
-            factor = fj_ex2_approx(fj_fma_rn(-rows.limit[r], t.unit, before));
+        const bool began = limit > -INFINITY, rises = top > limit;
+        bool far = rows.is_far(r);
+        if (!far && rises && !(fabsf(top * t.unit) < FAR)) {
+            far = true;
+            rows.far |= 1u << r;
+            limit -= slack; // a score near the base, which may be none of the row's
+            factor = fj_ex2_approx(fj_fma_rn(-limit, t.unit, base[r]));
         }
-        const float limit = rows.limit[r];
-        if (top > limit) rows.limit[r] = rows.far ? top : fj_min(top + slack, FJ_MOST_REAL);
-        base[r] = rows.far ? 0.0f : rows.base(t, r);
-        const float down = rows.far ? (limit - rows.limit[r]) * t.unit : before - base[r];
-        if (began && top > limit) factor *= fj_ex2_approx(down);
+        if (rises) rows.limit[r] = far ? top : fj_min(top + slack, FJ_MOST_REAL);
+        const float next = far ? 0.0f : t.base(rows.limit[r]);
+        const float down = far ? (limit - rows.limit[r]) * t.unit : base[r] - next;
+        factor = began && rises ? factor * fj_ex2_approx(down) : 1.0f;
+        base[r] = next;
         rows.sum[r] *= factor;
 #pragma unroll
         for (int j = 0; j < VALUE_TILES; j++) {
@@ -130,10 +127,10 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_s
             o[r / 2][j][r % 2 * 2 + 1] *= factor;
         }
     }
-    if (!rows.far) return;
+    if (rows.far == 0) return;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const float top = rows.limit[r] == -INFINITY ? 0.0f : rows.limit[r];
+        const float top = rows.is_far(r) ? rows.limit[r] : 0.0f;
 #pragma unroll
         for (int j = 0; j < KEYS; j++) s[r / 2][j / 2][r % 2 * 2 + j % 2] -= top;
     }
@@ -142,7 +139,7 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_s
 // Scores become probabilities.
 FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o) {
     float most[ROWS], base[ROWS];
-    bool ahead = rows.far;
+    bool ahead = rows.far != 0;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const int i = r / 2, half = r % 2 * 2;
@@ -151,7 +148,7 @@ FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums
         for (int j = 1; j < KEY_TILES; j++)
             most[r] = fj_max(most[r], fj_max(s[i][j][half], s[i][j][half + 1]));
         ahead |= most[r] > rows.limit[r];
-        base[r] = rows.base(t, r);
+        base[r] = t.base(rows.limit[r]);
     }
     if (fj_any(ahead)) fj_raise_tops(t, rows, s, o, most, base);
 #pragma unroll

@@ -16,7 +16,10 @@
 //  3. A score that is masked, or past the last key, is -inf after the mod; its P is 0, whatever the mod gave.
 //  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter. M = -inf stands for
 //     "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
-//  5. What is not there (rows, keys, columns) is read as zero. Pitches are odd: no conflicts in columns.
+//  5. A key that a row does not see adds exactly nothing to it, but 0 times NaN is NaN. So where a sum of the block is
+//     not finite it walks again, with 0 for values that are not finite (CLEAN); and once more, for its masks (SPREAD):
+//     sums of rows that see such a value become NaN. Without a mask there is one walk.
+//  6. What is not there (rows, keys, columns) is read as zero. Pitches are odd: no conflicts in columns.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
 #define FJ_DTYPE_BF16 2
@@ -62,8 +65,11 @@ FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_exp2(x); }
 FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_ex2_approx(x); }
 #endif
 
+enum fj_care { FJ_CARE_NONE, FJ_CARE_CLEAN, FJ_CARE_SPREAD };
+
 struct fj_simt {
     const fj_cuda_forward *a;
+    int care; // of this walk
     fj_mod_args mod;
     fj_place at;
     int32_t tx, ty, column; // column: the first of the slice
@@ -81,14 +87,17 @@ FJ_DEVICE const fj_element *fj_row_start(const fj_cuda_tensor &t, int32_t b, int
     return static_cast<const fj_element *>(t.data) + fj_offset(t, b, h, row);
 }
 
-// `width` elements of each row from column `from`, zero where columns end at `dim` or `row_of` gives NULL.
+// `width` elements of each row from column `from`, zero where columns end at `dim` or `row_of` gives NULL. clean: zero
+// where they are not finite, too.
 template <int width, class F>
-FJ_DEVICE void fj_simt_copy(fj_real *to, int32_t pitch, int32_t rows, int32_t from, int32_t dim, F row_of) {
+FJ_DEVICE void fj_simt_copy(fj_real *to, int32_t pitch, int32_t rows, int32_t from, int32_t dim, F row_of,
+                            bool clean = false) {
     for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < rows * width; i += THREADS) {
         const int32_t row = i / width, column = i % width;
         const fj_element *start = row_of(row);
         const bool there = start != nullptr && from + column < dim;
-        to[row * pitch + column] = there ? fj_widen(start[from + column]) : fj_real(0);
+        const fj_real x = there ? fj_widen(start[from + column]) : fj_real(0);
+        to[row * pitch + column] = clean && x - x != 0 ? fj_real(0) : x;
     }
 }
 
@@ -123,12 +132,30 @@ FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
     }
 }
 
+// The place of P holds what each row sees.
+FJ_DEVICE void fj_simt_spread(fj_simt &t) {
+#pragma unroll 1
+    for (int32_t n = 0; n < FJ_TILE_KV; n++)
+        for (int j = 0; j < OWN_VALUES; j++) {
+            const fj_real v = t.v[n * SLICE + t.tx + j * TX];
+            for (int i = 0; i < OWN_ROWS; i++)
+                if (v - v != 0 && t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + n] != 0) t.o[i][j] = fj_real(NAN);
+        }
+}
+
 FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
     const fj_cuda_forward &a = *t.a;
-    fj_simt_copy<SLICE>(t.v, SLICE, FJ_TILE_KV, t.column, FJ_VALUE_DIM, [&](int32_t i) -> const fj_element * {
-        return key + i < a.kv_len ? fj_row_start(a.value, t.at.b, t.at.head_kv, key + i) : nullptr;
-    });
+    fj_simt_copy<SLICE>(
+        t.v, SLICE, FJ_TILE_KV, t.column, FJ_VALUE_DIM,
+        [&](int32_t i) -> const fj_element * {
+            return key + i < a.kv_len ? fj_row_start(a.value, t.at.b, t.at.head_kv, key + i) : nullptr;
+        },
+        t.care == FJ_CARE_CLEAN);
     fj_block_sync();
+    if (t.care == FJ_CARE_SPREAD) {
+        fj_simt_spread(t);
+        return;
+    }
 #pragma unroll 2
     for (int32_t n = 0; n < FJ_TILE_KV; n++) {
         fj_real p[OWN_ROWS];
@@ -157,6 +184,7 @@ FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int32_t kv, const fj_col_
             fj_note_fault(a, t.at.b, t.h[i], fj_q_position(a, t.at.b, t.q_index[i]),
                           fj_kv_position(a, t.at.b, kv));
     }
+    if (t.care == FJ_CARE_SPREAD) return fj_cast_float(live);
     return live ? y : -fj_real(INFINITY);
 }
 
@@ -176,6 +204,13 @@ FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
 }
 
 FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real unit) {
+    if (t.care == FJ_CARE_SPREAD) {
+        for (int n = 0; n < OWN_ROWS * OWN_KEYS; n++) {
+            const int i = n / OWN_KEYS, j = n % OWN_KEYS;
+            t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + t.tx + j * TX] = t.s[i][j];
+        }
+        return;
+    }
     for (int i = 0; i < OWN_ROWS; i++) {
         fj_real most = t.s[i][0];
         for (int j = 1; j < OWN_KEYS; j++) most = fj_max_real(most, t.s[i][j]);
@@ -223,7 +258,7 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
     for (int j = 0; j < OWN_VALUES; j++) {
         const int32_t column = t.column + t.tx + j * TX;
         if (column >= FJ_VALUE_DIM) continue;
-        fj_real x = end.dead ? fj_real(0) : t.o[i][j] * end.factor;
+        fj_real x = !end.dead ? t.o[i][j] * end.factor : FJ_PARTIAL ? t.o[i][j] : fj_real(0);
 #if FJ_HAS_OUT && !FJ_PARTIAL
         x = fj_out(&t.mod, &t.heads[i], &t.rows[i], column, x);
 #endif
@@ -249,6 +284,28 @@ FJ_DEVICE void fj_simt_start(fj_simt &t) {
     }
 }
 
+// After a walk: whether there is another one.
+FJ_DEVICE bool fj_simt_again([[maybe_unused]] fj_simt &t) {
+#if FJ_HAS_MASK
+    if (t.care == FJ_CARE_SPREAD) return false;
+    if (t.care == FJ_CARE_CLEAN) return t.care = FJ_CARE_SPREAD, true;
+    fj_real zeros = 0;
+    for (int n = 0; n < OWN_ROWS * OWN_VALUES; n++) zeros += t.o[n / OWN_VALUES][n % OWN_VALUES] * fj_real(0);
+    const bool bad = fj_any(zeros != 0);
+    bool again = false;
+    fj_block_sync(); // nobody reads P any more, in whose place the block votes
+    if (fj_lane() == 0) t.p[fj_warp()] = fj_cast_float(bad);
+    fj_block_sync();
+    for (int warp = 0; warp < FJ_WARPS; warp++) again |= t.p[warp] != 0;
+    if (!again) return false;
+    t.care = FJ_CARE_CLEAN; // before P is written there are barriers
+    fj_simt_start(t);
+    return true;
+#else
+    return false;
+#endif
+}
+
 FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     fj_simt t;
     t.a = &args.call;
@@ -261,12 +318,18 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     t.k = t.q + FJ_TILE_Q * (DEPTH + 1);
     t.p = t.k + FJ_TILE_KV * (DEPTH + 1);
     t.v = t.p + FJ_TILE_Q * (FJ_TILE_KV + 1);
+    t.care = FJ_CARE_NONE;
     fj_simt_start(t);
     const fj_real unit = fj_unit_of(args.call);
     fj_walk walk = fj_walk_start(t.at);
+#pragma unroll 1
     for (;;) {
         const int32_t block = fj_walk_take(args.call, t.mod, t.at, walk);
-        if (block == FJ_WALK_END) break;
+        if (block == FJ_WALK_END) {
+            if (!fj_simt_again(t)) break;
+            walk = fj_walk_start(t.at);
+            continue;
+        }
         const int32_t key = block / 2 * FJ_TILE_KV;
         fj_simt_scores(t, key);
         fj_simt_apply(t, key, block & 1);

@@ -89,6 +89,8 @@ FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t valu
     }
 }
 
+FJ_DEVICE fj_raw fj_raw_of(float x) { return fj_bits_from_f32(x); }
+
 // Two neighbours of a row of the output, into its tile.
 FJ_DEVICE void fj_stage_pair(uint32_t row, uint32_t tile, uint32_t part, float x, float y) {
     fj_b64 *to = fj_shared_at<fj_b64>(fj_tile<FJ_VALUE_PAD>::at(row, tile * 2 + part / 2) + part % 2 * 8);

@@ -107,7 +107,7 @@ static bool report_counts(call *c, const object *o, FILE *out) {
 static bool time_kernel(const runner *r, const kernel *k, const object *o, FILE *out) {
     const bool measured = r->device->measure != NULL;
     const int64_t length = r->length ? r->length : measured ? 4096 : 256, heads = measured ? 16 : 2;
-    const shape s = {2, heads, heads, length, length, 0.125, LAYOUT_PACKED, 0, 0, 8, 0, false};
+    const shape s = {2, heads, heads, length, length, 0.125, LAYOUT_PACKED, 0, 0, 8, 0, false, false};
     call c;
     call_make(&c, r->device, k, &s, r->seed, false);
     bool good;

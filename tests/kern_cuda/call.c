@@ -1,4 +1,5 @@
 /* What a kernel is called with, on any device. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,10 +13,10 @@ const char *const tensor_names[TENSORS] = {"query", "key",  "value", "out",    "
 void shape_name(const shape *s, char name[128]) {
     static const char *const layouts[] = {"packed", "rows", "odd", "shared"};
     _Static_assert(FJ_ARRAY_LEN(layouts) == LAYOUT_COUNT, "a name for each");
-    (void)snprintf(name, 128, "b%d hq%d hkv%d l%d s%d %s scale %.3g at %d,%d section %d%s absent %u",
+    (void)snprintf(name, 128, "b%d hq%d hkv%d l%d s%d %s scale %.3g at %d,%d section %d%s%s absent %u",
                    (int)s->batch, (int)s->heads_q, (int)s->heads_kv, (int)s->q_len, (int)s->kv_len,
                    layouts[s->how], s->scale, s->q_offset, s->kv_offset, s->section, s->dlse ? " dlse" : "",
-                   s->absent);
+                   s->spoilt ? " spoilt" : "", s->absent);
 }
 
 /* ---- Positions and captures ------------------------------------------------------------------------ */
@@ -155,6 +156,27 @@ static void make_tensors(call *c, generator *random, bool values) {
     }
 }
 
+/* NaN in a query and in a key, whose scores are NaN by definition, and anything in values. Of values the definition is told
+ * zeros: reference.c looks for the rows that see them. */
+static void choose_spoils(call *c, generator *random) {
+    static const double bad[] = {(double)NAN, (double)INFINITY, -(double)INFINITY};
+    for (int i = 0; i < SPOILS; i++) {
+        const int which = i == 0 ? QUERY : i == 1 ? KEY : VALUE;
+        tensor *t = &c->tensors[which];
+        const int64_t count = tensor_count(t);
+        if (count == 0) continue;
+        const int64_t at = random_below(random, (int)count);
+        c->spoils[c->spoil_count++] = (spoil){which, at, which == VALUE ? bad[i % 3] : bad[0]};
+        t->values[at] = which == VALUE ? 0 : (double)NAN;
+    }
+    call_spoil(c, false);
+}
+
+void call_spoil(call *c, bool zeros) {
+    for (int i = 0; i < c->spoil_count; i++)
+        tensor_put(&c->tensors[c->spoils[i].tensor], c->spoils[i].at, zeros ? 0 : c->spoils[i].value);
+}
+
 /* ---- Workspace ------------------------------------------------------------------------------------------ */
 
 size_t call_real_size(const call *c) { return c->kernel->problem.dtype == FJ_DTYPE_F64 ? 8 : 4; }
@@ -186,6 +208,7 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
     make_captures(c, &random);
     make_tensors(c, &random, answers);
     make_work(c);
+    if (s->spoilt && answers) choose_spoils(c, &random);
     if (answers) reference_run(c);
 }
 

@@ -61,6 +61,7 @@ static bool agrees(const call *c, int which, const char *name, const double *got
     const answer *a = &c->answers[which];
     for (int64_t i = 0; i < a->count; i++) {
         if (got[i] == a->exact[i] || fabs(got[i] - a->exact[i]) <= a->bound[i]) continue;
+        if (isnan(a->exact[i]) && !isfinite(got[i])) continue; /* which of them is not promised */
         (void)fprintf(out, "    %s element %lld (of %lld) is %.9g, not %.9g; bound %.3g\n", name,
                       (long long)i, (long long)a->count, got[i], a->exact[i], a->bound[i]);
         return false;
@@ -194,7 +195,7 @@ bool check_counts(const call *c, const fj_emu_counts *counts, FILE *out) {
     const kernel *k = c->kernel;
     if (!k->variant.mma || (kernel_is_backward(k) && !k->problem.deterministic)) return true;
     const int64_t want = needed_products(c), got = (int64_t)counts->matrix_products;
-    bool good = got == want || (got > want && (!k->mod->exact || k->table));
+    bool good = got == want || (got > want && (!k->mod->exact || k->table || c->shape->spoilt));
     if (!good)
         (void)fprintf(out, "    %lld products of matrices, %lld are needed\n", (long long)got,
                       (long long)want);

@@ -114,6 +114,7 @@ typedef struct shape {
     int32_t q_offset, kv_offset, section;
     unsigned absent;
     bool dlse;
+    bool spoilt; /* forward: elements that are not finite; outputs that see none are as with zeros there */
 } shape;
 
 void shape_name(const shape *s, char name[128]);
@@ -166,7 +167,9 @@ void tensor_make(tensor *t, const device *d, fj_dtype dtype, const int64_t dims[
 void tensor_fill(tensor *t, generator *s, double scale);   /* random */
 void tensor_repeat(tensor *t, generator *s, double scale); /* as tensor_fill, quickly and without values */
 void tensor_store(tensor *t);                              /* values, as they are rounded */
-void tensor_clear(tensor *t);                              /* everything NaN: what a kernel is to write */
+/* An element of the memory alone. */
+void tensor_put(tensor *t, int64_t i, double value);
+void tensor_clear(tensor *t); /* everything NaN: what a kernel is to write */
 /* Reads values back; false: something outside of the tensor's elements was written. */
 bool tensor_read(tensor *t);
 void tensor_finish(tensor *t, const device *d);
@@ -193,6 +196,14 @@ typedef struct answer {
     int64_t count;
 } answer;
 
+/* An element of an input that is not finite. */
+typedef struct spoil {
+    int tensor;
+    int64_t at;
+    double value;
+} spoil;
+enum { SPOILS = 10 };
+
 typedef struct call {
     const kernel *kernel;
     const shape *shape;
@@ -205,12 +216,16 @@ typedef struct call {
     buffer rows, query_sums, most, parts, fault;
     answer answers[TENSORS + SINKS];
     bool *visible; /* [B,Hq,L,S] */
+    spoil spoils[SPOILS];
+    int spoil_count;
     bool want_fault;
 } call;
 
 /* With the answers, unless the shape is one for measuring. */
 void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64_t seed, bool answers);
 void call_finish(call *c);
+/* The elements that are not finite, or zeros in their place. */
+void call_spoil(call *c, bool zeros);
 int32_t call_position(const call *c, int side, int64_t b,
                       int64_t index);        /* side 0: of a query, 1: of a key */
 bool call_has(const call *c, int tensor);    /* false: the kernel is given none */

@@ -22,12 +22,12 @@ const mod mods[] = {
      .definitions = "slope = 0.05\n",
      .scalar = "slope"},
     {.name = "softcap", .exact = true, .score = "tanh(score / 3.0) * 3.0"},
-    /* Scores beyond any fraction, all of a row or some, first or late. */
+    /* Scores beyond any fraction, all of a row or some, first or late; others just come to have none. */
     {.name = "far",
      .exact = true,
      .forward = true,
-     .score =
-         "where((kv > 70) & (q % 3 == 1), 5e8, where((q < 7) | (kv % 9 == 4), -1.875 * 2.0 ** 127, score))"},
+     .score = "where((kv > 70) & (q % 3 == 1), 5e8, where((q < 7) | (kv % 9 == 4), -1.875 * 2.0 ** 127, "
+              "where(q % 3 == 2, where(kv > 70, 11629083.0, 11629076.0), score)))"},
     {.name = "infinite", .exact = true, .score = "where(kv < 5, -inf, score)"},
     {.name = "document",
      .score = "score * gain[kv]",

@@ -30,6 +30,7 @@ struct plant {
 #define FWD_MMA "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
 #define FWD_SIMT "fwd_simt_f32_e64_v64_m64_n32_s1_w4_alibi"
 #define FWD_FAR "fwd_mma_f16_e64_v64_m64_n64_s2_w4_far"
+#define FWD_CARE "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_causal"
 #define FWD_MERGE "fwd_mma_f16_e40_v80_m64_n32_s2_w4_max_seams_split7_none"
 #define BWD_MMA "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
 #define BWD_WIDE "bwd_mma_f16_e256_v144_m32_n32_s1_w4_late"
@@ -54,8 +55,8 @@ static const plant plants[] = {
      "        });\n        fj_block_sync();\n#pragma unroll 4", "        });\n#pragma unroll 4", SIMT_COPY},
     {"fwd_simt: no barrier before chunks", FWD_SIMT, PLAIN, "from += DEPTH) {\n        fj_block_sync();",
      "from += DEPTH) {", NULL},
-    {"fwd_simt: no barrier before values", FWD_SIMT, PLAIN, "    });\n    fj_block_sync();\n#pragma unroll 2",
-     "    });\n#pragma unroll 2", NULL},
+    {"fwd_simt: no barrier before values", FWD_SIMT, PLAIN, "FJ_CARE_CLEAN);\n    fj_block_sync();",
+     "FJ_CARE_CLEAN);", NULL},
     {"bwd_mma: no barrier before a step", BWD_MMA, PLAIN | THREAD, STEP_WAIT "\n            fj_block_sync();",
      STEP_WAIT, FACTS},
     {"bwd_mma: no barrier before results", BWD_WIDE, PLAIN,
@@ -122,15 +123,27 @@ static const plant plants[] = {
      "        if (true) {", NULL},
     /* Meaning */
     {"fwd_mma: no guard of -inf", "fwd_mma_bf16_e32_v64_m64_n64_s2_w4_late", PLAIN,
-     "return fj_max(fj_fma_rn(limit[r], t.unit, -SLACK), -FJ_MOST_REAL);",
-     "return fj_fma_rn(limit[r], t.unit, -SLACK);", NULL},
-    {"fwd_mma: no warp goes far", FWD_FAR, PLAIN, "rows.far |= goes;", "(void)goes;", NULL},
-    {"fwd_mma: sums stay where they were", FWD_FAR, PLAIN, "fj_fma_rn(-rows.limit[r], t.unit, before)",
-     "fj_fma_rn(rows.limit[r], t.unit, before)", NULL},
+     "return fj_max(fj_fma_rn(limit, unit, -SLACK), -FJ_MOST_REAL);",
+     "return fj_fma_rn(limit, unit, -SLACK);", NULL},
+    {"fwd_mma: no row goes far", FWD_FAR, PLAIN, "far = true;\n            rows.far |= 1u << r;",
+     "far = false;", NULL},
+    {"fwd_mma: sums stay where they were", FWD_FAR, PLAIN, "fj_fma_rn(-limit, t.unit, base[r])",
+     "fj_fma_rn(limit, t.unit, base[r])", NULL},
     {"fwd_mma: lse in one part", FWD_FAR, PLAIN, "rest - (end.lse - all.high)", "fj_real(0)", NULL},
     {"fwd_simt: products before the difference", "fwd_simt_f32_e64_v64_m64_n32_s1_w4_far", PLAIN,
      "fj_simt_exp2((t.s[i][j] - base) * unit)", "fj_simt_exp2(fj_fma_rn(t.s[i][j], unit, -base * unit))",
      NULL},
+    {"fwd_mma: nobody takes care", FWD_CARE, PLAIN, "if (!care && fj_any_of_block(fj_is_bad(o))) {",
+     "if (false) {", NULL},
+    {"fwd_mma: values stay as they are", FWD_CARE, PLAIN, "if (!fj_is_finite(values[i])) values[i] = 0;", "",
+     NULL},
+    {"fwd_mma: no barrier after cleaning", FWD_CARE, PLAIN, "values[i] = 0;\n    fj_block_sync();",
+     "values[i] = 0;", NULL},
+    {"fwd_mma: nobody sees what is not finite", FWD_CARE, PLAIN, "fj_spread(end, counts);", "", NULL},
+    {"fwd_simt: nobody takes care", "fwd_simt_f32_e64_v64_m64_n32_s1_w4_window", PLAIN,
+     "if (!again) return false;", "return false;", NULL},
+    {"fwd_simt: all see what is not finite", "fwd_simt_f32_e64_v64_m64_n32_s1_w4_window", PLAIN,
+     "v - v != 0 && t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + n] != 0", "v - v != 0", NULL},
     {"fwd_merge: weights by one part of lse", "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_split3_far", PLAIN,
      "+ (lse.low - base.low)", "", NULL},
     {"fwd_mma: a cut block is full", "fwd_mma_f16_e80_v40_m64_n64_s2_w4_causal", PLAIN,

@@ -130,9 +130,10 @@ static void make_probabilities(const pass *p, row *r) {
     make_scores(p, r);
     r->top = -(double)INFINITY;
     for (int64_t kv = 0; kv < n; kv++)
-        if (r->live[kv]) r->top = fmax(r->top, r->after[kv]);
-    const double base = fmax(r->top, extra);
-    const bool sees = base > -(double)INFINITY;
+        if (r->live[kv] && !isnan(r->top) && !(r->after[kv] <= r->top))
+            r->top = r->after[kv]; /* a NaN stays */
+    const double base = isnan(r->top) ? r->top : fmax(r->top, extra);
+    const bool sees = !(base <= -(double)INFINITY);
     double sum = sees ? exp(extra - base) : 0;
     for (int64_t kv = 0; kv < n; kv++) {
         r->p[kv] = r->live[kv] && sees ? exp(r->after[kv] - base) : 0;
@@ -151,10 +152,11 @@ static void forward_row(const pass *p, const row *r) {
     double *out = result(p, OUT) + r->at * v;
     for (int64_t kv = 0; kv < n; kv++)
         if (r->p[kv] > 0) axpy(p, v, rounded(p, r->p[kv]), of_row(c, VALUE, r->b, r->hk, kv), out);
-    for (int64_t j = 0; j < v; j++) out[j] = rounded(p, kernel_out(c->kernel, j, out[j]));
+    for (int64_t j = 0; j < v; j++)
+        out[j] = isnan(r->lse) ? r->lse : rounded(p, kernel_out(c->kernel, j, out[j]));
     result(p, LSE)[r->at] = p->unfused ? (double)(float)r->lse : r->lse;
     result(p, LOW)[r->at] = r->lse;
-    result(p, MAX)[r->at] = p->unfused ? (double)(float)r->top : r->top;
+    result(p, MAX)[r->at] = isnan(r->lse) ? r->lse : p->unfused ? (double)(float)r->top : r->top;
     if (p->unfused) return;
     const double off = p->slack * (r->most + 1);
     c->answers[LSE].bound[r->at] = c->answers[MAX].bound[r->at] =
@@ -327,6 +329,20 @@ static void make_answer(answer *a, int64_t count) {
     if (!a->exact || !a->unfused || !a->bound) abort();
 }
 
+/* Outputs that see values that are not finite are not either; but a row without a sum is 0. */
+static void spread_spoils(call *c) {
+    if (c->spoil_count == 0) return;
+    const int64_t kv_len = c->shape->kv_len, v = c->kernel->problem.value_dim,
+                  group = c->shape->heads_q / c->shape->heads_kv;
+    for (int64_t at = 0; at < c->answers[LSE].count; at++)
+        for (int i = 0; i < c->spoil_count; i++) {
+            const int64_t key = c->spoils[i].at / v, column = c->spoils[i].at % v;
+            if (c->spoils[i].tensor != VALUE || key / kv_len != at / c->shape->q_len / group) continue;
+            if (c->visible[at * kv_len + key % kv_len] && c->answers[LSE].exact[at] > -(double)INFINITY)
+                c->answers[OUT].exact[at * v + column] = (double)NAN;
+        }
+}
+
 void reference_run(call *c) {
     const shape *s = c->shape;
     const fj_dtype dtype = c->kernel->problem.dtype;
@@ -355,6 +371,7 @@ void reference_run(call *c) {
     }
     p.unfused = true;
     run_pass(&p);
+    spread_spoils(c);
 }
 
 typedef struct question {

@@ -85,6 +85,10 @@ void tensor_repeat(tensor *t, generator *s, double scale) {
             memcpy(t->memory.host + i * size, t->memory.host + (i - PATTERN) * size, size);
 }
 
+void tensor_put(tensor *t, int64_t i, double value) {
+    fj_dtype_store_float(t->dtype, t->memory.host + place_of(t, i), 0, value);
+}
+
 void tensor_clear(tensor *t) { memset(t->memory.host, 0xff, t->memory.size); }
 
 bool tensor_read(tensor *t) {
