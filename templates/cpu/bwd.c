@@ -22,7 +22,7 @@
  *     there is a mask they are 0 in those products and added apart, to what sees them only (tile.h).
  *  2. P = exp2(unit (S - base) + low): base is the score nearest to lse, in units of S; the difference of two
  *     large numbers comes first and is exact where they are near. low is the rest of lse and lse_low (0
- *     where it is not given) beside base. So P is as good at scores of 1e30 as at 1 (start_row).
+ *     where it is not given) beside base. So P is as good at scores of 1e30 as at 1 (bwd_rows.h).
  *     A dead row (lse = -inf: it sees nothing, or scores of -inf only) is left out: its P and dS are 0, no
  *     hook is called, its Q and dO are 0 in the products, and so is its dQ. A row whose lse is NaN or +inf has P = NaN wherever it sees.
  *  3. Without a score mod S stays as multiplied and the scale is in `unit`, but in rows of large scores, where
@@ -49,6 +49,8 @@
 
 #include "bwd_grid.h"
 
+#define FJ_LOG2_E ((fj_real)1.44269504088896340736)
+
 #include "bwd_sinks.h"
 
 #include "bwd_rows.h"
@@ -69,8 +71,18 @@ struct pass {
 #endif
 };
 
+/* What a row's exponents are made with (invariant 2). */
+struct exponent {
+    fj_f base, unit, low;
+};
+FJ_INLINE struct exponent exponent_of(const struct scratch *own, int row) {
+    return (struct exponent){tile_splat(own->base[row]), tile_splat(own->unit[row]),
+                             tile_splat(own->low[row])};
+}
+
 /* One vector of a row: P of S, whether masked or not; *ret_score is what the mod saw. */
-FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, fj_f *ret_score) {
+FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, struct exponent x,
+                           fj_f *ret_score) {
     const struct scratch *own = p->it->own;
     const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
     const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
@@ -82,8 +94,7 @@ FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, fj_f
 #else
     const fj_f score = *ret_score = raw;
 #endif
-    return tile_exp2(
-        tile_fma(score - tile_splat(own->base[row]), tile_splat(own->unit[row]), tile_splat(own->low[row])));
+    return tile_exp2(tile_fma(score - x.base, x.unit, x.low));
 }
 
 /* The lanes of a vector that are neither masked nor past the last key. */
@@ -99,10 +110,10 @@ FJ_INLINE fj_b live_vector(const struct pass *p, int row, int at) {
 }
 
 /* One vector of a row: S and dP become P and dS. */
-FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, fj_f delta,
-                           const int masked) {
+FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, struct exponent x,
+                           fj_f delta, const int masked) {
     const fj_f zero = tile_splat(0);
-    fj_f score, prob = prob_vector(p, row, at, tile_load(s + at), &score);
+    fj_f score, prob = prob_vector(p, row, at, tile_load(s + at), x, &score);
     fj_f ds = prob * (tile_load(d + at) - delta);
     fj_b live = fj_splat_b(1);
     if (masked) {
@@ -139,8 +150,9 @@ FJ_INLINE void grad_rows(struct pass *p, const int masked) {
             continue;
         }
         open_row(p, row, s, count);
+        const struct exponent x = exponent_of(own, row);
         const fj_f delta = tile_splat(own->delta[row]);
-        for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, delta, masked);
+        for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, x, delta, masked);
     }
 }
 /* Flat, so that what fj_score and fj_score_grad both compute is computed once. */
@@ -157,8 +169,9 @@ static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p
                       *d = own->adjoints + (int64_t)row * FJ_S_LINE;
         fj_f sum = tile_splat(0), score;
         if (is_dead(own, row)) continue;
+        const struct exponent x = exponent_of(own, row);
         for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES) {
-            fj_f part = prob_vector(p, row, at, tile_load(s + at), &score) * tile_load(d + at);
+            fj_f part = prob_vector(p, row, at, tile_load(s + at), x, &score) * tile_load(d + at);
             sum += fj_where_f(live_vector(p, row, at), part, tile_splat(0));
         }
         delta[row] += sum_lanes(sum);
@@ -195,23 +208,6 @@ static __attribute__((noinline)) void make_pairs(const struct pass *p) {
 }
 #endif
 
-/* base, unit and low of a row (invariant 2). lse and its low part hold m scale + log(sum), m being the row's
- * greatest product: divided by the scale they are m to the last bit where products are as far apart as that
- * the logarithm does not reach the next one, and near it elsewhere. */
-static void start_row(struct scratch *own, int row, fj_real scale, fj_real lse, fj_real lse_low) {
-    const int large = !FJ_HAS_SCORE && __builtin_fabs((double)lse) >= FJ_LARGE;
-    const fj_real natural = large ? 1 : scale;
-    double base = natural != 0 ? (double)lse / (double)natural : 0;
-    const double left = __builtin_fma(-base, (double)natural, (double)lse) + (double)lse_low;
-    if (natural != 0) base += left / (double)natural;
-    own->base[row] = lse == FJ_INF ? (fj_real)__builtin_nan("") : lse == -FJ_INF ? -FJ_INF : (fj_real)base;
-    own->unit[row] = natural != 0 ? (fj_real)((double)natural * 1.44269504088896340736) : 1;
-    const double rest =
-        __builtin_fma((double)own->base[row], (double)natural, -(double)lse) - (double)lse_low;
-    own->low[row] = (fj_real)(rest * 1.44269504088896340736);
-    own->natural[row] = (unsigned char)large;
-}
-
 /* A B operand of rows of input without what is not finite; the rows that hold some are listed and counted. */
 static int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor *t, int rows, int columns,
                      uint16_t *list) {
@@ -225,7 +221,8 @@ static void load_tile(const struct pass *p) {
     const struct fj_cpu_args *a = p->it->args;
     struct scratch *own = p->it->own;
     const int64_t b = p->it->batch, h = p->head;
-    const fj_real *delta = grid_delta(a, p->grid, b, h) + p->q;
+    const fj_real *delta = grid_delta(a, p->grid, b, h) + p->q, scale = FJ_HAS_SCORE ? 1 : (fj_real)a->scale;
+    const fj_real unit = scale != 0 ? (fj_real)((double)scale * 1.44269504088896340736) : 1;
     for (int row = 0; row < p->rows; row++) {
         const int64_t q = p->q + row;
         fj_opd *line = own->queries + (int64_t)row * FJ_Q_OPERANDS;
@@ -233,8 +230,10 @@ static void load_tile(const struct pass *p) {
         if (!FJ_HAS_SCORE && (fj_real)a->scale == 0) tile_annul(line, FJ_Q_OPERANDS);
         tile_pack_row(own->douts + (int64_t)row * FJ_O_OPERANDS, FJ_O_OPERANDS, row_at(&a->dout, b, h, q),
                       FJ_VALUE_DIM, 0);
-        start_row(own, row, FJ_HAS_SCORE ? 1 : (fj_real)a->scale, real_at(&a->lse, b, h, q),
-                  a->lse_low.data ? real_at(&a->lse_low, b, h, q) : 0);
+        own->natural[row] = (unsigned char)is_large(real_at(&a->lse, b, h, q));
+        own->unit[row] = own->natural[row] ? FJ_LOG2_E : unit;
+        own->base[row] = delta[row + grid_base(a)];
+        own->low[row] = delta[row + grid_low(a)];
         own->delta[row] = delta[row];
 #if !FJ_ROW_EMPTY
         fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);

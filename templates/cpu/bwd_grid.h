@@ -22,7 +22,7 @@
  *     few tiles, so that sums never take much more memory than one copy of dQ, dK and dV in fj_real.
  *  3. With a single round and no copies (many heads), dK and dV are summed in the worker's scratch.
  *
- * Workspace: | scratch of each worker | delta | sums of dQ | sums of dK and dV | sinks |
+ * Workspace: | scratch of each worker | delta, base and low of rows | sums of dQ | sums of dK and dV | sinks |
  */
 #ifndef FJ_BWD_GRID_H
 #define FJ_BWD_GRID_H
@@ -141,7 +141,7 @@ static struct grid grid_of(const struct fj_cpu_args *a) {
     g.dkv_copy = g.sums_in_scratch ? 0 : FJ_ROUND(heads * g.kv_rows * (FJ_E_LINE + FJ_V_LINE) * size, 256);
 
     g.delta = (int64_t)sizeof(struct scratch) * most(1, a->workers);
-    g.dquery = g.delta + FJ_ROUND(a->batch * a->heads_q * a->q_len * size, 256);
+    g.dquery = g.delta + FJ_ROUND(3 * a->batch * a->heads_q * a->q_len * size, 256);
     g.dkv = g.dquery + g.dquery_copies * g.dquery_copy;
     g.sinks = g.dkv + g.dkv_copies * g.dkv_copy;
     return g;
@@ -171,6 +171,10 @@ static struct item item_of(const struct fj_cpu_args *a, const struct grid *g, in
 static inline fj_real *grid_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t b, int64_t h) {
     return (fj_real *)(a->workspace + g->delta) + (b * a->heads_q + h) * a->q_len;
 }
+
+/* base and low of bwd.c's invariant 2, in reals past the delta of the same row. */
+static inline int64_t grid_base(const struct fj_cpu_args *a) { return a->batch * a->heads_q * a->q_len; }
+static inline int64_t grid_low(const struct fj_cpu_args *a) { return 2 * grid_base(a); }
 
 /* A row of the sums, in one of the copies. */
 static inline fj_real *grid_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_t copy, int64_t b,

@@ -59,14 +59,31 @@ static void sum_out_dout(const struct fj_cpu_args *a, struct scratch *own, int64
     memcpy(delta, sums, sizeof(fj_real) * (size_t)rows);
 }
 
+/* base and low of a row (bwd.c, invariant 2). lse and its low part hold m scale + log(sum), m being the row's
+ * greatest product: divided by the scale they are m to the last bit where products are as far apart as that
+ * the logarithm does not reach the next one, and near it elsewhere. */
+static int is_large(fj_real lse) { return !FJ_HAS_SCORE && __builtin_fabs((double)lse) >= FJ_LARGE; }
+static void find_base(fj_real scale, fj_real lse, fj_real lse_low, fj_real *ret_base, fj_real *ret_low) {
+    const double natural = FJ_HAS_SCORE || is_large(lse) ? 1 : (double)scale;
+    double base = natural != 0 ? (double)lse / natural : 0;
+    if (natural != 0) base += (__builtin_fma(-base, natural, (double)lse) + (double)lse_low) / natural;
+    *ret_base = lse == FJ_INF ? (fj_real)__builtin_nan("") : lse == -FJ_INF ? -FJ_INF : (fj_real)base;
+    const double rest = __builtin_fma((double)*ret_base, natural, -(double)lse) - (double)lse_low;
+    *ret_low = (fj_real)(rest * 1.44269504088896340736);
+}
+
 static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     const struct rows r = rows_of(number, a->heads_q, a->q_len);
     fj_real *delta = grid_delta(a, g, r.b, r.h);
     struct scratch *own = (struct scratch *)a->workspace + worker;
     for (int64_t q = r.begin; q < r.end && !FJ_MEASURED_DELTA; q += FJ_PANEL)
         sum_out_dout(a, own, r.b, r.h, q, (int)least(FJ_PANEL, r.end - q), delta + q);
-    for (int64_t q = r.begin; q < r.end; q++)
+    for (int64_t q = r.begin; q < r.end; q++) {
         delta[q] = (FJ_MEASURED_DELTA ? 0 : delta[q]) - (a->dlse.data ? real_at(&a->dlse, r.b, r.h, q) : 0);
+        find_base((fj_real)a->scale, real_at(&a->lse, r.b, r.h, q),
+                  a->lse_low.data ? real_at(&a->lse_low, r.b, r.h, q) : 0, delta + q + grid_base(a),
+                  delta + q + grid_low(a));
+    }
 }
 
 /* ---- The last phase: sums to outputs --------------------------------------------------------------- */
