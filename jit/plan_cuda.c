@@ -56,8 +56,9 @@ static const tile bwd_mma[] = {
 };
 /* F32: of 4 bytes to an element, operands split in registers. e128 m64 n32 w4 spills. */
 static const tile bwd_tf32[] = {
-    {64, 64, 32, 2, 4},  {64, 64, 32, 1, 4},  {64, 64, 16, 1, 4},  {128, 64, 32, 2, 8}, {128, 64, 32, 1, 8},
-    {128, 32, 32, 1, 4}, {192, 64, 32, 1, 8}, {192, 32, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 32, 1, 2},
+    {64, 64, 32, 2, 4},  {64, 64, 32, 1, 4},  {64, 64, 16, 1, 4},  {128, 64, 32, 2, 8},
+    {128, 64, 32, 1, 8}, {128, 32, 32, 1, 4}, {192, 32, 64, 1, 8}, {192, 64, 32, 1, 8},
+    {256, 32, 64, 1, 8}, {192, 32, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 32, 1, 2},
 };
 static const tile fwd_simt[] = {{256, 64, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 16, 1, 2}};
 /* Packed: few rows, in all. */
@@ -119,7 +120,9 @@ static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real,
                         : FJ_BWD_SIMT_SHARED(m, n, real);
     bool sinks = problem->gradient && problem->gradient->scatters.len > 0;
     add_entry(v, "fj_bwd_delta", DELTA_THREADS, 0);
-    if (sinks && half) add_entry(v, "fj_bwd_measure", w * 32, shared);
+    /* delta; or of bwd_simt lse, as forward computed F32 on tensor cores */
+    bool own_lse = !v->mma && problem->dtype == FJ_DTYPE_F32 && v->arch.number >= 80;
+    if ((sinks && half) || own_lse) add_entry(v, "fj_bwd_measure", w * 32, shared);
     add_entry(v, "fj_bwd_kv", w * 32, shared);
     add_entry(v, "fj_bwd_q", w * 32, shared);
     if (sinks) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0);

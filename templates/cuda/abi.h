@@ -109,7 +109,8 @@ struct fj_cuda_sink {
  * other, all with the same arguments, `threads` as the plan says:
  *
  *     fj_bwd_delta   any grid of x: its warps share the rows, its threads the zeros
- *     fj_bwd_measure x = tiles of m queries * batch * heads_q; with FJ_HAS_SINKS and 16-bit inputs only
+ *     fj_bwd_measure x = tiles of m queries * batch * heads_q; with FJ_HAS_SINKS and 16-bit inputs (delta), and of
+ *                    bwd_simt with F32 inputs for sm_80 and newer (lse)
  *     fj_bwd_kv      x = tiles of m keys (m: tile_q of the variant) * batch * heads_kv
  *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
  *                    dquery, unless it adds to sinks (FJ_HAS_SINKS and FJ_DETERMINISTIC)

@@ -56,11 +56,13 @@ FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &a, uint32_t keys,
 
 // dQ of the walked queries += dS of all own keys, transposed, times these. A warp takes 16 queries and a part of the
 // columns.
-FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first) {
+FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first, const fj_caring &care) {
     constexpr uint32_t tiles = FJ_TILE_KV / 16, parts = FJ_WARPS > tiles ? FJ_WARPS / tiles : 1;
     constexpr uint32_t pairs = FJ_HEAD_PAD / 16, each = (pairs + parts - 1) / parts,
                        steps = FJ_TILE_Q / DEPTH;
     if (!t.a.dquery_sums) return;
+    const bool marks = care.how == FJ_MARK;
+    if (care.how != FJ_PLAIN) fj_clean(0, X_BYTES, marks);
     const uint32_t shared = fj_shared_address(fj_shared()), ds = shared + WEIGHTS + WEIGHTS_BYTES;
 #pragma unroll 1
     for (uint32_t unit = fj_warp(); unit < tiles * parts; unit += FJ_WARPS) {
@@ -78,10 +80,19 @@ FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first) {
             for (uint32_t i = 0; i < 8; i++) {
                 const int32_t q = first + static_cast<int32_t>(tile * 16 + fj_mma_c_row(fj_lane(), i % 4));
                 const uint32_t column = pair * 16 + i / 4 * 8 + fj_mma_c_column(fj_lane(), i % 4);
-                if (q < t.at.walked) fj_atomic_add(fj_query_sums(t, head, q) + column, c[i / 4][i % 4]);
+                float x = c[i / 4][i % 4];
+                if (marks && x == 0) continue;
+                if (marks) x = NAN;
+                if (q < t.at.walked) fj_atomic_add(fj_query_sums(t, head, q) + column, x);
             }
         }
     }
+    if (care.how == FJ_PLAIN) return; // keys as they are, for the next scores
+    fj_block_sync();
+    fj_load_own<FJ_OWN_KEYS>(t);
+    fj_copy_async_commit();
+    fj_copy_async_wait<0>();
+    fj_block_sync();
 }
 
 // Sums of the tile's queries to the result.

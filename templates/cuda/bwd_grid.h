@@ -229,7 +229,7 @@ struct fj_thread_sinks {
 
 template <fj_side side>
 FJ_DEVICE void fj_sinks_start([[maybe_unused]] const fj_backward_args &args,
-                              [[maybe_unused]] fj_thread_sinks &own) {
+                              [[maybe_unused]] fj_thread_sinks &own, [[maybe_unused]] bool off) {
 #if FJ_HAS_SINKS
     constexpr bool keys = side == FJ_OWN_KEYS;
     constexpr fj_sink_mode mode = FJ_DETERMINISTIC ? (keys ? FJ_SINK_LOOK : FJ_SINK_ADD)
@@ -240,7 +240,7 @@ FJ_DEVICE void fj_sinks_start([[maybe_unused]] const fj_backward_args &args,
         float factor = 1;
         if (mode == FJ_SINK_ADD)
             factor = fj_power_of_2(fj_sink_exponent(args.call.most[i], fj_kv_warps(args.call)));
-        own.acc[i] = fj_sink_start(mode, args.sinks[i].sums, factor);
+        own.acc[i] = fj_sink_start(mode, off ? nullptr : args.sinks[i].sums, factor);
     }
 #endif
 }

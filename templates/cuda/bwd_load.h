@@ -2,6 +2,11 @@
 #ifndef FJ_CUDA_BWD_LOAD_H
 #define FJ_CUDA_BWD_LOAD_H
 
+// Where a fact of a walked query is: pairs of queries, in them all facts of the same name.
+FJ_DEVICE uint32_t fj_fact_at(uint32_t query, uint32_t which) {
+    return query / 2 * 32 + which * 8 + query % 2 * 4;
+}
+
 template <int columns>
 FJ_DEVICE void fj_load_rows(const fj_task &t, uint32_t to, const fj_cuda_tensor &from, bool vector,
                             int32_t head, int32_t dim) {
@@ -61,8 +66,8 @@ template <fj_side side> struct fj_walked {
             const float *from = facts + FJ_CUDA_ROW_REALS * (first + (i < left ? i : 0));
 #pragma unroll
             for (int32_t which = 0; which < FJ_CUDA_ROW_REALS; which++)
-                fj_copy_async_4(shared + static_cast<uint32_t>(which * FJ_TILE_KV + i) * 4, from + which,
-                                i < left ? 4u : 0u);
+                fj_copy_async_4(shared + fj_fact_at(static_cast<uint32_t>(i), static_cast<uint32_t>(which)),
+                                from + which, i < left ? 4u : 0u);
         }
     }
 };

@@ -27,7 +27,8 @@
 //     keys, adds that to float sums of dQ in global memory, atomically, and fj_bwd_q only rounds them.
 //  4. At the barrier of a step all warps are past the step before: its stage, and P and dS, may be overwritten. Every
 //     thread has waited for its own part of the step's copies before that barrier.
-//  5. Rows and columns that are not there are zero in shared memory (tile_mma.h): no NaN leaks.
+//  5. Rows and columns that are not there are zero in shared memory (tile_mma.h): no NaN leaks. Of what is there,
+//     bwd_care.h.
 //  6. P and dS are selected to 0 after the mod where a position is masked or not there. The mask is evaluated before,
 //     as bits, by a loop that stays rolled.
 //  7. Steps, walks and stages are those of fwd_mma.cu.
@@ -57,6 +58,8 @@
 
 #include "bwd_delta.cu"
 
+#include "bwd_care.h"
+
 #include "tile_mma.h"
 
 #define THREADS (FJ_WARPS * FJ_WARP)
@@ -73,7 +76,7 @@
 #define Y_BYTES (FJ_TILE_KV * fj_tile<FJ_HEAD_PAD>::pitch)
 #define STAGE_BYTES (Y_BYTES + FJ_TILE_KV * fj_tile<FJ_VALUE_PAD>::pitch)
 #define FACTS (OWN_BYTES + FJ_STAGES * STAGE_BYTES)
-#define FACTS_BYTES (FJ_TILE_KV * FJ_CUDA_ROW_REALS * 4)
+#define FACTS_BYTES (FJ_TILE_KV * 16)
 #define WEIGHTS (FACTS + FJ_STAGES * FACTS_BYTES)
 #define FUSED (!FJ_DETERMINISTIC)
 #define WEIGHTS_BYTES (FJ_TILE_Q * fj_tile<FJ_TILE_KV>::pitch)
@@ -154,6 +157,8 @@ FJ_DEVICE const fj_raw *fj_raw_start(const fj_cuda_tensor &t, int32_t b, int32_t
 #include "bwd_half.h"
 #endif
 
+#include "bwd_clean.h"
+
 #include "bwd_scores.h"
 
 // ---- Own rows --------------------------------------------------------------------------------------------------
@@ -198,7 +203,7 @@ FJ_DEVICE void fj_put_sums(const fj_task &t, uint32_t to, const fj_sums<pairs> &
 
 template <int pad>
 FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector, int32_t head, uint32_t from,
-                        int32_t dim) {
+                        int32_t dim, bool marks) {
     typedef fj_tile<pad> tile;
     if (!to.data) return;
 #pragma unroll 1
@@ -209,7 +214,11 @@ FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector,
         if (index >= t.at.count || left <= 0) continue;
         fj_raw *place =
             static_cast<fj_raw *>(to.data) + fj_offset(to, t.at.b, head, index) + chunk * FJ_CHUNK;
-        fj_put_chunk(place, *fj_shared_at<fj_b128>(from + tile::at(row, chunk)), left, vector);
+        const fj_b128 x = *fj_shared_at<fj_b128>(from + tile::at(row, chunk));
+        if (marks)
+            fj_put_marks(place, x, left);
+        else
+            fj_put_chunk(place, x, left, vector);
     }
 }
 
@@ -223,7 +232,7 @@ FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector,
 template <fj_side side>
 FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
                           const fj_step &step, uint32_t stage, fj_sums<E_PAIRS> &dx, fj_sums<V_PAIRS> &dw,
-                          fj_thread_sinks &sinks) {
+                          fj_thread_sinks &sinks, const fj_caring &care) {
     const uint32_t shared = fj_shared_address(fj_shared()), walked = shared + OWN_BYTES + stage * STAGE_BYTES;
     const uint32_t facts = FACTS + stage * FACTS_BYTES;
     const int32_t first = step.first();
@@ -231,10 +240,11 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
     fj_start_scores<side>(t, own, facts, s, d);
     fj_multiply_rows<side, FJ_HEAD_PAD>(t, s, shared, walked);
     fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
-    if (FJ_FULL_COPY && step.is_full())
-        fj_apply<side, false>(t, own, head, first, true, facts, s, d, sinks);
+    if (FJ_FULL_COPY && step.is_full() && !care.how && !(FUSED && fj_has_dead<side>(t, facts)))
+        fj_apply<side, false>(t, own, head, first, true, facts, s, d, sinks, FJ_PLAIN);
     else
-        fj_apply<side, true>(t, own, head, first, step.is_full(), facts, s, d, sinks);
+        fj_apply<side, true>(t, own, head, first, step.is_full(), facts, s, d, sinks, care.how);
+    if (care.how) fj_clean(OWN_BYTES + stage * STAGE_BYTES, STAGE_BYTES, care.how == FJ_MARK);
     fj_weights p, ds;
     if (side == FJ_OWN_KEYS) fj_round<(SPLIT > 1)>(t, s, p, WEIGHTS);
     fj_round<(SPLIT > 1 || FUSED)>(t, d, ds, WEIGHTS + WEIGHTS_BYTES);
@@ -245,7 +255,7 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
     if (side == FJ_OWN_KEYS) fj_multiply_weights<FJ_VALUE_PAD>(t, dw, p, shared + WEIGHTS, walked + Y_BYTES);
     fj_multiply_weights<FJ_HEAD_PAD>(t, dx, ds, shared + WEIGHTS + WEIGHTS_BYTES, walked);
 #if FUSED
-    fj_add_queries(t, step.head, first);
+    if (care.adds()) fj_add_queries(t, step.head, first, care);
 #endif
 }
 
@@ -253,7 +263,7 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
 // own rows, which belong to the first group, are there as well. With one stage a step sends for its own tile.
 template <fj_side side>
 FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_sums<E_PAIRS> &dx,
-                           fj_sums<V_PAIRS> &dw) {
+                           fj_sums<V_PAIRS> &dw, fj_caring &care) {
     fj_walked<side> walked(t);
     fj_walk walk = fj_walk_start(t.at);
     fj_step ahead[FJ_STAGES]; // ahead[i]: what step now + i works on
@@ -263,7 +273,10 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
     int32_t h = -1; // of `head`
     uint32_t stage = 0, filled = 0;
     fj_load_own<side>(t);
-    fj_sinks_start<side>(args, sinks);
+#if FUSED
+    fj_look_at_own(care);
+#endif
+    fj_sinks_start<side>(args, sinks, care.how != FJ_PLAIN);
     if (side == FJ_OWN_QUERIES) {
         fj_head_init(&t.mod, t.at.b, t.at.head, &head);
         fj_start_own<side>(t, head, own);
@@ -292,7 +305,7 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
                 fj_head_init(&t.mod, t.at.b, h, &head);
                 fj_start_own<side>(t, head, own);
             }
-            fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, sinks);
+            fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, sinks, care);
             fj_sinks_settle(sinks);
             stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
         }
@@ -300,7 +313,6 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
         for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
     }
     fj_copy_async_wait<0>(); // own rows of a block without steps
-    fj_block_sync();         // all are there, and read: their place is free
     fj_sinks_end(args, sinks);
 }
 
@@ -314,31 +326,49 @@ template <fj_side side> FJ_DEVICE fj_task fj_task_again(const fj_backward_args &
 #endif
 
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
-    fj_sums<E_PAIRS> dkey;
-    fj_sums<V_PAIRS> dvalue;
-    fj_clear(dkey);
-    fj_clear(dvalue);
-    fj_walk_all<FJ_OWN_KEYS>(args, fj_task(args, fj_place_of<FJ_OWN_KEYS>(args.call)), dkey, dvalue);
-    const fj_task t = fj_task_again<FJ_OWN_KEYS>(args);
-    fj_put_sums<FJ_HEAD_PAD>(t, 0, dkey, static_cast<float>(t.a.scale));
-    fj_put_sums<FJ_VALUE_PAD>(t, X_BYTES, dvalue, 1);
-    fj_block_sync();
-    fj_store<FJ_HEAD_PAD>(t, t.a.dkey, t.a.vector & FJ_CUDA_VECTOR_DKEY, t.at.head_kv, 0, FJ_HEAD_DIM);
-    fj_store<FJ_VALUE_PAD>(t, t.a.dvalue, t.a.vector & FJ_CUDA_VECTOR_DVALUE, t.at.head_kv, X_BYTES,
-                           FJ_VALUE_DIM);
+    fj_caring care = {FJ_PLAIN, false};
+#pragma unroll 1
+    for (;;) {
+        fj_sums<E_PAIRS> dkey;
+        fj_sums<V_PAIRS> dvalue;
+        fj_clear(dkey);
+        fj_clear(dvalue);
+        fj_walk_all<FJ_OWN_KEYS>(args, fj_task(args, fj_place_of<FJ_OWN_KEYS>(args.call)), dkey, dvalue,
+                                 care);
+        if (fj_needs_care(care, !fj_all_finite(dkey) || !fj_all_finite(dvalue))) continue;
+        const fj_task t = fj_task_again<FJ_OWN_KEYS>(args);
+        const bool marks = care.how == FJ_MARK;
+        fj_put_sums<FJ_HEAD_PAD>(t, 0, dkey, marks ? 1.0f : static_cast<float>(t.a.scale));
+        fj_put_sums<FJ_VALUE_PAD>(t, X_BYTES, dvalue, 1);
+        fj_block_sync();
+        fj_store<FJ_HEAD_PAD>(t, t.a.dkey, t.a.vector & FJ_CUDA_VECTOR_DKEY, t.at.head_kv, 0, FJ_HEAD_DIM,
+                              marks);
+        fj_store<FJ_VALUE_PAD>(t, t.a.dvalue, t.a.vector & FJ_CUDA_VECTOR_DVALUE, t.at.head_kv, X_BYTES,
+                               FJ_VALUE_DIM, marks);
+        if (!fj_has_to_mark(care)) break;
+    }
 }
 
 FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
 #if FUSED
     fj_round_queries(fj_task(args, fj_place_of<FJ_OWN_QUERIES>(args.call)));
 #else
-    fj_sums<E_PAIRS> dquery;
-    fj_sums<V_PAIRS> none;
-    fj_clear(dquery);
-    fj_walk_all<FJ_OWN_QUERIES>(args, fj_task(args, fj_place_of<FJ_OWN_QUERIES>(args.call)), dquery, none);
-    const fj_task t = fj_task_again<FJ_OWN_QUERIES>(args);
-    fj_put_sums<FJ_HEAD_PAD>(t, 0, dquery, static_cast<float>(t.a.scale));
-    fj_block_sync();
-    fj_store<FJ_HEAD_PAD>(t, t.a.dquery, t.a.vector & FJ_CUDA_VECTOR_DQUERY, t.at.head, 0, FJ_HEAD_DIM);
+    fj_caring care = {FJ_PLAIN, false};
+#pragma unroll 1
+    for (;;) {
+        fj_sums<E_PAIRS> dquery;
+        fj_sums<V_PAIRS> none;
+        fj_clear(dquery);
+        fj_walk_all<FJ_OWN_QUERIES>(args, fj_task(args, fj_place_of<FJ_OWN_QUERIES>(args.call)), dquery, none,
+                                    care);
+        if (fj_needs_care(care, !fj_all_finite(dquery))) continue;
+        const fj_task t = fj_task_again<FJ_OWN_QUERIES>(args);
+        const bool marks = care.how == FJ_MARK;
+        fj_put_sums<FJ_HEAD_PAD>(t, 0, dquery, marks ? 1.0f : static_cast<float>(t.a.scale));
+        fj_block_sync();
+        fj_store<FJ_HEAD_PAD>(t, t.a.dquery, t.a.vector & FJ_CUDA_VECTOR_DQUERY, t.at.head, 0, FJ_HEAD_DIM,
+                              marks);
+        if (!fj_has_to_mark(care)) break;
+    }
 #endif
 }

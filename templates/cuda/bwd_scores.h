@@ -46,11 +46,23 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
-// What the rows hold (which) of two neighbouring walked queries, from column j, which is even.
-struct fj_facts {
+// What the rows hold of two neighbouring walked queries, from column j, which is even: lse, low; delta.
+struct fj_pair_norm {
+    float lse[2], low[2];
+    FJ_METHOD explicit fj_pair_norm(const fj_task &t, uint32_t facts, int j) {
+        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), FJ_CUDA_ROW_LSE);
+        const fj_b128 all = *fj_shared_at<fj_b128>(facts + at);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            lse[i] = fj_f32_from_bits(all.r[i]);
+            low[i] = fj_f32_from_bits(all.r[2 + i]);
+        }
+    }
+};
+struct fj_pair_delta {
     float of[2];
-    FJ_METHOD explicit fj_facts(const fj_task &t, uint32_t facts, int j, int which) {
-        const uint32_t at = static_cast<uint32_t>(which * FJ_TILE_KV + t.column(j)) * 4;
+    FJ_METHOD explicit fj_pair_delta(const fj_task &t, uint32_t facts, int j) {
+        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), FJ_CUDA_ROW_DELTA);
         const fj_b64 both = *fj_shared_at<fj_b64>(facts + at);
         of[0] = fj_f32_from_bits(both.r[0]);
         of[1] = fj_f32_from_bits(both.r[1]);
@@ -60,10 +72,10 @@ struct fj_facts {
 // lse and low of the pairs of two neighbouring columns, from j, and all own rows.
 template <fj_side side> struct fj_norms;
 template <> struct fj_norms<FJ_OWN_KEYS> {
-    const fj_facts lse, low;
+    const fj_pair_norm pair;
     FJ_METHOD explicit fj_norms(const fj_task &t, const fj_own<FJ_OWN_KEYS> &, uint32_t facts, int j)
-        : lse(t, facts, j, FJ_CUDA_ROW_LSE), low(t, facts, j, FJ_CUDA_ROW_LOW) {}
-    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{lse.of[half], low.of[half]}; }
+        : pair(t, facts, j) {}
+    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{pair.lse[half], pair.low[half]}; }
 };
 template <> struct fj_norms<FJ_OWN_QUERIES> {
     const fj_own<FJ_OWN_QUERIES> &own;
@@ -79,7 +91,7 @@ FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, uint32
 #pragma unroll
     for (int j = 0; j < COLUMNS; j += 2) {
         if constexpr (side == FJ_OWN_KEYS) {
-            const fj_facts delta(t, facts, j, FJ_CUDA_ROW_DELTA);
+            const fj_pair_delta delta(t, facts, j);
 #pragma unroll
             for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = delta.of[n % 2];
         } else {
@@ -91,13 +103,54 @@ FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, uint32
     }
 }
 
-// S and dP become P and dS. With FJ_MOD_TURNS > 1 in turns, as fj_apply_mod of fwd_scores.h.
+// Whether one of this warp's queries sees nothing.
+template <fj_side side> FJ_DEVICE bool fj_has_dead(const fj_task &t, uint32_t facts) {
+    bool dead = false;
+#pragma unroll
+    for (int j = 0; j < COLUMNS && side == FJ_OWN_KEYS; j += 2) {
+        const fj_pair_norm pair(t, facts, j);
+        dead |= pair.lse[0] == INFINITY || pair.lse[1] == INFINITY;
+    }
+    return fj_any(dead);
+}
+
+// No bits of queries that see nothing.
+template <fj_side side>
+FJ_DEVICE void fj_hide_dead(const fj_task &t, [[maybe_unused]] const fj_own<side> &own, uint32_t facts,
+                            uint32_t (&bits)[ROWS]) {
+    if constexpr (side == FJ_OWN_KEYS) {
+        uint32_t hidden = 0;
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j += 2) {
+            const fj_pair_norm pair(t, facts, j);
+            hidden |= (pair.lse[0] == INFINITY ? 1u : 0u) << j | (pair.lse[1] == INFINITY ? 2u : 0u) << j;
+        }
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) bits[r] &= ~hidden;
+    } else {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            if (own.norm[r].lse == INFINITY) bits[r] = 0;
+    }
+}
+
+// Of FJ_MARK: 1 for what sees each other.
+FJ_DEVICE void fj_mark_scores(const uint32_t (&bits)[ROWS], fj_scores &s, fj_scores &d) {
+#pragma unroll
+    for (int n = 0; n < ROWS * COLUMNS; n++) {
+        const int r = n / COLUMNS, j = n % COLUMNS, i = r % 2 * 2 + j % 2;
+        s[r / 2][j / 2][i] = d[r / 2][j / 2][i] = bits[r] >> j & 1u ? 1.0f : 0.0f;
+    }
+}
+
+// S and dP become P and dS, or marks (bwd_care.h). With FJ_MOD_TURNS > 1 in turns, as fj_apply_mod of fwd_scores.h.
 template <fj_side side, bool masked>
 FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
                         int32_t first, bool full, uint32_t facts, fj_scores &s, fj_scores &d,
-                        fj_thread_sinks &sinks) {
+                        fj_thread_sinks &sinks, int how) {
     [[maybe_unused]] uint32_t bits[ROWS];
     if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
+    if (masked && (FJ_HAS_SINKS || FUSED || how != FJ_PLAIN)) fj_hide_dead<side>(t, own, facts, bits);
 #pragma unroll 1
     for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
 #pragma unroll
@@ -126,6 +179,7 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct 
             fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(d);
         }
     }
+    if (masked && how == FJ_MARK) fj_mark_scores(bits, s, d);
 }
 
 #endif

@@ -40,6 +40,12 @@
 
 #include "bwd_delta.cu"
 
+#include "bwd_care.h"
+
+// Where forward computes scores on tensor cores, these do not have the same last bits, and a large lse not the same
+// fraction: then the lse of these is measured, at one product more.
+#define FJ_OWN_LSE (FJ_IN_DTYPE == FJ_DTYPE_F32 && FJ_ARCH >= 80)
+
 #define THREADS (FJ_WARPS * FJ_WARP)
 #define TX 8
 #define TY (THREADS / TX)
@@ -81,14 +87,21 @@ template <> struct fj_own<FJ_OWN_QUERIES> {
 
 // ---- From global memory ------------------------------------------------------------------------------------
 
+// bwd_care.h of one element of what is walked.
+FJ_DEVICE fj_real fj_clean(fj_real x, int how) {
+    const bool finite = fj_is_finite(x);
+    if (how == FJ_MARK) return finite ? fj_real(0) : fj_real(1);
+    return finite || how == FJ_PLAIN ? x : fj_real(0);
+}
+
 // DEPTH elements of each row from column `from`; zero where columns end at `dim` or rows at `count`.
 FJ_DEVICE void fj_copy_chunk(fj_real *to, int32_t rows, const fj_cuda_tensor &t, int32_t b, int32_t h,
-                             int32_t first, int32_t count, int32_t from, int32_t dim) {
+                             int32_t first, int32_t count, int32_t from, int32_t dim, int how = FJ_PLAIN) {
     for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < rows * DEPTH; i += THREADS) {
         const int32_t row = i / DEPTH, column = from + i % DEPTH;
         const bool there = first + row < count && column < dim;
         to[row * (DEPTH + 1) + i % DEPTH] =
-            there ? fj_widen(fj_row_start(t, b, h, first + row)[column]) : fj_real(0);
+            there ? fj_clean(fj_widen(fj_row_start(t, b, h, first + row)[column]), how) : fj_real(0);
     }
 }
 
@@ -132,11 +145,11 @@ FJ_DEVICE void fj_multiply_rows(const fj_simt &t, fj_scores &s, const fj_cuda_te
 template <int chunks>
 FJ_DEVICE void fj_multiply_weights(const fj_simt &t, fj_real (&sum)[chunks][OWN][PART],
                                    const fj_real *weights, const fj_cuda_tensor &y, int32_t head,
-                                   int32_t first, int32_t dim) {
+                                   int32_t first, int32_t dim, int how) {
 #pragma unroll
     for (int chunk = 0; chunk < chunks; chunk++) {
         fj_block_sync();
-        fj_copy_chunk(t.walked, FJ_TILE_KV, y, t.at.b, head, first, t.at.walked, chunk * DEPTH, dim);
+        fj_copy_chunk(t.walked, FJ_TILE_KV, y, t.at.b, head, first, t.at.walked, chunk * DEPTH, dim, how);
         fj_block_sync();
 #pragma unroll 1
         for (int32_t n = 0; n < FJ_TILE_KV; n++) {
@@ -155,8 +168,11 @@ FJ_DEVICE void fj_multiply_weights(const fj_simt &t, fj_real (&sum)[chunks][OWN]
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
+// What sees nothing is not live, whatever it holds (bwd_care.h).
 FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, const struct fj_row_state *row,
-                          const struct fj_col_state *col, bool there) {
+                          const struct fj_col_state *col, const fj_norm &norm, bool full, bool there) {
+    if (norm.lse == fj_real(INFINITY)) return false;
+    if (full) return true;
 #if FJ_HAS_MASK
     return there && fj_mask(&t.mod, head, row, col);
 #else
@@ -167,7 +183,8 @@ FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, co
 
 // S and dP become P and dS, in shared memory. step: of fj_walk_take.
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks) {
+                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks,
+                        int how) {
 #pragma unroll
     for (int j = 0; j < WALKED; j++) {
         const int32_t in_tile = t.tx + j * TX, q = first + in_tile;
@@ -178,14 +195,16 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const bool there = q < t.at.walked && t.row(i) < t.at.count;
-            const bool live = full || fj_is_live(t, &head, &row, &own.state[i], there);
+            const bool live = fj_is_live(t, &head, &row, &own.state[i], norm, full, there);
             d[i][j] += facts[FJ_CUDA_ROW_DELTA];
             fj_grad_score(t.factor, t.mod, &head, &row, &own.state[i], norm, live, s[i][j], d[i][j], sinks);
+            if (how == FJ_MARK) s[i][j] = d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
 }
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks) {
+                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks,
+                        int how) {
 #pragma unroll
     for (int j = 0; j < WALKED; j++) {
         const int32_t kv = first + t.tx + j * TX;
@@ -194,10 +213,11 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, con
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const bool there = kv < t.at.walked && t.row(i) < t.at.count;
-            const bool live = full || fj_is_live(t, &head, &own.state[i], &col, there);
+            const bool live = fj_is_live(t, &head, &own.state[i], &col, own.norm[i], full, there);
             d[i][j] += own.delta[i];
             fj_grad_score(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], live, s[i][j], d[i][j],
                           sinks);
+            if (how == FJ_MARK) d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
 }
@@ -238,7 +258,7 @@ template <int chunks> FJ_DEVICE void fj_clear(fj_real (&sum)[chunks][OWN][PART])
 
 template <int chunks>
 FJ_DEVICE void fj_store(const fj_simt &t, const fj_cuda_tensor &to, int32_t head,
-                        const fj_real (&sum)[chunks][OWN][PART], int32_t dim, fj_real scale) {
+                        const fj_real (&sum)[chunks][OWN][PART], int32_t dim, fj_real scale, bool marks) {
     if (!to.data) return;
 #pragma unroll
     for (int i = 0; i < OWN; i++) {
@@ -247,7 +267,9 @@ FJ_DEVICE void fj_store(const fj_simt &t, const fj_cuda_tensor &to, int32_t head
 #pragma unroll
         for (int n = 0; n < chunks * PART; n++) {
             const int32_t column = n / PART * DEPTH + t.tx + n % PART * TX;
-            if (column < dim) row[column] = fj_narrow(sum[n / PART][i][n % PART] * scale);
+            const fj_real x = sum[n / PART][i][n % PART];
+            if (column >= dim || (marks && x == 0)) continue;
+            row[column] = fj_narrow(marks ? fj_real(NAN) : x * scale);
         }
     }
 }
@@ -271,57 +293,31 @@ template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &arg
                    fj_factor_of(args.call)};
 }
 
-#if FJ_MEASURES
-// As bwd_measure.h, for bwd_simt: the TX lanes of a row add by shuffles.
-FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
-    const fj_cuda_backward &a = t.a;
-    fj_own<FJ_OWN_QUERIES> own;
-    struct fj_head_state head;
-    fj_real sums[OWN];
-    fj_head_init(&t.mod, t.at.b, t.at.head, &head);
-    fj_start_own(t, head, own);
-    for (int i = 0; i < OWN; i++) sums[i] = 0;
-    fj_walk walk = fj_walk_start(t.at);
-    for (;;) {
-        const fj_step step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
-        if (step.is_end()) break;
-        fj_scores s, d;
-        fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, step.first(), FJ_HEAD_DIM);
-        fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, step.first(), FJ_VALUE_DIM);
-#pragma unroll
-        for (int j = 0; j < WALKED; j++) {
-            const int32_t kv = step.first() + t.tx + j * TX;
-            struct fj_col_state col;
-            fj_col_init(&t.mod, &head, fj_kv_position(a, t.at.b, kv), &col);
-#pragma unroll
-            for (int i = 0; i < OWN; i++) {
-                const bool there = kv < t.at.walked && t.row(i) < t.at.count;
-                const bool live = step.is_full() || fj_is_live(t, &head, &own.state[i], &col, there);
-                const fj_real p =
-                    fj_prob_of(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], s[i][j]);
-                sums[i] += live ? p * d[i][j] : fj_real(0);
-            }
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < OWN; i++) {
-        for (uint32_t lane = 1; lane < TX; lane *= 2) sums[i] += fj_shuffle_xor(sums[i], lane);
-        if (t.tx != 0 || t.row(i) >= t.at.count) continue;
-        fj_real *facts = fj_row_facts(a, t.at.b, t.at.head, t.row(i));
-        if (own.norm[i].lse != fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
-    }
-}
-#endif
+#include "bwd_simt_measure.h"
 
-FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_OWN_KEYS>(args);
+template <int chunks> FJ_DEVICE bool fj_all_finite(const fj_real (&sum)[chunks][OWN][PART]) {
+    fj_real none = 0; // NaN with the first that is not finite
+#pragma unroll
+    for (int n = 0; n < chunks * OWN * PART; n++)
+        none = fj_fma_rn(sum[n / PART / OWN][n / PART % OWN][n % PART], fj_real(0), none);
+    return none == 0;
+}
+
+// After a walk, the next one (bwd_care.h); FJ_PLAIN: what there is, is the result. Facts were last read before barriers.
+FJ_DEVICE int fj_next_walk(const fj_simt &t, int how, bool bad) {
+    if (how != FJ_PLAIN) return how == FJ_CLEAN ? FJ_MARK : FJ_PLAIN;
+    const bool any = fj_block_any<FJ_WARPS, 1>(reinterpret_cast<uint32_t *>(t.facts), bad);
+    fj_block_sync();
+    return any ? FJ_CLEAN : FJ_PLAIN;
+}
+
+FJ_DEVICE void fj_walk_queries(const fj_backward_args &args, const fj_simt &t, int how,
+                               fj_real (&dkey)[E_CHUNKS][OWN][PART], fj_real (&dvalue)[V_CHUNKS][OWN][PART]) {
     const fj_cuda_backward &a = t.a;
     fj_thread_sinks sinks;
     fj_own<FJ_OWN_KEYS> own;
     struct fj_head_state head;
-    fj_real dkey[E_CHUNKS][OWN][PART], dvalue[V_CHUNKS][OWN][PART];
-    fj_sinks_start<FJ_OWN_KEYS>(args, sinks);
+    fj_sinks_start<FJ_OWN_KEYS>(args, sinks, how != FJ_PLAIN);
     fj_clear(dkey);
     fj_clear(dvalue);
     fj_walk walk = fj_walk_start(t.at);
@@ -338,26 +334,38 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
         fj_copy_facts(t, h, first);
         fj_multiply_rows(t, s, a.key, t.at.head_kv, a.query, h, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.value, t.at.head_kv, a.dout, h, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step.is_full(), s, d, sinks);
+        fj_apply(t, own, head, first, step.is_full(), s, d, sinks, how);
         fj_put_weights(t, t.p, s);
         fj_put_weights(t, t.ds, d);
-        fj_multiply_weights<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM);
-        fj_multiply_weights<E_CHUNKS>(t, dkey, t.ds, a.query, h, first, FJ_HEAD_DIM);
+        fj_multiply_weights<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM, how);
+        fj_multiply_weights<E_CHUNKS>(t, dkey, t.ds, a.query, h, first, FJ_HEAD_DIM, how);
         fj_sinks_settle(sinks);
     }
     fj_sinks_end(args, sinks);
-    fj_store(t, a.dkey, t.at.head_kv, dkey, FJ_HEAD_DIM, static_cast<fj_real>(a.scale));
-    fj_store(t, a.dvalue, t.at.head_kv, dvalue, FJ_VALUE_DIM, 1);
 }
 
-FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
+FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
+    const fj_simt t = fj_simt_of<FJ_OWN_KEYS>(args);
+    const fj_cuda_backward &a = t.a;
+    int how = FJ_PLAIN;
+#pragma unroll 1
+    do {
+        fj_real dkey[E_CHUNKS][OWN][PART], dvalue[V_CHUNKS][OWN][PART];
+        fj_walk_queries(args, t, how, dkey, dvalue);
+        const bool marks = how == FJ_MARK;
+        how = fj_next_walk(t, how, !fj_all_finite(dkey) || !fj_all_finite(dvalue));
+        fj_store(t, a.dkey, t.at.head_kv, dkey, FJ_HEAD_DIM, static_cast<fj_real>(a.scale), marks);
+        fj_store(t, a.dvalue, t.at.head_kv, dvalue, FJ_VALUE_DIM, 1, marks);
+    } while (how != FJ_PLAIN);
+}
+
+FJ_DEVICE void fj_walk_keys(const fj_backward_args &args, const fj_simt &t, int how,
+                            fj_real (&dquery)[E_CHUNKS][OWN][PART]) {
     const fj_cuda_backward &a = t.a;
     fj_thread_sinks sinks;
     fj_own<FJ_OWN_QUERIES> own;
     struct fj_head_state head;
-    fj_real dquery[E_CHUNKS][OWN][PART];
-    fj_sinks_start<FJ_OWN_QUERIES>(args, sinks);
+    fj_sinks_start<FJ_OWN_QUERIES>(args, sinks, how != FJ_PLAIN);
     fj_clear(dquery);
     fj_head_init(&t.mod, t.at.b, t.at.head, &head);
     fj_start_own(t, head, own);
@@ -369,11 +377,24 @@ FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
         fj_scores s, d;
         fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step.is_full(), s, d, sinks);
+        fj_apply(t, own, head, first, step.is_full(), s, d, sinks, how);
         fj_put_weights(t, t.ds, d);
-        fj_multiply_weights<E_CHUNKS>(t, dquery, t.ds, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
+        fj_multiply_weights<E_CHUNKS>(t, dquery, t.ds, a.key, t.at.head_kv, first, FJ_HEAD_DIM, how);
         fj_sinks_settle(sinks);
     }
     fj_sinks_end(args, sinks);
-    fj_store(t, a.dquery, t.at.head, dquery, FJ_HEAD_DIM, static_cast<fj_real>(a.scale));
+}
+
+FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
+    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
+    const fj_cuda_backward &a = t.a;
+    int how = FJ_PLAIN;
+#pragma unroll 1
+    do {
+        fj_real dquery[E_CHUNKS][OWN][PART];
+        fj_walk_keys(args, t, how, dquery);
+        const bool marks = how == FJ_MARK;
+        how = fj_next_walk(t, how, !fj_all_finite(dquery));
+        fj_store(t, a.dquery, t.at.head, dquery, FJ_HEAD_DIM, static_cast<fj_real>(a.scale), marks);
+    } while (how != FJ_PLAIN);
 }

@@ -32,7 +32,7 @@
 #define FJ_BWD_MMA_ROWS(m) ((m) >= 128 ? 32 : 16)
 #define FJ_BWD_MMA_SPLIT(m, w) (FJ_BWD_MMA_ROWS(m) * (w) / (m) > 1 ? FJ_BWD_MMA_ROWS(m) * (w) / (m) : 1)
 #define FJ_BWD_MMA_SHARED(m, n, e, v, s, w, f, r)             \
-    ((r) * ((m) + (s) * (n)) * ((e) + (v)) + 12 * (s) * (n) + \
+    ((r) * ((m) + (s) * (n)) * ((e) + (v)) + 16 * (s) * (n) + \
      ((f) || FJ_BWD_MMA_SPLIT(m, w) > 1 ? 2 * (r) * (m) * (n) : 0))
 #define FJ_BWD_SIMT_SHARED(m, n, r) \
     ((r) * (((m) + (n)) * (FJ_SIMT_DEPTH + 1) + 2 * (m) * ((n) + 1) + 3 * (n)))

@@ -10,6 +10,7 @@
  *     launch.c      packed arguments; launches
  *     reference.c   the definition of attention and its gradients, in double and unfused in the dtype
  *     check.c       what came out against what should
+ *     poison.c      what is not finite, and is not seen
  *     run.c         a kernel at its shapes, in every order of threads
  *     emu.c cuda.c  devices
  *     bench.c       times
@@ -278,6 +279,8 @@ bool call_run(call *c, const object *o, const mode *m, fj_emu_counts *counts, FI
 /* The launches alone. */
 fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_counts *counts, fj_error *error);
 
+/* Runs twice, after which the call is of no further use. False after a message on out. */
+bool poison_check(call *c, const object *o, const mode *m, FILE *out);
 /* False after a message on out. */
 bool check_answers(call *c, FILE *out);
 bool check_counts(const call *c, const fj_emu_counts *counts, FILE *out);

@@ -37,12 +37,15 @@ struct plant {
 #define BWD_SUMS "bwd_mma_bf16_e16_v16_m64_n64_s2_w4_bias"
 #define BWD_TABLE "bwd_mma_f16_e64_v64_m64_n64_s2_w8_relative"
 #define BWD_CAUSAL "bwd_mma_f16_e80_v40_m64_n32_s2_w8_causal"
+#define BWD_DOCUMENT "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_document"
+#define BWD_ATOMIC "bwd_mma_f16_atomic_e64_v64_m64_n64_s2_w4_causal"
+#define BWD_SIMT_CAUSAL "bwd_simt_bf16_e64_v64_m32_n32_s1_w4_causal"
 #define BWD_SIMT "bwd_simt_f32_e64_v64_m32_n32_s1_w4_alibi"
 
 #define STEP_WAIT "fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();"
 #define COPY "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"
 #define MULTIPLY "fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);"
-#define FACTS "const fj_facts delta(t, facts, j, FJ_CUDA_ROW_DELTA);"
+#define FACTS "const fj_pair_delta delta(t, facts, j);"
 #define SIMT_COPY "to[row * pitch + column] = there ? fj_widen(start[from + column]) : fj_real(0);"
 #define SIMT_STORE "to[row * (DEPTH + 1) + i % DEPTH] ="
 #define SIMT_CHUNK "there ? fj_widen(fj_row_start(t, b, h, first + row)[column]) : fj_real(0);"
@@ -59,9 +62,8 @@ static const plant plants[] = {
      "FJ_CARE_CLEAN);", NULL},
     {"bwd_mma: no barrier before a step", BWD_MMA, PLAIN | THREAD, STEP_WAIT "\n            fj_block_sync();",
      STEP_WAIT, FACTS},
-    {"bwd_mma: no barrier before results", BWD_WIDE, PLAIN,
-     "    fj_block_sync();         // all are there, and read: their place is free\n", "", NULL},
-    {"bwd_mma: no barrier before stores", BWD_MMA, PLAIN, "X_BYTES, dvalue, 1);\n    fj_block_sync();",
+    {"bwd_mma: no barrier before results", BWD_WIDE, PLAIN, "= any;\n    fj_block_sync();", "= any;", NULL},
+    {"bwd_mma: no barrier before stores", BWD_MMA, PLAIN, "X_BYTES, dvalue, 1);\n        fj_block_sync();",
      "X_BYTES, dvalue, 1);", NULL},
     {"bwd_mma: shared weights without a barrier", BWD_WIDE, PLAIN,
      "fj_barrier_sync(1 + fj_warp() / SPLIT, SPLIT * FJ_WARP);", "", NULL},
@@ -168,6 +170,18 @@ static const plant plants[] = {
      "at.head + 1;", NULL},
     {"bwd_mma: states of the first head stay", "bwd_mma_bf16_e128_v128_m64_n64_s2_w8_alibi", PLAIN,
      "next != h) {", "h < 0) {", NULL},
+    {"bwd_mma: nobody looks for NaN", BWD_DOCUMENT, PLAIN, "fj_block_any(bad || care.own)",
+     "fj_block_any(false)", NULL},
+    {"bwd_mma: NaN is not cleaned", BWD_DOCUMENT, PLAIN, "if (care.how) fj_clean(OWN_BYTES",
+     "if (false) fj_clean(OWN_BYTES", NULL},
+    {"bwd_mma: NaN that is seen is not marked", BWD_CAUSAL, PLAIN, "if (care.how != FJ_CLEAN) return false;",
+     "return false;", NULL},
+    {"bwd_mma: sums of dQ of NaN keys", BWD_ATOMIC, PLAIN,
+     "if (care.how != FJ_PLAIN) fj_clean(0, X_BYTES, marks);", "", NULL},
+    {"bwd_simt: NaN is not cleaned", BWD_SIMT_CAUSAL, PLAIN, "finite || how == FJ_PLAIN ? x : fj_real(0)",
+     "x", NULL},
+    {"bwd_simt: NaN that is seen is not marked", BWD_SIMT_CAUSAL, PLAIN,
+     "how == FJ_CLEAN ? FJ_MARK : FJ_PLAIN", "FJ_PLAIN", NULL},
     {"sinks: units are not settled", BWD_TABLE, PLAIN,
      "    fj_sink_settle(acc);\n    if (acc.mode == FJ_SINK_ADD) {", "    if (acc.mode == FJ_SINK_ADD) {",
      NULL},

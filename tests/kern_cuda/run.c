@@ -101,6 +101,7 @@ static bool run_shape(const runner *r, const test *t, const object *o, int index
         good = run_mode(&c, o, m, i == 0, &b, out);
     }
     if (good && c.spoil_count > 0) good = run_zeros(&c, o, &r->all.list[0], out);
+    if (good && (index < 2 || r->planted)) good = poison_check(&c, o, &r->all.list[0], out);
     if (!good) (void)fprintf(out, "    %s\n", where);
     free(b.first);
     call_finish(&c);

@@ -1,0 +1,123 @@
+// fj_bwd_measure of bwd_simt.cu: what forward's results do not tell exactly enough, lse (FJ_OWN_LSE) or delta (FJ_MEASURES).
+// Included by it, after its own rows.
+#ifndef FJ_CUDA_BWD_SIMT_MEASURE_H
+#define FJ_CUDA_BWD_SIMT_MEASURE_H
+
+#if FJ_OWN_LSE
+// The maximum of scores after a column, and the sum of exponentials of their difference from it.
+struct fj_mass {
+    fj_real most, sum;
+    FJ_METHOD fj_real base() const { return most == -fj_real(INFINITY) ? fj_real(0) : most; }
+    FJ_METHOD void add(fj_real x, fj_real weight, fj_real unit) {
+        const fj_real before = most;
+        most = fj_max_real(before, x);
+        const fj_real down = sum == 0 ? fj_real(0) : sum * fj_bwd_exp2((before - base()) * unit);
+        sum = down + weight * fj_bwd_exp2((x - base()) * unit);
+    }
+};
+
+// lse in two parts: factor most + log(sum).
+FJ_DEVICE void fj_put_lse(fj_real *facts, const fj_mass &mass, fj_real factor) {
+    const fj_real high = fj_mul_rn(factor, mass.base()), log = fj_log(mass.sum), all = high + log,
+                  rest = all - high;
+    const fj_real low = (high - (all - rest)) + (log - rest) + fj_fma_rn(factor, mass.base(), -high);
+    facts[FJ_CUDA_ROW_LSE] = mass.sum == 0 ? fj_real(INFINITY) : all - all == 0 ? all : fj_real(NAN);
+    facts[FJ_CUDA_ROW_LOW] = all - all == 0 ? -low * FJ_LOG2_E : fj_real(0);
+    if (mass.sum == 0) facts[FJ_CUDA_ROW_DELTA] = 0;
+}
+
+// lse of scores as these kernels make them (FJ_OWN_LSE).
+FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
+    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
+    const fj_cuda_backward &a = t.a;
+    // Without a mod scores are products, signed so that their factor is not negative.
+    const fj_real factor = FJ_HAS_SCORE ? fj_real(1) : fj_abs(t.factor), unit = factor * FJ_LOG2_E;
+    fj_own<FJ_OWN_QUERIES> own;
+    struct fj_head_state head;
+    fj_mass mass[OWN];
+    fj_head_init(&t.mod, t.at.b, t.at.head, &head);
+    fj_start_own(t, head, own);
+    for (int i = 0; i < OWN; i++) {
+        mass[i] = fj_mass{-fj_real(INFINITY), 0};
+        own.norm[i].lse = 0; // every row sees what its mask lets it see
+    }
+    fj_walk walk = fj_walk_start(t.at);
+    for (;;) {
+        const fj_step step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
+        if (step.is_end()) break;
+        fj_scores s;
+        fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, step.first(), FJ_HEAD_DIM);
+#pragma unroll
+        for (int j = 0; j < WALKED; j++) {
+            const int32_t kv = step.first() + t.tx + j * TX;
+            struct fj_col_state col;
+            fj_col_init(&t.mod, &head, fj_kv_position(a, t.at.b, kv), &col);
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                const bool there = kv < t.at.walked && t.row(i) < t.at.count;
+                if (!fj_is_live(t, &head, &own.state[i], &col, own.norm[i], step.is_full(), there)) continue;
+                fj_real x = t.factor < 0 ? -s[i][j] : s[i][j];
+#if FJ_HAS_SCORE
+                x = fj_score(&t.mod, &head, &own.state[i], &col, s[i][j] * t.factor);
+#endif
+                mass[i].add(x, 1, unit);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        for (uint32_t lane = 1; lane < TX; lane *= 2) {
+            const fj_real most = fj_neighbour(mass[i].most, lane), sum = fj_neighbour(mass[i].sum, lane);
+            if (sum != 0) mass[i].add(most, sum, unit);
+        }
+        if (t.tx == 0 && t.row(i) < t.at.count)
+            fj_put_lse(fj_row_facts(a, t.at.b, t.at.head, t.row(i)), mass[i], factor);
+    }
+}
+#endif
+
+#if FJ_MEASURES
+// As bwd_measure.h, for bwd_simt: the TX lanes of a row add by shuffles.
+FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
+    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
+    const fj_cuda_backward &a = t.a;
+    fj_own<FJ_OWN_QUERIES> own;
+    struct fj_head_state head;
+    fj_real sums[OWN];
+    fj_head_init(&t.mod, t.at.b, t.at.head, &head);
+    fj_start_own(t, head, own);
+    for (int i = 0; i < OWN; i++) sums[i] = 0;
+    fj_walk walk = fj_walk_start(t.at);
+    for (;;) {
+        const fj_step step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
+        if (step.is_end()) break;
+        fj_scores s, d;
+        fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, step.first(), FJ_HEAD_DIM);
+        fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, step.first(), FJ_VALUE_DIM);
+#pragma unroll
+        for (int j = 0; j < WALKED; j++) {
+            const int32_t kv = step.first() + t.tx + j * TX;
+            struct fj_col_state col;
+            fj_col_init(&t.mod, &head, fj_kv_position(a, t.at.b, kv), &col);
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                const bool there = kv < t.at.walked && t.row(i) < t.at.count;
+                const bool live =
+                    fj_is_live(t, &head, &own.state[i], &col, own.norm[i], step.is_full(), there);
+                const fj_real p =
+                    fj_prob_of(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], s[i][j]);
+                sums[i] += live ? p * d[i][j] : fj_real(0);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        for (uint32_t lane = 1; lane < TX; lane *= 2) sums[i] += fj_shuffle_xor(sums[i], lane);
+        if (t.tx != 0 || t.row(i) >= t.at.count) continue;
+        fj_real *facts = fj_row_facts(a, t.at.b, t.at.head, t.row(i));
+        if (own.norm[i].lse != fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
+    }
+}
+#endif
+
+#endif
