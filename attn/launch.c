@@ -142,6 +142,8 @@ static void free_front(const fj_kernel *kernel, struct sized *of) {
 static fj_status size_call(const fj_kernel *kernel, const fj_call *call, bool sizing, struct sized *ret,
                            fj_error *error) {
     const fj_allocator *allocator = &kernel->plan->device->context->allocator;
+    ret->all = (fj_resolved){0};
+    ret->args = (struct fj_cpu_args){0};
     ret->at = lay_out(kernel, call->workers);
     ret->size = kernel->cpu ? ret->at.faults : ret->at.own;
     ret->front = ret->size <= sizeof ret->here ? ret->here : fj_alloc_zeroed(allocator, ret->size);

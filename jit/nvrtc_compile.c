@@ -210,6 +210,7 @@ static fj_status compile_in_workshop(attempt *a, const fj_file_ops *ops, fj_str 
     a->alone = atomic_fetch_add(&running, 1) == 0;
     if (status == FJ_OK) status = run_compiler(a, options, error);
     (void)atomic_fetch_sub(&running, 1);
+    a->shop = NULL;
     fj_workshop_close(&shop);
     return status;
 }

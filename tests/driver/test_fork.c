@@ -44,7 +44,8 @@ static void check_child(const fj_launch *launch, int seen) {
     const pid_t child = fork();
     if (child == 0) {
         (void)alarm(SECONDS);
-        const bool right = visit_all(launch) && visit_all(launch); /* and once more */
+        bool right = visit_all(launch);
+        right &= visit_all(launch); /* and once more */
         _exit(!right ? 1 : seen && workers_seen != seen ? 2 : 0);
     }
     ck_assert_int_eq(waitpid(child, &status, 0), child);

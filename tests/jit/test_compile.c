@@ -104,7 +104,9 @@ START_TEST(a_gpu_object_that_is_no_kernel_is_not_kept) {
     check_gpu_object(&emu_variant, "kernel fwd_test has no fj_fwd of interface 1");
     use_other_text("FLEXJIT_CXX", "const int fj_fwd[64] = {12345};\n");
     check_gpu_object(&emu_variant, "kernel fwd_test has no fj_fwd of interface 1");
-    setenv("FLEXJIT_NVRTC", getenv("FJ_FAKE_NVRTC"), 1);
+    const char *fake = getenv("FJ_FAKE_NVRTC");
+    ck_assert_ptr_nonnull(fake);
+    setenv("FLEXJIT_NVRTC", fake, 1);
     cuda.target = FJ_TARGET_CUDA;
     check_gpu_object(&cuda, "kernel fwd_test has no fj_fwd");
 }
