@@ -102,8 +102,7 @@ END_TEST
 START_TEST(nested_is_listed) {
     static const char *const sources[] = {
         "class M:\n    def forward(self, x):\n        def mask_mod(b, h, q, kv):\n            return q >= kv\n",
-        "def main():\n    x = 1\n    def mask_mod(b, h, q, kv=0, *, n=1):\n        return q >= kv\n"
-        "    f = lambda score, b, h, q, kv: score\n",
+        "def main():\n    x = 1\n    def mask_mod(b, h, q, kv=0, *, n=1):\n        return q >= kv\n    f = lambda score, b, h, q, kv: score\n",
         "class M:\n    x = 1\n    def mask_mod(self, b, h, q, kv):\n        return q >= kv\n",
     };
     static const char *const notes[] = {
