@@ -83,6 +83,21 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
     facts[FJ_CUDA_ROW_DELTA] = none ? fj_real(0) : delta;
 }
 
+#if FJ_HAS_SINKS
+FJ_DEVICE int64_t fj_sink_place(const fj_backward_args &args, int sink, int64_t n) {
+    int64_t place = 0;
+#if FJ_CAPTURES
+    for (int d = FJ_CUDA_MAX_RANK - 1; d >= 0 && sink < FJ_CAPTURES; d--) {
+        const int64_t extent = args.captures[sink].shape[d];
+        if (extent <= 1) continue; // past the rank as well
+        place += n % extent * args.sinks[sink].stride[d];
+        n /= extent;
+    }
+#endif
+    return place;
+}
+#endif
+
 FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
     const fj_cuda_backward &a = args.call;
     const int64_t rows = static_cast<int64_t>(a.batch) * a.heads_q * a.q_len;
@@ -98,25 +113,15 @@ FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
     for (int i = 0; i < FJ_SINKS; i++) {
         int64_t *sums = static_cast<int64_t *>(args.sinks[i].sums);
         for (int64_t n = first; sums && n < args.sinks[i].count; n += threads) sums[n] = 0;
+        fj_real *out = static_cast<fj_real *>(args.sinks[i].out); // for marks
+        for (int64_t n = first; FJ_DETERMINISTIC && sums && n < args.sinks[i].count; n += threads)
+            out[fj_sink_place(args, i, n)] = 0;
         if (FJ_DETERMINISTIC && first == 0) a.most[i] = 0;
     }
 #endif
 }
 
 #if FJ_HAS_SINKS
-FJ_DEVICE int64_t fj_sink_place(const fj_backward_args &args, int sink, int64_t n) {
-    int64_t place = 0;
-#if FJ_CAPTURES
-    for (int d = FJ_CUDA_MAX_RANK - 1; d >= 0 && sink < FJ_CAPTURES; d--) {
-        const int64_t extent = args.captures[sink].shape[d];
-        if (extent <= 1) continue; // past the rank as well
-        place += n % extent * args.sinks[sink].stride[d];
-        n /= extent;
-    }
-#endif
-    return place;
-}
-
 FJ_DEVICE fj_real fj_sink_value(const fj_cuda_backward &a, const void *sums, int sink, int64_t n) {
 #if FJ_DETERMINISTIC
     const uint32_t most = a.most[sink];
@@ -134,9 +139,10 @@ FJ_KERNEL(fj_bwd_end, FJ_DELTA_THREADS, 1, fj_backward_args) {
     const int64_t threads = static_cast<int64_t>(fj_block_threads()) * fj_grid_x();
     for (int i = 0; i < FJ_SINKS; i++) {
         const fj_cuda_sink &sink = args.sinks[i];
-        for (int64_t n = first; sink.sums && n < sink.count; n += threads)
-            static_cast<fj_real *>(sink.out)[fj_sink_place(args, i, n)] =
-                fj_sink_value(args.call, sink.sums, i, n);
+        for (int64_t n = first; sink.sums && n < sink.count; n += threads) {
+            fj_real *out = static_cast<fj_real *>(sink.out) + fj_sink_place(args, i, n);
+            if (!FJ_DETERMINISTIC || *out == 0) *out = fj_sink_value(args.call, sink.sums, i, n);
+        }
     }
 }
 #endif

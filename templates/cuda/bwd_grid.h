@@ -240,7 +240,7 @@ FJ_DEVICE void fj_sinks_start([[maybe_unused]] const fj_backward_args &args,
         float factor = 1;
         if (mode == FJ_SINK_ADD)
             factor = fj_power_of_2(fj_sink_exponent(args.call.most[i], fj_kv_warps(args.call)));
-        own.acc[i] = fj_sink_start(mode, off ? nullptr : args.sinks[i].sums, factor);
+        own.acc[i] = fj_sink_start(mode, &args.sinks[i], off ? nullptr : args.sinks[i].sums, factor);
     }
 #endif
 }

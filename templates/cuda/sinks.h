@@ -9,7 +9,8 @@
 //  2. The unit follows from the data: no element's sum exceeds the number of warps times the greatest total of
 //     |value| over a warp, so 2^61 units hold it. A gradient of any magnitude keeps its bits, and a typical
 //     element, one of 2^30, is still counted in 2^30 units.
-//  3. A value that is not finite has the bits of its |value| above all finite ones: all of that gradient is NaN.
+//  3. A value that is not finite has no units: its element of the output becomes NaN at once (ADD; zeroed before), and stays
+//     it. The others are not touched. Finite values whose total is not finite make all of that gradient NaN.
 //  4. Without FJ_DETERMINISTIC: one pass, in fj_bwd_kv, floats, atomically (FLOAT).
 //  5. An element is one word of 8 bytes. Its place is packed row-major, whatever the capture's strides.
 //
@@ -27,10 +28,12 @@ struct fj_acc {
     int64_t at;            // the element of what is pending; -1: nothing is
     fj_real pending;
     int64_t whole; // ADD: units that are pending too
+    const struct fj_cuda_sink *sink;
 };
 
-FJ_DEVICE fj_acc fj_sink_start(enum fj_sink_mode mode, void *sums, fj_real factor) {
-    return fj_acc{mode, sums, 0, factor, -1, 0, 0};
+FJ_DEVICE fj_acc fj_sink_start(enum fj_sink_mode mode, const struct fj_cuda_sink *sink, void *sums,
+                               fj_real factor) {
+    return fj_acc{mode, sums, 0, factor, -1, 0, 0, sink};
 }
 
 // Pending floats become pending units: often enough that their sum stays short.
@@ -55,7 +58,7 @@ FJ_DEVICE void fj_sink_flush(fj_acc &acc) {
 
 FJ_DEVICE void fj_sink_put(fj_acc &acc, int64_t at, fj_real value) {
     if (acc.mode == FJ_SINK_LOOK) {
-        acc.total += fj_abs(value);
+        acc.total += value - value == 0 ? fj_abs(value) : fj_real(0);
         return;
     }
     if (acc.at != at) {
@@ -63,6 +66,15 @@ FJ_DEVICE void fj_sink_put(fj_acc &acc, int64_t at, fj_real value) {
         acc.at = at;
     }
     acc.pending += value;
+}
+
+// NaN to the output, of rank 0 or at these indices, which are within the extents.
+FJ_CALLED void fj_sink_mark(const struct fj_cuda_sink *sink, const struct fj_cuda_capture *t, int rank,
+                            const fj_l *indices) {
+    int64_t place = 0;
+    for (int d = 0; d < rank; d++)
+        place += (indices[d] < 0 ? indices[d] + t->shape[d] : indices[d]) * sink->stride[d];
+    fj_atomic_add(static_cast<fj_real *>(sink->out) + place, fj_real(NAN));
 }
 
 FJ_DEVICE void fj_scatter_f(fj_acc *to, const struct fj_cuda_capture *t, int rank, const fj_l *indices,
@@ -75,11 +87,19 @@ FJ_DEVICE void fj_scatter_f(fj_acc *to, const struct fj_cuda_capture *t, int ran
         inside &= static_cast<uint64_t>(i) < static_cast<uint64_t>(n);
         at = at * n + i;
     }
-    if (inside) fj_sink_put(*to, at, value);
+    if (!inside) return;
+    if (to->mode == FJ_SINK_ADD && value - value != 0)
+        fj_sink_mark(to->sink, t, rank, indices);
+    else
+        fj_sink_put(*to, at, value);
 }
 
 FJ_DEVICE void fj_scatter_scalar_f(fj_acc *to, fj_real value, bool live) {
-    if (to->mode != FJ_SINK_NONE && to->sums && live) fj_sink_put(*to, 0, value);
+    if (to->mode == FJ_SINK_NONE || !to->sums || !live) return;
+    if (to->mode == FJ_SINK_ADD && value - value != 0)
+        fj_sink_mark(to->sink, nullptr, 0, nullptr);
+    else
+        fj_sink_put(*to, 0, value);
 }
 
 // ---- Units ---------------------------------------------------------------------------------------------
