@@ -91,8 +91,8 @@ struct fj_cuda_merge {
 /* What a row of queries brings into the backward kernels: reals of the workspace, written by fj_bwd_delta and
  * fj_bwd_measure. */
 enum {
-    FJ_CUDA_ROW_LSE /* +inf where the row sees nothing: P is 0 */,
-    FJ_CUDA_ROW_LOW /* -lse_low log2(e) */,
+    FJ_CUDA_ROW_BASE /* of fj_norm, bwd_grid.h; +inf where the row sees nothing: P is 0 */,
+    FJ_CUDA_ROW_LOW,
     FJ_CUDA_ROW_DELTA /* dlse - rowsum(out dout), or measured: dlse - rowsum(P dP) */,
     FJ_CUDA_ROW_REALS
 };

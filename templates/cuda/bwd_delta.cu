@@ -1,12 +1,12 @@
 // The first and the last kernel of a backward pass.
 //
-//      fj_bwd_delta    for each row of queries: lse, low = -lse_low log2(e), delta = dlse - rowsum(out dout), or dlse
+//      fj_bwd_delta    for each row of queries: base and low of fj_norm, delta = dlse - rowsum(out dout), or dlse
 //                      where fj_bwd_measure subtracts the sum;
 //                      zeros for what is added up atomically (sinks.h; dQ)
 //      fj_bwd_end      those sums to the outputs, wherever their strides put them
 //
 //  1. A warp makes a row: lanes take columns, a fixed tree of shuffles adds them. The order is part of the result.
-//  2. A row that sees nothing (lse = -inf) has +inf for lse and delta 0, whatever out and dout hold; one with a score
+//  2. A row that sees nothing (lse = -inf) has +inf for base and delta 0, whatever out and dout hold; one with a score
 //     of +inf is NaN.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
@@ -78,8 +78,9 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
     fj_real low = 0;
     if (a.lse_low.data) low = static_cast<const fj_real *>(a.lse_low.data)[fj_offset(a.lse_low, b, h, q)];
     fj_real *facts = fj_row_facts(a, b, h, q);
-    facts[FJ_CUDA_ROW_LSE] = none ? fj_real(INFINITY) : lse - lse == 0 ? lse : fj_real(NAN);
-    facts[FJ_CUDA_ROW_LOW] = lse - lse == 0 ? -low * FJ_LOG2_E : fj_real(0);
+    const fj_norm norm = fj_norm_of(a, lse, low);
+    facts[FJ_CUDA_ROW_BASE] = norm.base;
+    facts[FJ_CUDA_ROW_LOW] = norm.low;
     facts[FJ_CUDA_ROW_DELTA] = none ? fj_real(0) : delta;
 }
 

@@ -38,8 +38,6 @@
 #define FJ_MEASURES (FJ_HAS_SINKS && (FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16))
 static_assert(!FJ_HAS_PROB && !FJ_HAS_OUT, "seams of the forward kernels alone, so far");
 
-#define FJ_LOG2_E fj_real(1.44269504088896340736)
-
 struct fj_backward_args {
     struct fj_cuda_backward call;
 #if FJ_CAPTURES
@@ -258,13 +256,32 @@ FJ_DEVICE void fj_sinks_end([[maybe_unused]] const fj_backward_args &args,
 #endif
 }
 
-// What raw products are multiplied with.
-FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) { return static_cast<fj_real>(a.scale); }
+// What raw products are multiplied with: by a score mod's kernels at once, by others after the base is subtracted.
+FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) {
+    const fj_real scale = static_cast<fj_real>(a.scale);
+    return FJ_HAS_SCORE ? scale : scale * FJ_LOG2_E;
+}
 
-// lse and low of a query.
+// lse of a query as P takes it: P = exp2(unit (x - base) + low), x the score, or without a score mod the product. base
+// is the x nearest to lse, so that the difference of two large numbers is exact, and low the rest: small.
 struct fj_norm {
-    fj_real lse, low;
+    fj_real base, low;
 };
+// lse_low: what rounding took from lse.
+FJ_DEVICE fj_norm fj_norm_of(const fj_cuda_backward &a, fj_real lse, fj_real lse_low) {
+    if (lse == -fj_real(INFINITY)) return fj_norm{fj_real(INFINITY), fj_real(0)};
+    if (!(lse - lse == 0)) return fj_norm{fj_real(NAN), fj_real(0)};
+    const fj_real scale = FJ_HAS_SCORE ? fj_real(1) : static_cast<fj_real>(a.scale);
+    fj_real base = 0;
+    if (scale != 0) {
+        const fj_real first = fj_div_rn(lse, scale);
+        base = first + fj_div_rn(fj_fma_rn(-first, scale, lse) + lse_low, scale);
+        // Of a tiny scale: what lies beyond the reals is as near as any of them.
+        if (!(base - base == 0)) base = (lse < 0) == (scale < 0) ? FJ_MOST_REAL : -FJ_MOST_REAL;
+    }
+    const fj_real product = fj_mul_rn(base, scale), rest = fj_fma_rn(base, scale, -product);
+    return fj_norm{base, (((product - lse) + rest) - lse_low) * FJ_LOG2_E};
+}
 
 // P of a raw product, whether masked or not. factor: of fj_factor_of.
 FJ_DEVICE fj_real fj_prob_of(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
@@ -273,11 +290,11 @@ FJ_DEVICE fj_real fj_prob_of(fj_real factor, [[maybe_unused]] const fj_mod_args 
                              [[maybe_unused]] const struct fj_col_state *col, const fj_norm &norm,
                              fj_real s) {
 #if FJ_HAS_SCORE
-    const fj_real ahead = fj_sub_rn(fj_score(&mod, head, row, col, s * factor), norm.lse);
+    const fj_real x = fj_score(&mod, head, row, col, s * factor), unit = FJ_LOG2_E;
 #else
-    const fj_real ahead = fj_fma_rn(s, factor, -norm.lse);
+    const fj_real x = s, unit = factor;
 #endif
-    return fj_bwd_exp2(fj_fma_rn(ahead, FJ_LOG2_E, norm.low));
+    return fj_bwd_exp2(fj_fma_rn(fj_sub_rn(x, norm.base), unit, norm.low));
 }
 
 // s: the raw product, becomes P; d: dP + delta, becomes dS.

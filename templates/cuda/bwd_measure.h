@@ -91,7 +91,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     for (int r = 0; r < ROWS; r++) {
         if (fj_lane() % 4 != 0 || t.part() != 0 || t.row(r) >= t.at.count) continue;
         float *facts = fj_row_facts(t.a, t.at.b, t.at.head, t.row(r));
-        if (own.norm[r].lse != INFINITY) facts[FJ_CUDA_ROW_DELTA] -= sums[r];
+        if (own.norm[r].base != INFINITY) facts[FJ_CUDA_ROW_DELTA] -= sums[r];
     }
 }
 

@@ -173,7 +173,7 @@ FJ_DEVICE void fj_start_own(const fj_task &t, const struct fj_head_state &head, 
         } else {
             const float *facts = fj_row_facts(t.a, t.at.b, t.at.head, index);
             fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &own.state[r]);
-            own.norm[r] = fj_norm{facts[FJ_CUDA_ROW_LSE], facts[FJ_CUDA_ROW_LOW]};
+            own.norm[r] = fj_norm{facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW]};
             own.delta[r] = facts[FJ_CUDA_ROW_DELTA];
         }
     }

@@ -46,15 +46,15 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
-// What the rows hold of two neighbouring walked queries, from column j, which is even: lse, low; delta.
+// What the rows hold of two neighbouring walked queries, from column j, which is even: base, low; delta.
 struct fj_pair_norm {
-    float lse[2], low[2];
+    float base[2], low[2];
     FJ_METHOD explicit fj_pair_norm(const fj_task &t, uint32_t facts, int j) {
-        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), FJ_CUDA_ROW_LSE);
+        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), FJ_CUDA_ROW_BASE);
         const fj_b128 all = *fj_shared_at<fj_b128>(facts + at);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            lse[i] = fj_f32_from_bits(all.r[i]);
+            base[i] = fj_f32_from_bits(all.r[i]);
             low[i] = fj_f32_from_bits(all.r[2 + i]);
         }
     }
@@ -69,13 +69,13 @@ struct fj_pair_delta {
     }
 };
 
-// lse and low of the pairs of two neighbouring columns, from j, and all own rows.
+// base and low of the pairs of two neighbouring columns, from j, and all own rows.
 template <fj_side side> struct fj_norms;
 template <> struct fj_norms<FJ_OWN_KEYS> {
     const fj_pair_norm pair;
     FJ_METHOD explicit fj_norms(const fj_task &t, const fj_own<FJ_OWN_KEYS> &, uint32_t facts, int j)
         : pair(t, facts, j) {}
-    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{pair.lse[half], pair.low[half]}; }
+    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{pair.base[half], pair.low[half]}; }
 };
 template <> struct fj_norms<FJ_OWN_QUERIES> {
     const fj_own<FJ_OWN_QUERIES> &own;
@@ -109,7 +109,7 @@ template <fj_side side> FJ_DEVICE bool fj_has_dead(const fj_task &t, uint32_t fa
 #pragma unroll
     for (int j = 0; j < COLUMNS && side == FJ_OWN_KEYS; j += 2) {
         const fj_pair_norm pair(t, facts, j);
-        dead |= pair.lse[0] == INFINITY || pair.lse[1] == INFINITY;
+        dead |= pair.base[0] == INFINITY || pair.base[1] == INFINITY;
     }
     return fj_any(dead);
 }
@@ -123,14 +123,14 @@ FJ_DEVICE void fj_hide_dead(const fj_task &t, [[maybe_unused]] const fj_own<side
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 2) {
             const fj_pair_norm pair(t, facts, j);
-            hidden |= (pair.lse[0] == INFINITY ? 1u : 0u) << j | (pair.lse[1] == INFINITY ? 2u : 0u) << j;
+            hidden |= (pair.base[0] == INFINITY ? 1u : 0u) << j | (pair.base[1] == INFINITY ? 2u : 0u) << j;
         }
 #pragma unroll
         for (int r = 0; r < ROWS; r++) bits[r] &= ~hidden;
     } else {
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
-            if (own.norm[r].lse == INFINITY) bits[r] = 0;
+            if (own.norm[r].base == INFINITY) bits[r] = 0;
     }
 }
 

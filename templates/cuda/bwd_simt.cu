@@ -171,7 +171,7 @@ FJ_DEVICE void fj_multiply_weights(const fj_simt &t, fj_real (&sum)[chunks][OWN]
 // What sees nothing is not live, whatever it holds (bwd_care.h).
 FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, const struct fj_row_state *row,
                           const struct fj_col_state *col, const fj_norm &norm, bool full, bool there) {
-    if (norm.lse == fj_real(INFINITY)) return false;
+    if (norm.base == fj_real(INFINITY)) return false;
     if (full) return true;
 #if FJ_HAS_MASK
     return there && fj_mask(&t.mod, head, row, col);
@@ -189,7 +189,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
     for (int j = 0; j < WALKED; j++) {
         const int32_t in_tile = t.tx + j * TX, q = first + in_tile;
         const fj_real *facts = t.facts + FJ_CUDA_ROW_REALS * in_tile;
-        const fj_norm norm = {facts[FJ_CUDA_ROW_LSE], facts[FJ_CUDA_ROW_LOW]};
+        const fj_norm norm = {facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW]};
         struct fj_row_state row;
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &row);
 #pragma unroll
@@ -246,7 +246,7 @@ FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, 
         const int32_t q = fj_last_own(t, i);
         const fj_real *facts = fj_row_facts(t.a, t.at.b, t.at.head, q);
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &own.state[i]);
-        own.norm[i] = fj_norm{facts[FJ_CUDA_ROW_LSE], facts[FJ_CUDA_ROW_LOW]};
+        own.norm[i] = fj_norm{facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW]};
         own.delta[i] = facts[FJ_CUDA_ROW_DELTA];
     }
 }

@@ -16,13 +16,14 @@ struct fj_mass {
     }
 };
 
-// lse in two parts: factor most + log(sum).
-FJ_DEVICE void fj_put_lse(fj_real *facts, const fj_mass &mass, fj_real factor) {
+// lse in two parts, factor most + log(sum), as P takes it.
+FJ_DEVICE void fj_put_lse(const fj_cuda_backward &a, fj_real *facts, const fj_mass &mass, fj_real factor) {
     const fj_real high = fj_mul_rn(factor, mass.base()), log = fj_log(mass.sum), all = high + log,
                   rest = all - high;
     const fj_real low = (high - (all - rest)) + (log - rest) + fj_fma_rn(factor, mass.base(), -high);
-    facts[FJ_CUDA_ROW_LSE] = mass.sum == 0 ? fj_real(INFINITY) : all - all == 0 ? all : fj_real(NAN);
-    facts[FJ_CUDA_ROW_LOW] = all - all == 0 ? -low * FJ_LOG2_E : fj_real(0);
+    const fj_norm norm = fj_norm_of(a, mass.sum == 0 ? -fj_real(INFINITY) : all, low);
+    facts[FJ_CUDA_ROW_BASE] = norm.base;
+    facts[FJ_CUDA_ROW_LOW] = norm.low;
     if (mass.sum == 0) facts[FJ_CUDA_ROW_DELTA] = 0;
 }
 
@@ -31,7 +32,8 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
     const fj_cuda_backward &a = t.a;
     // Without a mod scores are products, signed so that their factor is not negative.
-    const fj_real factor = FJ_HAS_SCORE ? fj_real(1) : fj_abs(t.factor), unit = factor * FJ_LOG2_E;
+    const fj_real scale = static_cast<fj_real>(a.scale), factor = FJ_HAS_SCORE ? fj_real(1) : fj_abs(scale),
+                  unit = factor * FJ_LOG2_E;
     fj_own<FJ_OWN_QUERIES> own;
     struct fj_head_state head;
     fj_mass mass[OWN];
@@ -39,7 +41,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     fj_start_own(t, head, own);
     for (int i = 0; i < OWN; i++) {
         mass[i] = fj_mass{-fj_real(INFINITY), 0};
-        own.norm[i].lse = 0; // every row sees what its mask lets it see
+        own.norm[i].base = 0; // every row sees what its mask lets it see
     }
     fj_walk walk = fj_walk_start(t.at);
     for (;;) {
@@ -56,7 +58,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
             for (int i = 0; i < OWN; i++) {
                 const bool there = kv < t.at.walked && t.row(i) < t.at.count;
                 if (!fj_is_live(t, &head, &own.state[i], &col, own.norm[i], step.is_full(), there)) continue;
-                fj_real x = t.factor < 0 ? -s[i][j] : s[i][j];
+                fj_real x = scale < 0 ? -s[i][j] : s[i][j];
 #if FJ_HAS_SCORE
                 x = fj_score(&t.mod, &head, &own.state[i], &col, s[i][j] * t.factor);
 #endif
@@ -71,7 +73,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
             if (sum != 0) mass[i].add(most, sum, unit);
         }
         if (t.tx == 0 && t.row(i) < t.at.count)
-            fj_put_lse(fj_row_facts(a, t.at.b, t.at.head, t.row(i)), mass[i], factor);
+            fj_put_lse(a, fj_row_facts(a, t.at.b, t.at.head, t.row(i)), mass[i], factor);
     }
 }
 #endif
@@ -115,7 +117,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
         for (uint32_t lane = 1; lane < TX; lane *= 2) sums[i] += fj_shuffle_xor(sums[i], lane);
         if (t.tx != 0 || t.row(i) >= t.at.count) continue;
         fj_real *facts = fj_row_facts(a, t.at.b, t.at.head, t.row(i));
-        if (own.norm[i].lse != fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
+        if (own.norm[i].base != fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
     }
 }
 #endif

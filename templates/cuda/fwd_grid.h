@@ -200,14 +200,6 @@ FJ_DEVICE void fj_note_fault(const fj_cuda_forward &a, int32_t b, int32_t h, int
 
 // ---- Softmax -------------------------------------------------------------------------------------------------
 
-#define FJ_LOG2_E fj_real(1.44269504088896340736)
-
-#if FJ_REAL_F64
-#define FJ_MOST_REAL 1.7976931348623157e308
-#else
-#define FJ_MOST_REAL 3.40282347e38f
-#endif
-
 // Stored scores are raw products without a score mod, signed so that their scale is not negative, and natural
 // logarithms with one. This makes the former of the latter.
 FJ_DEVICE fj_real fj_natural_scale(const fj_cuda_forward &a) {

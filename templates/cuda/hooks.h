@@ -40,11 +40,14 @@
 
 #if FJ_REAL_F64
 typedef double fj_real;
+#define FJ_MOST_REAL 1.7976931348623157e308
 #define FJ_LIBM(name) name
 #else
 typedef float fj_real;
+#define FJ_MOST_REAL 3.40282347e38f
 #define FJ_LIBM(name) name##f
 #endif
+#define FJ_LOG2_E fj_real(1.44269504088896340736)
 typedef fj_real fj_f;
 typedef int32_t fj_i;
 typedef int64_t fj_l;

@@ -114,6 +114,7 @@ static unsigned absence_of(int t) {
 
 bool call_has(const call *c, int t) {
     if (t == DLSE) return c->shape->dlse;
+    if (t == LOW && kernel_is_backward(c->kernel) && c->kernel->mod->large) return true;
     return (c->shape->absent & absence_of(t)) == 0;
 }
 

@@ -46,7 +46,7 @@ generator random_of(uint64_t seed, const char *text);
 typedef struct mod {
     const char *name, *score, *mask;
     bool exact;                       /* the analysis finds every empty block */
-    bool forward;                     /* of forward kernels only */
+    bool large;                       /* scores so large that backward needs lse in two parts */
     const char *definitions, *scalar; /* a run-time scalar, and the source that gives its value */
     struct {
         const char *name, *dims; /* letters: b batch, h query heads, q, k positions; n: of both; 5: 50 */

@@ -162,6 +162,8 @@ static const plant plants[] = {
      "end <= at.walked && at.first + FJ_TILE_Q <= at.count ? 1 : 0", "1", NULL},
     {"bwd_mma: delta with the wrong sign", BWD_MMA, PLAIN, "fj_real delta = -sum;", "fj_real delta = sum;",
      NULL},
+    {"bwd_delta: lse in one part", "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_far", PLAIN,
+     "((product - lse) + rest) - lse_low) * FJ_LOG2_E", "(product - lse) + rest) * FJ_LOG2_E", NULL},
     {"bwd_mma: dlse is forgotten", BWD_MMA, PLAIN, "if (a.dlse.data) delta +=", "if (false) delta +=", NULL},
     {"bwd_mma: scale on dvalue", BWD_MMA, PLAIN, "X_BYTES, dvalue, 1)",
      "X_BYTES, dvalue, static_cast<float>(t.a.scale))", NULL},

@@ -14,7 +14,7 @@
 /* One row of queries: values for each key. */
 typedef struct row {
     int64_t b, h, hk, q, at; /* at: of [B,Hq,L] */
-    double *score, *after, *p, *dp, *ds, *mass, *mass_ds, lse, top, most;
+    double *score, *after, *p, *dp, *ds, *mass, *mass_ds, lse, log_sum, top, most;
     bool *live;
 } row;
 
@@ -140,7 +140,8 @@ static void make_probabilities(const pass *p, row *r) {
         if (p->unfused) r->p[kv] = (double)(float)r->p[kv];
         sum += r->p[kv];
     }
-    r->lse = sees ? base + log(sum) : -(double)INFINITY;
+    r->log_sum = log(sum);
+    r->lse = sees ? base + r->log_sum : -(double)INFINITY;
     for (int64_t kv = 0; kv < n && sees; kv++) r->p[kv] /= sum;
 }
 
@@ -179,7 +180,8 @@ static void keep_row(const pass *p, const row *r) {
     for (int64_t j = 0; j < v; j++)
         out->values[r->at * v + j] = fj_dtype_round(out->dtype, p->c->answers[OUT].exact[r->at * v + j]);
     lse->values[r->at] = r->lse;
-    low->values[r->at] = isfinite(r->lse) ? r->lse - fj_dtype_round(lse->dtype, r->lse) : 0;
+    /* Differences first: a double cannot hold the sum of a large maximum and a logarithm either. */
+    low->values[r->at] = isfinite(r->lse) ? r->top - fj_dtype_round(lse->dtype, r->lse) + r->log_sum : 0;
 }
 
 /* ---- Backward ----------------------------------------------------------------------------------------------- */

@@ -147,7 +147,6 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
     const int e = random_below(random, DIMS), v = random_below(random, 3) ? random_below(random, DIMS) : e;
     const int which = random_below(random, mod_count()), extra = random_below(random, EXTRAS);
     const int arch = random_below(random, x->arch_count);
-    if (mods[which].forward && r->kind != FJ_JIT_FORWARD) return false;
     d->kernel = (kernel){.problem = {.kind = r->kind,
                                      .dtype = r->dtype,
                                      .head_dim = dims[e],
