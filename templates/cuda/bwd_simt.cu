@@ -240,12 +240,17 @@ FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, 
     for (int i = 0; i < OWN; i++)
         fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, fj_last_own(t, i)), &own.state[i]);
 }
+FJ_DEVICE void fj_start_states(const fj_simt &t, const struct fj_head_state &head,
+                               fj_own<FJ_OWN_QUERIES> &own) {
+#pragma unroll
+    for (int i = 0; i < OWN; i++)
+        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, fj_last_own(t, i)), &own.state[i]);
+}
 FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, fj_own<FJ_OWN_QUERIES> &own) {
+    fj_start_states(t, head, own);
 #pragma unroll
     for (int i = 0; i < OWN; i++) {
-        const int32_t q = fj_last_own(t, i);
-        const fj_real *facts = fj_row_facts(t.a, t.at.b, t.at.head, q);
-        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &own.state[i]);
+        const fj_real *facts = fj_row_facts(t.a, t.at.b, t.at.head, fj_last_own(t, i));
         own.norm[i] = fj_norm{facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW]};
         own.delta[i] = facts[FJ_CUDA_ROW_DELTA];
     }

@@ -38,10 +38,10 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     struct fj_head_state head;
     fj_mass mass[OWN];
     fj_head_init(&t.mod, t.at.b, t.at.head, &head);
-    fj_start_own(t, head, own);
+    fj_start_states(t, head, own); // what the rows hold is written here: no thread may read it
     for (int i = 0; i < OWN; i++) {
         mass[i] = fj_mass{-fj_real(INFINITY), 0};
-        own.norm[i].base = 0; // every row sees what its mask lets it see
+        own.norm[i] = fj_norm{0, 0}; // every row sees what its mask lets it see
     }
     fj_walk walk = fj_walk_start(t.at);
     for (;;) {

@@ -46,9 +46,10 @@ struct plant {
 #define COPY "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"
 #define MULTIPLY "fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);"
 #define FACTS "const fj_pair_delta delta(t, facts, j);"
-#define SIMT_COPY "to[row * pitch + column] = there ? fj_widen(start[from + column]) : fj_real(0);"
+#define SIMT_LOAD "const fj_real x = there ? fj_widen(start[from + column]) : fj_real(0);"
+#define SIMT_COPY "to[row * pitch + column] = clean && x - x != 0 ? fj_real(0) : x;"
 #define SIMT_STORE "to[row * (DEPTH + 1) + i % DEPTH] ="
-#define SIMT_CHUNK "there ? fj_widen(fj_row_start(t, b, h, first + row)[column]) : fj_real(0);"
+#define SIMT_CHUNK "there ? fj_clean(fj_widen(fj_row_start(t, b, h, first + row)[column]), how) : fj_real(0);"
 
 static const plant plants[] = {
     /* Barriers */
@@ -91,13 +92,13 @@ static const plant plants[] = {
      "", "fj_put_chunk(to + chunk * FJ_CHUNK, *fj_shared_at"},
     {"fwd_simt: no bound on keys", FWD_SIMT, PLAIN | ADDRESS,
      "key + i < a.kv_len ? fj_row_start(a.key, t.at.b, t.at.head_kv, key + i) : nullptr",
-     "fj_row_start(a.key, t.at.b, t.at.head_kv, key + i)", SIMT_COPY},
+     "fj_row_start(a.key, t.at.b, t.at.head_kv, key + i)", SIMT_LOAD},
     {"bwd_mma: no bound on rows", BWD_MMA, PLAIN | ADDRESS, "i < left ? from + i * stride : nullptr",
      "from + i * stride",
      "fj_tile_copy_rows<columns, rows, threads>(\n                to, dim, vector, [&](int32_t i)"},
     {"bwd_mma: rows past the last are stored", BWD_MMA, PLAIN | ADDRESS,
      "if (index >= t.at.count || left <= 0) continue;", "if (left <= 0) continue;",
-     "fj_put_chunk(place, *fj_shared_at"},
+     "fj_put_chunk(place, x, left, vector);"},
     {"bwd_simt: no bound on rows", BWD_SIMT, PLAIN | ADDRESS,
      "const bool there = first + row < count && column < dim;", "const bool there = column < dim;",
      SIMT_CHUNK},
