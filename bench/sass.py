@@ -21,7 +21,8 @@ Per warp and turn of that loop, in cycles of one of an SM's four schedulers, wer
              single warp needs at least; the excess over the greatest other column is what further warps must fill
 
 limit names the greatest of these (without alone); reach is tensor over it: the share of the matrix peak that cannot be
-exceeded. warps: how many of its warps each scheduler holds, by registers and shared memory.
+exceeded. warps: how many of its warps each scheduler holds, by registers and shared memory. stores: to global memory, in
+the whole kernel: of 16 bytes / of 8 / of less.
 """
 
 import argparse
@@ -315,6 +316,11 @@ def warps_of(machine, registers, shared, threads):
     return blocks * threads // 128, blocks
 
 
+def stores_of(ops):
+    sizes = ["128" if ".128" in op.opcode else "64" if ".64" in op.opcode else "" for op in ops if op.opcode[:3] == "STG"]
+    return "/".join(str(sizes.count(size)) for size in ("128", "64", ""))
+
+
 def define_of(text, name):
     found = re.search(rf"^#define {name} (\d+)", text, re.MULTILINE)
     return int(found[1]) if found else 0
@@ -339,6 +345,7 @@ def report(label, arch, cubin, log, shape, trips, wanted):
         row += f"{shape['shared'] / 1024:>5.0f}K{blocks:>3}{warps:>4} |"
         row += "".join(f"{counts[bound]:>8.0f}" for bound in BOUNDS) + f"{counts['alone']:>7.0f} | "
         row += f"{limit:<8}{counts['tensor'] / counts[limit]:>5.0%}{counts['issue'] / max(1, counts['tensor']):>6.2f}"
+        row += f"{stores_of(kernel['ops']):>9}"
         print(row)
         if wanted["classes"]:
             print("    " + "  ".join(f"{kind} {counts[kind]}" for kind in ORDER if counts[kind]))
@@ -350,7 +357,7 @@ def report(label, arch, cubin, log, shape, trips, wanted):
 def heading():
     bounds = "".join(f"{bound:>8}" for bound in BOUNDS)
     print(f"{'kernel':<52} {'arch':<7}{'regs':>4}{'spill':>6}{'mem':>6}{'blk':>3}{'wrp':>4} |{bounds}{'alone':>7} | "
-          f"{'limit':<8}{'reach':>5}{'i/t':>6}")
+          f"{'limit':<8}{'reach':>5}{'i/t':>6}{'stores':>9}")
 
 
 def source_of(options, arch, dtype, dim, direction, mod):

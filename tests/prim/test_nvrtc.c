@@ -1,5 +1,7 @@
 /* Kernel files compile with NVRTC for every architecture, without a word from it.
  *
+ * In machine code a vector is one access: each kind of memory.cu is there.
+ *
  * usage: test_nvrtc INCLUDE[:INCLUDE...] FILE.cu...
  *
  * Exit status 77 (skipped) where there is no NVRTC.
@@ -8,8 +10,25 @@
 #include <string.h>
 
 #include "tests/prim/nvrtc.h"
+#include "tests/support/machine.h"
 
 static const fj_arch archs[] = {{75, 0}, {80, 0}, {86, 0}, {90, 'a'}, {100, 'a'}, {120, 'a'}};
+
+/* The loads and stores of 8 and 16 bytes in prim_load_store: of each of three kinds of caching, one at least. */
+static bool vectors(const char *file, const fj_buf *cubin) {
+    static const int bytes[] = {8, 16};
+    const machine_counts counts = machine_count(cubin->data, cubin->len);
+    const char *slash = strrchr(file, '/');
+    bool good = true;
+    if (strcmp(slash ? slash + 1 : file, "memory.cu") != 0) return true;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(bytes); i++) {
+        const int loads = counts.loads[bytes[i]], stores = counts.stores[bytes[i]];
+        if (loads >= 3 && stores >= 3) continue;
+        printf("%d loads and %d stores of %d bytes instead of 3\n", loads, stores, bytes[i]);
+        good = false;
+    }
+    return good;
+}
 
 static int compile(const char *file, fj_arch arch, const char *const *folders) {
     char name[FJ_ARCH_NAME];
@@ -20,11 +39,12 @@ static int compile(const char *file, fj_arch arch, const char *const *folders) {
     fj_jit_arch_name(arch, name);
     const bool good = nvrtc_compile(file, arch, folders, &cubin, &log, &error) == FJ_OK;
     const bool silent = good && (!log.data || strspn(log.data, " \n") == strlen(log.data));
-    if (!silent) printf("%s, %s: %s\n%s\n", file, name, error.text, log.data ? log.data : "");
+    const bool right = silent && vectors(file, &cubin);
+    if (!right) printf("%s, %s: %s\n%s\n", file, name, error.text, log.data ? log.data : "");
     fj_error_finish(&error);
     fj_buf_finish(&cubin);
     fj_buf_finish(&log);
-    return !silent;
+    return !right;
 }
 
 int main(int argc, char **argv) {
