@@ -321,7 +321,7 @@ typedef struct extent {
 
 static extent extent_of(const range *r) {
     if (r->few) return (extent){1, 2, 4 << 20};
-    return r->all ? (extent){6, MOST_SHAPES, 400 << 20} : (extent){2, 4, 24 << 20};
+    return r->all ? (extent){6, MOST_SHAPES, 400 << 20} : (extent){1, 5, 24 << 20};
 }
 
 test *table_make(const range *r, int *count) {
