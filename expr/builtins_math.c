@@ -165,19 +165,18 @@ fj_value fj_build_round(fj_elab *e, const fj_call *call) {
 
 fj_value fj_build_python_round(fj_elab *e, const fj_call *call) {
     const fj_value x = arg(e, call, 0);
-    if (!is_float(x)) return x;
     if (!fj_is_given(call->args[1])) {
+        if (!is_float(x)) return x;
         const fj_value rounded = op1(e, call, FJ_OP_ROUND, x);
         if (x.kind == FJ_VALUE_SCALAR) return rounded;
         if (!(fabs(x.f) < 9.2e18)) fj_elab_fail(e, call->place, "this number does not fit into an int");
         return fj_value_int((int64_t)rounded.f);
     }
     const int64_t digits = fj_elab_int(e, call->args[1], call->place, "round");
-    if (x.kind == FJ_VALUE_SCALAR || digits < 0 || digits > 15) {
-        fj_elab_fail(e, call->place, "round() to digits takes a constant and 0 to 15 digits");
-    }
-    const double factor = pow(10.0, (double)digits);
-    return number(rint(x.f * factor) / factor);
+    if (!is_float(x) && digits >= 0) return x;
+    if (x.kind == FJ_VALUE_FLOAT && digits == 0) return number(rint(x.f));
+    fj_elab_fail_note(e, call->place, "write the rounded number, or round to an int and divide",
+                      "round() to %lld digits is not in the mod language", (long long)digits);
 }
 
 fj_value fj_build_num2(fj_elab *e, const fj_call *call) {
@@ -374,6 +373,7 @@ fj_value fj_build_python_cast(fj_elab *e, const fj_call *call) {
     if (type == FJ_TYPE_BOOL && given.kind != FJ_VALUE_SCALAR)
         return fj_value_bool(fj_elab_truth(e, given, call->place, "bool"));
     if (given.kind == FJ_VALUE_STR) {
+        fj_constant_need_text(e, given, call->place);
         static const struct {
             const char *text;
             double value;

@@ -173,6 +173,7 @@ static bool find_attribute(fj_elab *e, const fj_call *call, fj_value *ret_value)
     const fj_value object = call->args[0], name = call->args[1];
     if (name.kind != FJ_VALUE_STR)
         fj_elab_fail(e, call->place, "%s() takes the name of an attribute", call->name);
+    fj_constant_need_text(e, name, call->place);
     if (object.kind == FJ_VALUE_OBJECT) return fj_object_find(e, object, name.str, call->place, ret_value);
     if (object.kind == FJ_VALUE_CLASS)
         return fj_class_find(e, object.class, name.str, call->place, ret_value);
@@ -195,6 +196,7 @@ fj_value fj_build_hasattr(fj_elab *e, const fj_call *call) {
 /* module.register_buffer(name, tensor) */
 fj_value fj_build_register(fj_elab *e, const fj_call *call) {
     if (call->args[1].kind != FJ_VALUE_STR) fj_elab_fail(e, call->place, "%s() takes a name", call->name);
+    fj_constant_need_text(e, call->args[1], call->place);
     fj_object_set(e, call->args[0], call->args[1].str, call->args[2], call->place);
     return FJ_NONE;
 }

@@ -21,9 +21,12 @@ static void push(fj_elab *e, const fj_call *call, value_list *items, fj_value va
 
 fj_value fj_build_len(fj_elab *e, const fj_call *call) {
     const fj_value v = call->args[0];
-    if (v.kind == FJ_VALUE_STR) return fj_value_int((int64_t)v.str.len);
     if (v.kind != FJ_VALUE_TENSOR) return fj_value_int((int64_t)fj_elab_iterate(e, v, call->place).len);
-    if (fj_tensor_rank(e, v.tensor, call->place) < 0) return fj_scalar_value(e, fj_ir_i64(e->ir, 1), true);
+    fj_capture_fail_broken(e, v.tensor, call->place);
+    if (fj_tensor_rank(e, v.tensor, call->place) < 0) {
+        fj_capture_want(e, fj_capture_resolve(e, v.tensor, call->place), call->place);
+        return fj_scalar_value(e, fj_ir_i64(e->ir, 1), true);
+    }
     if (fj_tensor_rank(e, v.tensor, call->place) == 0)
         fj_elab_fail(e, call->place, "a tensor of rank 0 has no len()");
     return fj_tensor_dim(e, v.tensor, 0, call->place);
@@ -237,8 +240,15 @@ fj_value fj_build_callable(fj_elab *e, const fj_call *call) {
 }
 
 fj_value fj_build_str(fj_elab *e, const fj_call *call) {
-    (void)e;
-    return call->args[0].kind == FJ_VALUE_STR ? call->args[0] : fj_value_str(FJ_STR("str"));
+    const fj_value v = call->args[0];
+    switch (v.kind) {
+    case FJ_VALUE_STR: return v;
+    case FJ_VALUE_UNSET: return fj_value_str(FJ_STR(""));
+    case FJ_VALUE_NONE: return fj_value_str(FJ_STR("None"));
+    case FJ_VALUE_BOOL: return fj_value_str(v.b ? FJ_STR("True") : FJ_STR("False"));
+    case FJ_VALUE_INT: return fj_value_str(fj_str_from(fj_arena_printf(e->arena, "%lld", (long long)v.i)));
+    default: return fj_value_vague(FJ_TEXT_UNKNOWN);
+    }
 }
 
 fj_value fj_build_nothing(fj_elab *e, const fj_call *call) {
@@ -249,7 +259,7 @@ fj_value fj_build_nothing(fj_elab *e, const fj_call *call) {
 /* All tensors are in one place, as far as a mod can tell. */
 fj_value fj_build_device(fj_elab *e, const fj_call *call) {
     (void)e, (void)call;
-    return fj_value_str(FJ_STR("device"));
+    return fj_value_vague(FJ_TEXT_DEVICE);
 }
 
 /* torch.cuda.is_available() */

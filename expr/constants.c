@@ -1,5 +1,6 @@
 /* Python's arithmetic on constants, with 64-bit ints. */
 #include <math.h>
+#include <string.h>
 
 #include "expr/elaborate.h"
 
@@ -128,6 +129,33 @@ static fj_value concatenate(fj_elab *e, fj_value a, fj_value b, fj_place place) 
     return fj_value_sequence(e->arena, a.kind, items, len);
 }
 
+void fj_constant_need_text(fj_elab *e, fj_value value, fj_place place) {
+    const fj_text_state text = fj_value_text(value);
+    if (text == FJ_TEXT_KNOWN) return;
+    fj_elab_fail_note(
+        e, place,
+        "strings are known that are written as they are, joined with '+', or made by str() of a "
+        "string, an int, a bool or None",
+        "this needs the value of %s, which the mod language does not compute",
+        text == FJ_TEXT_DEVICE ? "a device's name" : "a string");
+}
+
+/* a, times over, and b. */
+static fj_value join_text(fj_elab *e, fj_value a, int64_t times, fj_str b, fj_place place) {
+    if (a.text != FJ_TEXT_KNOWN) return fj_value_vague(FJ_TEXT_UNKNOWN);
+    if (times < 0) times = 0;
+    const size_t len = a.str.len;
+    if (len > 0 && times > (int64_t)((FJ_SOURCE_MAX - b.len) / len))
+        fj_elab_fail(e, place, "a string of more than %d bytes", FJ_SOURCE_MAX);
+    const size_t total = len * (size_t)(len > 0 ? times : 0) + b.len;
+    fj_elab_step(e, place, total / 64);
+    char *text = fj_arena_alloc(e->arena, total + 1);
+    for (size_t at = 0; at + b.len < total; at += len) memcpy(text + at, a.str.data, len);
+    if (b.len > 0) memcpy(text + total - b.len, b.data, b.len);
+    text[total] = '\0';
+    return fj_value_str((fj_str){text, total});
+}
+
 static bool is_int(fj_value v) { return v.kind == FJ_VALUE_INT || v.kind == FJ_VALUE_BOOL; }
 static int64_t as_int(fj_value v) { return v.kind == FJ_VALUE_BOOL ? v.b : v.i; }
 
@@ -146,13 +174,12 @@ fj_value fj_constant_binary(fj_elab *e, fj_operator op, fj_value a, fj_value b, 
         return concatenate(e, a, b, place);
     if (op == FJ_OPERATOR_MUL && fj_value_is_sequence(a) && is_int(b)) return repeat(e, a, as_int(b), place);
     if (op == FJ_OPERATOR_MUL && is_int(a) && fj_value_is_sequence(b)) return repeat(e, b, as_int(a), place);
-    if (op == FJ_OPERATOR_ADD && a.kind == FJ_VALUE_STR && b.kind == FJ_VALUE_STR &&
-        a.str.len + b.str.len <= FJ_SOURCE_MAX) {
-        fj_elab_step(e, place, (a.str.len + b.str.len) / 64);
-        const char *text =
-            fj_arena_printf(e->arena, "%.*s%.*s", (int)a.str.len, a.str.data, (int)b.str.len, b.str.data);
-        return fj_value_str(fj_str_from(text));
-    }
+    if (op == FJ_OPERATOR_ADD && a.kind == FJ_VALUE_STR && b.kind == FJ_VALUE_STR)
+        return b.text == FJ_TEXT_KNOWN ? join_text(e, a, 1, b.str, place) : fj_value_vague(FJ_TEXT_UNKNOWN);
+    if (op == FJ_OPERATOR_MUL && a.kind == FJ_VALUE_STR && is_int(b))
+        return join_text(e, a, as_int(b), FJ_STR(""), place);
+    if (op == FJ_OPERATOR_MUL && is_int(a) && b.kind == FJ_VALUE_STR)
+        return join_text(e, b, as_int(a), FJ_STR(""), place);
     if (op == FJ_OPERATOR_OR && !fj_value_is_number(a)) return FJ_NONE; /* int | None, in an annotation */
     fj_elab_fail(e, place, "'%s' does not take %s and %s", fj_operator_text(op), fj_value_describe(a),
                  fj_value_describe(b));
@@ -223,6 +250,13 @@ bool fj_constant_compare(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_
     const int64_t x = fj_value_weight(a), y = fj_value_weight(b);
     const bool in = op == FJ_OPERATOR_IN || op == FJ_OPERATOR_NOT_IN;
     fj_elab_step(e, place, (size_t)(in ? y : x < y ? x : y));
+    /* Only a string can be equal to one; a device is equal to a device. */
+    const bool texts = in || (a.kind == b.kind && (a.kind == FJ_VALUE_STR || fj_value_is_sequence(a)));
+    const bool devices = a.kind == FJ_VALUE_STR && a.text == FJ_TEXT_DEVICE && b.text == FJ_TEXT_DEVICE;
+    if (texts && !devices) {
+        fj_constant_need_text(e, a, place);
+        fj_constant_need_text(e, b, place);
+    }
     switch (op) {
     case FJ_OPERATOR_EQ: return fj_value_equal(a, b);
     case FJ_OPERATOR_NE: return !fj_value_equal(a, b);

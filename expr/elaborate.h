@@ -275,6 +275,8 @@ fj_value fj_elab_call_values(fj_elab *e, fj_value callee, const fj_value *values
 fj_value fj_partial_create(fj_elab *e, fj_value callee, const fj_arguments *arguments);
 
 /* constants.c: Python on constants */
+/* Fails where value is, or holds, a string whose value is not known at compile time. */
+void fj_constant_need_text(fj_elab *e, fj_value value, fj_place place);
 fj_value fj_constant_binary(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_place place);
 fj_value fj_constant_unary(fj_elab *e, fj_operator op, fj_value a, fj_place place);
 bool fj_constant_compare(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_place place);

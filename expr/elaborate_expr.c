@@ -19,6 +19,7 @@ bool fj_elab_truth(fj_elab *e, fj_value value, fj_place place, const char *what)
     value = settle(e, value, place);
     if (value.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", value.unknown->why);
     if (value.kind == FJ_VALUE_TENSOR) fj_elab_fail(e, place, "%s is a tensor", what);
+    if (value.kind == FJ_VALUE_STR) fj_constant_need_text(e, value, place);
     if (value.kind != FJ_VALUE_SCALAR) return fj_value_truth(value);
     if (value.known != NULL) {
         fj_capture_specialise(e, value.ref);
@@ -254,7 +255,7 @@ static bool property(fj_elab *e, fj_value object, fj_str name, fj_place place, f
     fj_value unnamed;
     const bool opaque = fj_gives_opaque(e, object, &unnamed);
     if (fj_str_is(name, "device")) {
-        *ret_value = fj_value_str(FJ_STR("device"));
+        *ret_value = fj_value_vague(FJ_TEXT_DEVICE);
         return true;
     }
     if (fj_str_is(name, "requires_grad") || fj_str_is(name, "is_cuda")) {
@@ -356,8 +357,9 @@ fj_value fj_elab_attribute(fj_elab *e, fj_value object, fj_str name, fj_place pl
     case FJ_VALUE_FUNCTION:
     case FJ_VALUE_BUILTIN:
     case FJ_VALUE_PARTIAL:
-        if (fj_str_is(name, "__name__") || fj_str_is(name, "__doc__"))
-            return fj_value_str(FJ_STR("function"));
+        if (fj_str_is(name, "__name__") && object.kind == FJ_VALUE_FUNCTION)
+            return fj_value_str(object.function->function->name);
+        if (fj_str_is(name, "__name__") || fj_str_is(name, "__doc__")) return fj_value_vague(FJ_TEXT_UNKNOWN);
         break;
     default: break;
     }
@@ -499,7 +501,7 @@ static fj_value evaluate(fj_elab *e, const fj_expr *x) {
     switch (x->kind) {
     case FJ_EXPR_NUMBER_INT: return fj_value_int(x->integer);
     case FJ_EXPR_NUMBER_FLOAT: return fj_value_float(x->number);
-    case FJ_EXPR_STRING: return fj_value_str(x->text);
+    case FJ_EXPR_STRING: return x->integer == 0 ? fj_value_str(x->text) : fj_value_vague(FJ_TEXT_UNKNOWN);
     case FJ_EXPR_TRUE: return fj_value_bool(true);
     case FJ_EXPR_FALSE: return fj_value_bool(false);
     case FJ_EXPR_NONE: return FJ_NONE;

@@ -37,6 +37,7 @@ fj_sequence fj_elab_iterate(fj_elab *e, fj_value value, fj_place place) {
     if (fj_value_is_sequence(value)) return *value.seq;
     if (value.kind == FJ_VALUE_DICT) return *fj_dict_keys(e, value.dict).seq;
     if (value.kind == FJ_VALUE_TENSOR) return iterate_tensor(e, value, place);
+    if (value.kind == FJ_VALUE_STR) fj_constant_need_text(e, value, place);
     if (value.kind == FJ_VALUE_STR) return characters(e, value.str, place);
     if (value.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", value.unknown->why);
     fj_elab_fail(e, place,

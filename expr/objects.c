@@ -13,6 +13,7 @@ static void check_key(fj_elab *e, fj_value key, fj_place place) {
     const bool simple = fj_value_is_number(key) || key.kind == FJ_VALUE_STR || key.kind == FJ_VALUE_NONE ||
                         key.kind == FJ_VALUE_DTYPE || fj_value_is_function(key) || key.kind == FJ_VALUE_CLASS;
     const bool tuple = key.kind == FJ_VALUE_TUPLE && key.seq->constant;
+    fj_constant_need_text(e, key, place);
     if (!simple && !tuple)
         fj_elab_fail(e, place, "the key of a dict is a constant, not %s", fj_value_describe(key));
 }
@@ -66,6 +67,7 @@ static void note_item(fj_elab *e, fj_sequence *seq, fj_value item, fj_place plac
         ((fj_sequence *)(uintptr_t)item.seq)->held = true;
     }
     seq->constant &= fj_value_is_constant(item);
+    if (fj_value_text(item) != FJ_TEXT_KNOWN) seq->text = fj_value_text(item);
     seq->weight += fj_value_weight(item);
 }
 

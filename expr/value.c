@@ -22,6 +22,7 @@ fj_value fj_value_sequence(fj_arena *arena, fj_value_kind kind, const fj_value *
         seq->items[i] = items[i];
         if (fj_value_is_sequence(items[i])) ((fj_sequence *)(uintptr_t)items[i].seq)->held = true;
         seq->constant &= fj_value_is_constant(items[i]);
+        if (fj_value_text(items[i]) != FJ_TEXT_KNOWN) seq->text = fj_value_text(items[i]);
         seq->weight += fj_value_weight(items[i]);
         if (seq->weight > HEAVIEST) seq->weight = HEAVIEST;
     }
@@ -41,6 +42,11 @@ fj_value fj_value_unknown(fj_arena *arena, const char *name, const char *why) {
 bool fj_value_is_constant(fj_value v) {
     if (fj_value_is_sequence(v)) return v.seq->constant;
     return v.kind != FJ_VALUE_SCALAR && v.kind != FJ_VALUE_TENSOR && v.kind != FJ_VALUE_UNKNOWN;
+}
+
+fj_text_state fj_value_text(fj_value v) {
+    if (fj_value_is_sequence(v)) return v.seq->text;
+    return v.kind == FJ_VALUE_STR ? v.text : FJ_TEXT_KNOWN;
 }
 
 double fj_value_as_double(fj_value v) {
@@ -74,6 +80,8 @@ static bool equal(fj_value a, fj_value b, int depth) {
     if (a.kind != b.kind) return false;
     switch (a.kind) {
     case FJ_VALUE_STR:
+        if (a.text == FJ_TEXT_UNKNOWN) return false; /* who compares has asked before */
+        return a.text == b.text && fj_str_equal(a.str, b.str);
     case FJ_VALUE_MODULE: return fj_str_equal(a.str, b.str);
     case FJ_VALUE_DTYPE: return a.dtype == b.dtype;
     case FJ_VALUE_TUPLE:
@@ -108,7 +116,7 @@ const char *fj_value_describe(fj_value v) {
     case FJ_VALUE_BOOL: return "a bool";
     case FJ_VALUE_INT: return "an int";
     case FJ_VALUE_FLOAT: return "a float";
-    case FJ_VALUE_STR: return "a string";
+    case FJ_VALUE_STR: return v.text == FJ_TEXT_KNOWN ? "a string" : "a string that is not known";
     case FJ_VALUE_TUPLE: return "a tuple";
     case FJ_VALUE_LIST: return "a list";
     case FJ_VALUE_SLICE: return "a slice";
@@ -134,7 +142,12 @@ static void print(fj_value v, fj_buf *out, int depth) {
     case FJ_VALUE_BOOL: fj_buf_put(out, v.b ? "true" : "false"); break;
     case FJ_VALUE_INT: fj_buf_printf(out, "%lld", (long long)v.i); break;
     case FJ_VALUE_FLOAT: fj_buf_double(out, v.f); break;
-    case FJ_VALUE_STR: fj_buf_printf(out, "'%.*s'", (int)v.str.len, v.str.data); break;
+    case FJ_VALUE_STR:
+        if (v.text == FJ_TEXT_KNOWN)
+            fj_buf_printf(out, "'%.*s'", (int)v.str.len, v.str.data);
+        else
+            fj_buf_put(out, fj_value_describe(v));
+        break;
     case FJ_VALUE_DTYPE: fj_buf_put(out, fj_dtype_name(v.dtype)); break;
     case FJ_VALUE_TUPLE:
     case FJ_VALUE_LIST:

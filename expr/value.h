@@ -38,10 +38,18 @@ typedef enum fj_value_kind {
     FJ_VALUE_TENSOR,
 } fj_value_kind;
 
+/* What is known of a string at compile time. What needs the value of one that is not known is an error. */
+typedef enum fj_text_state {
+    FJ_TEXT_KNOWN,
+    FJ_TEXT_UNKNOWN, /* Python has one, which is not computed here: of a float, of a format */
+    FJ_TEXT_DEVICE,  /* of the one place where tensors are: equal to itself */
+} fj_text_state;
+
 typedef struct fj_value {
     fj_value_kind kind;
-    fj_type type; /* SCALAR */
-    bool weak;    /* SCALAR */
+    fj_type type;       /* SCALAR */
+    bool weak;          /* SCALAR */
+    fj_text_state text; /* STR */
     union {
         bool b;
         int64_t i;
@@ -68,6 +76,7 @@ typedef struct fj_sequence {
     bool held;
     const char *const *fields; /* names of the items, of a named tuple; NULL: none */
     bool constant;             /* holds nothing of the kernel, at any depth */
+    fj_text_state text;        /* of the strings in it, at any depth: the least that is known */
     int64_t weight;            /* items at all depths: they share parts, so this may be huge */
 } fj_sequence;
 
@@ -136,6 +145,9 @@ static inline fj_value fj_value_bool(bool b) { return (fj_value){.kind = FJ_VALU
 static inline fj_value fj_value_int(int64_t i) { return (fj_value){.kind = FJ_VALUE_INT, .i = i}; }
 static inline fj_value fj_value_float(double f) { return (fj_value){.kind = FJ_VALUE_FLOAT, .f = f}; }
 static inline fj_value fj_value_str(fj_str str) { return (fj_value){.kind = FJ_VALUE_STR, .str = str}; }
+static inline fj_value fj_value_vague(fj_text_state text) {
+    return (fj_value){.kind = FJ_VALUE_STR, .text = text, .str = FJ_STR("")};
+}
 static inline fj_value fj_value_dtype(fj_dtype dtype) {
     return (fj_value){.kind = FJ_VALUE_DTYPE, .dtype = dtype};
 }
@@ -159,6 +171,8 @@ static inline bool fj_value_is_function(fj_value v) {
 }
 /* Whether it holds nothing of the kernel, at any depth. */
 bool fj_value_is_constant(fj_value v);
+/* What is known of the strings in it. */
+fj_text_state fj_value_text(fj_value v);
 /* Of a number. */
 double fj_value_as_double(fj_value v);
 /* Python's truth of a constant. */
