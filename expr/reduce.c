@@ -55,13 +55,30 @@ static fj_tensor *create(fj_elab *e, fj_tensor_kind kind, fj_op op, const fj_ten
     return result;
 }
 
+static bool needs_elements(fj_op op) {
+    return op == FJ_OP_REDUCE_MAX || op == FJ_OP_REDUCE_MIN || op == FJ_OP_ARGMAX || op == FJ_OP_ARGMIN;
+}
+
+/* There is no greatest and no least of nothing. */
+static void require_elements(fj_elab *e, const fj_tensor *result, fj_place place) {
+    const int rank = fj_tensor_rank(e, result->base, place);
+    for (int i = 0; i < rank; i++) {
+        if (!result->reduced[i]) continue;
+        const fj_value dim = fj_tensor_dim(e, result->base, i, place);
+        if (dim.kind != FJ_VALUE_INT || dim.i <= 0)
+            fj_require(e, FJ_REQUIRE_SOME, fj_dim_ref(e, dim, place), 0, place);
+    }
+}
+
 fj_value fj_tensor_reduce(fj_elab *e, fj_op op, fj_value value, fj_value axes, bool keep, fj_place place) {
     const fj_tensor *base = reducible(e, value, place);
     const fj_type type = fj_tensor_type(e, base, place);
+    const bool needs = needs_elements(op);
     if (type == FJ_TYPE_BOOL && op == FJ_OP_REDUCE_MAX) op = FJ_OP_REDUCE_ANY;
     if (type == FJ_TYPE_BOOL && op == FJ_OP_REDUCE_MIN) op = FJ_OP_REDUCE_ALL;
     fj_tensor *result = create(e, FJ_TENSOR_REDUCE, op, base, axes, keep, place);
     result->type = result_type(op, type);
+    if (needs) require_elements(e, result, place);
     int reduced = 0;
     for (int i = 0; i < FJ_MAX_RANK; i++) reduced += result->reduced[i];
     if ((op == FJ_OP_ARGMAX || op == FJ_OP_ARGMIN) && reduced > 1) {
@@ -107,12 +124,11 @@ static const fj_tensor *vector(fj_elab *e, fj_value value, fj_place place) {
 fj_value fj_tensor_dot(fj_elab *e, fj_value a, fj_value b, fj_place place) {
     const fj_tensor *x = vector(e, a, place), *y = vector(e, b, place);
     const fj_value dims[2] = {fj_tensor_dim(e, x, 0, place), fj_tensor_dim(e, y, 0, place)};
-    const fj_value dim = fj_dim_join(e, dims[0], dims[1], place);
-    for (int i = 0; i < 2; i++) fj_require_extent(e, dims[i], dim, place);
-    const fj_ref loop = fj_ir_loop(e->ir, fj_dim_ref(e, dim, place));
-    const fj_ref at[2] = {fj_dim_index(e, dims[0], dim, loop), fj_dim_index(e, dims[1], dim, loop)};
-    const fj_value left = fj_tensor_element(e, x, &at[0], place),
-                   right = fj_tensor_element(e, y, &at[1], place);
+    const fj_ref lengths[2] = {fj_dim_ref(e, dims[0], place), fj_dim_ref(e, dims[1], place)};
+    if (lengths[0] != lengths[1]) fj_require(e, FJ_REQUIRE_DOT, lengths[0], lengths[1], place);
+    const fj_ref loop = fj_ir_loop(e->ir, lengths[dims[1].kind == FJ_VALUE_INT]);
+    const fj_value left = fj_tensor_element(e, x, &loop, place),
+                   right = fj_tensor_element(e, y, &loop, place);
     const fj_value product = fj_operate(e, FJ_OPERATOR_MUL, left, right, place);
     if (product.type == FJ_TYPE_BOOL) fj_elab_fail(e, place, "a dot product does not take bools");
     return fj_scalar_value(e, fj_ir_reduce(e->ir, FJ_OP_REDUCE_SUM, loop, product.ref), false);

@@ -125,7 +125,9 @@ static bool shift_fits(int64_t a, int64_t by) {
 static bool holds(fj_require_kind kind, int64_t a, int64_t b) {
     int64_t result;
     switch (kind) {
-    case FJ_REQUIRE_EQUAL: return a == b;
+    case FJ_REQUIRE_EQUAL:
+    case FJ_REQUIRE_DOT: return a == b;
+    case FJ_REQUIRE_SOME: return a > 0;
     case FJ_REQUIRE_INT32: return a >= INT32_MIN && a <= INT32_MAX;
     case FJ_REQUIRE_ADD: return !__builtin_add_overflow(a, b, &result);
     case FJ_REQUIRE_SUB: return !__builtin_sub_overflow(a, b, &result);
@@ -143,6 +145,15 @@ static fj_status fail(const fj_requirement *r, int64_t a, int64_t b, fj_error *e
         return fj_expr_error(error, r->place, FJ_ERR_TENSOR,
                              "an extent of 1 is broadcast where it is known when the mod is made",
                              "the extents %lld and %lld of what is combined here differ", x, y);
+    case FJ_REQUIRE_DOT:
+        return fj_expr_error(
+            error, r->place, FJ_ERR_TENSOR, "'(a * b).sum()' broadcasts an extent of 1",
+            "the extents %lld and %lld of what is combined here differ: a dot product needs equal ones", x,
+            y);
+    case FJ_REQUIRE_SOME:
+        return fj_expr_error(error, r->place, FJ_ERR_TENSOR, NULL,
+                             "the greatest or least of no elements: the extent that is reduced here is %lld",
+                             x);
     case FJ_REQUIRE_INT32:
         return fj_expr_error(error, r->place, FJ_ERR_TENSOR, "'.long()' makes the other operand an int64",
                              "%s%s%s%lld does not fit into an int32", of, name, *name != '\0' ? ": " : "", x);

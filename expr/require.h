@@ -11,6 +11,8 @@
 
 typedef enum fj_require_kind {
     FJ_REQUIRE_EQUAL, /* a == b: extents that are combined elementwise */
+    FJ_REQUIRE_DOT,   /* a == b: lengths of the vectors of a dot product */
+    FJ_REQUIRE_SOME,  /* a > 0: the extent whose greatest or least is wanted */
     FJ_REQUIRE_INT32, /* a fits into an int32 */
     FJ_REQUIRE_ADD,   /* a + b fits into an int64, and so on */
     FJ_REQUIRE_SUB,

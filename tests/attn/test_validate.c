@@ -379,6 +379,42 @@ START_TEST(extents_that_meet) {
 }
 END_TEST
 
+/* A dot product broadcasts nothing, and nothing has no greatest: what a launch says, too. */
+START_TEST(extents_that_reductions_need) {
+    static const struct {
+        const char *score, *text;
+        int64_t x, y;
+    } bad[] = {
+        {"score + a[h] @ c[h]", "the extents 1 and 4 of", 1, 4},
+        {"score + torch.dot(a[h], c[h])", "the extents 4 and 1 of", 4, 1},
+        {"score + a[h].max() + c[h].sum()", "reduced here is 0", 0, 4},
+        {"score + a[h].argmin(0) + c[h].sum()", "reduced here is 0", 0, 4},
+        {"score + c.amax(-1)[h] + a[h].sum()", "reduced here is 0", 4, 0},
+        {"score + a[h].min(dim=0).values + c[h].sum()", "reduced here is 0", 0, 4},
+        {"score + max(a[h]) + c[h].sum()", "reduced here is 0", 0, 4},
+    };
+    const fj_binding open[] = {{"a", FJ_DTYPE_F32, 2, {4, -1}}, {"c", FJ_DTYPE_F32, 2, {4, -1}}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(bad); i++) {
+        fj_mod_desc desc = {
+            .struct_size = sizeof desc, .score = bad[i].score, .bindings = open, .binding_count = 2};
+        const fj_binding known[] = {{"a", FJ_DTYPE_F32, 2, {4, bad[i].x}},
+                                    {"c", FJ_DTYPE_F32, 2, {4, bad[i].y}}};
+        fj_error error = {0};
+        test_stack stack;
+        stack_open(&stack, FJ_DEVICE_REFERENCE, &desc, NULL);
+        ck_assert_int_eq(launch_pair(&stack, 3, 3, &error), FJ_OK);
+        ck_assert_int_eq(launch_pair(&stack, bad[i].x, bad[i].y, &error), FJ_ERR_TENSOR);
+        ck_assert_msg(strstr(error.text, bad[i].text) != NULL, "%s", error.text);
+        fj_error_finish(&error);
+        fj_mod *mod = NULL;
+        desc.bindings = known;
+        ck_assert_int_eq(fj_mod_create(stack.context, &desc, &mod, &error), FJ_ERR_MOD);
+        fj_error_finish(&error);
+        stack_finish(&stack);
+    }
+}
+END_TEST
+
 /* An extent of 1 is broadcast where it is known, and then fixed. */
 START_TEST(extents_that_are_broadcast) {
     const fj_binding one[] = {{"a", FJ_DTYPE_F32, 2, {4, 1}}, {"c", FJ_DTYPE_F32, 2, {4, -1}}};
@@ -487,6 +523,7 @@ int main(void) {
     tcase_add_test(tests, problems);
     tcase_add_test(tests, extents_that_meet);
     tcase_add_test(tests, extents_that_are_broadcast);
+    tcase_add_test(tests, extents_that_reductions_need);
     tcase_add_test(tests, scalars_that_do_not_fit);
     tcase_add_test(tests, scalars_are_exact);
     SRunner *runner = srunner_create(suite);
