@@ -162,6 +162,7 @@ typedef struct fj_elab {
     fj_global **table;           /* the latest binding of each name */
     size_t table_cap;
     FJ_VEC(fj_override) overrides;
+    bool has_global; /* somewhere in the module, a 'global' statement */
     FJ_VEC(fj_thunk *) running;
     FJ_VEC(const fj_expr *) expressions; /* of the command line */
     FJ_VEC(fj_captured) captured;
@@ -227,6 +228,11 @@ typedef struct fj_whereabouts {
 } fj_whereabouts;
 fj_whereabouts fj_scope_enter_module(fj_elab *e, size_t time);
 void fj_scope_leave_module(fj_elab *e, fj_whereabouts was);
+
+/* elaborate_global.c */
+bool fj_globals_any(const fj_module *module);
+/* A statement that stands for the 'global' assignments which one of the module may run; NULL: none. */
+fj_stmt *fj_globals_assigned(fj_elab *e, const fj_stmt *stmt);
 
 /* elaborate_param.c */
 void fj_scope_load_overrides(fj_elab *e);

@@ -92,7 +92,19 @@ static void load_for(fj_elab *e, const fj_stmt *stmt, fj_thunk *thunk) {
     load_loop_body(e, &stmt->orelse, thunk);
 }
 
+/* What functions assign by 'global' while stmt runs: before what it binds itself. */
+static void load_globals(fj_elab *e, const fj_stmt *stmt, const fj_guard *guard) {
+    const fj_stmt *assigned = e->has_global ? fj_globals_assigned(e, stmt) : NULL;
+    if (assigned == NULL) return;
+    for (size_t i = 0; i < assigned->bind_count; i++) {
+        fj_thunk *thunk = FJ_NEW(e->arena, fj_thunk);
+        *thunk = (fj_thunk){.stmt = assigned, .guard = guard, .time = e->globals.len};
+        bind(e, assigned->binds[i], thunk, false, 0);
+    }
+}
+
 static void load_stmt(fj_elab *e, const fj_stmt *stmt, const fj_guard *guard) {
+    load_globals(e, stmt, guard);
     if (stmt->kind == FJ_STMT_IF) {
         load_if(e, stmt, guard);
         return;
@@ -126,6 +138,7 @@ static void load_block(fj_elab *e, const fj_stmt_list *body, const fj_guard *gua
 
 void fj_scope_load(fj_elab *e, const fj_module *module) {
     e->module = module;
+    e->has_global = module != NULL && fj_globals_any(module);
     if (module != NULL) load_block(e, &module->body, NULL);
     e->table_cap = 16;
     while (e->table_cap < e->globals.len * 2) e->table_cap *= 2;
@@ -220,6 +233,12 @@ static void run_stmt(fj_elab *e, fj_thunk *thunk) {
     case FJ_STMT_EXPRESSION: (void)fj_elab_expr(e, stmt->value); break;
     case FJ_STMT_IMPORT: run_imports(e, thunk); break;
     case FJ_STMT_UNSUPPORTED: run_unsupported(e, thunk); break;
+    case FJ_STMT_GLOBAL: {
+        const fj_str name = e->globals.data[thunk->time]->name;
+        fj_elab_fail_note(e, stmt->place,
+                          "'global' is not in the mod language: assign the name at module level instead",
+                          "what runs here may assign '%.*s' by 'global'", (int)name.len, name.data);
+    }
     default: break;
     }
 }
