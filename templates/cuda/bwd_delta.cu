@@ -126,10 +126,10 @@ FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
 FJ_DEVICE fj_real fj_sink_value(const fj_cuda_backward &a, const void *sums, int sink, int64_t n) {
 #if FJ_DETERMINISTIC
     const uint32_t most = a.most[sink];
-    if (most >= 0x7f800000u) return fj_real(NAN);
-    const int64_t down = 1023 - fj_sink_exponent(most, fj_kv_warps(a));
+    if (!fj_sink_is_finite(most)) return fj_real(NAN);
+    const int32_t down = -fj_sink_exponent(most, fj_kv_warps(a)), half = (down - (down & 1)) / 2;
     return static_cast<fj_real>(static_cast<double>(static_cast<const int64_t *>(sums)[n]) *
-                                fj_f64_from_bits(static_cast<uint64_t>(down) << 52));
+                                fj_power_of_2(half) * fj_power_of_2(down - half));
 #else
     return *reinterpret_cast<const fj_real *>(static_cast<const int64_t *>(sums) + n);
 #endif

@@ -235,10 +235,9 @@ FJ_DEVICE void fj_sinks_start([[maybe_unused]] const fj_backward_args &args,
                                                    : FJ_SINK_NONE;
 #pragma unroll
     for (int i = 0; i < FJ_SINKS; i++) {
-        float factor = 1;
-        if (mode == FJ_SINK_ADD)
-            factor = fj_power_of_2(fj_sink_exponent(args.call.most[i], fj_kv_warps(args.call)));
-        own.acc[i] = fj_sink_start(mode, &args.sinks[i], off ? nullptr : args.sinks[i].sums, factor);
+        int32_t units = 0;
+        if (mode == FJ_SINK_ADD) units = fj_sink_exponent(args.call.most[i], fj_kv_warps(args.call));
+        own.acc[i] = fj_sink_start(mode, &args.sinks[i], off ? nullptr : args.sinks[i].sums, units);
     }
 #endif
 }

@@ -16,17 +16,11 @@ FJ_DEVICE fj_real fj_widen(fj_element x) { return x; }
 FJ_DEVICE fj_element fj_narrow(fj_real x) { return x; }
 #endif
 
-// The number, where one is NaN; and what lane (own ^ mask) holds.
+// The number, where one is NaN.
 #if FJ_REAL_F64
 FJ_DEVICE fj_real fj_max_real(fj_real a, fj_real b) { return fmax(a, b); }
-FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) {
-    const uint64_t bits = fj_bits_from_f64(x);
-    const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
-    return fj_f64_from_bits(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
-}
 #else
 FJ_DEVICE fj_real fj_max_real(fj_real a, fj_real b) { return fj_max(a, b); }
-FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) { return fj_shuffle_xor(x, mask); }
 #endif
 
 #endif

@@ -30,10 +30,10 @@ FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
         fj_store_lse(t.a.lse, t.a.lse_low, end, b, h, q, split);
         // Without SLACK, limits are maxima.
         if (FJ_WANT_MAX && t.a.max.data)
-            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] = sum != sum ? sum
-                                                                                    : sum == 0
-                                                                                        ? -INFINITY
-                                                                                        : limit * scale.high;
+            static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] =
+                sum != sum && limit < INFINITY ? sum
+                : sum == 0                     ? -INFINITY
+                                               : limit * scale.high;
     }
     fj_factors factors;
 #pragma unroll

@@ -250,9 +250,9 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
         fj_store_lse(a.lse, a.lse_low, end, t.at.b, t.h[i], t.q_index[i], split * a.split_lse);
         const int64_t max = fj_offset(a.max, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
         if (FJ_WANT_MAX && a.max.data)
-            static_cast<fj_real *>(a.max.data)[max] = sum != sum ? sum
-                                                    : sum == 0   ? -fj_real(INFINITY)
-                                                                 : t.top[i] * scale;
+            static_cast<fj_real *>(a.max.data)[max] = sum != sum && t.top[i] < fj_real(INFINITY) ? sum
+                                                    : sum == 0 ? -fj_real(INFINITY)
+                                                               : t.top[i] * scale;
     }
     const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
     for (int j = 0; j < OWN_VALUES; j++) {

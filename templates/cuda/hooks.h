@@ -271,6 +271,19 @@ FJ_LOAD(f32, float, fj_f, x)
 FJ_LOAD(f64, double, fj_f, static_cast<fj_f>(x))
 #undef FJ_LOAD
 
+// ---- Lanes -----------------------------------------------------------------------------------------------
+
+// What lane (own ^ mask) holds.
+#if FJ_REAL_F64
+FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) {
+    const uint64_t bits = fj_bits_from_f64(x);
+    const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
+    return fj_f64_from_bits(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
+}
+#else
+FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) { return fj_shuffle_xor(x, mask); }
+#endif
+
 #include "sinks.h"
 
 #endif

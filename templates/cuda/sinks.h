@@ -1,14 +1,15 @@
 // Where the gradients of captured tensors and run-time scalars are summed: what fj_scatter_f of the hooks does.
 //
 //      fj_bwd_kv                       fj_bwd_q                          fj_bwd_end
-//      LOOK: total of |value|,   -->   ADD: pending float -> int64 -->   sums * 2^-k to the output
+//      LOOK: total of |value|,   -->   ADD: pending real -> int64  -->   sums * 2^-k to the output
 //      by warp; the greatest           in units of 2^-k, atomically
 //
 //  1. Sums of integers do not depend on their order: with FJ_DETERMINISTIC the result has the same bits always.
 //     What is rounded first (pending: neighbours in a thread's own order that go to one element) is fixed too.
 //  2. The unit follows from the data: no element's sum exceeds the number of warps times the greatest total of
-//     |value| over a warp, so 2^61 units hold it. A gradient of any magnitude keeps its bits, and a typical
-//     element, one of 2^30, is still counted in 2^30 units.
+//     |value| over a warp, so 2^61 units hold it. The unit is one for all of a tensor: about 2^-(62 - log2(warps)) of
+//     the greatest total of a warp, whatever its magnitude (F32, F16, BF16: up to 8 times that; F64: up to 2 times).
+//     So a typical element, one of 2^30, is still counted in 2^30 units; a value of less than a unit adds nothing.
 //  3. A value that is not finite has no units: its element of the output becomes NaN at once (ADD; zeroed before), and stays
 //     it. The others are not touched. Finite values whose total is not finite make all of that gradient NaN.
 //  4. Without FJ_DETERMINISTIC: one pass, in fj_bwd_kv, floats, atomically (FLOAT).
@@ -20,26 +21,69 @@
 
 enum fj_sink_mode { FJ_SINK_NONE, FJ_SINK_LOOK, FJ_SINK_ADD, FJ_SINK_FLOAT };
 
-// What a thread keeps of one gradient. The emitter calls it an accumulator.
+// ---- Units ---------------------------------------------------------------------------------------------
+
+// The greatest total of a warp is kept as 32 bits that are ordered as totals are: of a double, the upper half. F64 needs
+// all bits of the sums: it takes one more, and the nearest unit.
+#if FJ_REAL_F64
+#define FJ_SINK_FRACTION 20
+#define FJ_SINK_BIAS 1023
+#define FJ_SINK_BITS 62
+FJ_DEVICE uint32_t fj_sink_bits(fj_real total) {
+    return static_cast<uint32_t>(fj_bits_from_f64(total) >> 32);
+}
+FJ_DEVICE int64_t fj_sink_whole(fj_real units) { return fj_cast_i64(fj_round(units)); }
+#else
+#define FJ_SINK_FRACTION 23
+#define FJ_SINK_BIAS 127
+#define FJ_SINK_BITS 61
+FJ_DEVICE uint32_t fj_sink_bits(fj_real total) { return fj_bits_from_f32(total); }
+FJ_DEVICE int64_t fj_sink_whole(fj_real units) { return fj_cast_i64(units); }
+#endif
+FJ_DEVICE bool fj_sink_is_finite(uint32_t most) {
+    return most < static_cast<uint32_t>(2 * FJ_SINK_BIAS + 1) << FJ_SINK_FRACTION;
+}
+
+// The exponent of 2 that makes units of one; but for F64 it is even, and one factor, taken twice, will do.
+FJ_DEVICE int32_t fj_sink_exponent(uint32_t most, int64_t warps) {
+    int32_t count = 1;
+    while (count < 62 && static_cast<int64_t>(1) << count < warps) count++;
+    // total < 2^exponent
+    const int32_t exponent = static_cast<int32_t>(most >> FJ_SINK_FRACTION) - (FJ_SINK_BIAS - 1);
+    const int32_t units = FJ_SINK_BITS - count - exponent;
+    return FJ_REAL_F64 ? units : units - (units & 1);
+}
+FJ_DEVICE double fj_power_of_2(int32_t exponent) {
+    return fj_f64_from_bits(static_cast<uint64_t>(exponent + 1023) << 52);
+}
+
+// ---- What a thread keeps -----------------------------------------------------------------------------------
+
+// Of one gradient. The emitter calls it an accumulator.
 struct fj_acc {
     enum fj_sink_mode mode;
     void *sums;
-    fj_real total, factor; // LOOK: of |value|; ADD: units of one
-    int64_t at;            // the element of what is pending; -1: nothing is
+    fj_real total;        // LOOK: of |value|
+    fj_real factor, rest; // ADD: units of one are the product, which may be beyond the reals
+    int64_t at;           // the element of what is pending; -1: nothing is
     fj_real pending;
     int64_t whole; // ADD: units that are pending too
     const struct fj_cuda_sink *sink;
 };
 
+// units: the exponent of 2 that makes units of one.
 FJ_DEVICE fj_acc fj_sink_start(enum fj_sink_mode mode, const struct fj_cuda_sink *sink, void *sums,
-                               fj_real factor) {
-    return fj_acc{mode, sums, 0, factor, -1, 0, 0, sink};
+                               int32_t units) {
+    const int32_t half = (units - (units & 1)) / 2;
+    const fj_real factor = static_cast<fj_real>(fj_power_of_2(half));
+    const fj_real rest = FJ_REAL_F64 ? static_cast<fj_real>(fj_power_of_2(units - half)) : factor;
+    return fj_acc{mode, sums, 0, factor, rest, -1, 0, 0, sink};
 }
 
-// Pending floats become pending units: often enough that their sum stays short.
+// Pending reals become pending units: often enough that their sum stays short.
 FJ_DEVICE void fj_sink_settle(fj_acc &acc) {
     if (acc.mode != FJ_SINK_ADD) return;
-    acc.whole += fj_cast_i64(acc.pending * acc.factor);
+    acc.whole += fj_sink_whole(acc.pending * acc.factor * acc.rest);
     acc.pending = 0;
 }
 
@@ -102,26 +146,12 @@ FJ_DEVICE void fj_scatter_scalar_f(fj_acc *to, fj_real value, bool live) {
         fj_sink_put(*to, 0, value);
 }
 
-// ---- Units ---------------------------------------------------------------------------------------------
-
-// The exponent of 2 that makes units of one: `most` is the bits of the greatest total of a warp.
-FJ_DEVICE int32_t fj_sink_exponent(uint32_t most, int64_t warps) {
-    int32_t count = 1;
-    while (count < 62 && static_cast<int64_t>(1) << count < warps) count++;
-    const int32_t exponent = static_cast<int32_t>(most >> 23) - 126; // total < 2^exponent
-    const int32_t units = 61 - count - exponent;
-    return units < -126 ? -126 : units > 126 ? 126 : units;
-}
-FJ_DEVICE float fj_power_of_2(int32_t exponent) {
-    return fj_f32_from_bits(static_cast<uint32_t>(exponent + 127) << 23);
-}
-
 // ---- Ends of a kernel: by whole warps --------------------------------------------------------------------
 
 FJ_DEVICE void fj_sink_end_look(const fj_acc &acc, uint32_t *most) {
-    float total = static_cast<float>(acc.total);
-    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) total += fj_shuffle_xor(total, lane);
-    if (fj_lane() == 0 && acc.sums) fj_atomic_fetch_max(most, fj_bits_from_f32(total));
+    fj_real total = acc.total;
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) total += fj_neighbour(total, lane);
+    if (fj_lane() == 0 && acc.sums) fj_atomic_fetch_max(most, fj_sink_bits(total));
 }
 
 FJ_DEVICE int64_t fj_shuffle_xor_i64(int64_t x, uint32_t mask) {

@@ -38,6 +38,8 @@ static void fill_inputs(gpu_call *call, const gpu_case *c) {
     fill(&in->key, "k", c->dtype, 4, k, 2);
     fill(&in->value, "v", c->dtype, 4, v, 3);
     fill(&in->dout, "do", c->dtype, 4, o, 4);
+    for (size_t i = 0; c->times != 0 && i < in->dout.count; i++)
+        cli_store(c->dtype, in->dout.tensor.data, i, c->times * cli_load(c->dtype, in->dout.tensor.data, i));
     if (c->dlse) fill(&in->dlse, "dlse", cli_statistics_dtype(c->dtype), 3, o, 5);
     for (size_t i = 0; i < in->capture_count; i++) {
         const char *name = fj_mod_capture(call->mod, i).name;
@@ -281,7 +283,8 @@ void gpu_call_check(const gpu_call *call, const gpu_case *c, fj_context *context
         evidence.reference = evidence.unfused_reference = lists[0].items[i].view;
         evidence.noise = lists[1].items[i].view;
         evidence.unfused = lists[2].items[i].view;
-        if (c->dtype == FJ_DTYPE_F64) evidence.slack *= 4; /* the unfused pass is the reference: no yardstick */
+        if (c->dtype == FJ_DTYPE_F64)
+            evidence.slack *= 4; /* the unfused pass is the reference: no yardstick */
         ck_assert_int_eq(cli_compare(&evidence, &found), CLI_EXIT_OK);
         ck_assert_msg(found.ok,
                       "%s: %s is off by %g (mean), %g is the bound; row %zu %g times its; at most %g",

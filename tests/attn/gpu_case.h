@@ -22,6 +22,7 @@ typedef struct gpu_case {
     } capture[CASE_CAPTURES];
     bool max, dlse, nondeterministic, tf32, pack, wide;
     double scale;
+    double times;     /* dout is multiplied with it; 0: it is not */
     const char *only; /* one direction: "fwd" */
 } gpu_case;
 

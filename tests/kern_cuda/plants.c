@@ -189,8 +189,8 @@ static const plant plants[] = {
      "    fj_sink_settle(acc);\n    if (acc.mode == FJ_SINK_ADD) {", "    if (acc.mode == FJ_SINK_ADD) {",
      NULL},
     {"sinks: sums are not zeroed", BWD_SUMS, PLAIN, "threads) sums[n] = 0;", "threads) (void)sums;", NULL},
-    {"sinks: units of the wrong size", BWD_SUMS, PLAIN, "const int32_t units = 61 - count - exponent;",
-     "const int32_t units = 20 - count - exponent;", NULL},
+    {"sinks: units of the wrong size", BWD_SUMS, PLAIN, "units = FJ_SINK_BITS - count - exponent;",
+     "units = 20 - count - exponent;", NULL},
     {"sinks: float atomics", BWD_TABLE, PLAIN,
      "mode = FJ_DETERMINISTIC ? (keys ? FJ_SINK_LOOK : FJ_SINK_ADD)", "mode = false ? FJ_SINK_NONE", NULL},
 };
