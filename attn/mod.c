@@ -10,7 +10,7 @@
 
 #include "attn/objects.h"
 #include "base/dtype.h"
-#include "expr/mod.h"
+#include "expr/lang/mod.h"
 
 /* ---- Copying the descriptor -------------------------------------------------------------------------- */
 

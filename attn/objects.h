@@ -9,7 +9,7 @@
 #include "driver/cpu.h"
 #include "driver/cuda.h"
 #include "driver/emu/emu.h"
-#include "expr/mod.h"
+#include "expr/lang/mod.h"
 #include "jit/jit.h"
 
 /* ---- Context ----------------------------------------------------------------------------------- */

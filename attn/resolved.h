@@ -6,7 +6,7 @@
 #ifndef FJ_ATTN_RESOLVED_H
 #define FJ_ATTN_RESOLVED_H
 
-#include "expr/ir.h"
+#include "expr/ir/ir.h"
 
 typedef struct fj_tensor {
     bool present;

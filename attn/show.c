@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "attn/objects.h"
-#include "expr/mod.h"
+#include "expr/lang/mod.h"
 
 struct show {
     const fj_mod *mod;

@@ -12,7 +12,7 @@
 
 #include "cache/cache.h"
 #include "driver/driver.h"
-#include "expr/ir.h"
+#include "expr/ir/ir.h"
 #include "jit/resources.h"
 
 /* ---- Features ----------------------------------------------------------------------------------- */

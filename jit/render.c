@@ -86,7 +86,7 @@ static bool was_seen(fj_scope *scope, struct render *render, const char *name) {
     return false;
 }
 
-/* A line #include "x": gives x, resolved in the folder of `name`. */
+/* A line #include "x": gives x, resolved in the folder of `name`; expr/ir/x is a file of that room. */
 static bool is_include(fj_str line, const char *name, char ret_name[NAME_SIZE]) {
     char text[NAME_SIZE], file[64];
     size_t blanks = 0;
@@ -96,7 +96,9 @@ static bool is_include(fj_str line, const char *name, char ret_name[NAME_SIZE]) 
     text[line.len] = '\0';
     if (sscanf(text, " # include \"%63[A-Za-z0-9_./]\"", file) != 1) return false;
     const char *slash = strrchr(name, '/');
-    if (slash && strncmp(file, "../", 3) == 0) /* of the one folder above, templates/ */
+    if (strncmp(file, "expr/", 5) == 0)
+        (void)snprintf(ret_name, NAME_SIZE, "%s", file);
+    else if (slash && strncmp(file, "../", 3) == 0) /* of the one folder above, templates/ */
         (void)snprintf(ret_name, NAME_SIZE, "%s", file + 3);
     else
         (void)snprintf(ret_name, NAME_SIZE, "%.*s%s", slash ? (int)(slash - name + 1) : 0, name, file);
@@ -254,7 +256,7 @@ static void put_all(fj_scope *scope, void *argument) {
     } else if (render->problem->ir) {
         put_part(scope, render, "cpu/prim.h", 0);
         if (render->problem->ir->mask)
-            put_part(scope, render, "cpu/interval.h", 0); /* what fj_block_class calls */
+            put_part(scope, render, "expr/ir/interval_rules.h", 0); /* what fj_block_class calls */
         put_hooks(scope, render);
     }
     put_part(scope, render, template_of(render->problem, render->variant), 0);

@@ -3,7 +3,7 @@
 
 usage: embed.py OUTPUT.c ROOT [FILE...]
 
-Each FILE is named in the table by its path relative to ROOT.
+Each FILE is named in the table by its path relative to ROOT or, outside of it, to the folder above ROOT.
 """
 
 import pathlib
@@ -31,13 +31,17 @@ def c_line(data: bytes) -> str:
     return '"' + "".join(out) + '"'
 
 
+def name_of(path: pathlib.Path, root: pathlib.Path) -> str:
+    return path.relative_to(root if path.is_relative_to(root) else root.parent).as_posix()
+
+
 def embed(root: pathlib.Path, paths: list[pathlib.Path]) -> str:
     texts, rows = [], []
     for i, path in enumerate(paths):
         data = path.read_bytes()
         if b"\0" in data:
             raise ValueError(f"{path}: not a text file")
-        name = path.resolve().relative_to(root.resolve()).as_posix()
+        name = name_of(path.resolve(), root.resolve())
         lines = "\n".join("    " + c_line(line) for line in data.splitlines(keepends=True)) or '    ""'
         texts.append(f"\nstatic const char text_{i}[] =\n{lines};\n")
         rows.append(f"    {{{c_line(name.encode())}, text_{i}, sizeof text_{i} - 1}},\n")

@@ -5,7 +5,7 @@ usage: style.py [FILE...]      (default: every file that git does not ignore)
 
 blanks     no trailing blanks, no tabs in C, one newline at the end of a file
 primitive  inline assembly and intrinsics live in templates/*/prim* alone
-rooms      a room includes only rooms below it, with the folder in the path
+rooms      a room includes only rooms below it, with the folder in the path; kernel text only itself and expr/ir
 length     at most 800 lines in a source file
 locale     the library reads and writes numbers and letters by base/decimal.c and base.h, whatever the locale
 todo       a TODO names its issue: TODO(#12)
@@ -24,17 +24,20 @@ MAX_LINES = 800
 
 ROOMS_BELOW = {
     "base": set(),
-    "expr": {"base"},
+    "expr/ir": {"base"},
+    "expr/lang": {"base", "expr/ir"},
+    "templates": {"expr/ir"},
     "cache": {"base"},
-    "driver": {"base"},
-    "jit": {"base", "expr", "cache", "driver"},
-    "fuse": {"base", "expr", "jit", "attn"},
-    "attn": {"base", "expr", "cache", "driver", "jit"},
+    "driver": {"base", "templates"},
+    "jit": {"base", "expr/ir", "expr/lang", "cache", "driver", "templates"},
+    "fuse": {"base", "expr/ir", "expr/lang", "jit", "attn"},
+    "attn": {"base", "expr/ir", "expr/lang", "cache", "driver", "jit", "templates"},
     "cli": set(),
     "bench": set(),
     "examples": set(),
 }
 ROOMS = set(ROOMS_BELOW)
+TOP_FOLDERS = {room.split("/")[0] for room in ROOMS} | {"tests"}
 
 PRIMITIVE = re.compile(
     r"\b(?:asm|__asm|__asm__)\b|\b_mm\d*_\w+|\b__m(?:128|256|512)\w*\b|\b__builtin_ia32_\w+"
@@ -90,16 +93,22 @@ def check_primitive(path, text):
         yield line_of(text, match.start()), f"{match.group()} outside templates/*/prim*"
 
 
+def room_of(path):
+    """The room of a file, given by its path from the root: rooms have one folder, or two."""
+    parts = pathlib.PurePosixPath(path).parts
+    return next((room for room in ("/".join(parts[:2]), parts[0]) if room in ROOMS), None)
+
+
 def check_rooms(path, text):
-    room = path.parts[0]
-    if room not in ROOMS:
+    room = room_of(path)
+    if room is None:
         return
     for match in INCLUDE.finditer(text):
-        target = match.group(1).split("/")[0]
+        target = room_of(match.group(1))
         line = line_of(text, match.start())
-        if "/" not in match.group(1):
+        if "/" not in match.group(1) and room != "templates":
             yield line, f'"{match.group(1)}": include with the folder in the path'
-        elif target in ROOMS and target != room and target not in ROOMS_BELOW[room]:
+        elif target is not None and target not in {room} | ROOMS_BELOW[room]:
             yield line, f"{room}/ may not include {target}/"
 
 
@@ -127,7 +136,7 @@ def check_todo(path, text):
 
 def check_listed(path, text):
     built = path.suffix == ".c" or path.parts[0] == "templates"
-    if not built or path.parts[0] not in ROOMS | {"templates", "tests"} or path.name.startswith("fuzz_"):
+    if not built or path.parts[0] not in TOP_FOLDERS or path.name.startswith("fuzz_"):
         return
     for folder in path.parents:
         build = pathlib.Path(folder, "meson.build")

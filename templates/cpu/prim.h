@@ -7,7 +7,7 @@
  *   fj_l   int64: as many lanes, in one register or two
  *   fj_b   bools, opaque: a mask register on AVX-512, else a vector of 0 and -1 as wide as fj_f
  *
- * and a pointwise operation of expr/ops.def on arguments of type t is fj_<op>_<t>(...), one IEEE
+ * and a pointwise operation of expr/ir/ops.def on arguments of type t is fj_<op>_<t>(...), one IEEE
  * operation per lane, rounded by itself. Functions are in prim_math.h, reads of captured tensors and
  * scatters in prim_load.h, the native vectors under all of it in prim_isa.h. A line that includes
  * another file of this folder in quotes is replaced by its text when a kernel is rendered.
@@ -386,7 +386,7 @@ FJ_INLINE fj_l fj_cast_f_l(fj_f a) {
     return fj_where_l(low, fj_splat_l(INT64_MIN), r);
 }
 
-#include "interval.h"
+#include "expr/ir/interval_rules.h"
 #include "prim_load.h"
 #include "prim_math.h"
 

@@ -1,4 +1,4 @@
-// What the hooks of a mod are made of: the operations of expr/ops.def for one thread, and reads of captured
+// What the hooks of a mod are made of: the operations of expr/ir/ops.def for one thread, and reads of captured
 // tensors. templates/cuda/hooks.md is the contract.
 //
 // 1. Every operation is defined for all its arguments, as ops.def says; ints wrap.
@@ -53,7 +53,7 @@ typedef int32_t fj_i;
 typedef int64_t fj_l;
 typedef bool fj_b;
 
-#include "../cpu/interval.h"
+#include "expr/ir/interval_rules.h"
 
 // ---- Ints and bools ------------------------------------------------------------------------------------
 

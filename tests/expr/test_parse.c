@@ -1,6 +1,6 @@
 /* The parser: trees, located errors, what is tolerated until it is reached, and bounds. */
-#include "expr/ast.h"
-#include "expr/lex.h"
+#include "expr/lang/ast.h"
+#include "expr/lang/lex.h"
 
 #include <check.h>
 #include <locale.h>

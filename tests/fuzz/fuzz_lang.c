@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "expr/mod.h"
+#include "expr/lang/mod.h"
 
 typedef struct input {
     fj_mod_desc desc;

@@ -2,7 +2,7 @@
  * printer. Errors must have a place inside the text. */
 #include <stdlib.h>
 
-#include "expr/ast.h"
+#include "expr/lang/ast.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

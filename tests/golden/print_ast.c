@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "expr/ast.h"
+#include "expr/lang/ast.h"
 
 typedef struct job {
     fj_source source;

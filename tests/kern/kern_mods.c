@@ -1,4 +1,4 @@
-/* Mods for the kernel tests. Their hooks are what expr/emit would write, by hand, so that the contract of
+/* Mods for the kernel tests. Their hooks are what expr/ir/emit.c would write, by hand, so that the contract of
  * templates/cpu/hooks.md has a second reader. */
 #include <math.h>
 #include <stdlib.h>

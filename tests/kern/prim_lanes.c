@@ -1,5 +1,5 @@
 /* One prim_set: compiled once per instruction set and real type, with -DPRIM_SET=<isa>_<real>. Every
- * operation of expr/ops.def is called by its name, so that a missing one does not compile. */
+ * operation of expr/ir/ops.def is called by its name, so that a missing one does not compile. */
 #define FJ_IN_DTYPE (FJ_REAL_F64 ? FJ_F64 : FJ_F32)
 #include "prim_tile.h"
 
@@ -49,7 +49,7 @@ static inline void put_b(prim_b *p, fj_b v) {
         for (size_t i = 0; i < n; i += FJ_LANES) put_##r((prim_##r *)out + i, CALL##arity(name, t)); \
     }
 #define OP(NAME, name, arity, RULE, ...) PRIM_##RULE(name, arity)
-#include "expr/ops.def"
+#include "expr/ir/ops.def"
 RUN(eq, 2, b, b)
 RUN(ne, 2, b, b)
 
@@ -57,7 +57,7 @@ RUN(ne, 2, b, b)
 #define RUN(name, arity, t, r) {#name, #t[0], #r[0], arity, run_##name##_##t},
 static const prim_op ops[] = {
 #define OP(NAME, name, arity, RULE, ...) PRIM_##RULE(name, arity)
-#include "expr/ops.def"
+#include "expr/ir/ops.def"
     RUN(eq, 2, b, b) RUN(ne, 2, b, b)};
 
 static void run_tile_exp2(const void *a, void *out, size_t n) {

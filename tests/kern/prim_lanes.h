@@ -30,7 +30,7 @@ extern const prim_set prim_set_avx512_f32, prim_set_avx512_f64;
 extern const prim_set prim_set_avx2_f32, prim_set_avx2_f64;
 extern const prim_set prim_set_portable_f32, prim_set_portable_f64;
 
-/* What the ops of each rule of expr/ops.h take: RUN(name, arity, letter, result). */
+/* What the ops of each rule of expr/ir/ops.h take: RUN(name, arity, letter, result). */
 #define PRIM_LEAF_BOOL(...)
 #define PRIM_LEAF_I32(...)
 #define PRIM_LEAF_I64(...)

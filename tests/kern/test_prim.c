@@ -1,4 +1,4 @@
-/* The lanes of templates/cpu/prim.h against the value columns of expr/ops.def, evaluated in double with
+/* The lanes of templates/cpu/prim.h against the value columns of expr/ir/ops.def, evaluated in double with
  * the C library: integers and bools exactly, floats within the bounds that prim_math.h states.
  *
  * Functions of one float see every 1021st of all floats, with FJ_EXHAUSTIVE=1 all of them; the others
@@ -12,7 +12,7 @@
 
 #include "tests/kern/prim_lanes.h"
 
-#include "templates/cpu/scalar.h"
+#include "expr/ir/scalar_ops.h"
 
 /* ---- The reference: ops.def in plain C --------------------------------------------------------- */
 
@@ -79,7 +79,7 @@ typedef double ref_f;
 #define REF_CAST_FLOAT(n, k, I, F) REF(n, k, b, f, I, F) REF(n, k, i, f, I, F) REF(n, k, l, f, I, F)
 
 #define OP(NAME, name, arity, RULE, INT, FLOAT, ...) REF_##RULE(name, arity, INT, FLOAT)
-#include "expr/ops.def"
+#include "expr/ir/ops.def"
 REF(eq, 2, b, b, a == b, NONE)
 REF(ne, 2, b, b, a != b, NONE)
 
@@ -101,14 +101,14 @@ typedef struct ref_op {
         ((ref_##r *)out)[i] = ref_##name##_##t(REF_ARGS_##arity(t));                                  \
     }
 #define OP(NAME, name, arity, RULE, ...) PRIM_##RULE(name, arity)
-#include "expr/ops.def"
+#include "expr/ir/ops.def"
 RUN(eq, 2, b, b)
 RUN(ne, 2, b, b)
 #undef RUN
 #define RUN(name, arity, t, r) {#name, #t[0], each_##name##_##t},
 static const ref_op refs[] = {
 #define OP(NAME, name, arity, RULE, ...) PRIM_##RULE(name, arity)
-#include "expr/ops.def"
+#include "expr/ir/ops.def"
     RUN(eq, 2, b, b) RUN(ne, 2, b, b)};
 
 /* ---- Bounds ------------------------------------------------------------------------------------- */

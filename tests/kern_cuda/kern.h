@@ -23,7 +23,7 @@
 #include <stdio.h>
 
 #include "driver/emu/emu.h"
-#include "expr/mod.h"
+#include "expr/lang/mod.h"
 #include "jit/jit.h"
 #include "templates/cuda/abi.h"
 #include "tests/support/isolate.h"

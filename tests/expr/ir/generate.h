@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-#include "expr/ir.h"
+#include "expr/ir/ir.h"
 
 typedef struct fj_random {
     uint64_t state;

@@ -3,10 +3,13 @@
  * operations that are rounded correctly). Many graphs go into one compilation. */
 #include <check.h>
 #include <dlfcn.h>
+#include <errno.h>
+#include <ftw.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/embed.h"
@@ -101,18 +104,23 @@ static void write_text(const char *path, const char *text, size_t length) {
     ck_assert_int_eq(fclose(file), 0);
 }
 
-/* The kernel templates' files, beside the text that includes them. */
-static void each_template(const char *folder, bool write) {
-    for (size_t i = 0; i < fj_template_table_len; i++) {
-        const char *name = fj_template_table[i].name;
-        char path[256];
-        if (strncmp(name, "cpu/", 4) != 0) continue;
-        (void)snprintf(path, sizeof path, "%s/%s", folder, name + 4);
-        if (write)
-            write_text(path, fj_template_table[i].text, fj_template_table[i].len);
-        else
-            (void)remove(path);
+/* The kernel templates' files, in folders beside the text that includes them. */
+static void write_templates(const char *folder) {
+    static const char *const folders[] = {"cpu", "cuda", "expr", "expr/ir"};
+    char path[256];
+    for (size_t i = 0; i < FJ_ARRAY_LEN(folders); i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", folder, folders[i]);
+        ck_assert(mkdir(path, 0700) == 0 || errno == EEXIST);
     }
+    for (size_t i = 0; i < fj_template_table_len; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", folder, fj_template_table[i].name);
+        write_text(path, fj_template_table[i].text, fj_template_table[i].len);
+    }
+}
+
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *place) {
+    (void)status, (void)kind, (void)place;
+    return remove(path);
 }
 
 static void *compile(const batch *b, const char *folder) {
@@ -121,17 +129,14 @@ static void *compile(const batch *b, const char *folder) {
     (void)snprintf(source, sizeof source, "%s/mods.%s", folder, cuda ? "cc" : "c");
     (void)snprintf(object, sizeof object, "%s/mods.so", folder);
     (void)snprintf(command, sizeof command,
-                   "%s -w -O1 -fno-builtin -ffp-contract=off -fPIC -shared -o %s %s -lm",
-                   cuda ? "c++ -std=c++17" : "cc -std=gnu17", object, source);
+                   "%s -w -O1 -fno-builtin -ffp-contract=off -fPIC -shared -I %s -o %s %s -lm",
+                   cuda ? "c++ -std=c++17" : "cc -std=gnu17", folder, object, source);
     write_text(source, b->text.data, b->text.len);
-    each_template(folder, true);
+    write_templates(folder);
     FJ_HOLD(system(command) == 0, "%s",
             command); /* NOLINT(cert-env33-c): the compiler is what is tested with */
     void *library = dlopen(object, RTLD_NOW | RTLD_LOCAL);
     FJ_HOLD(library != NULL, "%s", dlerror());
-    (void)remove(source);
-    (void)remove(object);
-    each_template(folder, false);
     return library;
 }
 
@@ -183,7 +188,7 @@ static void check_graph(const batch *b, int number, scalar_mod mod, fj_random *r
 
 /* The types that the wrapper of prim.h's lanes exchanges: the same as in the scalar header. */
 static const char lanes_header[] =
-    "#define FJ_REAL_F64 1\n#include \"prim.h\"\n#include <stdbool.h>\n"
+    "#define FJ_REAL_F64 1\n#include \"cpu/prim.h\"\n#include <stdbool.h>\n"
     "struct fj_scalar_position { int32_t b, h, q, kv; double score, adjoint; bool live; };\n"
     "struct fj_scalar_result { double score, dscore; bool mask, fault; int block_class; double **dcaptures, *dscalars; };\n";
 
@@ -224,7 +229,7 @@ static void check_batch(fj_arena *arena, fj_random *random, fj_emit_target targe
     }
     dlclose(library);
     fj_buf_finish(&b.text);
-    (void)rmdir(folder);
+    ck_assert_int_eq(nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
 }
 
 static void c_property(fj_arena *arena, fj_random *random, int number) {

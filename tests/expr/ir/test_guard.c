@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
-#include "expr/loops.h"
+#include "expr/ir/loops.h"
 #include "generate.h"
 
 typedef union element {

@@ -1,0 +1,391 @@
+/* Emits the hooks of templates/cpu/hooks.md and templates/cuda/hooks.md: states by rate, and the functions that use
+ * them.
+ *
+ * requires: a valid graph; validated rates
+ * keeps: the graph
+ *
+ *     struct fj_head_state    values of rate uniform and head that something faster reads
+ *     struct fj_row_state     values of rate row
+ *     struct fj_col_state     values of rate column
+ *     fj_score, fj_mask ...   what is left
+ *
+ * 1. A value without free loops whose rate is less than the function's is read from a state: it is a
+ *    member because some function reads it, and for no other reason. Constants, scalars and dimensions
+ *    are never members.
+ * 2. Every function computes all its values in lanes; head and row states keep lane 0.
+ * 3. The members a function needs are found from the fastest functions backwards: pair functions, then
+ *    column and row, then head. */
+#include "expr/ir/emit.h"
+
+enum { STAGE_HEAD, STAGE_ROW, STAGE_COL, STAGE_PAIR, STAGE_COUNT };
+
+static int stage_of_rate(fj_rate rate) {
+    static const int stages[FJ_RATE_COUNT] = {
+        [FJ_RATE_UNIFORM] = STAGE_HEAD, [FJ_RATE_HEAD] = STAGE_HEAD, [FJ_RATE_ROW] = STAGE_ROW,
+        [FJ_RATE_COL] = STAGE_COL,      [FJ_RATE_PAIR] = STAGE_PAIR,
+    };
+    return stages[rate];
+}
+
+static const char *const stage_names[] = {"head", "row", "col"};
+
+typedef FJ_VEC(fj_ref) ref_vec;
+
+typedef struct emission {
+    fj_emit emit;
+    bool *given[STAGE_COUNT]; /* per node: what a function of this stage finds in the states */
+    bool *is_member;          /* per node */
+    ref_vec members[STAGE_COUNT];
+} emission;
+
+/* ---- Members --------------------------------------------------------------------------------------- */
+
+static bool is_cheap(fj_op op) {
+    return fj_op_is_const(op) || op == FJ_OP_SCALAR || op == FJ_OP_DIM || op == FJ_OP_LOOP;
+}
+
+static void find_given(emission *e) {
+    const fj_ir *ir = e->emit.ir;
+    for (int stage = 0; stage < STAGE_COUNT; stage++) {
+        e->given[stage] = FJ_NEW_ARRAY(e->emit.arena, bool, ir->nodes.len);
+        for (fj_ref ref = 1; ref < ir->nodes.len; ref++) {
+            const int of = stage_of_rate(e->emit.rates[ref]);
+            const bool slower = of < stage && !(of == STAGE_ROW && stage == STAGE_COL);
+            const bool pure = e->emit.free_loops[ref].count == 0 && fj_ir_type(ir, ref) != FJ_TYPE_VOID;
+            e->given[stage][ref] = slower && pure && !is_cheap((fj_op)fj_ir_at(ir, ref)->op);
+        }
+    }
+    e->is_member = FJ_NEW_ARRAY(e->emit.arena, bool, ir->nodes.len);
+}
+
+static void use(emission *e, int stage, fj_ref ref) {
+    if (ref == 0 || !e->given[stage][ref] || e->is_member[ref]) return;
+    e->is_member[ref] = true;
+    FJ_PUSH(e->emit.arena, &e->members[stage_of_rate(e->emit.rates[ref])], ref);
+}
+
+static void use_block(emission *e, int stage, const fj_sched_block *block) {
+    for (size_t i = 0; i < block->items.len; i++) {
+        const fj_sched_item *item = &block->items.data[i];
+        if (item->loop != 0) use(e, stage, fj_ir_args(e->emit.ir, item->loop)[0]);
+        if (item->body != NULL) use_block(e, stage, item->body);
+        if (item->ref == 0) continue;
+        for (int k = 0; k < fj_ir_at(e->emit.ir, item->ref)->argc; k++) {
+            use(e, stage, fj_ir_args(e->emit.ir, item->ref)[k]);
+        }
+    }
+}
+
+static const fj_sched_block *schedule(const emission *e, int stage, const fj_ref *roots, size_t count) {
+    const fj_sched_want want = {roots, count, e->given[stage]};
+    const fj_sched_block *block = fj_schedule(e->emit.ir, e->emit.free_loops, &want);
+    if (block == NULL) fj_fail(e->emit.arena->scope, FJ_ERR_MOD, "too many reductions are nested");
+    return block;
+}
+
+static void find_members(emission *e, int stage, const fj_ref *roots, size_t count) {
+    use_block(e, stage, schedule(e, stage, roots, count));
+    for (size_t i = 0; i < count; i++) use(e, stage, roots[i]);
+}
+
+/* ---- States ---------------------------------------------------------------------------------------- */
+
+static const char *member_type(int stage, fj_type type) {
+    static const char *const lanes[FJ_TYPE_COUNT] = {"", "fj_b", "fj_i", "fj_l", "fj_f"};
+    static const char *const single[FJ_TYPE_COUNT] = {"", "int", "int32_t", "int64_t", "fj_real"};
+    return stage == STAGE_COL ? lanes[type] : single[type];
+}
+
+static void put_struct(emission *e, int stage) {
+    fj_buf *out = e->emit.out;
+    fj_buf_printf(out, "struct fj_%s_state {\n", stage_names[stage]);
+    if (e->members[stage].len == 0) fj_buf_put(out, "    char none;\n");
+    for (size_t i = 0; i < e->members[stage].len; i++) {
+        const fj_ref ref = e->members[stage].data[i];
+        fj_buf_printf(out, "    %s v%u;\n", member_type(stage, fj_ir_type(e->emit.ir, ref)), ref);
+    }
+    fj_buf_put(out, "};\n\n");
+}
+
+/* Members that this block reads become values of their own. */
+typedef struct reader {
+    emission *e;
+    int stage;
+    bool *seen;
+    ref_vec found;
+} reader;
+
+static void read_one(reader *r, fj_ref ref) {
+    if (ref == 0 || !r->e->given[r->stage][ref] || r->seen[ref]) return;
+    r->seen[ref] = true;
+    FJ_PUSH(r->e->emit.arena, &r->found, ref);
+}
+
+static void read_block(reader *r, const fj_sched_block *block) {
+    const fj_ir *ir = r->e->emit.ir;
+    for (size_t i = 0; i < block->items.len; i++) {
+        const fj_sched_item *item = &block->items.data[i];
+        if (item->loop != 0) read_one(r, fj_ir_args(ir, item->loop)[0]);
+        if (item->body != NULL) read_block(r, item->body);
+        if (item->ref == 0) continue;
+        for (int k = 0; k < fj_ir_at(ir, item->ref)->argc; k++) read_one(r, fj_ir_args(ir, item->ref)[k]);
+    }
+}
+
+static void put_reads(emission *e, int stage, const fj_sched_block *block, const fj_ref *roots,
+                      size_t count) {
+    reader r = {.e = e, .stage = stage};
+    r.seen = FJ_NEW_ARRAY(e->emit.arena, bool, e->emit.ir->nodes.len);
+    read_block(&r, block);
+    for (size_t i = 0; i < count; i++) read_one(&r, roots[i]);
+    for (size_t i = 0; i < r.found.len; i++) {
+        const fj_ref ref = r.found.data[i];
+        const int from = stage_of_rate(e->emit.rates[ref]);
+        const char letter = fj_emit_letter(&e->emit, ref);
+        const bool splat = from != STAGE_COL && e->emit.target != FJ_EMIT_CUDA;
+        fj_buf_printf(e->emit.out, "    const fj_%c v%u = ", letter, ref);
+        if (splat) fj_buf_printf(e->emit.out, "fj_splat_%c(", letter);
+        fj_buf_printf(e->emit.out, "%s->v%u%s;\n", stage_names[from], ref, splat ? ")" : "");
+    }
+}
+
+/* ---- Functions --------------------------------------------------------------------------------------- */
+
+static void put_body(emission *e, int stage, const fj_ref *roots, size_t count) {
+    const fj_sched_block *block = schedule(e, stage, roots, count);
+    put_reads(e, stage, block, roots, count);
+    fj_emit_block(&e->emit, block, 1);
+}
+
+static void put_init(emission *e, int stage, const char *parameters) {
+    const ref_vec *members = &e->members[stage];
+    fj_buf *out = e->emit.out;
+    fj_buf_printf(out, "%s void fj_%s_init(%s *a, %s, struct fj_%s_state *%s) {\n", fj_emit_linkage(&e->emit),
+                  stage_names[stage], fj_emit_args_type(&e->emit), parameters, stage_names[stage],
+                  stage_names[stage]);
+    put_body(e, stage, members->data, members->len);
+    const bool whole = stage == STAGE_COL || e->emit.target == FJ_EMIT_CUDA;
+    for (size_t i = 0; i < members->len; i++) {
+        const fj_ref ref = members->data[i];
+        fj_buf_printf(out, "    %s->v%u = ", stage_names[stage], ref);
+        if (!whole) fj_buf_printf(out, "fj_first_%c(", fj_emit_letter(&e->emit, ref));
+        fj_emit_value(&e->emit, ref);
+        fj_buf_put(out, whole ? ";\n" : ");\n");
+    }
+    if (members->len == 0) fj_buf_printf(out, "    %s->none = 0;\n", stage_names[stage]);
+    fj_buf_printf(out, "    (void)a%s;\n}\n\n",
+                  stage == STAGE_HEAD  ? ", (void)b, (void)h"
+                  : stage == STAGE_ROW ? ", (void)head, (void)q"
+                                       : ", (void)head, (void)kv");
+}
+
+#define STATE_PARAMETERS                          \
+    "(%s *a, const struct fj_head_state *head,\n" \
+    "                         const struct fj_row_state *row, const struct fj_col_state *col"
+
+typedef struct function {
+    const char *name, *type, *parameters, *unused;
+    fj_ref root;
+    const char *otherwise; /* what it gives without a root */
+} function;
+
+static void put_function(emission *e, const function *f, const fj_ref *effects, size_t effect_count) {
+    fj_buf *out = e->emit.out;
+    ref_vec roots = {0};
+    if (f->root != 0) FJ_PUSH(e->emit.arena, &roots, f->root);
+    for (size_t i = 0; i < effect_count; i++) FJ_PUSH(e->emit.arena, &roots, effects[i]);
+    fj_buf_printf(out, "%s %s fj_%s" STATE_PARAMETERS "%s) {\n", fj_emit_linkage(&e->emit), f->type, f->name,
+                  fj_emit_args_type(&e->emit), f->parameters);
+    if (roots.len > 0) put_body(e, STAGE_PAIR, roots.data, roots.len);
+    fj_buf_printf(out, "    (void)a, (void)head, (void)row, (void)col%s;\n    return ", f->unused);
+    if (f->root != 0)
+        fj_emit_value(&e->emit, f->root);
+    else
+        fj_buf_put(out, f->otherwise);
+    fj_buf_put(out, ";\n}\n\n");
+}
+
+/* ---- Facts -------------------------------------------------------------------------------------------- */
+
+/* Which of b h q kv an index is, bare or widened. */
+static int bare_axis(const fj_ir *ir, fj_ref index) {
+    const fj_node *node = fj_ir_at(ir, index);
+    if (node->op == FJ_OP_CAST_I64) node = fj_ir_at(ir, fj_ir_args(ir, index)[0]);
+    switch ((fj_op)node->op) {
+    case FJ_OP_B: return 1;
+    case FJ_OP_H: return 2;
+    case FJ_OP_Q: return 4;
+    case FJ_OP_KV: return 8;
+    default: return 0;
+    }
+}
+
+/* The axes that are the same bare index, in the same dimension, of every scatter to the capture: then two
+ * items that differ there cannot meet in one element. (bias[q, kv] and bias[kv, q] meet.) -1: no scatter. */
+static int sink_axes(const fj_ir *ir, int64_t capture) {
+    int at[FJ_MAX_RANK] = {0}, axes = 0;
+    bool any = false;
+    for (size_t i = 0; i < ir->scatters.len; i++) {
+        const fj_node *node = fj_ir_at(ir, ir->scatters.data[i]);
+        const fj_ref *args = fj_ir_args(ir, ir->scatters.data[i]);
+        if (node->op != FJ_OP_SCATTER || node->imm.i != capture) continue;
+        for (int d = 0; d + 1 < node->argc; d++) at[d] = (any ? at[d] : 15) & bare_axis(ir, args[d + 1]);
+        any = true;
+    }
+    for (int d = 0; any && d < ir->captures.data[capture].rank; d++) axes |= at[d];
+    return any ? axes : -1;
+}
+
+static void put_sink_axes(emission *e) {
+    fj_buf_put(e->emit.out, "#define FJ_SINK_AXES {");
+    for (size_t capture = 0; capture < e->emit.ir->captures.len; capture++) {
+        fj_buf_printf(e->emit.out, "%d, ", sink_axes(e->emit.ir, (int64_t)capture));
+    }
+    fj_buf_put(e->emit.out, "-1}\n");
+}
+
+/* Whether a value depends on the score. */
+static bool reads_score(const emission *e, fj_ref root) {
+    bool *reached = FJ_NEW_ARRAY(e->emit.arena, bool, e->emit.ir->nodes.len);
+    reached[root] = true;
+    for (fj_ref ref = root; ref > 0; ref--) {
+        const fj_node *node = fj_ir_at(e->emit.ir, ref);
+        if (!reached[ref]) continue;
+        if (node->op == FJ_OP_SCORE) return true;
+        for (int i = 0; i < node->argc; i++) reached[fj_ir_args(e->emit.ir, ref)[i]] = true;
+    }
+    return false;
+}
+
+static void put_facts(emission *e, bool gradient) {
+    const fj_ir *ir = e->emit.ir;
+    fj_buf *out = e->emit.out;
+    fj_buf_printf(out, "#define FJ_HAS_SCORE %d\n", ir->score != 0);
+    fj_buf_printf(out, "#define FJ_HAS_MASK %d\n", ir->mask != 0);
+    fj_buf_printf(out, "#define FJ_HAS_FAULT %d\n", ir->fault != 0);
+    if (e->emit.target == FJ_EMIT_CUDA)
+        fj_buf_printf(out, "#define FJ_FAULT_READS_SCORE %d\n", ir->fault != 0 && reads_score(e, ir->fault));
+    fj_buf_printf(out, "#define FJ_HAS_SINKS %d\n", gradient && ir->scatters.len > 0);
+    fj_buf_printf(out, "#define FJ_HEAD_EMPTY %d\n", e->members[STAGE_HEAD].len == 0);
+    fj_buf_printf(out, "#define FJ_ROW_EMPTY %d\n", e->members[STAGE_ROW].len == 0);
+    fj_buf_printf(out, "#define FJ_COL_EMPTY %d\n", e->members[STAGE_COL].len == 0);
+    fj_buf_printf(out, "#define FJ_CAPTURES %zu\n", ir->captures.len);
+    fj_buf_printf(out, "#define FJ_SCALARS %zu\n", ir->scalars.len);
+    put_sink_axes(e);
+    if (e->emit.target == FJ_EMIT_CUDA) {
+        const fj_ir_cost cost = fj_ir_cost_of(ir);
+        fj_buf_printf(out, "// instructions per score, roughly: score %d, mask %d, gradient %d\n", cost.score,
+                      cost.mask, cost.gradient);
+    }
+    fj_buf_put(out, "\n");
+}
+
+static void put_sinks(emission *e) {
+    fj_buf_printf(e->emit.out,
+                  "struct fj_sinks {\n    fj_acc *capture[FJ_CAPTURES + 1];\n    fj_acc *scalar;\n};\n\n");
+}
+
+/* ---- The whole ------------------------------------------------------------------------------------------ */
+
+static void put_gradient(emission *e) {
+    const fj_ir *ir = e->emit.ir;
+    const function score_grad = {
+        "score_grad",
+        "fj_f",
+        ",\n                         fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks",
+        ", (void)score, (void)adjoint, (void)live, (void)sinks",
+        ir->dscore,
+        "adjoint",
+    };
+    put_sinks(e);
+    put_function(e, &score_grad, ir->scatters.data, ir->scatters.len);
+}
+
+static void put_wrapper(fj_buf *out, const fj_ir *ir, bool gradient) {
+    fj_buf_put(out,
+               "static void fj_scalar_mod(const struct fj_cpu_args *a, struct fj_scalar_position *at,\n"
+               "                          struct fj_scalar_result *to) {\n"
+               "    struct fj_head_state head;\n    struct fj_row_state row;\n    struct fj_col_state col;\n"
+               "    fj_head_init(a, at->b, at->h, &head);\n    fj_row_init(a, &head, at->q, &row);\n"
+               "    fj_col_init(a, &head, at->kv, &col);\n"
+               "    to->score = fj_score(a, &head, &row, &col, at->score);\n"
+               "    to->mask = fj_mask(a, &head, &row, &col);\n"
+               "    to->fault = fj_fault(a, &head, &row, &col, at->score, at->live);\n");
+    if (gradient) {
+        fj_buf_put(
+            out,
+            "    struct fj_sinks sinks = {.scalar = to->dscalars};\n"
+            "    for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = to->dcaptures[i];\n"
+            "    to->dscore = fj_score_grad(a, &head, &row, &col, at->score, at->adjoint, at->live, &sinks);\n");
+    }
+    fj_buf_put(out,
+               ir->mask != 0
+                   ? "    to->block_class = fj_block_class(a, at->b, at->h, at->q, at->q, at->kv, at->kv);\n"
+                   : "    to->block_class = 2;\n");
+    fj_buf_put(out, "}\n\n");
+}
+
+static void find_all_members(emission *e, bool gradient) {
+    const fj_ir *ir = e->emit.ir;
+    const fj_ref single[] = {ir->score, ir->mask, ir->fault, gradient ? ir->dscore : 0};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(single); i++) {
+        if (single[i] != 0) find_members(e, STAGE_PAIR, &single[i], 1);
+    }
+    if (gradient && ir->scatters.len > 0) find_members(e, STAGE_PAIR, ir->scatters.data, ir->scatters.len);
+    find_members(e, STAGE_COL, e->members[STAGE_COL].data, e->members[STAGE_COL].len);
+    find_members(e, STAGE_ROW, e->members[STAGE_ROW].data, e->members[STAGE_ROW].len);
+}
+
+typedef struct emit_call {
+    const fj_ir *ir;
+    bool gradient;
+    fj_emit_target target;
+    fj_buf *out;
+} emit_call;
+
+static void put_all(emission *e, bool gradient) {
+    const fj_ir *ir = e->emit.ir;
+    const bool cuda = e->emit.target == FJ_EMIT_CUDA;
+    const function score = {"score", "fj_f", ", fj_f score", ", (void)score", ir->score, "score"};
+    const function mask = {"mask", "fj_b", "", "", ir->mask, cuda ? "(fj_b)(1)" : "fj_splat_b(1)"};
+    const function fault = {
+        "fault",
+        "fj_b",
+        ", fj_f score, fj_b live",
+        ", (void)score, (void)live",
+        ir->fault,
+        cuda ? "(fj_b)(0)" : "fj_splat_b(0)",
+    };
+    put_facts(e, gradient);
+    for (int stage = STAGE_HEAD; stage < STAGE_PAIR; stage++) put_struct(e, stage);
+    put_init(e, STAGE_HEAD, "int32_t b, int32_t h");
+    put_init(e, STAGE_ROW, "const struct fj_head_state *head, int32_t q");
+    put_init(e, STAGE_COL, "const struct fj_head_state *head, fj_i kv");
+    put_function(e, &score, NULL, 0);
+    put_function(e, &mask, NULL, 0);
+    put_function(e, &fault, NULL, 0);
+    if (gradient) put_gradient(e);
+    if (ir->mask != 0) fj_emit_block_class(&e->emit);
+    if (ir->fault != 0 && cuda) fj_emit_may_fault(&e->emit);
+    if (e->emit.target == FJ_EMIT_SCALAR) put_wrapper(e->emit.out, ir, gradient);
+}
+
+static void emit_body(fj_scope *scope, void *argument) {
+    const emit_call *call = argument;
+    const fj_ir view = fj_ir_view(call->ir, scope->arena);
+    emission e = {.emit = {.ir = &view, .arena = scope->arena, .target = call->target, .out = call->out}};
+    e.emit.rates = fj_ir_rates(&view);
+    e.emit.leaves = fj_ir_leaves(&view);
+    e.emit.free_loops = fj_ir_free_loops(&view);
+    find_given(&e);
+    find_all_members(&e, call->gradient);
+    put_all(&e, call->gradient);
+}
+
+void fj_ir_emit(const fj_ir *ir, const fj_ir *gradient, fj_emit_target target, fj_buf *out) {
+    emit_call call = {gradient != NULL ? gradient : ir, gradient != NULL, target, out};
+    fj_arena arena;
+    fj_arena_init(&arena, out->allocator);
+    if (fj_scope_run(&arena, NULL, emit_body, &call) != FJ_OK) out->failed = true;
+    fj_arena_finish(&arena);
+}

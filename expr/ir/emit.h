@@ -1,0 +1,41 @@
+/* Private to expr/: what the emitters share. */
+#ifndef FJ_EXPR_IR_EMIT_H
+#define FJ_EXPR_IR_EMIT_H
+
+#include "expr/ir/schedule.h"
+
+typedef struct fj_emit {
+    const fj_ir *ir;
+    fj_arena *arena;
+    fj_emit_target target;
+    fj_buf *out;
+    const fj_rate *rates;
+    const uint8_t *leaves;
+    const fj_free_loops *free_loops;
+    const bool *given; /* what the function being written reads from the states */
+} fj_emit;
+
+/* emit_node.c */
+/* A value as an argument of an operation: its name, or a constant. */
+void fj_emit_value(fj_emit *emit, fj_ref ref);
+/* The statements of a block. */
+void fj_emit_block(fj_emit *emit, const fj_sched_block *block, int depth);
+void fj_emit_indent(fj_emit *emit, int depth);
+
+/* emit_interval.c */
+void fj_emit_block_class(fj_emit *emit);
+void fj_emit_may_fault(fj_emit *emit);
+
+/* How a hook is declared, and the type that its argument a points to. */
+static inline const char *fj_emit_linkage(const fj_emit *emit) {
+    return emit->target == FJ_EMIT_CUDA ? "FJ_DEVICE" : "static inline";
+}
+static inline const char *fj_emit_args_type(const fj_emit *emit) {
+    return emit->target == FJ_EMIT_CUDA ? "const fj_mod_args" : "const struct fj_cpu_args";
+}
+
+static inline char fj_emit_letter(const fj_emit *emit, fj_ref ref) {
+    return fj_type_letters[fj_ir_type(emit->ir, ref)];
+}
+
+#endif

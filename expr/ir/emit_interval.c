@@ -1,0 +1,143 @@
+/* Emits fj_block_class: the interval analysis of the mask as straight-line code (templates/cpu/
+ * interval.h); for cuda also fj_may_fault, that of the faults. Loops are not run: a counter is an interval too. */
+#include <math.h>
+#include <string.h>
+
+#include "expr/ir/emit.h"
+#include "expr/ir/interval.h"
+
+static void put_type(fj_emit *emit, fj_ref ref) {
+    fj_buf_printf(emit->out, "    const fj_iv_%c v%u = ", fj_emit_letter(emit, ref), ref);
+}
+
+static void put_constant(fj_emit *emit, const fj_node *node) {
+    fj_buf_printf(emit->out, "fj_iv_const_%c(", fj_type_letters[node->type]);
+    if (node->type != FJ_TYPE_FLOAT)
+        fj_buf_printf(emit->out, "%s%lldLL%s", node->imm.i == INT64_MIN ? "-1 - " : "",
+                      (long long)(node->imm.i == INT64_MIN ? INT64_MAX : node->imm.i), "");
+    else if (node->imm.f != node->imm.f)
+        fj_buf_put(emit->out, "(double)NAN");
+    else if (isinf(node->imm.f))
+        fj_buf_put(emit->out, node->imm.f > 0 ? "(double)INFINITY" : "-(double)INFINITY");
+    else
+        fj_buf_double(emit->out, node->imm.f);
+    fj_buf_put(emit->out, ")");
+}
+
+static void put_scalar(fj_emit *emit, const fj_node *node) {
+    fj_buf_printf(emit->out, "fj_iv_const_%c(a->scalars[%d].%c)", fj_type_letters[node->type],
+                  (int)node->imm.i, node->type == FJ_TYPE_FLOAT ? 'f' : 'i');
+}
+
+static void put_position(fj_emit *emit, fj_op op) {
+    static const char *const texts[] = {"b, b", "h, h", "q_first, q_last", "kv_first, kv_last"};
+    fj_buf_printf(emit->out, "fj_iv_range(%s)", texts[op - FJ_OP_B]);
+}
+_Static_assert(FJ_OP_KV == FJ_OP_B + 3 && FJ_OP_H == FJ_OP_B + 1, "put_position");
+
+static void put_call(fj_emit *emit, fj_ref ref) {
+    const fj_node *node = fj_ir_at(emit->ir, ref);
+    const fj_ref *args = fj_ir_args(emit->ir, ref);
+    const fj_op_info *info = &fj_op_table[node->op];
+    const char letter = fj_emit_letter(emit, args[node->op == FJ_OP_WHERE ? 1 : 0]);
+    if (info->rule >= FJ_RULE_CAST_BOOL) {
+        fj_buf_printf(emit->out, "fj_iv_cast_%c_%c(", letter, fj_emit_letter(emit, ref));
+    } else {
+        fj_buf_printf(emit->out, "fj_iv_%s_%c(", info->name, letter);
+    }
+    for (int i = 0; i < node->argc; i++) fj_buf_printf(emit->out, "%sv%u", i > 0 ? ", " : "", args[i]);
+    fj_buf_put(emit->out, ")");
+}
+
+static void put_interval(fj_emit *emit, fj_ref ref) {
+    const fj_node *node = fj_ir_at(emit->ir, ref);
+    const fj_ref *args = fj_ir_args(emit->ir, ref);
+    const char letter = fj_emit_letter(emit, ref);
+    const char *text = fj_op_table[node->op].interval;
+    put_type(emit, ref);
+    switch (fj_iv_kind_of(emit->ir, ref)) {
+    case FJ_IV_UNKNOWN: fj_buf_printf(emit->out, "fj_iv_top_%c()", letter); break;
+    case FJ_IV_CALL: put_call(emit, ref); break;
+    case FJ_IV_INCREASING: /* "INC(f)" */
+        fj_buf_printf(emit->out, "fj_iv_increasing(v%u, %.*s", args[0], (int)strlen(text + 4), text + 4);
+        break;
+    case FJ_IV_CONSTANT: put_constant(emit, node); break;
+    case FJ_IV_POSITION: put_position(emit, (fj_op)node->op); break;
+    case FJ_IV_SCALAR: put_scalar(emit, node); break;
+    case FJ_IV_DIM:
+        fj_buf_printf(emit->out, "fj_iv_const_l(a->captures[%d].shape[%d])", (int)(node->imm.i >> 8),
+                      (int)(node->imm.i & 255));
+        break;
+    case FJ_IV_LOOP: fj_buf_printf(emit->out, "fj_iv_counter(v%u)", args[0]); break;
+    case FJ_IV_REDUCE:
+        fj_buf_printf(emit->out, "fj_iv_%s(v%u, v%u)", fj_op_table[node->op].name,
+                      fj_ir_args(emit->ir, args[0])[0], args[1]);
+        break;
+    case FJ_IV_BODY:
+        fj_buf_printf(emit->out, "v%u.lo >= 1 ? v%u : fj_iv_top_%c()", fj_ir_args(emit->ir, args[0])[0],
+                      args[1], letter);
+        break;
+    }
+    fj_buf_put(emit->out, ";\n");
+}
+
+/* ---- Functions over a block ------------------------------------------------------------------------- */
+
+/* On cuda a function of many intervals is called: it runs once for 32 blocks, and stands in each of their walks. */
+enum { MOST_INLINE = 10 };
+
+static void put_head(fj_emit *emit, const char *name, const bool *needed, fj_ref root) {
+    int count = 0;
+    for (fj_ref ref = 1; ref <= root; ref++) count += needed[ref];
+    const bool is_called = emit->target == FJ_EMIT_CUDA && count > MOST_INLINE;
+    fj_buf_printf(
+        emit->out,
+        "%s int %s(%s *a, int64_t b, int64_t h, int64_t q_first,\n"
+        "                                 int64_t q_last, int64_t kv_first, int64_t kv_last) {\n"
+        "    (void)a, (void)b, (void)h, (void)q_first, (void)q_last, (void)kv_first, (void)kv_last;\n",
+        is_called ? "FJ_CALLED" : fj_emit_linkage(emit), name, fj_emit_args_type(emit));
+}
+
+void fj_emit_block_class(fj_emit *emit) {
+    const bool *needed = fj_iv_needed(emit->ir);
+    put_head(emit, "fj_block_class", needed, emit->ir->mask);
+    for (fj_ref ref = 1; ref <= emit->ir->mask; ref++) {
+        if (needed[ref]) put_interval(emit, ref);
+    }
+    fj_buf_printf(emit->out, "    return fj_iv_class(v%u);\n}\n\n", emit->ir->mask);
+}
+
+/* Whether any index may lie outside of its dimension. */
+static void put_out_of_range(fj_emit *emit, fj_ref ref) {
+    const fj_node *node = fj_ir_at(emit->ir, ref);
+    put_type(emit, ref);
+    for (int i = 0; i < node->argc; i++) {
+        fj_buf_printf(emit->out, i + 1 < node->argc ? "fj_iv_or_b(" : "%s", "");
+        fj_buf_printf(emit->out, "fj_iv_outside(v%u, a->captures[%d].shape[%d])%s",
+                      fj_ir_args(emit->ir, ref)[i], (int)node->imm.i, i, i + 1 < node->argc ? ", " : "");
+    }
+    if (node->argc == 0) fj_buf_put(emit->out, "fj_iv_const_b(0)");
+    for (int i = 1; i < node->argc; i++) fj_buf_put(emit->out, ")");
+    fj_buf_put(emit->out, ";\n");
+}
+
+void fj_emit_may_fault(fj_emit *emit) {
+    const fj_ir *ir = emit->ir;
+    bool *needed = FJ_NEW_ARRAY(emit->arena, bool, ir->nodes.len);
+    needed[ir->fault] = true;
+    for (fj_ref ref = ir->fault; ref > 0; ref--) {
+        const fj_node *node = fj_ir_at(ir, ref);
+        if (!needed[ref] || (node->op != FJ_OP_OUT_OF_RANGE && fj_iv_kind_of(ir, ref) == FJ_IV_UNKNOWN))
+            continue;
+        for (int i = 0; i < node->argc; i++) needed[fj_ir_args(ir, ref)[i]] = true;
+    }
+    put_head(emit, "fj_may_fault", needed, ir->fault);
+    for (fj_ref ref = 1; ref <= ir->fault; ref++) {
+        if (!needed[ref]) continue;
+        if (fj_ir_at(ir, ref)->op == FJ_OP_OUT_OF_RANGE)
+            put_out_of_range(emit, ref);
+        else
+            put_interval(emit, ref);
+    }
+    fj_buf_printf(emit->out, "    return v%u.t;\n}\n\n", ir->fault);
+}

@@ -1,0 +1,24 @@
+/* Private to expr/: how the interval analysis treats a node, for the analyser and the emitter. */
+#ifndef FJ_EXPR_IR_INTERVAL_H
+#define FJ_EXPR_IR_INTERVAL_H
+
+#include "expr/ir/ir.h"
+
+typedef enum fj_iv_kind {
+    FJ_IV_UNKNOWN,    /* the whole type */
+    FJ_IV_CALL,       /* fj_iv_<op>_<letter> */
+    FJ_IV_INCREASING, /* fj_iv_increasing(a, f) */
+    FJ_IV_CONSTANT,
+    FJ_IV_POSITION, /* b h q kv */
+    FJ_IV_SCALAR,
+    FJ_IV_DIM,
+    FJ_IV_LOOP,
+    FJ_IV_REDUCE, /* fj_iv_reduce_any, fj_iv_reduce_all */
+    FJ_IV_BODY,   /* the greatest or least: inside the body's interval, where the loop runs at all */
+} fj_iv_kind;
+
+fj_iv_kind fj_iv_kind_of(const fj_ir *ir, fj_ref ref);
+/* Per node: whether the mask's interval needs it (arena). */
+const bool *fj_iv_needed(const fj_ir *ir);
+
+#endif

@@ -1,0 +1,29 @@
+/* From source text to IR: lexer, parser, compile-time evaluation, types. */
+#ifndef FJ_EXPR_LANG_MOD_H
+#define FJ_EXPR_LANG_MOD_H
+
+#include "expr/ir/ir.h"
+#include "expr/lang/ast.h"
+#include "expr/lang/require.h"
+
+/* Where the two mods come from; texts are in the arena. The places are those of their results, for what
+ * goes wrong once they are graphs. */
+typedef struct fj_mod_origins {
+    fj_mod_origin score, mask;
+    fj_place score_place, mask_place;
+    fj_requirements requirements; /* of each launch: fj_requirements_check */
+} fj_mod_origins;
+
+/* Compiles the mods that desc chooses into one graph (score and mask roots; captures in order of
+ * first use, score mod first; not yet optimised). ret_origins may be NULL. Everything lives in the arena. Errors are located
+ * in scope->error (FJ_ERR_MOD, FJ_ERR_NAME) and leave the scope. */
+fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins);
+
+/* The syntax tree of what the chosen mods reach, as text (show --stage ast). */
+void fj_expr_print_ast(fj_scope *scope, const fj_mod_desc *desc, fj_buf *out);
+
+/* run-tests: evaluates one expression over bindings "q=3 kv=5 t=[1,2]"; appends the value as the
+ * language prints it (`true`, `3`, `1.5`, `inf`; int64 and int32 alike). */
+void fj_expr_evaluate(fj_scope *scope, const char *expression, const char *bindings, fj_buf *out);
+
+#endif
