@@ -1,5 +1,9 @@
 /* The table of functions; finding and calling them; members of modules. */
 #include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
+#include "expr/lang/tensor.h"
 
 #include <math.h>
 #include <string.h>
@@ -101,7 +105,7 @@ static const char *alias(fj_str name) {
                                        : NULL;
 }
 
-static void bind_keyword(fj_elab *e, const fj_call *call, const parameter *parameters, fj_str name,
+static void bind_keyword(fj_elab *e, const fj_builtin_args *call, const parameter *parameters, fj_str name,
                          fj_value value) {
     const char *other = alias(name);
     fj_suggestion suggestion = fj_suggest_begin(name);
@@ -122,7 +126,7 @@ static void bind_keyword(fj_elab *e, const fj_call *call, const parameter *param
                  (int)name.len, name.data, fj_suggest_text(e, &suggestion));
 }
 
-static void bind_arguments(fj_elab *e, fj_call *call, const parameter *parameters) {
+static void bind_arguments(fj_elab *e, fj_builtin_args *call, const parameter *parameters) {
     const fj_arguments *given = call->arguments;
     size_t at = 0;
     for (int i = 0; i < call->count; i++) {
@@ -174,7 +178,8 @@ fj_value fj_builtin_call(fj_elab *e, const fj_builtin *builtin, const fj_argumen
                          fj_place place) {
     fj_value opaque;
     if (keeps_opaque(builtin) && find_opaque(e, builtin, arguments, &opaque)) return opaque;
-    fj_call call = {.data = builtin->data, .name = builtin->name, .place = place, .arguments = arguments};
+    fj_builtin_args call = {
+        .data = builtin->data, .name = builtin->name, .place = place, .arguments = arguments};
     if (strcmp(builtin->parameters, "...") != 0) {
         parameter parameters[MAX_PARAMETERS];
         call.count = read_parameters(builtin->parameters, parameters);

@@ -1,8 +1,49 @@
-/* Private to expr/: the builders of builtins.def, by file. */
+/* Private to expr/lang: the functions that mods may call, and the builders of builtins.def. */
 #ifndef FJ_EXPR_LANG_BUILTINS_H
 #define FJ_EXPR_LANG_BUILTINS_H
 
-#include "expr/lang/elaborate.h"
+#include "expr/lang/tensor.h"
+
+enum {
+    FJ_IN_TORCH = 1,      /* torch.f, torch.Tensor.f */
+    FJ_IN_FUNCTIONAL = 2, /* torch.nn.functional.f */
+    FJ_IN_MATH = 4,
+    FJ_IN_METHOD = 8,  /* x.f */
+    FJ_IN_BARE = 16,   /* f: an extension, found after everything else */
+    FJ_IN_PYTHON = 32, /* built into Python */
+    FJ_IN_FLEX = 64,   /* torch.nn.attention.flex_attention.f */
+    FJ_IN_FUNCTOOLS = 128,
+    FJ_IN_NN = 256,   /* torch.nn.f */
+    FJ_IN_LIST = 512, /* methods of lists, of dicts */
+    FJ_IN_DICT = 1024,
+    FJ_IN_TYPES = 2048,    /* types, argparse, dataclasses */
+    FJ_IN_OPERATOR = 4096, /* operator.f */
+    FJ_IN_ITERTOOLS = 8192,
+};
+
+typedef struct fj_builtin {
+    const char *name;
+    int where;
+    const char *parameters; /* "input other? *rest": optional ?, the rest * */
+    bool pointwise;         /* applies to the elements of tensors */
+    fj_apply build;
+    int data;
+} fj_builtin;
+
+const fj_builtin *fj_builtin_find(fj_str name, int where);
+fj_value fj_builtin_value(const fj_builtin *builtin);
+fj_value fj_builtin_call(fj_elab *e, const fj_builtin *builtin, const fj_arguments *arguments,
+                         fj_place place);
+/* Adds the names of all functions of these places. */
+void fj_builtin_suggest(fj_suggestion *suggestion, int where);
+/* A member of a module, a constant, a dtype: UNKNOWN where there is none. */
+fj_value fj_module_member(fj_elab *e, fj_str module, fj_str name);
+/* False: no such dtype. */
+bool fj_dtype_by_name(fj_str name, fj_dtype *ret_dtype);
+/* The torch dtype that values of a type have. */
+fj_dtype fj_type_dtype(fj_type type);
+
+/* ---- The builders, by file --------------------------------------------------------------------- */
 
 /* builtins_*.c */
 /* clang-format off */
@@ -25,7 +66,7 @@
     X(addcmul) X(hardsigmoid) X(hardswish) X(tanhshrink) X(bucketize) X(isin) X(expand) X(flatten) \
     X(reshape) X(permute) X(stack)
 /* clang-format on */
-#define FJ_DECLARE_BUILDER(name) fj_value fj_build_##name(fj_elab *e, const fj_call *call);
+#define FJ_DECLARE_BUILDER(name) fj_value fj_build_##name(fj_elab *e, const fj_builtin_args *call);
 FJ_BUILDERS(FJ_DECLARE_BUILDER)
 
 static inline bool fj_is_given(fj_value v) { return v.kind != FJ_VALUE_UNSET && v.kind != FJ_VALUE_NONE; }

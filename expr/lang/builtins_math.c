@@ -1,26 +1,29 @@
 /* Pointwise functions: their arguments are numbers and scalars. */
 #include "expr/lang/builtins.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 #include <math.h>
 
 /* ---- Helpers --------------------------------------------------------------------------------------------- */
 
-static fj_value arg(fj_elab *e, const fj_call *call, int i) {
+static fj_value arg(fj_elab *e, const fj_builtin_args *call, int i) {
     return fj_operand(e, call->args[i], call->place, call->name);
 }
 
-static fj_value op1(fj_elab *e, const fj_call *call, fj_op op, fj_value a) {
+static fj_value op1(fj_elab *e, const fj_builtin_args *call, fj_op op, fj_value a) {
     return fj_pointwise(e, op, FJ_TYPE_FLOAT, &a, 1, call->place);
 }
 
-static fj_value op2(fj_elab *e, const fj_call *call, fj_op op, fj_value a, fj_value b) {
+static fj_value op2(fj_elab *e, const fj_builtin_args *call, fj_op op, fj_value a, fj_value b) {
     return fj_pointwise(e, op, FJ_TYPE_FLOAT, (fj_value[]){a, b}, 2, call->place);
 }
 
 static fj_value number(double value) { return fj_value_float(value); }
 
 /* Where the condition is a constant, the choice is made now. */
-static fj_value choose(fj_elab *e, const fj_call *call, fj_value condition, fj_value a, fj_value b) {
+static fj_value choose(fj_elab *e, const fj_builtin_args *call, fj_value condition, fj_value a, fj_value b) {
     const fj_type type = fj_promote((fj_value[]){a, b}, 2, NULL);
     if (condition.kind == FJ_VALUE_BOOL) return fj_convert(e, condition.b ? a : b, type, call->place);
     fj_value value = fj_pointwise(e, FJ_OP_WHERE, type, (fj_value[]){condition, a, b}, 3, call->place);
@@ -30,7 +33,7 @@ static fj_value choose(fj_elab *e, const fj_call *call, fj_value condition, fj_v
 
 static bool is_float(fj_value v) { return fj_value_type(v) == FJ_TYPE_FLOAT; }
 
-static fj_type number_type(fj_elab *e, const fj_call *call, const fj_value *values, int count) {
+static fj_type number_type(fj_elab *e, const fj_builtin_args *call, const fj_value *values, int count) {
     const fj_type type = fj_promote(values, (size_t)count, NULL);
     if (type != FJ_TYPE_BOOL) return type;
     bool constant = true;
@@ -41,16 +44,16 @@ static fj_type number_type(fj_elab *e, const fj_call *call, const fj_value *valu
 
 /* ---- Floats ------------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_float1(fj_elab *e, const fj_call *call) {
+fj_value fj_build_float1(fj_elab *e, const fj_builtin_args *call) {
     return op1(e, call, (fj_op)call->data, arg(e, call, 0));
 }
 
-fj_value fj_build_float2(fj_elab *e, const fj_call *call) {
+fj_value fj_build_float2(fj_elab *e, const fj_builtin_args *call) {
     return op2(e, call, (fj_op)call->data, arg(e, call, 0), arg(e, call, 1));
 }
 
 /* As Python: an error where the result is not defined. */
-static fj_value check_domain(fj_elab *e, const fj_call *call, fj_value given, fj_value result) {
+static fj_value check_domain(fj_elab *e, const fj_builtin_args *call, fj_value given, fj_value result) {
     if (given.kind == FJ_VALUE_SCALAR) return result;
     if (isfinite(fj_value_as_double(given)) && !isfinite(result.f)) {
         fj_elab_fail(e, call->place, "math.%s() is not defined for this number", call->name);
@@ -58,12 +61,12 @@ static fj_value check_domain(fj_elab *e, const fj_call *call, fj_value given, fj
     return result;
 }
 
-fj_value fj_build_math1(fj_elab *e, const fj_call *call) {
+fj_value fj_build_math1(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     return check_domain(e, call, x, op1(e, call, (fj_op)call->data, x));
 }
 
-fj_value fj_build_math_log(fj_elab *e, const fj_call *call) {
+fj_value fj_build_math_log(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     const fj_value log = check_domain(e, call, x, op1(e, call, FJ_OP_LOG, x));
     if (!fj_is_given(call->args[1])) return log;
@@ -72,28 +75,28 @@ fj_value fj_build_math_log(fj_elab *e, const fj_call *call) {
                       call->place);
 }
 
-fj_value fj_build_math_log10(fj_elab *e, const fj_call *call) {
+fj_value fj_build_math_log10(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     if (x.kind != FJ_VALUE_SCALAR) return check_domain(e, call, x, number(log10(fj_value_as_double(x))));
     return fj_operate(e, FJ_OPERATOR_MUL, op1(e, call, FJ_OP_LOG, x), number(0.43429448190325182765),
                       call->place);
 }
 
-fj_value fj_build_math_pow(fj_elab *e, const fj_call *call) {
+fj_value fj_build_math_pow(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = fj_convert(e, arg(e, call, 0), FJ_TYPE_FLOAT, call->place);
     return fj_operate(e, FJ_OPERATOR_POW, x, arg(e, call, 1), call->place);
 }
 
-fj_value fj_build_math_fabs(fj_elab *e, const fj_call *call) {
+fj_value fj_build_math_fabs(fj_elab *e, const fj_builtin_args *call) {
     return op1(e, call, FJ_OP_ABS, arg(e, call, 0));
 }
 
-fj_value fj_build_math_fmod(fj_elab *e, const fj_call *call) {
+fj_value fj_build_math_fmod(fj_elab *e, const fj_builtin_args *call) {
     return op2(e, call, FJ_OP_FMOD, arg(e, call, 0), arg(e, call, 1));
 }
 
 /* An int, as in Python. */
-fj_value fj_build_math_round(fj_elab *e, const fj_call *call) {
+fj_value fj_build_math_round(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     if (!is_float(x)) return x;
     if (x.kind == FJ_VALUE_FLOAT && !(fabs(x.f) < 9.2e18))
@@ -103,16 +106,16 @@ fj_value fj_build_math_round(fj_elab *e, const fj_call *call) {
     return value;
 }
 
-fj_value fj_build_reciprocal(fj_elab *e, const fj_call *call) {
+fj_value fj_build_reciprocal(fj_elab *e, const fj_builtin_args *call) {
     return op2(e, call, FJ_OP_DIV, number(1.0), arg(e, call, 0));
 }
 
-fj_value fj_build_test(fj_elab *e, const fj_call *call) {
+fj_value fj_build_test(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     return is_float(x) ? op1(e, call, (fj_op)call->data, x) : fj_value_bool(false);
 }
 
-fj_value fj_build_isfinite(fj_elab *e, const fj_call *call) {
+fj_value fj_build_isfinite(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     if (!is_float(x)) return fj_value_bool(true);
     const fj_value bad = fj_pointwise(
@@ -121,7 +124,7 @@ fj_value fj_build_isfinite(fj_elab *e, const fj_call *call) {
     return fj_pointwise(e, FJ_OP_NOT, FJ_TYPE_BOOL, &bad, 1, call->place);
 }
 
-fj_value fj_build_gcd(fj_elab *e, const fj_call *call) {
+fj_value fj_build_gcd(fj_elab *e, const fj_builtin_args *call) {
     int64_t a = fj_elab_int(e, call->args[0], call->place, "gcd"),
             b = fj_elab_int(e, call->args[1], call->place, "gcd");
     if (a == INT64_MIN || b == INT64_MIN)
@@ -134,7 +137,7 @@ fj_value fj_build_gcd(fj_elab *e, const fj_call *call) {
     return fj_value_int(a < 0 ? -a : a);
 }
 
-fj_value fj_build_isqrt(fj_elab *e, const fj_call *call) {
+fj_value fj_build_isqrt(fj_elab *e, const fj_builtin_args *call) {
     const int64_t n = fj_elab_int(e, call->args[0], call->place, "isqrt");
     if (n < 0) fj_elab_fail(e, call->place, "math.isqrt() is not defined for this number");
     int64_t root = (int64_t)sqrt((double)n);
@@ -145,7 +148,7 @@ fj_value fj_build_isqrt(fj_elab *e, const fj_call *call) {
 
 /* ---- Numbers ------------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_num1(fj_elab *e, const fj_call *call) {
+fj_value fj_build_num1(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     if (x.kind == FJ_VALUE_INT && x.i == INT64_MIN && call->data != FJ_OP_SIGN) {
         fj_elab_fail(e, call->place, "this constant does not fit into 64 bits");
@@ -153,17 +156,17 @@ fj_value fj_build_num1(fj_elab *e, const fj_call *call) {
     return fj_pointwise(e, (fj_op)call->data, number_type(e, call, &x, 1), &x, 1, call->place);
 }
 
-fj_value fj_build_square(fj_elab *e, const fj_call *call) {
+fj_value fj_build_square(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     return fj_operate(e, FJ_OPERATOR_MUL, x, x, call->place);
 }
 
-fj_value fj_build_round(fj_elab *e, const fj_call *call) {
+fj_value fj_build_round(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     return is_float(x) ? op1(e, call, (fj_op)call->data, x) : x;
 }
 
-fj_value fj_build_python_round(fj_elab *e, const fj_call *call) {
+fj_value fj_build_python_round(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     if (!fj_is_given(call->args[1])) {
         if (!is_float(x)) return x;
@@ -179,16 +182,16 @@ fj_value fj_build_python_round(fj_elab *e, const fj_call *call) {
                       "round() to %lld digits is not in the mod language", (long long)digits);
 }
 
-fj_value fj_build_num2(fj_elab *e, const fj_call *call) {
+fj_value fj_build_num2(fj_elab *e, const fj_builtin_args *call) {
     const fj_value values[2] = {arg(e, call, 0), arg(e, call, 1)};
     return fj_pointwise(e, (fj_op)call->data, number_type(e, call, values, 2), values, 2, call->place);
 }
 
-fj_value fj_build_operator(fj_elab *e, const fj_call *call) {
+fj_value fj_build_operator(fj_elab *e, const fj_builtin_args *call) {
     return fj_operate(e, (fj_operator)call->data, call->args[0], call->args[1], call->place);
 }
 
-fj_value fj_build_div(fj_elab *e, const fj_call *call) {
+fj_value fj_build_div(fj_elab *e, const fj_builtin_args *call) {
     const fj_value mode = call->args[2];
     if (!fj_is_given(mode)) return fj_operate(e, FJ_OPERATOR_DIV, call->args[0], call->args[1], call->place);
     if (mode.kind == FJ_VALUE_STR && fj_str_is(mode.str, "floor")) {
@@ -207,7 +210,7 @@ fj_value fj_build_div(fj_elab *e, const fj_call *call) {
     return fj_operate(e, FJ_OPERATOR_FLOORDIV, whole, values[1], call->place);
 }
 
-fj_value fj_build_invert(fj_elab *e, const fj_call *call) {
+fj_value fj_build_invert(fj_elab *e, const fj_builtin_args *call) {
     return fj_operate_unary(e, FJ_OPERATOR_INVERT, call->args[0], call->place);
 }
 
@@ -217,14 +220,14 @@ static fj_op clamp_op(fj_op of_number, fj_value bound) {
     return of_number == FJ_OP_CLAMP_MIN ? FJ_OP_MAXIMUM : FJ_OP_MINIMUM;
 }
 
-fj_value fj_build_clamp_one(fj_elab *e, const fj_call *call) {
+fj_value fj_build_clamp_one(fj_elab *e, const fj_builtin_args *call) {
     const fj_value values[2] = {arg(e, call, 0), arg(e, call, 1)};
     const fj_type type = number_type(e, call, values, 2);
     return fj_pointwise(e, clamp_op((fj_op)call->data, values[1]), type, values, 2, call->place);
 }
 
 /* min(max(x, lo), hi): hi wins where lo > hi. */
-fj_value fj_build_clamp(fj_elab *e, const fj_call *call) {
+fj_value fj_build_clamp(fj_elab *e, const fj_builtin_args *call) {
     fj_value values[3] = {arg(e, call, 0)};
     int count = 1;
     for (int i = 1; i < 3; i++) {
@@ -248,18 +251,18 @@ fj_value fj_build_clamp(fj_elab *e, const fj_call *call) {
 /* ---- Activations ----------------------------------------------------------------------------------------------- */
 
 /* The gradient at 0 is 0. */
-fj_value fj_build_relu(fj_elab *e, const fj_call *call) {
+fj_value fj_build_relu(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0), zero = is_float(x) ? number(0.0) : fj_value_int(0);
     const fj_value low = fj_operate_compare(e, FJ_OPERATOR_LE, x, zero, call->place);
     return choose(e, call, low, zero, x);
 }
 
-fj_value fj_build_silu(fj_elab *e, const fj_call *call) {
+fj_value fj_build_silu(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0);
     return op2(e, call, FJ_OP_MUL, x, op1(e, call, FJ_OP_SIGMOID, x));
 }
 
-fj_value fj_build_gelu(fj_elab *e, const fj_call *call) {
+fj_value fj_build_gelu(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0), form = call->args[1];
     const fj_value half = op2(e, call, FJ_OP_MUL, x, number(0.5));
     fj_value inner;
@@ -275,7 +278,7 @@ fj_value fj_build_gelu(fj_elab *e, const fj_call *call) {
     return op2(e, call, FJ_OP_MUL, half, op2(e, call, FJ_OP_ADD, inner, number(1.0)));
 }
 
-fj_value fj_build_softplus(fj_elab *e, const fj_call *call) {
+fj_value fj_build_softplus(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = fj_convert(e, arg(e, call, 0), FJ_TYPE_FLOAT, call->place);
     const fj_value beta = fj_is_given(call->args[1]) ? arg(e, call, 1) : number(1.0);
     const fj_value threshold = fj_is_given(call->args[2]) ? arg(e, call, 2) : number(20.0);
@@ -285,7 +288,7 @@ fj_value fj_build_softplus(fj_elab *e, const fj_call *call) {
     return choose(e, call, fj_operate_compare(e, FJ_OPERATOR_GT, scaled, threshold, call->place), x, soft);
 }
 
-fj_value fj_build_leaky_relu(fj_elab *e, const fj_call *call) {
+fj_value fj_build_leaky_relu(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = fj_convert(e, arg(e, call, 0), FJ_TYPE_FLOAT, call->place);
     const fj_value slope = fj_is_given(call->args[1]) ? arg(e, call, 1) : number(0.01);
     const fj_value high = fj_operate_compare(e, FJ_OPERATOR_GT, x, number(0.0), call->place);
@@ -293,7 +296,7 @@ fj_value fj_build_leaky_relu(fj_elab *e, const fj_call *call) {
 }
 
 /* min(x, 0) - log1p(exp(-|x|)) */
-fj_value fj_build_logsigmoid(fj_elab *e, const fj_call *call) {
+fj_value fj_build_logsigmoid(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = fj_convert(e, arg(e, call, 0), FJ_TYPE_FLOAT, call->place);
     const fj_value tail = op1(e, call, FJ_OP_LOG1P,
                               op1(e, call, FJ_OP_EXP, op1(e, call, FJ_OP_NEG, op1(e, call, FJ_OP_ABS, x))));
@@ -302,40 +305,40 @@ fj_value fj_build_logsigmoid(fj_elab *e, const fj_call *call) {
 
 /* ---- Comparison, logic, choice -------------------------------------------------------------------------------------- */
 
-fj_value fj_build_compare(fj_elab *e, const fj_call *call) {
+fj_value fj_build_compare(fj_elab *e, const fj_builtin_args *call) {
     return fj_operate_compare(e, (fj_operator)call->data, call->args[0], call->args[1], call->place);
 }
 
-static fj_value truth(fj_elab *e, const fj_call *call, int i) {
+static fj_value truth(fj_elab *e, const fj_builtin_args *call, int i) {
     return fj_convert(e, arg(e, call, i), FJ_TYPE_BOOL, call->place);
 }
 
-fj_value fj_build_logical(fj_elab *e, const fj_call *call) {
+fj_value fj_build_logical(fj_elab *e, const fj_builtin_args *call) {
     return fj_pointwise(e, (fj_op)call->data, FJ_TYPE_BOOL,
                         (fj_value[]){truth(e, call, 0), truth(e, call, 1)}, 2, call->place);
 }
 
-fj_value fj_build_logical_not(fj_elab *e, const fj_call *call) {
+fj_value fj_build_logical_not(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = truth(e, call, 0);
     return fj_pointwise(e, FJ_OP_NOT, FJ_TYPE_BOOL, &x, 1, call->place);
 }
 
-static fj_value condition(fj_elab *e, const fj_call *call, int i, const char *what) {
+static fj_value condition(fj_elab *e, const fj_builtin_args *call, int i, const char *what) {
     const fj_value value = arg(e, call, i);
     if (fj_value_type(value) == FJ_TYPE_BOOL) return value;
     fj_type_fail(e, value, FJ_DTYPE_BOOL, call->place, "%s must be a bool, not %s: compare it with something",
                  what, fj_value_describe(value));
 }
 
-fj_value fj_build_where(fj_elab *e, const fj_call *call) {
+fj_value fj_build_where(fj_elab *e, const fj_builtin_args *call) {
     return choose(e, call, condition(e, call, 0, "the condition of where"), arg(e, call, 1), arg(e, call, 2));
 }
 
-fj_value fj_build_where_method(fj_elab *e, const fj_call *call) {
+fj_value fj_build_where_method(fj_elab *e, const fj_builtin_args *call) {
     return choose(e, call, condition(e, call, 1, "the condition of where"), arg(e, call, 0), arg(e, call, 2));
 }
 
-fj_value fj_build_masked_fill(fj_elab *e, const fj_call *call) {
+fj_value fj_build_masked_fill(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = arg(e, call, 0), mask = condition(e, call, 1, "the mask of masked_fill"),
                    value = arg(e, call, 2);
     const fj_type type = fj_value_type(x);
@@ -349,24 +352,26 @@ fj_value fj_build_masked_fill(fj_elab *e, const fj_call *call) {
 
 /* ---- Types ---------------------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_cast(fj_elab *e, const fj_call *call) {
+fj_value fj_build_cast(fj_elab *e, const fj_builtin_args *call) {
     return fj_convert(e, arg(e, call, 0), (fj_type)call->data, call->place);
 }
 
-static fj_value filled(fj_elab *e, const fj_call *call, fj_value value, int dtype_at) {
+static fj_value filled(fj_elab *e, const fj_builtin_args *call, fj_value value, int dtype_at) {
     const fj_value dtype = call->args[dtype_at], like = arg(e, call, 0);
     const fj_type type = dtype.kind == FJ_VALUE_DTYPE ? fj_ir_value_type(dtype.dtype) : fj_value_type(like);
     return fj_scalar_value(e, fj_to_ref(e, fj_convert(e, value, type, call->place), type, call->place),
                            false);
 }
 
-fj_value fj_build_like(fj_elab *e, const fj_call *call) {
+fj_value fj_build_like(fj_elab *e, const fj_builtin_args *call) {
     return filled(e, call, fj_value_int(call->data), 1);
 }
-fj_value fj_build_full_like(fj_elab *e, const fj_call *call) { return filled(e, call, arg(e, call, 1), 2); }
+fj_value fj_build_full_like(fj_elab *e, const fj_builtin_args *call) {
+    return filled(e, call, arg(e, call, 1), 2);
+}
 
 /* int(x), float(x), bool(x) */
-fj_value fj_build_python_cast(fj_elab *e, const fj_call *call) {
+fj_value fj_build_python_cast(fj_elab *e, const fj_builtin_args *call) {
     const fj_type type = (fj_type)call->data;
     const fj_value given = call->args[0];
     if (given.kind == FJ_VALUE_UNSET) return fj_convert(e, fj_value_int(0), type, call->place);
@@ -404,6 +409,6 @@ fj_value fj_build_python_cast(fj_elab *e, const fj_call *call) {
 
 /* ---- Mods ------------------------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_causal(fj_elab *e, const fj_call *call) {
+fj_value fj_build_causal(fj_elab *e, const fj_builtin_args *call) {
     return fj_operate_compare(e, FJ_OPERATOR_GE, call->args[2], call->args[3], call->place);
 }

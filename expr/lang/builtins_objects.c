@@ -2,44 +2,47 @@
 #include <string.h>
 
 #include "expr/lang/builtins.h"
+#include "expr/lang/elaborate.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Lists ----------------------------------------------------------------------------------------------- */
 
-static fj_value list_of(fj_elab *e, const fj_call *call) {
+static fj_value list_of(fj_elab *e, const fj_builtin_args *call) {
     if (!fj_value_is_sequence(call->args[0]))
         fj_elab_fail(e, call->place, "%s() is a method of lists, not of %s", call->name,
                      fj_value_describe(call->args[0]));
     return call->args[0];
 }
 
-fj_value fj_build_list_append(fj_elab *e, const fj_call *call) {
+fj_value fj_build_list_append(fj_elab *e, const fj_builtin_args *call) {
     const fj_value list = list_of(e, call);
     fj_list_insert(e, list, list.seq->len, call->args[1], call->place);
     return FJ_NONE;
 }
 
-fj_value fj_build_list_extend(fj_elab *e, const fj_call *call) {
+fj_value fj_build_list_extend(fj_elab *e, const fj_builtin_args *call) {
     const fj_value list = list_of(e, call);
     const fj_sequence more = fj_elab_iterate(e, call->args[1], call->place);
     for (size_t i = 0; i < more.len; i++) fj_list_insert(e, list, list.seq->len, more.items[i], call->place);
     return FJ_NONE;
 }
 
-static size_t index_of(fj_elab *e, const fj_call *call, fj_value list, fj_value index) {
+static size_t index_of(fj_elab *e, const fj_builtin_args *call, fj_value list, fj_value index) {
     const int64_t given = fj_elab_int(e, index, call->place, "an index of a list"),
                   len = (int64_t)list.seq->len;
     const int64_t i = given < 0 ? given + len : given;
     return (size_t)(i < 0 ? 0 : i > len ? len : i);
 }
 
-fj_value fj_build_list_insert(fj_elab *e, const fj_call *call) {
+fj_value fj_build_list_insert(fj_elab *e, const fj_builtin_args *call) {
     const fj_value list = list_of(e, call);
     fj_list_insert(e, list, index_of(e, call, list, call->args[1]), call->args[2], call->place);
     return FJ_NONE;
 }
 
-fj_value fj_build_list_pop(fj_elab *e, const fj_call *call) {
+fj_value fj_build_list_pop(fj_elab *e, const fj_builtin_args *call) {
     const fj_value list = list_of(e, call);
     fj_sequence *seq = (fj_sequence *)(uintptr_t)list.seq;
     const fj_value last = fj_value_int(-1);
@@ -53,13 +56,13 @@ fj_value fj_build_list_pop(fj_elab *e, const fj_call *call) {
     return item;
 }
 
-fj_value fj_build_list_copy(fj_elab *e, const fj_call *call) {
+fj_value fj_build_list_copy(fj_elab *e, const fj_builtin_args *call) {
     const fj_value list = list_of(e, call);
     fj_elab_step(e, call->place, list.seq->len);
     return fj_value_sequence(e->arena, list.kind, list.seq->items, list.seq->len);
 }
 
-fj_value fj_build_list_find(fj_elab *e, const fj_call *call) {
+fj_value fj_build_list_find(fj_elab *e, const fj_builtin_args *call) {
     const fj_value list = list_of(e, call);
     int64_t count = 0;
     for (size_t i = 0; i < list.seq->len; i++) {
@@ -76,7 +79,7 @@ fj_value fj_build_list_find(fj_elab *e, const fj_call *call) {
 
 /* ---- Dicts ------------------------------------------------------------------------------------------------- */
 
-static fj_dict *dict_of(fj_elab *e, const fj_call *call) {
+static fj_dict *dict_of(fj_elab *e, const fj_builtin_args *call) {
     if (call->args[0].kind != FJ_VALUE_DICT)
         fj_elab_fail(e, call->place, "%s() is a method of dicts, not of %s", call->name,
                      fj_value_describe(call->args[0]));
@@ -101,7 +104,7 @@ static void update(fj_elab *e, fj_dict *dict, fj_value from, const fj_arguments 
         fj_dict_set(e, dict, fj_value_str(given->names[i]), given->keywords[i], place);
 }
 
-fj_value fj_build_dict(fj_elab *e, const fj_call *call) {
+fj_value fj_build_dict(fj_elab *e, const fj_builtin_args *call) {
     const fj_value dict = fj_dict_create(e);
     if (call->arguments->count > 1) fj_elab_fail(e, call->place, "dict() takes one argument and keywords");
     const fj_value from = call->arguments->count > 0 ? call->arguments->values[0] : FJ_UNSET;
@@ -109,7 +112,7 @@ fj_value fj_build_dict(fj_elab *e, const fj_call *call) {
     return dict;
 }
 
-fj_value fj_build_dict_update(fj_elab *e, const fj_call *call) {
+fj_value fj_build_dict_update(fj_elab *e, const fj_builtin_args *call) {
     const fj_arguments *given = call->arguments;
     if (given->count == 0 || given->count > 2 || given->values[0].kind != FJ_VALUE_DICT)
         fj_elab_fail(e, call->place, "update() takes one dict");
@@ -117,7 +120,7 @@ fj_value fj_build_dict_update(fj_elab *e, const fj_call *call) {
     return FJ_NONE;
 }
 
-fj_value fj_build_dict_get(fj_elab *e, const fj_call *call) {
+fj_value fj_build_dict_get(fj_elab *e, const fj_builtin_args *call) {
     fj_value value;
     fj_dict *dict = dict_of(e, call);
     const fj_value otherwise = call->args[2].kind == FJ_VALUE_UNSET ? FJ_NONE : call->args[2];
@@ -126,7 +129,7 @@ fj_value fj_build_dict_get(fj_elab *e, const fj_call *call) {
     return otherwise;
 }
 
-fj_value fj_build_dict_items(fj_elab *e, const fj_call *call) {
+fj_value fj_build_dict_items(fj_elab *e, const fj_builtin_args *call) {
     const fj_dict *dict = dict_of(e, call);
     fj_value *items = FJ_NEW_ARRAY(e->arena, fj_value, dict->items.len);
     fj_elab_step(e, call->place, dict->items.len);
@@ -140,7 +143,7 @@ fj_value fj_build_dict_items(fj_elab *e, const fj_call *call) {
     return fj_value_sequence(e->arena, FJ_VALUE_LIST, items, dict->items.len);
 }
 
-fj_value fj_build_dict_copy(fj_elab *e, const fj_call *call) {
+fj_value fj_build_dict_copy(fj_elab *e, const fj_builtin_args *call) {
     const fj_value copy = fj_dict_create(e);
     const fj_arguments none = {0};
     (void)dict_of(e, call);
@@ -150,7 +153,7 @@ fj_value fj_build_dict_copy(fj_elab *e, const fj_call *call) {
 
 /* ---- Namespaces, attributes --------------------------------------------------------------------------------- */
 
-fj_value fj_build_namespace(fj_elab *e, const fj_call *call) {
+fj_value fj_build_namespace(fj_elab *e, const fj_builtin_args *call) {
     const fj_value object = fj_namespace_create(e);
     if (call->arguments->count > 0) fj_elab_fail(e, call->place, "%s() takes keywords", call->name);
     for (size_t i = 0; i < call->arguments->keyword_count; i++)
@@ -159,7 +162,7 @@ fj_value fj_build_namespace(fj_elab *e, const fj_call *call) {
 }
 
 /* dataclasses.field: the default */
-fj_value fj_build_field(fj_elab *e, const fj_call *call) {
+fj_value fj_build_field(fj_elab *e, const fj_builtin_args *call) {
     const fj_arguments *given = call->arguments;
     for (size_t i = 0; i < given->keyword_count; i++) {
         if (fj_str_is(given->names[i], "default")) return given->keywords[i];
@@ -169,7 +172,7 @@ fj_value fj_build_field(fj_elab *e, const fj_call *call) {
     return FJ_UNSET;
 }
 
-static bool find_attribute(fj_elab *e, const fj_call *call, fj_value *ret_value) {
+static bool find_attribute(fj_elab *e, const fj_builtin_args *call, fj_value *ret_value) {
     const fj_value object = call->args[0], name = call->args[1];
     if (name.kind != FJ_VALUE_STR)
         fj_elab_fail(e, call->place, "%s() takes the name of an attribute", call->name);
@@ -181,27 +184,27 @@ static bool find_attribute(fj_elab *e, const fj_call *call, fj_value *ret_value)
     return true;
 }
 
-fj_value fj_build_getattr(fj_elab *e, const fj_call *call) {
+fj_value fj_build_getattr(fj_elab *e, const fj_builtin_args *call) {
     fj_value value;
     if (find_attribute(e, call, &value)) return value;
     if (call->args[2].kind != FJ_VALUE_UNSET) return call->args[2];
     return fj_elab_attribute(e, call->args[0], call->args[1].str, call->place);
 }
 
-fj_value fj_build_hasattr(fj_elab *e, const fj_call *call) {
+fj_value fj_build_hasattr(fj_elab *e, const fj_builtin_args *call) {
     fj_value value;
     return fj_value_bool(find_attribute(e, call, &value));
 }
 
 /* module.register_buffer(name, tensor) */
-fj_value fj_build_register(fj_elab *e, const fj_call *call) {
+fj_value fj_build_register(fj_elab *e, const fj_builtin_args *call) {
     if (call->args[1].kind != FJ_VALUE_STR) fj_elab_fail(e, call->place, "%s() takes a name", call->name);
     fj_constant_need_text(e, call->args[1], call->place);
     fj_object_set(e, call->args[0], call->args[1].str, call->args[2], call->place);
     return FJ_NONE;
 }
 
-fj_value fj_build_itself(fj_elab *e, const fj_call *call) {
+fj_value fj_build_itself(fj_elab *e, const fj_builtin_args *call) {
     (void)e;
     return call->arguments->values[0];
 }
@@ -209,7 +212,7 @@ fj_value fj_build_itself(fj_elab *e, const fj_call *call) {
 /* ---- Autograd functions -------------------------------------------------------------------------------------- */
 
 /* X.apply(...): its forward, which is differentiated as any other function is. */
-fj_value fj_build_apply_function(fj_elab *e, const fj_call *call) {
+fj_value fj_build_apply_function(fj_elab *e, const fj_builtin_args *call) {
     const fj_arguments *given = call->arguments;
     fj_class *class = given->values[0].class;
     fj_value forward, setup;
@@ -231,7 +234,7 @@ fj_value fj_build_apply_function(fj_elab *e, const fj_call *call) {
 /* ---- torch.nn ---------------------------------------------------------------------------------------------------- */
 
 /* nn.ELU(alpha=2.0): the function of torch.nn.functional, with the arguments as keywords. */
-fj_value fj_build_module(fj_elab *e, const fj_call *call) {
+fj_value fj_build_module(fj_elab *e, const fj_builtin_args *call) {
     static const struct {
         const char *module, *function;
         const char *parameters[3];
@@ -271,7 +274,7 @@ fj_value fj_build_module(fj_elab *e, const fj_call *call) {
 
 /* ---- itertools ------------------------------------------------------------------------------------------------------ */
 
-fj_value fj_build_accumulate(fj_elab *e, const fj_call *call) {
+fj_value fj_build_accumulate(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
     const bool has_start = fj_is_given(call->args[2]), has_function = fj_is_given(call->args[1]);
     FJ_VEC(fj_value) items = {0};
@@ -291,7 +294,7 @@ fj_value fj_build_accumulate(fj_elab *e, const fj_call *call) {
     return fj_value_sequence(e->arena, FJ_VALUE_LIST, items.data, items.len);
 }
 
-fj_value fj_build_chain(fj_elab *e, const fj_call *call) {
+fj_value fj_build_chain(fj_elab *e, const fj_builtin_args *call) {
     FJ_VEC(fj_value) items = {0};
     for (size_t i = 0; i < call->args[0].seq->len; i++) {
         const fj_sequence part = fj_elab_iterate(e, call->args[0].seq->items[i], call->place);
@@ -303,7 +306,7 @@ fj_value fj_build_chain(fj_elab *e, const fj_call *call) {
 }
 
 /* All tuples of one item of each, the last changing first. */
-fj_value fj_build_product(fj_elab *e, const fj_call *call) {
+fj_value fj_build_product(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence *lists = call->args[0].seq;
     fj_sequence *parts = FJ_NEW_ARRAY(e->arena, fj_sequence, lists->len);
     fj_value *tuple = FJ_NEW_ARRAY(e->arena, fj_value, lists->len);

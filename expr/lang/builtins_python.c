@@ -1,6 +1,10 @@
 /* Functions that are built into Python, functools, and what joins mods. */
 #include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 #include <string.h>
 
@@ -10,7 +14,7 @@ static fj_value finish(fj_elab *e, const value_list *items, fj_value_kind kind) 
     return fj_value_sequence(e->arena, kind, items->data, items->len);
 }
 
-static void push(fj_elab *e, const fj_call *call, value_list *items, fj_value value) {
+static void push(fj_elab *e, const fj_builtin_args *call, value_list *items, fj_value value) {
     fj_elab_step(e, call->place, 1);
     if (items->len >= FJ_ELAB_MAX_ITEMS)
         fj_elab_fail(e, call->place, "more than %d items", FJ_ELAB_MAX_ITEMS);
@@ -19,7 +23,7 @@ static void push(fj_elab *e, const fj_call *call, value_list *items, fj_value va
 
 /* ---- Sequences --------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_len(fj_elab *e, const fj_call *call) {
+fj_value fj_build_len(fj_elab *e, const fj_builtin_args *call) {
     const fj_value v = call->args[0];
     if (v.kind != FJ_VALUE_TENSOR) return fj_value_int((int64_t)fj_elab_iterate(e, v, call->place).len);
     fj_capture_fail_broken(e, v.tensor, call->place);
@@ -32,7 +36,7 @@ fj_value fj_build_len(fj_elab *e, const fj_call *call) {
     return fj_tensor_dim(e, v.tensor, 0, call->place);
 }
 
-fj_value fj_build_range(fj_elab *e, const fj_call *call) {
+fj_value fj_build_range(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence *given = call->args[0].seq;
     int64_t parts[3] = {0, 0, 1};
     if (given->len < 1 || given->len > 3) fj_elab_fail(e, call->place, "range() takes 1 to 3 arguments");
@@ -50,7 +54,7 @@ fj_value fj_build_range(fj_elab *e, const fj_call *call) {
     return finish(e, &items, FJ_VALUE_LIST);
 }
 
-fj_value fj_build_enumerate(fj_elab *e, const fj_call *call) {
+fj_value fj_build_enumerate(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
     const int64_t start =
         fj_is_given(call->args[1]) ? fj_elab_int(e, call->args[1], call->place, "enumerate") : 0;
@@ -63,7 +67,7 @@ fj_value fj_build_enumerate(fj_elab *e, const fj_call *call) {
 }
 
 /* The i-th items of several sequences; false at the end of the shortest. */
-static bool column(fj_elab *e, const fj_call *call, const fj_sequence *rows, size_t count, size_t i,
+static bool column(fj_elab *e, const fj_builtin_args *call, const fj_sequence *rows, size_t count, size_t i,
                    value_list *ret_items) {
     *ret_items = (value_list){0};
     for (size_t j = 0; j < count; j++) {
@@ -73,14 +77,14 @@ static bool column(fj_elab *e, const fj_call *call, const fj_sequence *rows, siz
     return count > 0;
 }
 
-static fj_sequence *all_rows(fj_elab *e, const fj_call *call, fj_value sequences) {
+static fj_sequence *all_rows(fj_elab *e, const fj_builtin_args *call, fj_value sequences) {
     fj_sequence *rows = FJ_NEW_ARRAY(e->arena, fj_sequence, sequences.seq->len);
     for (size_t i = 0; i < sequences.seq->len; i++)
         rows[i] = fj_elab_iterate(e, sequences.seq->items[i], call->place);
     return rows;
 }
 
-fj_value fj_build_zip(fj_elab *e, const fj_call *call) {
+fj_value fj_build_zip(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence *rows = all_rows(e, call, call->args[0]);
     value_list items = {0}, at;
     for (size_t i = 0; column(e, call, rows, call->args[0].seq->len, i, &at); i++) {
@@ -89,7 +93,7 @@ fj_value fj_build_zip(fj_elab *e, const fj_call *call) {
     return finish(e, &items, FJ_VALUE_LIST);
 }
 
-fj_value fj_build_map(fj_elab *e, const fj_call *call) {
+fj_value fj_build_map(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence *rows = all_rows(e, call, call->args[1]);
     value_list items = {0}, at;
     for (size_t i = 0; column(e, call, rows, call->args[1].seq->len, i, &at); i++) {
@@ -98,14 +102,14 @@ fj_value fj_build_map(fj_elab *e, const fj_call *call) {
     return finish(e, &items, FJ_VALUE_LIST);
 }
 
-fj_value fj_build_sequence(fj_elab *e, const fj_call *call) {
+fj_value fj_build_sequence(fj_elab *e, const fj_builtin_args *call) {
     fj_sequence from = {.items = NULL};
     if (call->args[0].kind != FJ_VALUE_UNSET) from = fj_elab_iterate(e, call->args[0], call->place);
     fj_elab_step(e, call->place, from.len);
     return fj_value_sequence(e->arena, (fj_value_kind)call->data, from.items, from.len);
 }
 
-fj_value fj_build_reversed(fj_elab *e, const fj_call *call) {
+fj_value fj_build_reversed(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
     value_list items = {0};
     for (size_t i = from.len; i-- > 0;) push(e, call, &items, from.items[i]);
@@ -113,7 +117,7 @@ fj_value fj_build_reversed(fj_elab *e, const fj_call *call) {
 }
 
 /* By insertion: stable, and each comparison is a step. */
-fj_value fj_build_sorted(fj_elab *e, const fj_call *call) {
+fj_value fj_build_sorted(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
     const bool reverse =
         fj_is_given(call->args[1]) && fj_elab_truth(e, call->args[1], call->place, "reverse");
@@ -133,7 +137,7 @@ fj_value fj_build_sorted(fj_elab *e, const fj_call *call) {
     return finish(e, &items, FJ_VALUE_LIST);
 }
 
-fj_value fj_build_divmod(fj_elab *e, const fj_call *call) {
+fj_value fj_build_divmod(fj_elab *e, const fj_builtin_args *call) {
     const fj_value pair[2] = {fj_operate(e, FJ_OPERATOR_FLOORDIV, call->args[0], call->args[1], call->place),
                               fj_operate(e, FJ_OPERATOR_MOD, call->args[0], call->args[1], call->place)};
     return fj_value_sequence(e->arena, FJ_VALUE_TUPLE, pair, 2);
@@ -141,18 +145,18 @@ fj_value fj_build_divmod(fj_elab *e, const fj_call *call) {
 
 /* ---- Reductions of sequences -------------------------------------------------------------------------------------- */
 
-static fj_value lesser(fj_elab *e, const fj_call *call, fj_value a, fj_value b) {
+static fj_value lesser(fj_elab *e, const fj_builtin_args *call, fj_value a, fj_value b) {
     const bool is_max = call->data == FJ_OP_MAXIMUM;
     if (fj_value_is_constant(a) && fj_value_is_constant(b)) { /* the first of equals */
         return fj_constant_compare(e, is_max ? FJ_OPERATOR_GT : FJ_OPERATOR_LT, b, a, call->place) ? b : a;
     }
     fj_value pair[2] = {a, b};
-    const fj_call joined = {
+    const fj_builtin_args joined = {
         .args = pair, .count = 2, .data = call->data, .name = call->name, .place = call->place};
     return fj_tensor_map(e, fj_build_num2, &joined);
 }
 
-fj_value fj_build_python_extreme(fj_elab *e, const fj_call *call) {
+fj_value fj_build_python_extreme(fj_elab *e, const fj_builtin_args *call) {
     fj_sequence given = *call->args[0].seq;
     if (given.len == 1 && given.items[0].kind == FJ_VALUE_TENSOR) {
         const fj_op op = call->data == FJ_OP_MAXIMUM ? FJ_OP_REDUCE_MAX : FJ_OP_REDUCE_MIN;
@@ -165,25 +169,25 @@ fj_value fj_build_python_extreme(fj_elab *e, const fj_call *call) {
     return best;
 }
 
-static fj_value accumulate(fj_elab *e, const fj_call *call, fj_operator op, fj_value total) {
+static fj_value accumulate(fj_elab *e, const fj_builtin_args *call, fj_operator op, fj_value total) {
     const fj_sequence from = fj_elab_iterate(e, call->args[0], call->place);
     if (fj_is_given(call->args[1])) total = call->args[1];
     for (size_t i = 0; i < from.len; i++) total = fj_operate(e, op, total, from.items[i], call->place);
     return total;
 }
 
-fj_value fj_build_python_sum(fj_elab *e, const fj_call *call) {
+fj_value fj_build_python_sum(fj_elab *e, const fj_builtin_args *call) {
     if (call->args[0].kind == FJ_VALUE_TENSOR) {
         return fj_tensor_reduce(e, FJ_OP_REDUCE_SUM, call->args[0], fj_value_int(0), false, call->place);
     }
     return accumulate(e, call, FJ_OPERATOR_ADD, fj_value_int(0));
 }
 
-fj_value fj_build_python_prod(fj_elab *e, const fj_call *call) {
+fj_value fj_build_python_prod(fj_elab *e, const fj_builtin_args *call) {
     return accumulate(e, call, FJ_OPERATOR_MUL, fj_value_int(1));
 }
 
-fj_value fj_build_python_any(fj_elab *e, const fj_call *call) {
+fj_value fj_build_python_any(fj_elab *e, const fj_builtin_args *call) {
     const bool is_all = call->data != 0;
     if (call->args[0].kind == FJ_VALUE_TENSOR) {
         return fj_tensor_reduce(e, is_all ? FJ_OP_REDUCE_ALL : FJ_OP_REDUCE_ANY, call->args[0], FJ_UNSET,
@@ -225,7 +229,7 @@ static bool is_instance(fj_value value, fj_value type) {
     return false;
 }
 
-fj_value fj_build_isinstance(fj_elab *e, const fj_call *call) {
+fj_value fj_build_isinstance(fj_elab *e, const fj_builtin_args *call) {
     (void)e;
     const fj_value type = call->args[1];
     if (!fj_value_is_sequence(type)) return fj_value_bool(is_instance(call->args[0], type));
@@ -234,12 +238,12 @@ fj_value fj_build_isinstance(fj_elab *e, const fj_call *call) {
     return fj_value_bool(found);
 }
 
-fj_value fj_build_callable(fj_elab *e, const fj_call *call) {
+fj_value fj_build_callable(fj_elab *e, const fj_builtin_args *call) {
     const fj_value value = fj_callable(e, call->args[0], call->place);
     return fj_value_bool(fj_value_is_function(value) || value.kind == FJ_VALUE_CLASS);
 }
 
-fj_value fj_build_str(fj_elab *e, const fj_call *call) {
+fj_value fj_build_str(fj_elab *e, const fj_builtin_args *call) {
     const fj_value v = call->args[0];
     switch (v.kind) {
     case FJ_VALUE_STR: return v;
@@ -251,19 +255,19 @@ fj_value fj_build_str(fj_elab *e, const fj_call *call) {
     }
 }
 
-fj_value fj_build_nothing(fj_elab *e, const fj_call *call) {
+fj_value fj_build_nothing(fj_elab *e, const fj_builtin_args *call) {
     (void)e, (void)call;
     return FJ_NONE;
 }
 
 /* All tensors are in one place, as far as a mod can tell. */
-fj_value fj_build_device(fj_elab *e, const fj_call *call) {
+fj_value fj_build_device(fj_elab *e, const fj_builtin_args *call) {
     (void)e, (void)call;
     return fj_value_vague(FJ_TEXT_DEVICE);
 }
 
 /* torch.cuda.is_available() */
-fj_value fj_build_never(fj_elab *e, const fj_call *call) {
+fj_value fj_build_never(fj_elab *e, const fj_builtin_args *call) {
     (void)e, (void)call;
     return fj_value_bool(false);
 }
@@ -282,7 +286,7 @@ static void name_arguments(fj_elab *e, const fj_function *function, fj_arguments
     }
 }
 
-fj_value fj_build_partial(fj_elab *e, const fj_call *call) {
+fj_value fj_build_partial(fj_elab *e, const fj_builtin_args *call) {
     const fj_arguments *given = call->arguments;
     const fj_value target = given->count > 0 ? fj_callable(e, given->values[0], call->place) : FJ_NONE;
     if (target.kind == FJ_VALUE_TENSOR) fj_capture_fail_broken(e, target.tensor, call->place);
@@ -298,7 +302,7 @@ fj_value fj_build_partial(fj_elab *e, const fj_call *call) {
     return fj_partial_create(e, target, &rest);
 }
 
-fj_value fj_build_functools_reduce(fj_elab *e, const fj_call *call) {
+fj_value fj_build_functools_reduce(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence from = fj_elab_iterate(e, call->args[1], call->place);
     const bool has_start = call->args[2].kind != FJ_VALUE_UNSET;
     if (from.len == 0 && !has_start) fj_elab_fail(e, call->place, "reduce() of nothing");
@@ -311,12 +315,12 @@ fj_value fj_build_functools_reduce(fj_elab *e, const fj_call *call) {
 
 /* ---- Mods ---------------------------------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_noop(fj_elab *e, const fj_call *call) {
+fj_value fj_build_noop(fj_elab *e, const fj_builtin_args *call) {
     (void)call;
     return fj_scalar_value(e, fj_ir_bool(e->ir, true), false);
 }
 
-static fj_value delay(fj_elab *e, const fj_call *call, const char *name) {
+static fj_value delay(fj_elab *e, const fj_builtin_args *call, const char *name) {
     const fj_value functions = call->args[0];
     for (size_t i = 0; i < functions.seq->len; i++) {
         const fj_value f = fj_callable(e, functions.seq->items[i], call->place);
@@ -330,13 +334,13 @@ static fj_value delay(fj_elab *e, const fj_call *call, const char *name) {
     return fj_partial_create(e, fj_builtin_value(fj_builtin_find(fj_str_from(name), 0)), &first);
 }
 
-fj_value fj_build_join(fj_elab *e, const fj_call *call) {
+fj_value fj_build_join(fj_elab *e, const fj_builtin_args *call) {
     return delay(e, call, call->data ? "apply and_masks" : "apply or_masks");
 }
 
-fj_value fj_build_compose(fj_elab *e, const fj_call *call) { return delay(e, call, "apply compose"); }
+fj_value fj_build_compose(fj_elab *e, const fj_builtin_args *call) { return delay(e, call, "apply compose"); }
 
-fj_value fj_build_joined(fj_elab *e, const fj_call *call) {
+fj_value fj_build_joined(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence *masks = call->args[0].seq;
     fj_value all = fj_scalar_value(e, fj_ir_bool(e->ir, call->data != 0), false);
     for (size_t i = 0; i < masks->len; i++) {
@@ -348,7 +352,7 @@ fj_value fj_build_joined(fj_elab *e, const fj_call *call) {
 }
 
 /* f(g(score)): the last function sees the score first. */
-fj_value fj_build_composed(fj_elab *e, const fj_call *call) {
+fj_value fj_build_composed(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence *functions = call->args[0].seq;
     fj_value args[5];
     for (int i = 0; i < 5; i++) args[i] = call->args[i + 1];

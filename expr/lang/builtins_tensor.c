@@ -1,22 +1,26 @@
 /* Functions of whole tensors: shapes, reductions, literals, and tensors that the caller supplies. */
 #include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 #include <float.h>
 #include <math.h>
 
 /* ---- Shapes ---------------------------------------------------------------------------------------------- */
 
-fj_value fj_build_dim(fj_elab *e, const fj_call *call) {
+fj_value fj_build_dim(fj_elab *e, const fj_builtin_args *call) {
     return fj_elab_attribute(e, call->args[0], FJ_STR("ndim"), call->place);
 }
 
-fj_value fj_build_size(fj_elab *e, const fj_call *call) {
+fj_value fj_build_size(fj_elab *e, const fj_builtin_args *call) {
     const fj_value shape = fj_elab_attribute(e, call->args[0], FJ_STR("shape"), call->place);
     if (!fj_is_given(call->args[1])) return shape;
     return shape.seq->items[fj_tensor_axis(e, call->args[1], (int)shape.seq->len, call->place)];
 }
 
-fj_value fj_build_numel(fj_elab *e, const fj_call *call) {
+fj_value fj_build_numel(fj_elab *e, const fj_builtin_args *call) {
     const fj_value shape = fj_elab_attribute(e, call->args[0], FJ_STR("shape"), call->place);
     fj_value count = fj_value_int(1);
     for (size_t i = 0; i < shape.seq->len; i++)
@@ -24,19 +28,19 @@ fj_value fj_build_numel(fj_elab *e, const fj_call *call) {
     return count;
 }
 
-fj_value fj_build_unsqueeze(fj_elab *e, const fj_call *call) {
+fj_value fj_build_unsqueeze(fj_elab *e, const fj_builtin_args *call) {
     return fj_tensor_unsqueeze(e, call->args[0], call->args[1], call->place);
 }
 
-fj_value fj_build_squeeze(fj_elab *e, const fj_call *call) {
+fj_value fj_build_squeeze(fj_elab *e, const fj_builtin_args *call) {
     return fj_tensor_squeeze(e, call->args[0], call->args[1], call->place);
 }
 
-fj_value fj_build_transpose(fj_elab *e, const fj_call *call) {
+fj_value fj_build_transpose(fj_elab *e, const fj_builtin_args *call) {
     return fj_tensor_transpose(e, call->args[0], call->args[1], call->args[2], call->place);
 }
 
-fj_value fj_build_same(fj_elab *e, const fj_call *call) {
+fj_value fj_build_same(fj_elab *e, const fj_builtin_args *call) {
     (void)e;
     return call->args[0];
 }
@@ -47,24 +51,24 @@ bool fj_is_keep(fj_elab *e, fj_value keepdim, fj_place place) {
     return fj_is_given(keepdim) && fj_elab_truth(e, keepdim, place, "keepdim");
 }
 
-fj_value fj_build_reduce(fj_elab *e, const fj_call *call) {
+fj_value fj_build_reduce(fj_elab *e, const fj_builtin_args *call) {
     const bool keep = fj_is_keep(e, call->args[2], call->place);
     return fj_tensor_reduce(e, (fj_op)call->data, call->args[0], call->args[1], keep, call->place);
 }
 
-static fj_value cast(fj_elab *e, const fj_call *call) {
+static fj_value cast(fj_elab *e, const fj_builtin_args *call) {
     const fj_value x = fj_operand(e, call->args[0], call->place, "a reduction");
     return fj_convert(e, x, (fj_type)call->data, call->place);
 }
 
-static fj_value converted(fj_elab *e, const fj_call *call, fj_value value, fj_value dtype) {
+static fj_value converted(fj_elab *e, const fj_builtin_args *call, fj_value value, fj_value dtype) {
     if (dtype.kind != FJ_VALUE_DTYPE) return value;
-    const fj_call to = {
+    const fj_builtin_args to = {
         .args = &value, .count = 1, .data = (int)fj_ir_value_type(dtype.dtype), .place = call->place};
     return fj_tensor_map(e, cast, &to);
 }
 
-fj_value fj_build_sum(fj_elab *e, const fj_call *call) {
+fj_value fj_build_sum(fj_elab *e, const fj_builtin_args *call) {
     const fj_value value = converted(e, call, call->args[0], call->args[3]);
     return fj_tensor_reduce(e, (fj_op)call->data, value, call->args[1],
                             fj_is_keep(e, call->args[2], call->place), call->place);
@@ -79,7 +83,7 @@ static bool is_reduced(fj_elab *e, fj_value axes, int rank, int axis, fj_place p
     return axes.seq->len == 0;
 }
 
-fj_value fj_build_mean(fj_elab *e, const fj_call *call) {
+fj_value fj_build_mean(fj_elab *e, const fj_builtin_args *call) {
     const fj_value value = fj_tensor_settle(e, converted(e, call, call->args[0], call->args[3]), call->place);
     const bool is_tensor = value.kind == FJ_VALUE_TENSOR;
     const fj_type type = is_tensor ? fj_tensor_type(e, value.tensor, call->place)
@@ -99,7 +103,7 @@ fj_value fj_build_mean(fj_elab *e, const fj_call *call) {
 }
 
 /* max(x), max(x, dim) with its pair, max(x, other) */
-fj_value fj_build_extreme(fj_elab *e, const fj_call *call) {
+fj_value fj_build_extreme(fj_elab *e, const fj_builtin_args *call) {
     const bool is_max = call->data == FJ_OP_REDUCE_MAX;
     const fj_value input = fj_tensor_settle(e, call->args[0], call->place), second = call->args[1];
     fj_value other = call->args[3];
@@ -108,11 +112,11 @@ fj_value fj_build_extreme(fj_elab *e, const fj_call *call) {
     if (fj_is_given(second) && !is_axis) other = second;
     if (fj_is_given(other)) {
         fj_value pair[2] = {input, other};
-        const fj_call joined = {.args = pair,
-                                .count = 2,
-                                .data = is_max ? FJ_OP_MAXIMUM : FJ_OP_MINIMUM,
-                                .name = call->name,
-                                .place = call->place};
+        const fj_builtin_args joined = {.args = pair,
+                                        .count = 2,
+                                        .data = is_max ? FJ_OP_MAXIMUM : FJ_OP_MINIMUM,
+                                        .name = call->name,
+                                        .place = call->place};
         return fj_tensor_map(e, fj_build_num2, &joined);
     }
     const bool keep = fj_is_keep(e, call->args[2], call->place);
@@ -121,14 +125,14 @@ fj_value fj_build_extreme(fj_elab *e, const fj_call *call) {
     return fj_tensor_pick(e, is_max ? FJ_OP_ARGMAX : FJ_OP_ARGMIN, input, second, keep, call->place);
 }
 
-fj_value fj_build_dot(fj_elab *e, const fj_call *call) {
+fj_value fj_build_dot(fj_elab *e, const fj_builtin_args *call) {
     return fj_tensor_dot(e, call->args[0], call->args[1], call->place);
 }
 
 /* ---- Casts ----------------------------------------------------------------------------------------------------- */
 
 /* Of a tensor whose rank nobody knows yet: what is learned is its dtype. */
-static bool learn_dtype(fj_elab *e, const fj_call *call, fj_value value, fj_dtype dtype) {
+static bool learn_dtype(fj_elab *e, const fj_builtin_args *call, fj_value value, fj_dtype dtype) {
     if (value.kind != FJ_VALUE_TENSOR || fj_tensor_rank(e, value.tensor, call->place) >= 0) return false;
     fj_captured *captured = fj_capture_resolve(e, value.tensor, call->place);
     if (captured->assumed_dtype && captured->index < 0) captured->dtype = dtype;
@@ -136,7 +140,7 @@ static bool learn_dtype(fj_elab *e, const fj_call *call, fj_value value, fj_dtyp
 }
 
 /* x.to(dtype), x.to(device), x.to(other), x.to(device, dtype) */
-fj_value fj_build_to(fj_elab *e, const fj_call *call) {
+fj_value fj_build_to(fj_elab *e, const fj_builtin_args *call) {
     fj_value x = call->args[0], dtype = FJ_UNSET;
     for (int i = 1; i < call->count; i++) {
         const fj_value to = call->args[i];
@@ -159,7 +163,7 @@ static fj_value scalar_of(fj_elab *e, fj_value value, fj_value dtype, fj_place p
     return fj_scalar_value(e, fj_to_ref(e, fj_convert(e, value, type, place), type, place), false);
 }
 
-fj_value fj_build_tensor(fj_elab *e, const fj_call *call) {
+fj_value fj_build_tensor(fj_elab *e, const fj_builtin_args *call) {
     const fj_value data = call->args[0], dtype = call->args[1];
     if (fj_value_is_sequence(data)) return fj_capture_literal(e, data, dtype, call->place);
     if (data.kind == FJ_VALUE_TENSOR) return converted(e, call, data, dtype);
@@ -167,7 +171,7 @@ fj_value fj_build_tensor(fj_elab *e, const fj_call *call) {
 }
 
 /* The element type of what a method is called on. */
-static fj_value own_dtype(fj_elab *e, const fj_call *call, fj_value dtype) {
+static fj_value own_dtype(fj_elab *e, const fj_builtin_args *call, fj_value dtype) {
     if (dtype.kind == FJ_VALUE_DTYPE) return dtype;
     const fj_value self = call->args[0];
     const fj_type type = self.kind == FJ_VALUE_TENSOR
@@ -176,13 +180,13 @@ static fj_value own_dtype(fj_elab *e, const fj_call *call, fj_value dtype) {
     return fj_value_dtype(fj_type_dtype(type));
 }
 
-fj_value fj_build_new_tensor(fj_elab *e, const fj_call *call) {
+fj_value fj_build_new_tensor(fj_elab *e, const fj_builtin_args *call) {
     const fj_value data = call->args[1], dtype = own_dtype(e, call, call->args[2]);
     if (fj_value_is_sequence(data)) return fj_capture_literal(e, data, dtype, call->place);
     return scalar_of(e, fj_operand(e, data, call->place, "new_tensor"), dtype, call->place);
 }
 
-fj_value fj_build_new_filled(fj_elab *e, const fj_call *call) {
+fj_value fj_build_new_filled(fj_elab *e, const fj_builtin_args *call) {
     const fj_value size = call->args[1], dtype = own_dtype(e, call, call->args[2]);
     const fj_value one = scalar_of(e, fj_value_int(call->data), dtype, call->place);
     const size_t rank = fj_value_is_sequence(size) ? size.seq->len : 1;
@@ -206,7 +210,7 @@ static fj_value named(fj_elab *e, const char *const *fields, const fj_value *val
     return (fj_value){.kind = FJ_VALUE_TUPLE, .seq = seq};
 }
 
-fj_value fj_build_finfo(fj_elab *e, const fj_call *call) {
+fj_value fj_build_finfo(fj_elab *e, const fj_builtin_args *call) {
     static const char *const fields[] = {"min", "max", "eps", "tiny", "smallest_normal"};
     static const double limits[FJ_DTYPE_COUNT][3] = {
         [FJ_DTYPE_F8_E4M3] = {448.0, 0.125, 0.015625},
@@ -226,7 +230,7 @@ fj_value fj_build_finfo(fj_elab *e, const fj_call *call) {
     return named(e, fields, values, FJ_ARRAY_LEN(values));
 }
 
-fj_value fj_build_iinfo(fj_elab *e, const fj_call *call) {
+fj_value fj_build_iinfo(fj_elab *e, const fj_builtin_args *call) {
     static const char *const fields[] = {"min", "max"};
     static const int64_t limits[FJ_DTYPE_COUNT][2] = {
         [FJ_DTYPE_I8] = {INT8_MIN, INT8_MAX},    [FJ_DTYPE_U8] = {0, UINT8_MAX},
@@ -243,14 +247,14 @@ fj_value fj_build_iinfo(fj_elab *e, const fj_call *call) {
 
 /* ---- Tensors that the caller supplies -------------------------------------------------------------------------------- */
 
-static fj_value keyword(const fj_call *call, const char *name) {
+static fj_value keyword(const fj_builtin_args *call, const char *name) {
     for (size_t i = 0; i < call->arguments->keyword_count; i++) {
         if (fj_str_is(call->arguments->names[i], name)) return call->arguments->keywords[i];
     }
     return FJ_UNSET;
 }
 
-static fj_table *placeholder(fj_elab *e, const fj_call *call, fj_dtype otherwise) {
+static fj_table *placeholder(fj_elab *e, const fj_builtin_args *call, fj_dtype otherwise) {
     if (e->in_mod) {
         fj_elab_fail_note(e, call->place,
                           "make it outside of the mod, under a name: the caller binds its value",
@@ -270,7 +274,7 @@ static void set_dims(fj_table *table, const fj_value *dims, size_t count) {
         table->dims[i] = dims[i].kind == FJ_VALUE_INT && dims[i].i >= 0 ? dims[i].i : -1;
 }
 
-fj_value fj_build_sized(fj_elab *e, const fj_call *call) {
+fj_value fj_build_sized(fj_elab *e, const fj_builtin_args *call) {
     fj_table *table = placeholder(e, call, (fj_dtype)call->data);
     const fj_value size = keyword(call, "size");
     const fj_value first = call->arguments->count > 0 ? call->arguments->values[0] : size;
@@ -288,13 +292,13 @@ static fj_dtype dtype_of_number(fj_value v) {
 
 /* ---- Tables that the source spells out by a rule ------------------------------------------------------------- */
 
-static fj_value table_dtype(const fj_call *call) {
+static fj_value table_dtype(const fj_builtin_args *call) {
     const fj_value dtype = keyword(call, "dtype");
     return dtype.kind == FJ_VALUE_DTYPE ? dtype : FJ_NONE;
 }
 
 /* A literal of these rows; small enough, since its items are counted. */
-static fj_value table_of(fj_elab *e, const fj_call *call, const fj_value *items, size_t count) {
+static fj_value table_of(fj_elab *e, const fj_builtin_args *call, const fj_value *items, size_t count) {
     const fj_value list = fj_value_sequence(e->arena, FJ_VALUE_LIST, items, count);
     return fj_capture_literal(e, list, table_dtype(call), call->place);
 }
@@ -310,7 +314,7 @@ static fj_value filled(fj_elab *e, const fj_value *dims, size_t rank, fj_value v
     return fj_value_sequence(e->arena, FJ_VALUE_LIST, rows, (size_t)dims[0].i);
 }
 
-fj_value fj_build_full(fj_elab *e, const fj_call *call) {
+fj_value fj_build_full(fj_elab *e, const fj_builtin_args *call) {
     const fj_arguments *given = call->arguments;
     const fj_value value = given->count > 1 ? given->values[1] : keyword(call, "fill_value");
     const fj_value size = given->count > 0 ? given->values[0] : keyword(call, "size");
@@ -329,7 +333,7 @@ fj_value fj_build_full(fj_elab *e, const fj_call *call) {
     return fj_capture_unnamed(e, table);
 }
 
-fj_value fj_build_eye(fj_elab *e, const fj_call *call) {
+fj_value fj_build_eye(fj_elab *e, const fj_builtin_args *call) {
     const fj_arguments *given = call->arguments;
     const fj_value n = given->count > 0 ? given->values[0] : FJ_NONE,
                    m = given->count > 1 ? given->values[1] : n;
@@ -347,7 +351,7 @@ fj_value fj_build_eye(fj_elab *e, const fj_call *call) {
 }
 
 /* arange(end), arange(start, end), arange(start, end, step), where they are numbers. */
-static bool counted(fj_elab *e, const fj_call *call, fj_value *ret_table) {
+static bool counted(fj_elab *e, const fj_builtin_args *call, fj_value *ret_table) {
     const fj_arguments *given = call->arguments;
     fj_value parts[3] = {fj_value_int(0), FJ_UNSET, fj_value_int(1)};
     bool integral = true;
@@ -374,7 +378,7 @@ static bool counted(fj_elab *e, const fj_call *call, fj_value *ret_table) {
     return true;
 }
 
-fj_value fj_build_arange(fj_elab *e, const fj_call *call) {
+fj_value fj_build_arange(fj_elab *e, const fj_builtin_args *call) {
     bool floating = false;
     fj_value counted_out;
     const fj_arguments *given = call->arguments;
@@ -386,7 +390,7 @@ fj_value fj_build_arange(fj_elab *e, const fj_call *call) {
     return fj_capture_unnamed(e, table);
 }
 
-fj_value fj_build_randint(fj_elab *e, const fj_call *call) {
+fj_value fj_build_randint(fj_elab *e, const fj_builtin_args *call) {
     fj_table *table = placeholder(e, call, FJ_DTYPE_I64);
     const fj_arguments *given = call->arguments;
     for (size_t i = 0; i < given->count; i++) {

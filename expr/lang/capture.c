@@ -6,7 +6,10 @@
  */
 #include <string.h>
 
+#include "expr/lang/capture.h"
 #include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Making them ------------------------------------------------------------------------------------- */
 
@@ -19,8 +22,8 @@ fj_table *fj_table_create(fj_elab *e, fj_place place) {
     return table;
 }
 
-static fj_value capture_create(fj_elab *e, const fj_table *table, const fj_names *names) {
-    fj_tensor *tensor = FJ_NEW(e->arena, fj_tensor);
+static fj_value capture_create(fj_elab *e, const fj_table *table, const fj_name_list *names) {
+    fj_lazy_tensor *tensor = FJ_NEW(e->arena, fj_lazy_tensor);
     tensor->kind = FJ_TENSOR_CAPTURE;
     tensor->table = table;
     tensor->names = names;
@@ -29,9 +32,9 @@ static fj_value capture_create(fj_elab *e, const fj_table *table, const fj_names
 
 fj_value fj_capture_unnamed(fj_elab *e, const fj_table *table) { return capture_create(e, table, NULL); }
 
-static const fj_names *push_name(fj_elab *e, fj_str name, const fj_names *outer) {
-    fj_names *names = FJ_NEW(e->arena, fj_names);
-    *names = (fj_names){name, outer};
+static const fj_name_list *push_name(fj_elab *e, fj_str name, const fj_name_list *outer) {
+    fj_name_list *names = FJ_NEW(e->arena, fj_name_list);
+    *names = (fj_name_list){name, outer};
     return names;
 }
 
@@ -44,7 +47,7 @@ fj_value fj_capture_free(fj_elab *e, fj_str name, fj_place place) {
     fj_table *table = fj_table_create(e, place);
     table->free = true;
     FJ_PUSH(e->arena, &e->free_tables, table);
-    FJ_PUSH(e->arena, &e->free_names, (fj_names){name, NULL});
+    FJ_PUSH(e->arena, &e->free_names, (fj_name_list){name, NULL});
     return capture_create(e, table, push_name(e, name, NULL));
 }
 
@@ -66,10 +69,10 @@ _Noreturn void fj_capture_fail_opaque(fj_elab *e, fj_value value, fj_place place
                       "this tensor has no name, so its value cannot come from the caller");
 }
 
-static const fj_binding *bound_name(fj_elab *e, const fj_names *names, fj_str *ret_name);
+static const fj_binding *bound_name(fj_elab *e, const fj_name_list *names, fj_str *ret_name);
 
 /* What could not be evaluated may be no tensor at all: the reason is said, not that a tensor lacks something. */
-void fj_capture_fail_broken(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+void fj_capture_fail_broken(fj_elab *e, const fj_lazy_tensor *tensor, fj_place place) {
     fj_str name;
     if (tensor->kind != FJ_TENSOR_CAPTURE || bound_name(e, tensor->names, &name) != NULL) return;
     if (tensor->table->error != NULL) fj_elab_fail_again(e, tensor->table->error);
@@ -85,7 +88,7 @@ const fj_binding *fj_capture_binding(fj_elab *e, fj_str name) {
     return NULL;
 }
 
-static const fj_binding *bound_name(fj_elab *e, const fj_names *names, fj_str *ret_name) {
+static const fj_binding *bound_name(fj_elab *e, const fj_name_list *names, fj_str *ret_name) {
     for (; names != NULL; names = names->outer) {
         const fj_binding *binding = fj_capture_binding(e, names->name);
         if (binding == NULL) continue;
@@ -100,7 +103,7 @@ bool fj_gives_opaque(fj_elab *e, fj_value value, fj_value *ret_value) {
     if (fj_is_opaque(value)) return true;
     fj_str name;
     if (e->in_mod || e->desc->bindings_open || value.kind != FJ_VALUE_TENSOR) return false;
-    const fj_tensor *tensor = value.tensor;
+    const fj_lazy_tensor *tensor = value.tensor;
     if (tensor->kind != FJ_TENSOR_CAPTURE || tensor->table->literal != NULL) return false;
     if (bound_name(e, tensor->names, &name) != NULL) return false;
     fj_table *table = fj_table_create(e, tensor->table->place);
@@ -114,7 +117,7 @@ bool fj_gives_opaque(fj_elab *e, fj_value value, fj_value *ret_value) {
 /* Whether a lazy tensor is made of the captured tensor of this name. */
 static bool is_made_of(fj_elab *e, fj_value value, fj_str name, int *budget) {
     if (value.kind != FJ_VALUE_TENSOR || --*budget < 0) return false;
-    const fj_tensor *tensor = value.tensor;
+    const fj_lazy_tensor *tensor = value.tensor;
     if (tensor->kind == FJ_TENSOR_CAPTURE) {
         fj_str bound;
         return bound_name(e, tensor->names, &bound) != NULL && fj_str_equal(bound, name);
@@ -129,9 +132,9 @@ static bool is_made_of(fj_elab *e, fj_value value, fj_str name, int *budget) {
     return false;
 }
 
-static const fj_names *limited(const fj_names *names) {
+static const fj_name_list *limited(const fj_name_list *names) {
     int length = 0;
-    for (const fj_names *at = names; at != NULL; at = at->outer) length++;
+    for (const fj_name_list *at = names; at != NULL; at = at->outer) length++;
     return length < 16 ? names : NULL;
 }
 
@@ -157,7 +160,7 @@ static fj_value name_scalar(fj_elab *e, fj_value value, fj_str name, bool module
 fj_value fj_capture_name(fj_elab *e, fj_value value, fj_str name, bool module, fj_place place) {
     if (value.kind == FJ_VALUE_SCALAR) return name_scalar(e, value, name, module, place);
     if (value.kind != FJ_VALUE_TENSOR) return value;
-    const fj_tensor *tensor = value.tensor;
+    const fj_lazy_tensor *tensor = value.tensor;
     const bool bound = fj_capture_binding(e, name) != NULL;
     if (tensor->kind == FJ_TENSOR_CAPTURE) {
         if (tensor->table->literal != NULL && bound) {
@@ -218,7 +221,7 @@ static void fill_from_guess(fj_elab *e, fj_captured *captured) {
     for (int i = 0; i < FJ_MAX_RANK; i++) captured->dims[i] = i < captured->rank ? table->dims[i] : -1;
 }
 
-static fj_str literal_name(fj_elab *e, const fj_tensor *tensor) {
+static fj_str literal_name(fj_elab *e, const fj_lazy_tensor *tensor) {
     if (tensor->names != NULL) return tensor->names->name;
     return fj_str_from(fj_arena_printf(e->arena, "table%zu", tensor->table->number));
 }
@@ -236,7 +239,7 @@ static fj_captured *find_captured(fj_elab *e, fj_str name, const fj_table *table
     return NULL;
 }
 
-fj_captured *fj_capture_resolve(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+fj_captured *fj_capture_resolve(fj_elab *e, const fj_lazy_tensor *tensor, fj_place place) {
     if (fj_is_opaque(fj_value_tensor(tensor))) fj_capture_fail_opaque(e, fj_value_tensor(tensor), place);
     const fj_table *table = tensor->table;
     fj_str name = table->literal != NULL ? literal_name(e, tensor) : tensor->names->name;

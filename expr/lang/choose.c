@@ -1,10 +1,14 @@
 /* Which functions are the mods: LANGUAGE.md, "Choosing the mods". */
 #include "expr/lang/choose.h"
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
+#include "expr/lang/objects.h"
+#include "expr/lang/tensor.h"
+#include "expr/lang/uses.h"
 
 #include <string.h>
-
-#include "expr/lang/objects.h"
-#include "expr/lang/uses.h"
 
 /* ---- Factories --------------------------------------------------------------------------------------- */
 
@@ -45,7 +49,7 @@ static bool is_local(const fj_function *function, fj_str name) {
 }
 
 static const fj_function *module_function(fj_elab *e, fj_str name) {
-    const fj_global *global = fj_scope_find(e, name);
+    const fj_global *global = fj_names_find(e, name);
     return global != NULL && global->thunk->stmt->kind == FJ_STMT_DEF ? global->thunk->stmt->function : NULL;
 }
 
@@ -179,7 +183,7 @@ typedef struct attempt {
 
 static void look_up(fj_elab *e, void *user) {
     attempt *a = user;
-    if (!fj_scope_module_value(e, a->name, a->place, &a->value)) a->value = FJ_NONE;
+    if (!fj_names_module_value(e, a->name, a->place, &a->value)) a->value = FJ_NONE;
     a->value = fj_callable(e, a->value, a->place);
 }
 
@@ -219,7 +223,7 @@ static candidates find_candidates(fj_elab *e, size_t wanted) {
     candidates found = {0};
     for (size_t i = 0; i < e->globals.len; i++) {
         const fj_global *global = e->globals.data[i];
-        if (fj_scope_find(e, global->name) != global || global->mutation || !may_be_mod(e, global, wanted))
+        if (fj_names_find(e, global->name) != global || global->mutation || !may_be_mod(e, global, wanted))
             continue;
         attempt a = {global->name, global->thunk->stmt->place, FJ_NONE};
         const bool is_def = global->thunk->stmt->kind == FJ_STMT_DEF;
@@ -266,7 +270,7 @@ static void check_arity(fj_elab *e, fj_value mod, bool is_score, fj_place place)
 /* The name that a choice begins with must be there: this is a usage error, whatever is bound. */
 static void check_choice(fj_elab *e, const fj_expr *x, bool is_score) {
     while (x->kind == FJ_EXPR_CALL || x->kind == FJ_EXPR_ATTRIBUTE) x = x->left;
-    if (x->kind != FJ_EXPR_NAME || fj_scope_find(e, x->text) != NULL) return;
+    if (x->kind != FJ_EXPR_NAME || fj_names_find(e, x->text) != NULL) return;
     if (fj_builtin_find(x->text, FJ_IN_FLEX | FJ_IN_PYTHON) != NULL || fj_str_is(x->text, "torch")) return;
     fj_suggestion suggestion = fj_suggest_begin(x->text);
     for (size_t i = 0; i < e->globals.len; i++) fj_suggest(&suggestion, e->globals.data[i]->name);
@@ -299,12 +303,12 @@ static void choose_by_option(fj_elab *e, fj_choice *choice) {
 
 static void choose_by_name(fj_elab *e, fj_choice *choice) {
     const fj_str name = choice->is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod");
-    const fj_global *global = fj_scope_find(e, name);
+    const fj_global *global = fj_names_find(e, name);
     if (global == NULL) return;
     const fj_stmt *stmt = global->thunk->stmt;
     choice->name = name;
     choice->place = stmt->kind == FJ_STMT_DEF ? stmt->function->place : stmt->place;
-    choice->found = fj_scope_module_value(e, name, choice->place, &choice->mod);
+    choice->found = fj_names_module_value(e, name, choice->place, &choice->mod);
 }
 
 static void choose_by_count(fj_elab *e, fj_choice *choice) {
@@ -375,10 +379,10 @@ bool fj_mod_is_doubtful(fj_elab *e, fj_value mod, bool is_score) {
     const fj_mod_desc *desc = e->desc;
     const char *own = is_score ? desc->score_mod : desc->mask_mod;
     const bool chosen =
-        own != NULL || fj_scope_find(e, is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod")) != NULL;
+        own != NULL || fj_names_find(e, is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod")) != NULL;
     const char *other = is_score ? desc->mask_mod : desc->score_mod,
                *expression = is_score ? desc->mask : desc->score;
-    const fj_global *named = fj_scope_find(e, is_score ? FJ_STR("mask_mod") : FJ_STR("score_mod"));
+    const fj_global *named = fj_names_find(e, is_score ? FJ_STR("mask_mod") : FJ_STR("score_mod"));
     if (chosen || mod.kind != FJ_VALUE_FUNCTION || (other == NULL && expression == NULL && named == NULL))
         return false;
     const fj_function *function = mod.function->function;

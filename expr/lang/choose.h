@@ -1,4 +1,4 @@
-/* Private to expr/: which functions are the mods; parts of mod.c that evaluate.c shares. */
+/* Private to expr/lang: which functions are the mods; parts of mod.c that evaluate.c shares. */
 #ifndef FJ_EXPR_LANG_CHOOSE_H
 #define FJ_EXPR_LANG_CHOOSE_H
 

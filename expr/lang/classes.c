@@ -1,5 +1,9 @@
 /* Class statements, and what calling a class makes: see objects.h. */
+#include "expr/lang/builtins.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/tensor.h"
 
 #include <string.h>
 
@@ -39,7 +43,7 @@ static void add_field(fj_elab *e, fj_class *class, fj_str name) {
 static void read_bases(fj_elab *e, const fj_stmt *stmt, fj_class *class) {
     class->bases = FJ_NEW_ARRAY(e->arena, fj_value, stmt->targets.len);
     for (size_t i = 0; i < stmt->targets.len; i++) {
-        const fj_value base = fj_scope_attempt(e, stmt->targets.data[i]);
+        const fj_value base = fj_names_attempt(e, stmt->targets.data[i]);
         class->bases[class->base_count++] = base;
         if (base.kind == FJ_VALUE_UNKNOWN && ends_with(base.unknown->name, "NamedTuple"))
             class->is_data = true;
@@ -80,9 +84,9 @@ static void run_member(fj_elab *e, fj_class *class, const fj_stmt *stmt) {
     if (error == NULL) return;
     const char *why = fj_arena_strdup(e->arena, fj_str_from(error->text));
     if (is_def)
-        fj_scope_assign(e, stmt->function->name, fj_value_unknown(e->arena, "a method", why), stmt->place);
+        fj_names_assign(e, stmt->function->name, fj_value_unknown(e->arena, "a method", why), stmt->place);
     for (size_t i = 0; i < stmt->bind_count; i++)
-        fj_scope_assign(e, stmt->binds[i], fj_value_unknown(e->arena, "a member", why), stmt->place);
+        fj_names_assign(e, stmt->binds[i], fj_value_unknown(e->arena, "a member", why), stmt->place);
 }
 
 fj_value fj_class_define(fj_elab *e, const fj_stmt *stmt) {

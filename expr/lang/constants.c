@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Ints ---------------------------------------------------------------------------------------- */
 

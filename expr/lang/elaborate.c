@@ -1,5 +1,7 @@
 /* Errors, steps and attempts of compile-time evaluation: see elaborate.h. */
 #include "expr/lang/elaborate.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/names.h"
 
 #include <stdio.h>
 #include <string.h>

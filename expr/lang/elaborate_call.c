@@ -1,5 +1,10 @@
 /* Functions: definitions, arguments, calls. */
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/tensor.h"
 
 #include <string.h>
 
@@ -30,7 +35,7 @@ fj_value fj_elab_define(fj_elab *e, const fj_function *function) {
     for (size_t i = 0; i < function->parameter_count; i++) {
         const fj_parameter *parameter = &function->parameters[i];
         if (parameter->default_value == NULL) continue;
-        const fj_value value = fj_scope_attempt(e, parameter->default_value);
+        const fj_value value = fj_names_attempt(e, parameter->default_value);
         closure->defaults[i] =
             e->in_mod ? value : fj_capture_name(e, value, parameter->name, false, parameter->place);
     }
@@ -232,7 +237,7 @@ static fj_value call_function(fj_elab *e, const fj_closure *closure, const fj_ar
     e->calls++;
     for (size_t i = 0; i < function->parameter_count; i++) {
         if (function->parameters[i].name.len == 0) continue;
-        fj_scope_assign(e, function->parameters[i].name, b.values[i], function->parameters[i].place);
+        fj_names_assign(e, function->parameters[i].name, b.values[i], function->parameters[i].place);
     }
     fj_value value = FJ_NONE;
     (void)fj_elab_block(e, &function->body, &value);
@@ -257,7 +262,7 @@ static fj_value call_unknown(fj_elab *e, const fj_unknown *unknown, fj_place pla
     return fj_capture_unnamed(e, table);
 }
 
-static _Noreturn void fail_tensor(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+static _Noreturn void fail_tensor(fj_elab *e, const fj_lazy_tensor *tensor, fj_place place) {
     fj_capture_fail_broken(e, tensor, place);
     if (tensor->kind != FJ_TENSOR_CAPTURE || !tensor->table->free)
         fj_elab_fail(e, place, "a tensor cannot be called");

@@ -1,5 +1,11 @@
 /* Expressions, evaluated at compile time. */
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Compile-time conditions and ints -------------------------------------------------------------- */
 
@@ -102,7 +108,7 @@ static void run_clause(fj_elab *e, const fj_expr *x, size_t at, value_list *item
     const fj_sequence from = fj_elab_iterate(e, fj_elab_expr(e, clause->iterable), clause->iterable->place);
     for (size_t i = 0; i < from.len; i++) {
         fj_elab_step(e, x->place, 1);
-        fj_scope_assign_target(e, clause->target, from.items[i]);
+        fj_names_assign_target(e, clause->target, from.items[i]);
         bool wanted = true;
         for (size_t j = 0; j < clause->conditions.len && wanted; j++) {
             const fj_expr *condition = clause->conditions.data[j];
@@ -158,7 +164,7 @@ static fj_value named(fj_elab *e, const fj_expr *x) {
     const fj_value value = fj_elab_expr(e, x->left);
     fj_frame *const frame = e->frame;
     while (e->frame != NULL && e->frame->is_comprehension) e->frame = e->frame->parent;
-    fj_scope_assign(e, x->text, value, x->place);
+    fj_names_assign(e, x->text, value, x->place);
     e->frame = frame;
     return value;
 }
@@ -505,7 +511,7 @@ static fj_value evaluate(fj_elab *e, const fj_expr *x) {
     case FJ_EXPR_TRUE: return fj_value_bool(true);
     case FJ_EXPR_FALSE: return fj_value_bool(false);
     case FJ_EXPR_NONE: return FJ_NONE;
-    case FJ_EXPR_NAME: return fj_scope_lookup(e, x->text, x->place);
+    case FJ_EXPR_NAME: return fj_names_lookup(e, x->text, x->place);
     case FJ_EXPR_TUPLE: return display(e, x, FJ_VALUE_TUPLE);
     case FJ_EXPR_LIST: return display(e, x, FJ_VALUE_LIST);
     case FJ_EXPR_UNARY: return unary(e, x);

@@ -1,5 +1,8 @@
 /* Requirements on what only a call knows: see require.h. */
+#include "expr/lang/capture.h"
 #include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 #include <string.h>
 

@@ -1,6 +1,11 @@
 /* Statements, executed at compile time. */
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
 #include "expr/lang/lex.h"
+#include "expr/lang/names.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Iteration --------------------------------------------------------------------------------- */
 
@@ -51,7 +56,7 @@ fj_flow fj_elab_for(fj_elab *e, const fj_stmt *stmt, fj_value *ret_value) {
     const fj_sequence items = fj_elab_iterate(e, fj_elab_expr(e, stmt->value), stmt->value->place);
     for (size_t i = 0; i < items.len; i++) {
         fj_elab_step(e, stmt->place, 1);
-        fj_scope_assign_target(e, stmt->targets.data[0], items.items[i]);
+        fj_names_assign_target(e, stmt->targets.data[0], items.items[i]);
         const fj_flow flow = fj_elab_block(e, &stmt->body, ret_value);
         if (flow == FJ_FLOW_RETURN) return flow;
         if (flow == FJ_FLOW_BREAK) return FJ_FLOW_NEXT;
@@ -99,22 +104,22 @@ static _Noreturn void run_raise(fj_elab *e, const fj_stmt *stmt) {
 /* ---- Assignments -------------------------------------------------------------------------------- */
 
 static void run_assign(fj_elab *e, const fj_stmt *stmt) {
-    if (fj_scope_assign_parallel_local(e, stmt)) return;
-    const fj_value value = fj_scope_attempt(e, stmt->value);
-    for (size_t i = 0; i < stmt->targets.len; i++) fj_scope_assign_target(e, stmt->targets.data[i], value);
+    if (fj_names_assign_parallel_local(e, stmt)) return;
+    const fj_value value = fj_names_attempt(e, stmt->value);
+    for (size_t i = 0; i < stmt->targets.len; i++) fj_names_assign_target(e, stmt->targets.data[i], value);
 }
 
 static void run_augmented(fj_elab *e, const fj_stmt *stmt) {
     const fj_expr *target = stmt->targets.data[0];
     const fj_value left = fj_elab_expr(e, target);
-    fj_scope_assign_target(e, target,
+    fj_names_assign_target(e, target,
                            fj_operate(e, stmt->op, left, fj_elab_expr(e, stmt->value), stmt->place));
 }
 
 static void run_import(fj_elab *e, const fj_stmt *stmt) {
     for (size_t i = 0; i < stmt->import_count; i++) {
         const fj_import *import = &stmt->imports[i];
-        fj_scope_assign(e, import->name, fj_import_value(e, import), import->place);
+        fj_names_assign(e, import->name, fj_import_value(e, import), import->place);
     }
 }
 
@@ -145,8 +150,8 @@ static void run_del(fj_elab *e, const fj_expr *target) {
     if (target->kind == FJ_EXPR_TUPLE || target->kind == FJ_EXPR_LIST) return;
     if (target->kind != FJ_EXPR_NAME)
         fj_elab_fail(e, target->place, "'del' takes names in the mod language, not items or attributes");
-    (void)fj_scope_lookup(e, target->text, target->place);
-    fj_scope_assign(e, target->text, FJ_UNSET, target->place);
+    (void)fj_names_lookup(e, target->text, target->place);
+    fj_names_assign(e, target->text, FJ_UNSET, target->place);
 }
 
 /* ---- Dispatch ------------------------------------------------------------------------------------- */
@@ -170,14 +175,14 @@ static fj_flow run_stmt(fj_elab *e, const fj_stmt *stmt, fj_value *ret_value) {
     case FJ_STMT_ASSERT: run_assert(e, stmt); break;
     case FJ_STMT_RAISE: run_raise(e, stmt);
     case FJ_STMT_DEF:
-        fj_scope_assign(e, stmt->function->name, fj_elab_define(e, stmt->function), stmt->place);
+        fj_names_assign(e, stmt->function->name, fj_elab_define(e, stmt->function), stmt->place);
         break;
     case FJ_STMT_IMPORT: run_import(e, stmt); break;
     case FJ_STMT_GLOBAL:
         fj_elab_fail(e, stmt->place,
                      "'global' and 'nonlocal' are not in the mod language: return the value instead");
     case FJ_STMT_CLASS:
-        fj_scope_assign(e, stmt->function->name, fj_class_define(e, stmt), stmt->place);
+        fj_names_assign(e, stmt->function->name, fj_class_define(e, stmt), stmt->place);
         break;
     case FJ_STMT_DEL: run_del(e, stmt->targets.data[0]); break;
     case FJ_STMT_UNSUPPORTED: fj_elab_fail(e, stmt->place, "%.*s", (int)stmt->text.len, stmt->text.data);

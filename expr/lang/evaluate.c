@@ -6,7 +6,10 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "expr/lang/capture.h"
 #include "expr/lang/choose.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/tensor.h"
 
 typedef struct table_data {
     fj_str name;

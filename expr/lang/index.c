@@ -1,11 +1,15 @@
 /* x[i, ..., a:b, None]: reading a tensor, wholly or in part; and what only moves axes. */
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
 #include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- The items of an index ------------------------------------------------------------------------------ */
 
 typedef struct indexing {
-    const fj_tensor *base;
-    fj_tensor *result;
+    const fj_lazy_tensor *base;
+    fj_lazy_tensor *result;
     int axis; /* of base: the next */
     int base_rank;
     int gather_rank;               /* axes that tensors of indices make; 0: none */
@@ -140,7 +144,7 @@ static void measure_gather(fj_elab *e, indexing *ix, fj_value item, size_t at) {
 }
 
 /* Tensors of indices broadcast against each other. */
-static void require_gathered(fj_elab *e, const indexing *ix, const fj_tensor *item) {
+static void require_gathered(fj_elab *e, const indexing *ix, const fj_lazy_tensor *item) {
     const int rank = fj_tensor_rank(e, item, ix->place);
     for (int i = 0; i < rank; i++) {
         const fj_value dim = fj_tensor_dim(e, item, i, ix->place);
@@ -173,9 +177,10 @@ static void add_gather_axes(fj_elab *e, indexing *ix) {
 
 /* ---- Indexing ------------------------------------------------------------------------------------------------- */
 
-static _Noreturn void fail_rank(fj_elab *e, const fj_tensor *tensor, int rank, int given, fj_place place) {
+static _Noreturn void fail_rank(fj_elab *e, const fj_lazy_tensor *tensor, int rank, int given,
+                                fj_place place) {
     const char *indices = given == 1 ? "index" : "indices";
-    const fj_tensor *root = tensor;
+    const fj_lazy_tensor *root = tensor;
     while (root->kind == FJ_TENSOR_INDEX) root = root->base;
     if (root != tensor && root->kind == FJ_TENSOR_CAPTURE) {
         fj_captured *assumed = fj_capture_resolve(e, root, place);
@@ -237,7 +242,7 @@ static fj_value run_index(fj_elab *e, indexing *ix, fj_value *items, size_t coun
     return fj_tensor_settle(e, fj_value_tensor(ix->result), ix->place);
 }
 
-fj_value fj_tensor_index(fj_elab *e, const fj_tensor *tensor, const fj_value *given, size_t count,
+fj_value fj_tensor_index(fj_elab *e, const fj_lazy_tensor *tensor, const fj_value *given, size_t count,
                          fj_place place) {
     fj_value opaque;
     if (fj_gives_opaque(e, fj_value_tensor(tensor), &opaque)) {
@@ -262,7 +267,7 @@ fj_value fj_tensor_index(fj_elab *e, const fj_tensor *tensor, const fj_value *gi
 
 /* ---- Axes ------------------------------------------------------------------------------------------------------ */
 
-static const fj_tensor *tensor_of(fj_elab *e, fj_value value, int rank, fj_place place) {
+static const fj_lazy_tensor *tensor_of(fj_elab *e, fj_value value, int rank, fj_place place) {
     value = fj_tensor_settle(e, value, place);
     return value.kind == FJ_VALUE_TENSOR
              ? value.tensor
@@ -286,7 +291,7 @@ fj_value fj_tensor_unsqueeze(fj_elab *e, fj_value value, fj_value axis, fj_place
 }
 
 fj_value fj_tensor_squeeze(fj_elab *e, fj_value value, fj_value axis, fj_place place) {
-    const fj_tensor *tensor = tensor_of(e, value, 0, place);
+    const fj_lazy_tensor *tensor = tensor_of(e, value, 0, place);
     const int rank = fj_tensor_rank(e, tensor, place);
     fj_value items[FJ_MAX_RANK];
     if (rank == 0) return value;
@@ -300,11 +305,11 @@ fj_value fj_tensor_squeeze(fj_elab *e, fj_value value, fj_value axis, fj_place p
 }
 
 fj_value fj_tensor_transpose(fj_elab *e, fj_value value, fj_value a, fj_value b, fj_place place) {
-    const fj_tensor *tensor = tensor_of(e, value, 0, place);
+    const fj_lazy_tensor *tensor = tensor_of(e, value, 0, place);
     const int rank = fj_tensor_rank(e, tensor, place);
     if (rank < 2) return value;
     const int x = fj_tensor_axis(e, a, rank, place), y = fj_tensor_axis(e, b, rank, place);
-    fj_tensor *result = fj_tensor_create(e, FJ_TENSOR_INDEX, tensor, place);
+    fj_lazy_tensor *result = fj_tensor_create(e, FJ_TENSOR_INDEX, tensor, place);
     result->rank = rank;
     result->type = fj_tensor_type(e, tensor, place);
     for (int i = 0; i < rank; i++) {

@@ -1,5 +1,10 @@
 /* From a description of mods to their graph: see mod.h. */
+#include "expr/lang/capture.h"
 #include "expr/lang/choose.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 #include <string.h>
 
@@ -211,15 +216,15 @@ fj_elab *fj_mod_begin(fj_scope *scope, const fj_mod_desc *desc, fj_hints *hints)
         source->text = (fj_str){desc->source, desc->source_length};
         module = fj_expr_parse_module(scope, source);
     }
-    fj_scope_load(e, module);
-    fj_scope_load_overrides(e);
+    fj_names_load(e, module);
+    fj_names_load_overrides(e);
     return e;
 }
 
 void fj_mod_finish(fj_elab *e) {
     if (e->missing.len > 0 && !e->desc->bindings_open) fj_capture_report_missing(e);
     e->in_mod = false;
-    fj_scope_check_overrides(e);
+    fj_names_check_overrides(e);
     mark_gradients(e);
 }
 

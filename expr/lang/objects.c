@@ -1,5 +1,11 @@
 /* Dicts, lists that grow, namespaces and objects: see objects.h. */
 #include "expr/lang/objects.h"
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 #include <string.h>
 
@@ -237,7 +243,7 @@ fj_value fj_super_find(fj_elab *e, fj_str name, fj_place place) {
     if (active == NULL || active->closure->function->parameter_count == 0)
         fj_elab_fail(e, place, "super() outside of a method");
     const fj_class *class = active->closure->owner;
-    const fj_value self = fj_scope_lookup(e, active->closure->function->parameters[0].name, place);
+    const fj_value self = fj_names_lookup(e, active->closure->function->parameters[0].name, place);
     for (size_t i = 0; i < class->base_count; i++) {
         fj_value value;
         if (class->bases[i].kind != FJ_VALUE_CLASS ||

@@ -1,4 +1,4 @@
-/* Private to expr/: dicts, lists that grow, classes and their objects, at compile time.
+/* Private to expr/lang: dicts, lists that grow, classes and their objects, at compile time.
  *
  * They hold configurations and the state of callable classes. What they hold may be of the kernel: an
  * attribute that is a tensor is a captured tensor of that name.

@@ -6,7 +6,10 @@
  */
 #include <stdio.h>
 
+#include "expr/lang/capture.h"
 #include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Types ------------------------------------------------------------------------------------------ */
 
@@ -324,7 +327,7 @@ static void require_int64(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj
         fj_require(e, kinds[op], x, y, place);
 }
 
-static fj_value operate_scalars(fj_elab *e, const fj_call *call) {
+static fj_value operate_scalars(fj_elab *e, const fj_builtin_args *call) {
     const fj_operator op = (fj_operator)call->data;
     const fj_value a = fj_operand(e, call->args[0], call->place, call->name);
     const fj_value b = fj_operand(e, call->args[1], call->place, call->name);
@@ -364,11 +367,11 @@ fj_value fj_operate(fj_elab *e, fj_operator op, fj_value a, fj_value b, fj_place
     if (!runtime) return fj_constant_binary(e, op, a, b, place);
     if (op == FJ_OPERATOR_MATMUL) return fj_tensor_dot(e, a, b, place);
     const char *name = fj_arena_printf(e->arena, "'%s'", fj_operator_text(op));
-    const fj_call call = {.args = values, .count = 2, .data = (int)op, .name = name, .place = place};
+    const fj_builtin_args call = {.args = values, .count = 2, .data = (int)op, .name = name, .place = place};
     return fj_tensor_map(e, operate_scalars, &call);
 }
 
-static fj_value unary_scalar(fj_elab *e, const fj_call *call) {
+static fj_value unary_scalar(fj_elab *e, const fj_builtin_args *call) {
     const fj_operator op = (fj_operator)call->data;
     const fj_value a = fj_operand(e, call->args[0], call->place, call->name);
     const fj_type type = fj_value_type(a);
@@ -389,7 +392,7 @@ fj_value fj_operate_unary(fj_elab *e, fj_operator op, fj_value a, fj_place place
     if (opaque_result(e, &a, 1, place, &result)) return result;
     if (a.kind != FJ_VALUE_SCALAR && a.kind != FJ_VALUE_TENSOR) return fj_constant_unary(e, op, a, place);
     const char *name = fj_arena_printf(e->arena, "'%s'", fj_operator_text(op));
-    const fj_call call = {.args = &a, .count = 1, .data = (int)op, .name = name, .place = place};
+    const fj_builtin_args call = {.args = &a, .count = 1, .data = (int)op, .name = name, .place = place};
     return fj_tensor_map(e, unary_scalar, &call);
 }
 
@@ -406,7 +409,7 @@ static bool fits_int32(fj_elab *e, fj_value v) {
     return !fj_default_value(e, v, &i) || (i >= INT32_MIN && i <= INT32_MAX);
 }
 
-static fj_value compare_scalars(fj_elab *e, const fj_call *call) {
+static fj_value compare_scalars(fj_elab *e, const fj_builtin_args *call) {
     static const fj_op ops[] = {
         [FJ_OPERATOR_EQ] = FJ_OP_EQ, [FJ_OPERATOR_NE] = FJ_OP_NE, [FJ_OPERATOR_LT] = FJ_OP_LT,
         [FJ_OPERATOR_LE] = FJ_OP_LE, [FJ_OPERATOR_GT] = FJ_OP_GT, [FJ_OPERATOR_GE] = FJ_OP_GE,
@@ -472,7 +475,7 @@ fj_value fj_operate_compare(fj_elab *e, fj_operator op, fj_value a, fj_value b, 
     if (identity) fj_elab_fail(e, place, "'is' compares with None; values are compared with '=='");
     if (fj_value_is_sequence(a) && fj_value_is_sequence(b)) return compare_sequences(e, op, a, b, place);
     const char *name = fj_arena_printf(e->arena, "'%s'", fj_operator_text(op));
-    const fj_call call = {.args = values, .count = 2, .data = (int)op, .name = name, .place = place};
+    const fj_builtin_args call = {.args = values, .count = 2, .data = (int)op, .name = name, .place = place};
     return fj_tensor_map(e, compare_scalars, &call);
 }
 
@@ -485,7 +488,7 @@ static fj_value truth_of(fj_elab *e, fj_value value, fj_place place, const char 
                  fj_value_describe(a));
 }
 
-static fj_value not_scalar(fj_elab *e, const fj_call *call) {
+static fj_value not_scalar(fj_elab *e, const fj_builtin_args *call) {
     const fj_value a = truth_of(e, call->args[0], call->place, "'not'");
     return fj_pointwise(e, FJ_OP_NOT, FJ_TYPE_BOOL, &a, 1, call->place);
 }
@@ -493,11 +496,11 @@ static fj_value not_scalar(fj_elab *e, const fj_call *call) {
 fj_value fj_operate_not(fj_elab *e, fj_value a, fj_place place) {
     fj_value result;
     if (opaque_result(e, &a, 1, place, &result)) return result;
-    const fj_call call = {.args = &a, .count = 1, .name = "'not'", .place = place};
+    const fj_builtin_args call = {.args = &a, .count = 1, .name = "'not'", .place = place};
     return fj_tensor_map(e, not_scalar, &call);
 }
 
-static fj_value logical_scalars(fj_elab *e, const fj_call *call) {
+static fj_value logical_scalars(fj_elab *e, const fj_builtin_args *call) {
     const char *what = call->data ? "'and'" : "'or'";
     const fj_value a = truth_of(e, call->args[0], call->place, what),
                    b = truth_of(e, call->args[1], call->place, what);
@@ -507,7 +510,7 @@ static fj_value logical_scalars(fj_elab *e, const fj_call *call) {
 fj_value fj_operate_logical(fj_elab *e, bool is_and, fj_value a, fj_value b, fj_place place) {
     fj_value values[2] = {a, b}, result;
     if (opaque_result(e, values, 2, place, &result)) return result;
-    const fj_call call = {
+    const fj_builtin_args call = {
         .args = values, .count = 2, .data = is_and, .name = is_and ? "'and'" : "'or'", .place = place};
     return fj_tensor_map(e, logical_scalars, &call);
 }

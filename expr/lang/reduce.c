@@ -1,7 +1,11 @@
 /* Reductions of small tensors: sum, prod, max, min, any, all, argmax, dot. They stay loops. */
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
 #include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
-static const fj_tensor *reducible(fj_elab *e, fj_value value, fj_place place) {
+static const fj_lazy_tensor *reducible(fj_elab *e, fj_value value, fj_place place) {
     if (value.kind == FJ_VALUE_TENSOR && fj_tensor_rank(e, value.tensor, place) < 0) {
         fj_capture_hint_indices(e, fj_capture_resolve(e, value.tensor, place), 1);
     }
@@ -24,7 +28,7 @@ static fj_type result_type(fj_op op, fj_type type) {
     }
 }
 
-static void mark_axes(fj_elab *e, fj_tensor *result, fj_value axes, int rank, fj_place place) {
+static void mark_axes(fj_elab *e, fj_lazy_tensor *result, fj_value axes, int rank, fj_place place) {
     if (axes.kind == FJ_VALUE_UNSET || axes.kind == FJ_VALUE_NONE ||
         (fj_value_is_sequence(axes) && axes.seq->len == 0)) {
         for (int i = 0; i < rank; i++) result->reduced[i] = true;
@@ -39,10 +43,10 @@ static void mark_axes(fj_elab *e, fj_tensor *result, fj_value axes, int rank, fj
     }
 }
 
-static fj_tensor *create(fj_elab *e, fj_tensor_kind kind, fj_op op, const fj_tensor *base, fj_value axes,
-                         bool keep, fj_place place) {
+static fj_lazy_tensor *create(fj_elab *e, fj_tensor_kind kind, fj_op op, const fj_lazy_tensor *base,
+                              fj_value axes, bool keep, fj_place place) {
     const int rank = fj_tensor_rank(e, base, place);
-    fj_tensor *result = fj_tensor_create(e, kind, base, place);
+    fj_lazy_tensor *result = fj_tensor_create(e, kind, base, place);
     result->op = op;
     result->keep = keep;
     mark_axes(e, result, axes, rank, place);
@@ -60,7 +64,7 @@ static bool needs_elements(fj_op op) {
 }
 
 /* There is no greatest and no least of nothing. */
-static void require_elements(fj_elab *e, const fj_tensor *result, fj_place place) {
+static void require_elements(fj_elab *e, const fj_lazy_tensor *result, fj_place place) {
     const int rank = fj_tensor_rank(e, result->base, place);
     for (int i = 0; i < rank; i++) {
         if (!result->reduced[i]) continue;
@@ -71,12 +75,12 @@ static void require_elements(fj_elab *e, const fj_tensor *result, fj_place place
 }
 
 fj_value fj_tensor_reduce(fj_elab *e, fj_op op, fj_value value, fj_value axes, bool keep, fj_place place) {
-    const fj_tensor *base = reducible(e, value, place);
+    const fj_lazy_tensor *base = reducible(e, value, place);
     const fj_type type = fj_tensor_type(e, base, place);
     const bool needs = needs_elements(op);
     if (type == FJ_TYPE_BOOL && op == FJ_OP_REDUCE_MAX) op = FJ_OP_REDUCE_ANY;
     if (type == FJ_TYPE_BOOL && op == FJ_OP_REDUCE_MIN) op = FJ_OP_REDUCE_ALL;
-    fj_tensor *result = create(e, FJ_TENSOR_REDUCE, op, base, axes, keep, place);
+    fj_lazy_tensor *result = create(e, FJ_TENSOR_REDUCE, op, base, axes, keep, place);
     result->type = result_type(op, type);
     if (needs) require_elements(e, result, place);
     int reduced = 0;
@@ -93,7 +97,7 @@ fj_value fj_tensor_reduce(fj_elab *e, fj_op op, fj_value value, fj_value axes, b
 
 fj_value fj_tensor_pick(fj_elab *e, fj_op op, fj_value value, fj_value axis, bool keep, fj_place place) {
     static const char *const fields[] = {"values", "indices"};
-    const fj_tensor *base = reducible(e, value, place);
+    const fj_lazy_tensor *base = reducible(e, value, place);
     const int rank = fj_tensor_rank(e, base, place);
     fj_value parts[2];
     if (rank == 0) {
@@ -101,7 +105,7 @@ fj_value fj_tensor_pick(fj_elab *e, fj_op op, fj_value value, fj_value axis, boo
         parts[0] = fj_tensor_settle(e, fj_value_tensor(base), place);
         parts[1] = fj_scalar_value(e, fj_ir_i64(e->ir, 0), false);
     } else {
-        fj_tensor *values = create(e, FJ_TENSOR_PICK, op, base, axis, keep, place);
+        fj_lazy_tensor *values = create(e, FJ_TENSOR_PICK, op, base, axis, keep, place);
         values->type = fj_tensor_type(e, base, place);
         parts[0] = fj_tensor_settle(e, fj_value_tensor(values), place);
         parts[1] = fj_tensor_reduce(e, op, fj_value_tensor(base), axis, keep, place);
@@ -112,7 +116,7 @@ fj_value fj_tensor_pick(fj_elab *e, fj_op op, fj_value value, fj_value axis, boo
     return (fj_value){.kind = FJ_VALUE_TUPLE, .seq = seq};
 }
 
-static const fj_tensor *vector(fj_elab *e, fj_value value, fj_place place) {
+static const fj_lazy_tensor *vector(fj_elab *e, fj_value value, fj_place place) {
     if (fj_is_opaque(value)) fj_capture_fail_opaque(e, value, place);
     value = fj_tensor_settle(e, value, place);
     const int rank = value.kind == FJ_VALUE_TENSOR ? fj_tensor_rank(e, value.tensor, place) : 0;
@@ -122,7 +126,7 @@ static const fj_tensor *vector(fj_elab *e, fj_value value, fj_place place) {
 }
 
 fj_value fj_tensor_dot(fj_elab *e, fj_value a, fj_value b, fj_place place) {
-    const fj_tensor *x = vector(e, a, place), *y = vector(e, b, place);
+    const fj_lazy_tensor *x = vector(e, a, place), *y = vector(e, b, place);
     const fj_value dims[2] = {fj_tensor_dim(e, x, 0, place), fj_tensor_dim(e, y, 0, place)};
     const fj_ref lengths[2] = {fj_dim_ref(e, dims[0], place), fj_dim_ref(e, dims[1], place)};
     if (lengths[0] != lengths[1]) fj_require(e, FJ_REQUIRE_DOT, lengths[0], lengths[1], place);

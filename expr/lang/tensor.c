@@ -3,7 +3,10 @@
  * requires: indices of elements are int nodes, one per axis; an axis is `plain` when any index in
  * [-n, n) may be given to it (it reaches the captured tensor as it is), else it must be in [0, n).
  */
+#include "expr/lang/tensor.h"
+#include "expr/lang/capture.h"
 #include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
 
 enum { DEEPEST = 64 };
 
@@ -61,16 +64,16 @@ int fj_tensor_axis(fj_elab *e, fj_value axis, int rank, fj_place place) {
 
 /* ---- Shapes --------------------------------------------------------------------------------------------- */
 
-int fj_tensor_rank(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+int fj_tensor_rank(fj_elab *e, const fj_lazy_tensor *tensor, fj_place place) {
     return tensor->kind == FJ_TENSOR_CAPTURE ? fj_capture_resolve(e, tensor, place)->rank : tensor->rank;
 }
 
-fj_type fj_tensor_type(fj_elab *e, const fj_tensor *tensor, fj_place place) {
+fj_type fj_tensor_type(fj_elab *e, const fj_lazy_tensor *tensor, fj_place place) {
     if (tensor->kind != FJ_TENSOR_CAPTURE) return tensor->type;
     return fj_ir_value_type(fj_capture_resolve(e, tensor, place)->dtype);
 }
 
-fj_value fj_tensor_dim(fj_elab *e, const fj_tensor *tensor, int axis, fj_place place) {
+fj_value fj_tensor_dim(fj_elab *e, const fj_lazy_tensor *tensor, int axis, fj_place place) {
     if (tensor->kind != FJ_TENSOR_CAPTURE) return tensor->dims[axis];
     fj_captured *captured = fj_capture_resolve(e, tensor, place);
     if (captured->table->literal != NULL) return fj_value_int(captured->dims[axis]);
@@ -84,8 +87,9 @@ fj_value fj_tensor_dim(fj_elab *e, const fj_tensor *tensor, int axis, fj_place p
     return dim;
 }
 
-fj_tensor *fj_tensor_create(fj_elab *e, fj_tensor_kind kind, const fj_tensor *base, fj_place place) {
-    fj_tensor *tensor = FJ_NEW(e->arena, fj_tensor);
+fj_lazy_tensor *fj_tensor_create(fj_elab *e, fj_tensor_kind kind, const fj_lazy_tensor *base,
+                                 fj_place place) {
+    fj_lazy_tensor *tensor = FJ_NEW(e->arena, fj_lazy_tensor);
     tensor->kind = kind;
     tensor->base = base;
     tensor->depth = base == NULL ? 1 : base->depth + 1;
@@ -96,7 +100,8 @@ fj_tensor *fj_tensor_create(fj_elab *e, fj_tensor_kind kind, const fj_tensor *ba
 
 /* ---- Elements --------------------------------------------------------------------------------------------- */
 
-static fj_value capture_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+static fj_value capture_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices,
+                                fj_place place) {
     fj_captured *captured = fj_capture_resolve(e, tensor, place);
     const uint32_t index = fj_capture_register(e, captured, place);
     return fj_scalar_value(e, fj_ir_load(e->ir, index, indices, captured->rank), false);
@@ -117,9 +122,9 @@ static fj_ref normalise(fj_elab *e, fj_ref index, fj_value dim, fj_place place) 
     return fj_pointwise(e, FJ_OP_WHERE, FJ_TYPE_I64, (fj_value[]){inside, at, outside}, 3, place).ref;
 }
 
-static fj_ref gathered_index(fj_elab *e, const fj_tensor *tensor, const fj_axis_source *source,
+static fj_ref gathered_index(fj_elab *e, const fj_lazy_tensor *tensor, const fj_axis_source *source,
                              const fj_ref *indices, fj_place place) {
-    const fj_tensor *gather = source->value.tensor;
+    const fj_lazy_tensor *gather = source->value.tensor;
     const int rank = fj_tensor_rank(e, gather, place);
     fj_ref inner[FJ_MAX_RANK];
     for (int i = 0; i < rank; i++) {
@@ -146,7 +151,7 @@ static fj_ref slice_index(fj_elab *e, const fj_axis_source *source, fj_ref index
         .ref;
 }
 
-static fj_ref source_index(fj_elab *e, const fj_tensor *tensor, int axis, const fj_ref *indices,
+static fj_ref source_index(fj_elab *e, const fj_lazy_tensor *tensor, int axis, const fj_ref *indices,
                            fj_place place) {
     const fj_axis_source *source = &tensor->sources[axis];
     if (source->kind == FJ_AXIS_RANGE) {
@@ -160,8 +165,8 @@ static fj_ref source_index(fj_elab *e, const fj_tensor *tensor, int axis, const 
 }
 
 /* Axes that lead nowhere (None, expanded ones) have bounds too: outside of one is outside of base. */
-static fj_ref outside_free_axes(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, int base_rank,
-                                fj_ref first, fj_place place) {
+static fj_ref outside_free_axes(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices,
+                                int base_rank, fj_ref first, fj_place place) {
     bool used[FJ_MAX_RANK] = {false};
     for (int i = 0; i < base_rank; i++) {
         const fj_axis_source *source = &tensor->sources[i];
@@ -180,7 +185,8 @@ static fj_ref outside_free_axes(fj_elab *e, const fj_tensor *tensor, const fj_re
     return first;
 }
 
-static fj_value index_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+static fj_value index_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices,
+                              fj_place place) {
     fj_ref inner[FJ_MAX_RANK];
     const int rank = fj_tensor_rank(e, tensor->base, place);
     for (int i = 0; i < rank; i++) inner[i] = source_index(e, tensor, i, indices, place);
@@ -188,8 +194,8 @@ static fj_value index_element(fj_elab *e, const fj_tensor *tensor, const fj_ref 
     return fj_tensor_element(e, tensor->base, inner, place);
 }
 
-static fj_value map_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
-    fj_call call = tensor->call;
+static fj_value map_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
+    fj_builtin_args call = tensor->call;
     call.args = FJ_NEW_ARRAY(e->arena, fj_value, call.count);
     for (int i = 0; i < call.count; i++) {
         const fj_value arg = tensor->call.args[i];
@@ -208,14 +214,16 @@ static fj_value map_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *i
 }
 
 /* The indices of base for those of a reduced tensor; reduced axes are filled by the caller. */
-static void base_indices(const fj_tensor *tensor, int base_rank, const fj_ref *indices, fj_ref *ret_inner) {
+static void base_indices(const fj_lazy_tensor *tensor, int base_rank, const fj_ref *indices,
+                         fj_ref *ret_inner) {
     for (int i = 0, at = 0; i < base_rank; i++) {
         if (!tensor->reduced[i]) ret_inner[i] = indices[at];
         if (!tensor->reduced[i] || tensor->keep) at++;
     }
 }
 
-static fj_value reduction_body(fj_elab *e, const fj_tensor *tensor, const fj_ref *inner, fj_place place) {
+static fj_value reduction_body(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *inner,
+                               fj_place place) {
     const fj_value element = fj_tensor_element(e, tensor->base, inner, place);
     fj_type type = tensor->type;
     if (tensor->op == FJ_OP_ARGMAX || tensor->op == FJ_OP_ARGMIN)
@@ -226,7 +234,8 @@ static fj_value reduction_body(fj_elab *e, const fj_tensor *tensor, const fj_ref
 static bool is_max(fj_op op) { return op == FJ_OP_REDUCE_MAX || op == FJ_OP_REDUCE_MIN; }
 
 /* Ties of max over several axes are split evenly over all of them, so one loop runs over all. */
-static fj_value flat_reduction(fj_elab *e, const fj_tensor *tensor, fj_ref *inner, int rank, fj_place place) {
+static fj_value flat_reduction(fj_elab *e, const fj_lazy_tensor *tensor, fj_ref *inner, int rank,
+                               fj_place place) {
     fj_value total = fj_value_int(1);
     for (int i = 0; i < rank; i++) {
         if (tensor->reduced[i])
@@ -244,7 +253,8 @@ static fj_value flat_reduction(fj_elab *e, const fj_tensor *tensor, fj_ref *inne
         e, fj_ir_reduce(e->ir, tensor->op, loop, reduction_body(e, tensor, inner, place).ref), false);
 }
 
-static fj_value reduce_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+static fj_value reduce_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices,
+                               fj_place place) {
     const int rank = fj_tensor_rank(e, tensor->base, place);
     fj_ref inner[FJ_MAX_RANK], loops[FJ_MAX_RANK];
     int count = 0;
@@ -263,7 +273,8 @@ static fj_value reduce_element(fj_elab *e, const fj_tensor *tensor, const fj_ref
 }
 
 /* base at the argmax: its gradient goes there. */
-static fj_value pick_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+static fj_value pick_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices,
+                             fj_place place) {
     const int rank = fj_tensor_rank(e, tensor->base, place);
     const fj_ref at = reduce_element(e, tensor, indices, place).ref;
     fj_ref inner[FJ_MAX_RANK];
@@ -279,7 +290,7 @@ static fj_value as_scalar(fj_elab *e, fj_value value, fj_place place) {
     return fj_scalar_value(e, fj_to_ref(e, value, fj_value_type(value), place), true);
 }
 
-fj_value fj_tensor_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+fj_value fj_tensor_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
     fj_elab_enter(e, place);
     fj_value value;
     switch (tensor->kind) {
@@ -319,7 +330,7 @@ bool fj_value_has_tensor(const fj_value *values, int count) {
     return false;
 }
 
-static void broadcast(fj_elab *e, fj_tensor *map, const fj_tensor *arg, fj_place place) {
+static void broadcast(fj_elab *e, fj_lazy_tensor *map, const fj_lazy_tensor *arg, fj_place place) {
     const int rank = fj_tensor_rank(e, arg, place);
     if (arg->depth >= map->depth) map->depth = arg->depth + 1;
     if (map->depth > DEEPEST) fj_elab_fail(e, place, "small tensors are nested more than %d deep", DEEPEST);
@@ -332,15 +343,16 @@ static void broadcast(fj_elab *e, fj_tensor *map, const fj_tensor *arg, fj_place
 }
 
 /* Each extent is 1 or that of the result, once all of them have joined. */
-static void require_extents(fj_elab *e, const fj_tensor *map, const fj_tensor *arg, fj_place place) {
+static void require_extents(fj_elab *e, const fj_lazy_tensor *map, const fj_lazy_tensor *arg,
+                            fj_place place) {
     const int rank = fj_tensor_rank(e, arg, place);
     for (int i = 0; i < rank; i++)
         fj_require_extent(e, fj_tensor_dim(e, arg, i, place), map->dims[map->rank - rank + i], place);
 }
 
 /* The type of the elements: the function, applied to constants of the arguments' types. */
-static void infer_type(fj_elab *e, fj_tensor *map) {
-    fj_call call = map->call;
+static void infer_type(fj_elab *e, fj_lazy_tensor *map) {
+    fj_builtin_args call = map->call;
     call.args = FJ_NEW_ARRAY(e->arena, fj_value, call.count);
     for (int i = 0; i < call.count; i++) {
         const fj_value arg = map->call.args[i];
@@ -357,12 +369,12 @@ static void infer_type(fj_elab *e, fj_tensor *map) {
     map->weak = value.weak;
 }
 
-fj_value fj_tensor_map(fj_elab *e, fj_apply apply, const fj_call *call) {
-    fj_call settled = *call;
+fj_value fj_tensor_map(fj_elab *e, fj_apply apply, const fj_builtin_args *call) {
+    fj_builtin_args settled = *call;
     settled.args = FJ_NEW_ARRAY(e->arena, fj_value, call->count);
     for (int i = 0; i < call->count; i++) settled.args[i] = fj_tensor_settle(e, call->args[i], call->place);
     if (!fj_value_has_tensor(settled.args, call->count)) return apply(e, &settled);
-    fj_tensor *map = fj_tensor_create(e, FJ_TENSOR_MAP, NULL, call->place);
+    fj_lazy_tensor *map = fj_tensor_create(e, FJ_TENSOR_MAP, NULL, call->place);
     map->apply = apply;
     map->call = settled;
     for (int i = 0; i < call->count; i++) {
@@ -386,16 +398,16 @@ fj_value fj_tensor_map(fj_elab *e, fj_apply apply, const fj_call *call) {
     return fj_value_tensor(map);
 }
 
-static fj_value same(fj_elab *e, const fj_call *call) {
+static fj_value same(fj_elab *e, const fj_builtin_args *call) {
     (void)e;
     return call->args[0];
 }
 
-const fj_tensor *fj_tensor_wrap(fj_elab *e, fj_value value, int rank, fj_place place) {
-    fj_tensor *tensor = fj_tensor_create(e, FJ_TENSOR_MAP, NULL, place);
+const fj_lazy_tensor *fj_tensor_wrap(fj_elab *e, fj_value value, int rank, fj_place place) {
+    fj_lazy_tensor *tensor = fj_tensor_create(e, FJ_TENSOR_MAP, NULL, place);
     tensor->apply = same;
     tensor->call =
-        (fj_call){.args = FJ_NEW(e->arena, fj_value), .count = 1, .name = "a value", .place = place};
+        (fj_builtin_args){.args = FJ_NEW(e->arena, fj_value), .count = 1, .name = "a value", .place = place};
     tensor->call.args[0] = value;
     tensor->rank = rank;
     for (int i = 0; i < rank; i++) tensor->dims[i] = fj_value_int(1);

@@ -1,6 +1,6 @@
 /* Who uses a function, and which functions a file has: see uses.h. */
 #include "expr/lang/uses.h"
-
+#include "expr/lang/elaborate.h"
 #include "expr/lang/lex.h"
 
 /* ---- Uses -------------------------------------------------------------------------------------------- */

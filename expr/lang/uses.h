@@ -1,4 +1,4 @@
-/* Private to expr/: what the text of a file says of its functions, without evaluating it. */
+/* Private to expr/lang: what the text of a file says of its functions, without evaluating it. */
 #ifndef FJ_EXPR_LANG_USES_H
 #define FJ_EXPR_LANG_USES_H
 

@@ -1,7 +1,7 @@
 /* Compile-time values: see value.h. */
 #include "expr/lang/value.h"
-
-#include "expr/lang/elaborate.h"
+#include "expr/lang/builtins.h"
+#include "expr/lang/tensor.h"
 
 /* Sequences nest; messages and comparisons look no deeper than this. */
 enum { DEEPEST = 64 };

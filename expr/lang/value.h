@@ -1,4 +1,4 @@
-/* Private to expr/: what an expression of a mod evaluates to at compile time.
+/* Private to expr/lang: what an expression of a mod evaluates to at compile time.
  *
  * Constants are Python's: None, bool, int (64 bits), float, str, tuples and lists. A scalar is a
  * value of the kernel: a node of the IR. A tensor is a captured tensor, or something lazy made of
@@ -65,7 +65,7 @@ typedef struct fj_value {
         struct fj_object *object;
         struct fj_class *class;
         const struct fj_unknown *unknown;
-        const struct fj_tensor *tensor;
+        const struct fj_lazy_tensor *tensor;
     };
     const struct fj_value *known; /* SCALAR: a constant, or NULL */
 } fj_value;
@@ -151,7 +151,7 @@ static inline fj_value fj_value_vague(fj_text_state text) {
 static inline fj_value fj_value_dtype(fj_dtype dtype) {
     return (fj_value){.kind = FJ_VALUE_DTYPE, .dtype = dtype};
 }
-static inline fj_value fj_value_tensor(const struct fj_tensor *tensor) {
+static inline fj_value fj_value_tensor(const struct fj_lazy_tensor *tensor) {
     return (fj_value){.kind = FJ_VALUE_TENSOR, .tensor = tensor};
 }
 fj_value fj_value_sequence(fj_arena *arena, fj_value_kind kind, const fj_value *items, size_t len);

@@ -5,6 +5,10 @@
 #include <string.h>
 
 #include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Sizes ----------------------------------------------------------------------------------------------- */
 
@@ -14,7 +18,7 @@ typedef struct sizes {
 } sizes;
 
 /* x.reshape(2, 3), x.reshape((2, 3)), torch.reshape(x, shape=(2, 3)): what stands behind the tensor. */
-static sizes read_sizes(fj_elab *e, const fj_call *call) {
+static sizes read_sizes(fj_elab *e, const fj_builtin_args *call) {
     const fj_arguments *given = call->arguments;
     sizes s = {.count = 0};
     const fj_value *values = given->values + 1;
@@ -42,7 +46,7 @@ static bool same_dim(fj_value a, fj_value b) {
     return a.kind == FJ_VALUE_SCALAR && b.kind == FJ_VALUE_SCALAR && a.ref == b.ref;
 }
 
-static const fj_tensor *tensor_of(fj_elab *e, const fj_call *call, fj_value value) {
+static const fj_lazy_tensor *tensor_of(fj_elab *e, const fj_builtin_args *call, fj_value value) {
     value = fj_tensor_settle(e, value, call->place);
     if (value.kind == FJ_VALUE_TENSOR) return value.tensor;
     return fj_tensor_wrap(e, fj_operand(e, value, call->place, call->name), 0, call->place);
@@ -59,11 +63,11 @@ static void require_same(fj_elab *e, fj_value a, fj_value b, fj_place place) {
 
 /* ---- expand, permute ---------------------------------------------------------------------------------------- */
 
-static bool base_plain(const fj_tensor *base, int axis) {
+static bool base_plain(const fj_lazy_tensor *base, int axis) {
     return base->kind == FJ_TENSOR_CAPTURE || base->plain[axis];
 }
 
-static void expand_axis(fj_elab *e, fj_tensor *result, int from, int to, fj_value size, fj_place place) {
+static void expand_axis(fj_elab *e, fj_lazy_tensor *result, int from, int to, fj_value size, fj_place place) {
     const fj_value dim = fj_tensor_dim(e, result->base, from, place);
     int64_t known = 0, wanted = 0;
     const bool one = fj_known_dim(dim, &known) && known == 1;
@@ -81,13 +85,13 @@ static void expand_axis(fj_elab *e, fj_tensor *result, int from, int to, fj_valu
     result->plain[to] = false;
 }
 
-fj_value fj_build_expand(fj_elab *e, const fj_call *call) {
+fj_value fj_build_expand(fj_elab *e, const fj_builtin_args *call) {
     const sizes s = read_sizes(e, call);
-    const fj_tensor *base = tensor_of(e, call, call->arguments->values[0]);
+    const fj_lazy_tensor *base = tensor_of(e, call, call->arguments->values[0]);
     const int rank = fj_tensor_rank(e, base, call->place), lead = s.count - rank;
     if (lead < 0)
         fj_elab_fail(e, call->place, "%s() gets %d sizes for a tensor of rank %d", call->name, s.count, rank);
-    fj_tensor *result = fj_tensor_create(e, FJ_TENSOR_INDEX, base, call->place);
+    fj_lazy_tensor *result = fj_tensor_create(e, FJ_TENSOR_INDEX, base, call->place);
     result->rank = s.count;
     result->type = fj_tensor_type(e, base, call->place);
     for (int i = 0; i < lead; i++) {
@@ -98,11 +102,11 @@ fj_value fj_build_expand(fj_elab *e, const fj_call *call) {
     return fj_tensor_settle(e, fj_value_tensor(result), call->place);
 }
 
-fj_value fj_build_permute(fj_elab *e, const fj_call *call) {
+fj_value fj_build_permute(fj_elab *e, const fj_builtin_args *call) {
     const sizes s = read_sizes(e, call);
-    const fj_tensor *base = tensor_of(e, call, call->arguments->values[0]);
+    const fj_lazy_tensor *base = tensor_of(e, call, call->arguments->values[0]);
     const int rank = fj_tensor_rank(e, base, call->place);
-    fj_tensor *result = fj_tensor_create(e, FJ_TENSOR_INDEX, base, call->place);
+    fj_lazy_tensor *result = fj_tensor_create(e, FJ_TENSOR_INDEX, base, call->place);
     bool seen[FJ_MAX_RANK] = {false};
     if (s.count != rank) fj_elab_fail(e, call->place, "permute() gets %d of %d dimensions", s.count, rank);
     result->rank = rank;
@@ -128,7 +132,7 @@ static fj_value product(fj_elab *e, const fj_value *dims, int count, int but, fj
     return total;
 }
 
-static fj_value reshape(fj_elab *e, const fj_tensor *base, sizes s, fj_place place) {
+static fj_value reshape(fj_elab *e, const fj_lazy_tensor *base, sizes s, fj_place place) {
     const int rank = fj_tensor_rank(e, base, place);
     fj_value from[FJ_MAX_RANK];
     int open = -1;
@@ -146,20 +150,20 @@ static fj_value reshape(fj_elab *e, const fj_tensor *base, sizes s, fj_place pla
         s.dims[open] = fj_operate(e, FJ_OPERATOR_FLOORDIV, total, rest, place);
     }
     require_same(e, product(e, s.dims, s.count, -1, place), total, place);
-    fj_tensor *result = fj_tensor_create(e, FJ_TENSOR_RESHAPE, base, place);
+    fj_lazy_tensor *result = fj_tensor_create(e, FJ_TENSOR_RESHAPE, base, place);
     result->rank = s.count;
     result->type = fj_tensor_type(e, base, place);
     memcpy(result->dims, s.dims, sizeof result->dims);
     return fj_tensor_settle(e, fj_value_tensor(result), place);
 }
 
-fj_value fj_build_reshape(fj_elab *e, const fj_call *call) {
+fj_value fj_build_reshape(fj_elab *e, const fj_builtin_args *call) {
     const sizes s = read_sizes(e, call);
     return reshape(e, tensor_of(e, call, call->arguments->values[0]), s, call->place);
 }
 
-fj_value fj_build_flatten(fj_elab *e, const fj_call *call) {
-    const fj_tensor *base = tensor_of(e, call, call->args[0]);
+fj_value fj_build_flatten(fj_elab *e, const fj_builtin_args *call) {
+    const fj_lazy_tensor *base = tensor_of(e, call, call->args[0]);
     const int rank = fj_tensor_rank(e, base, call->place);
     const bool given = call->count > 1;
     const fj_value first = given && fj_is_given(call->args[1]) ? call->args[1] : fj_value_int(0);
@@ -183,7 +187,7 @@ static fj_value wide(fj_elab *e, fj_ref index, fj_place place) {
 
 /* Row-major: leading and trailing dimensions that are the same keep their index, what is between them is
  * counted through. */
-fj_value fj_reshape_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+fj_value fj_reshape_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
     const int to = tensor->rank, from = fj_tensor_rank(e, tensor->base, place);
     fj_value dims[FJ_MAX_RANK];
     fj_ref inner[FJ_MAX_RANK];
@@ -226,7 +230,7 @@ static int part_rank(fj_elab *e, fj_value part, fj_place place) {
 }
 
 /* Dimensions of the result: those of the parts, with one more (stack) or a longer one (cat). */
-static void join_dims(fj_elab *e, const fj_call *call, fj_tensor *result, int rank) {
+static void join_dims(fj_elab *e, const fj_builtin_args *call, fj_lazy_tensor *result, int rank) {
     const bool cat = call->data != 0;
     fj_value length = fj_value_int(cat ? 0 : result->part_count);
     for (int k = 0; k < result->part_count; k++) {
@@ -247,13 +251,13 @@ static void join_dims(fj_elab *e, const fj_call *call, fj_tensor *result, int ra
     result->dims[result->axis] = length;
 }
 
-fj_value fj_build_stack(fj_elab *e, const fj_call *call) {
+fj_value fj_build_stack(fj_elab *e, const fj_builtin_args *call) {
     const fj_sequence parts = fj_elab_iterate(e, call->args[0], call->place);
     const bool cat = call->data != 0;
     if (parts.len == 0 || parts.len > 64)
         fj_elab_fail(e, call->place, "%s() takes 1 to 64 tensors, not %zu", call->name, parts.len);
     fj_value *settled = FJ_NEW_ARRAY(e->arena, fj_value, parts.len);
-    fj_tensor *result = fj_tensor_create(e, FJ_TENSOR_STACK, NULL, call->place);
+    fj_lazy_tensor *result = fj_tensor_create(e, FJ_TENSOR_STACK, NULL, call->place);
     result->type = FJ_TYPE_BOOL;
     for (size_t i = 0; i < parts.len; i++) {
         settled[i] = fj_tensor_settle(e, parts.items[i], call->place);
@@ -278,7 +282,7 @@ fj_value fj_build_stack(fj_elab *e, const fj_call *call) {
     return fj_value_tensor(result);
 }
 
-static fj_value part_element(fj_elab *e, const fj_tensor *tensor, int k, const fj_ref *inner,
+static fj_value part_element(fj_elab *e, const fj_lazy_tensor *tensor, int k, const fj_ref *inner,
                              fj_place place) {
     const fj_value part = tensor->parts[k];
     const fj_value element =
@@ -303,7 +307,7 @@ static fj_value checked_index(fj_elab *e, fj_ref index, int count, fj_place plac
 }
 
 /* A choice along the axis. */
-static fj_value stacked(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+static fj_value stacked(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
     fj_ref inner[FJ_MAX_RANK];
     for (int i = 0, at = 0; i < tensor->rank; i++) {
         if (i != tensor->axis) inner[at++] = indices[i];
@@ -321,7 +325,7 @@ static fj_value stacked(fj_elab *e, const fj_tensor *tensor, const fj_ref *indic
     return value;
 }
 
-static fj_value joined(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+static fj_value joined(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
     fj_value ends[64], value = FJ_NONE, start = fj_value_int(0);
     fj_ref inner[FJ_MAX_RANK];
     const fj_value index = wide(e, indices[tensor->axis], place);
@@ -340,7 +344,7 @@ static fj_value joined(fj_elab *e, const fj_tensor *tensor, const fj_ref *indice
     return value;
 }
 
-fj_value fj_stack_element(fj_elab *e, const fj_tensor *tensor, const fj_ref *indices, fj_place place) {
+fj_value fj_stack_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
     return tensor->joined ? joined(e, tensor, indices, place) : stacked(e, tensor, indices, place);
 }
 
@@ -360,14 +364,14 @@ static fj_value last_axes(fj_elab *e, int count) {
 }
 
 /* The rank of a table that is searched; one that is not known is 1. */
-static int searched_rank(fj_elab *e, const fj_call *call, fj_value *table) {
+static int searched_rank(fj_elab *e, const fj_builtin_args *call, fj_value *table) {
     if (table->kind == FJ_VALUE_TENSOR && fj_tensor_rank(e, table->tensor, call->place) < 0)
         fj_capture_hint_indices(e, fj_capture_resolve(e, table->tensor, call->place), 1);
     *table = fj_tensor_settle(e, *table, call->place);
     return table->kind == FJ_VALUE_TENSOR ? fj_tensor_rank(e, table->tensor, call->place) : 0;
 }
 
-static bool is_right(fj_elab *e, const fj_call *call) {
+static bool is_right(fj_elab *e, const fj_builtin_args *call) {
     const fj_value side = call->count > 4 ? call->args[4] : FJ_UNSET;
     if (fj_is_given(side)) {
         const bool right = side.kind == FJ_VALUE_STR && fj_str_is(side.str, "right");
@@ -379,7 +383,7 @@ static bool is_right(fj_elab *e, const fj_call *call) {
 }
 
 /* How many of the sorted boundaries are below the input (with right: not above it). NaN is behind all. */
-fj_value fj_build_bucketize(fj_elab *e, const fj_call *call) {
+fj_value fj_build_bucketize(fj_elab *e, const fj_builtin_args *call) {
     fj_value table = call->args[call->data != 0 ? 0 : 1], input = call->args[call->data != 0 ? 1 : 0];
     if (call->count > 5 && fj_is_given(call->args[5]))
         fj_elab_fail(e, call->place, "'sorter' is not in the mod language: sort the boundaries");
@@ -397,12 +401,12 @@ fj_value fj_build_bucketize(fj_elab *e, const fj_call *call) {
         fj_is_given(call->args[2]) && fj_elab_truth(e, call->args[2], call->place, "out_int32");
     if (!narrow) return count;
     fj_value self = count;
-    const fj_call to = {
+    const fj_builtin_args to = {
         .args = &self, .count = 1, .data = FJ_TYPE_I32, .name = call->name, .place = call->place};
     return fj_tensor_map(e, fj_build_cast, &to);
 }
 
-fj_value fj_build_isin(fj_elab *e, const fj_call *call) {
+fj_value fj_build_isin(fj_elab *e, const fj_builtin_args *call) {
     fj_value table = call->args[1], input = fj_tensor_settle(e, call->args[0], call->place);
     const int rank = searched_rank(e, call, &table);
     const fj_value same =

@@ -1,7 +1,12 @@
 /* Frames, lookup, assignment. */
 #include <string.h>
 
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Frames and lookup --------------------------------------------------------------------------------- */
 
@@ -70,7 +75,7 @@ static fj_value lookup_builtin(fj_elab *e, fj_str name, fj_place place) {
     fail_unknown(e, name, place);
 }
 
-fj_value fj_scope_lookup(fj_elab *e, fj_str name, fj_place place) {
+fj_value fj_names_lookup(fj_elab *e, fj_str name, fj_place place) {
     fj_elab_step(e, place, 1);
     for (fj_frame *frame = e->frame; frame != NULL; frame = frame->parent) {
         const fj_value *local = find_local(e, frame, name, place);
@@ -82,13 +87,13 @@ fj_value fj_scope_lookup(fj_elab *e, fj_str name, fj_place place) {
         return *local;
     }
     fj_value value;
-    if (fj_scope_module_value(e, name, place, &value)) return value;
+    if (fj_names_module_value(e, name, place, &value)) return value;
     return lookup_builtin(e, name, place);
 }
 
 /* ---- Assignment ------------------------------------------------------------------------------------------- */
 
-void fj_scope_assign(fj_elab *e, fj_str name, fj_value value, fj_place place) {
+void fj_names_assign(fj_elab *e, fj_str name, fj_value value, fj_place place) {
     fj_value *local = e->frame == NULL ? NULL : find_local(e, e->frame, name, place);
     if (local == NULL) fj_elab_fail(e, place, "'%.*s' cannot be assigned here", (int)name.len, name.data);
     *local = e->in_mod ? value : fj_capture_name(e, value, name, false, place);
@@ -96,14 +101,14 @@ void fj_scope_assign(fj_elab *e, fj_str name, fj_value value, fj_place place) {
 
 static void set_local(fj_elab *e, void *user, fj_str name, fj_value value, fj_place place) {
     (void)user;
-    fj_scope_assign(e, name, value, place);
+    fj_names_assign(e, name, value, place);
 }
 
-void fj_scope_assign_target(fj_elab *e, const fj_expr *target, fj_value value) {
-    fj_scope_unpack(e, target, value, set_local, NULL);
+void fj_names_assign_target(fj_elab *e, const fj_expr *target, fj_value value) {
+    fj_names_unpack(e, target, value, set_local, NULL);
 }
 
-static void unpack_items(fj_elab *e, const fj_expr *target, const fj_sequence *from, fj_scope_setter set,
+static void unpack_items(fj_elab *e, const fj_expr *target, const fj_sequence *from, fj_names_setter set,
                          void *user) {
     size_t star = target->items.len;
     for (size_t i = 0; i < target->items.len; i++) {
@@ -119,10 +124,10 @@ static void unpack_items(fj_elab *e, const fj_expr *target, const fj_sequence *f
         if (i == star) {
             const size_t count = from->len - least;
             const fj_value rest = fj_value_rest(e->arena, FJ_VALUE_LIST, from->items, at, at + count);
-            fj_scope_unpack(e, target->items.data[i]->left, rest, set, user);
+            fj_names_unpack(e, target->items.data[i]->left, rest, set, user);
             at += count;
         } else {
-            fj_scope_unpack(e, target->items.data[i], from->items[at++], set, user);
+            fj_names_unpack(e, target->items.data[i], from->items[at++], set, user);
         }
     }
 }
@@ -147,7 +152,7 @@ static bool assign_item(fj_elab *e, const fj_expr *target, fj_value value) {
     return true;
 }
 
-void fj_scope_unpack(fj_elab *e, const fj_expr *target, fj_value value, fj_scope_setter set, void *user) {
+void fj_names_unpack(fj_elab *e, const fj_expr *target, fj_value value, fj_names_setter set, void *user) {
     fj_value opaque;
     fj_elab_enter(e, target->place);
     switch (target->kind) {
@@ -159,7 +164,7 @@ void fj_scope_unpack(fj_elab *e, const fj_expr *target, fj_value value, fj_scope
                 fj_table *table = fj_table_create(e, target->place);
                 table->error = opaque.tensor->table->error;
                 table->why = opaque.tensor->table->why;
-                fj_scope_unpack(e, target->items.data[i], fj_capture_unnamed(e, table), set, user);
+                fj_names_unpack(e, target->items.data[i], fj_capture_unnamed(e, table), set, user);
             }
         } else {
             const fj_sequence from = fj_elab_iterate(e, value, target->place);
@@ -221,7 +226,7 @@ static void judge(fj_elab *e, void *user) {
     it->constant = is_arithmetic(e, it->expression);
 }
 
-fj_value fj_scope_attempt(fj_elab *e, const fj_expr *expression) {
+fj_value fj_names_attempt(fj_elab *e, const fj_expr *expression) {
     if (e->in_mod) return fj_elab_expr(e, expression);
     evaluation it = {expression, FJ_NONE, false};
     const fj_error *error = fj_elab_try(e, evaluate, &it);
@@ -233,7 +238,7 @@ fj_value fj_scope_attempt(fj_elab *e, const fj_expr *expression) {
     return fj_capture_unnamed(e, table);
 }
 
-bool fj_scope_assign_parallel(fj_elab *e, const fj_stmt *stmt, fj_scope_setter set, void *user) {
+bool fj_names_assign_parallel(fj_elab *e, const fj_stmt *stmt, fj_names_setter set, void *user) {
     const fj_expr *value = stmt->value;
     const bool displays =
         value->kind == FJ_EXPR_TUPLE && stmt->kind == FJ_STMT_ASSIGN && stmt->targets.len == 1;
@@ -246,12 +251,12 @@ bool fj_scope_assign_parallel(fj_elab *e, const fj_stmt *stmt, fj_scope_setter s
             return false;
     }
     fj_value *values = FJ_NEW_ARRAY(e->arena, fj_value, value->items.len);
-    for (size_t i = 0; i < value->items.len; i++) values[i] = fj_scope_attempt(e, value->items.data[i]);
+    for (size_t i = 0; i < value->items.len; i++) values[i] = fj_names_attempt(e, value->items.data[i]);
     for (size_t i = 0; i < value->items.len; i++)
-        fj_scope_unpack(e, target->items.data[i], values[i], set, user);
+        fj_names_unpack(e, target->items.data[i], values[i], set, user);
     return true;
 }
 
-bool fj_scope_assign_parallel_local(fj_elab *e, const fj_stmt *stmt) {
-    return fj_scope_assign_parallel(e, stmt, set_local, NULL);
+bool fj_names_assign_parallel_local(fj_elab *e, const fj_stmt *stmt) {
+    return fj_names_assign_parallel(e, stmt, set_local, NULL);
 }

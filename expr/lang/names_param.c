@@ -1,7 +1,11 @@
 /* --param and --runtime-param: constants of the module that the caller replaces. */
 #include <string.h>
 
+#include "expr/lang/capture.h"
 #include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 static fj_override *find_override(fj_elab *e, fj_str name) {
     for (size_t i = 0; i < e->overrides.len; i++) {
@@ -61,7 +65,7 @@ static void run_override(fj_elab *e, fj_override *override) {
     const fj_place place =
         option_place(e, name, fj_str_from(override->param ? override->param->expression : ""));
     fj_value original;
-    const bool there = fj_scope_original_value(e, name, place, &original);
+    const bool there = fj_names_original_value(e, name, place, &original);
     if (there && is_replaceable(override, original)) original = FJ_NONE;
     if (!there || original.kind == FJ_VALUE_TENSOR || original.kind == FJ_VALUE_UNKNOWN ||
         fj_value_is_function(original)) {
@@ -77,9 +81,9 @@ static void run_override(fj_elab *e, fj_override *override) {
 
 static void force_override(fj_elab *e, fj_override *override) {
     override->state = FJ_THUNK_RUNNING;
-    const fj_whereabouts was = fj_scope_enter_module(e, FJ_TIME_END);
+    const fj_whereabouts was = fj_names_enter_module(e, FJ_TIME_END);
     run_override(e, override);
-    fj_scope_leave_module(e, was);
+    fj_names_leave_module(e, was);
     override->state = FJ_THUNK_DONE;
 }
 
@@ -93,14 +97,14 @@ static fj_override *override_of(fj_elab *e, const char *name) {
     return found;
 }
 
-void fj_scope_load_overrides(fj_elab *e) {
+void fj_names_load_overrides(fj_elab *e) {
     for (size_t i = 0; i < e->desc->param_count; i++)
         override_of(e, e->desc->params[i].name)->param = &e->desc->params[i];
     for (size_t i = 0; i < e->desc->runtime_param_count; i++)
         override_of(e, e->desc->runtime_params[i])->runtime = true;
     for (size_t i = 0; i < e->overrides.len; i++) {
         const fj_str name = e->overrides.data[i].name;
-        if (fj_scope_find(e, name) != NULL) continue;
+        if (fj_names_find(e, name) != NULL) continue;
         fj_suggestion suggestion = fj_suggest_begin(name);
         for (size_t j = 0; j < e->globals.len; j++) fj_suggest(&suggestion, e->globals.data[j]->name);
         fj_elab_fail_name(e, option_place(e, name, name), NULL, "the module has no constant '%.*s'%s",
@@ -109,17 +113,17 @@ void fj_scope_load_overrides(fj_elab *e) {
 }
 
 /* After the mods: what they do not reach must be right too. */
-void fj_scope_check_overrides(fj_elab *e) {
+void fj_names_check_overrides(fj_elab *e) {
     e->checking = true;
     for (size_t i = 0; i < e->overrides.len; i++) {
         if (e->overrides.data[i].state == FJ_THUNK_FRESH) force_override(e, &e->overrides.data[i]);
     }
 }
 
-bool fj_scope_module_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value) {
+bool fj_names_module_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value) {
     fj_override *override = e->overrides.len > 0 ? find_override(e, name) : NULL;
     if (override == NULL || override->state == FJ_THUNK_RUNNING)
-        return fj_scope_original_value(e, name, place, ret_value);
+        return fj_names_original_value(e, name, place, ret_value);
     if (override->state == FJ_THUNK_FRESH) force_override(e, override);
     *ret_value = override->value;
     return true;

@@ -4,7 +4,13 @@
  * when a name that it binds is looked up, and sees what was bound before its time, as when Python
  * runs the file; while a mod runs, the time is FJ_TIME_END and the last binding of a name counts.
  */
+#include "expr/lang/builtins.h"
+#include "expr/lang/capture.h"
+#include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
 #include "expr/lang/objects.h"
+#include "expr/lang/operate.h"
+#include "expr/lang/tensor.h"
 
 /* ---- Loading the module -------------------------------------------------------------------------- */
 
@@ -136,7 +142,7 @@ static void load_block(fj_elab *e, const fj_stmt_list *body, const fj_guard *gua
     for (size_t i = 0; i < body->len; i++) load_stmt(e, body->data[i], guard);
 }
 
-void fj_scope_load(fj_elab *e, const fj_module *module) {
+void fj_names_load(fj_elab *e, const fj_module *module) {
     e->module = module;
     e->has_global = module != NULL && fj_globals_any(module);
     if (module != NULL) load_block(e, &module->body, NULL);
@@ -152,7 +158,7 @@ void fj_scope_load(fj_elab *e, const fj_module *module) {
 
 /* ---- Running module statements --------------------------------------------------------------------- */
 
-fj_whereabouts fj_scope_enter_module(fj_elab *e, size_t time) {
+fj_whereabouts fj_names_enter_module(fj_elab *e, size_t time) {
     const fj_whereabouts was = {e->frame, e->time, e->in_mod};
     e->frame = NULL;
     e->time = time;
@@ -160,7 +166,7 @@ fj_whereabouts fj_scope_enter_module(fj_elab *e, size_t time) {
     return was;
 }
 
-void fj_scope_leave_module(fj_elab *e, fj_whereabouts was) {
+void fj_names_leave_module(fj_elab *e, fj_whereabouts was) {
     e->frame = was.frame;
     e->time = was.time;
     e->in_mod = was.in_mod;
@@ -179,14 +185,14 @@ static void set_global(fj_elab *e, void *user, fj_str name, fj_value value, fj_p
 
 static void run_assign(fj_elab *e, fj_thunk *thunk) {
     const fj_stmt *stmt = thunk->stmt;
-    if (fj_scope_assign_parallel(e, stmt, set_global, thunk)) return;
-    fj_value value = fj_scope_attempt(e, stmt->value);
+    if (fj_names_assign_parallel(e, stmt, set_global, thunk)) return;
+    fj_value value = fj_names_attempt(e, stmt->value);
     if (stmt->kind == FJ_STMT_AUGMENTED) {
         const fj_value left = fj_elab_expr(e, stmt->targets.data[0]);
         value = fj_operate(e, stmt->op, left, value, stmt->place);
     }
     for (size_t i = 0; i < stmt->targets.len; i++)
-        fj_scope_unpack(e, stmt->targets.data[i], value, set_global, thunk);
+        fj_names_unpack(e, stmt->targets.data[i], value, set_global, thunk);
 }
 
 /* A loop at module level runs in a frame of its own; what it leaves there are the values. */
@@ -199,7 +205,7 @@ static void run_for(fj_elab *e, fj_thunk *thunk) {
     for (size_t i = 0; i < names.len; i++) {
         fj_value value;
         frame->values[i] =
-            fj_scope_module_value(e, names.data[i], thunk->stmt->place, &value) ? value : FJ_UNSET;
+            fj_names_module_value(e, names.data[i], thunk->stmt->place, &value) ? value : FJ_UNSET;
     }
     e->frame = frame;
     (void)fj_elab_for(e, thunk->stmt, NULL);
@@ -250,9 +256,9 @@ static void force(fj_elab *e, fj_thunk *thunk, fj_place place) {
     thunk->state = FJ_THUNK_RUNNING;
     thunk->reached = true;
     FJ_PUSH(e->arena, &e->running, thunk);
-    const fj_whereabouts was = fj_scope_enter_module(e, thunk->time);
+    const fj_whereabouts was = fj_names_enter_module(e, thunk->time);
     run_stmt(e, thunk);
-    fj_scope_leave_module(e, was);
+    fj_names_leave_module(e, was);
     e->running.len--;
     thunk->state = FJ_THUNK_DONE;
 }
@@ -260,16 +266,16 @@ static void force(fj_elab *e, fj_thunk *thunk, fj_place place) {
 static bool guard_holds(fj_elab *e, const fj_guard *guard) {
     for (; guard != NULL; guard = guard->outer) {
         const fj_expr *condition = guard->condition;
-        const fj_whereabouts was = fj_scope_enter_module(e, guard->time);
+        const fj_whereabouts was = fj_names_enter_module(e, guard->time);
         const bool truth =
             fj_elab_truth(e, fj_elab_expr(e, condition), condition->place, "the condition of 'if'");
-        fj_scope_leave_module(e, was);
+        fj_names_leave_module(e, was);
         if (truth != guard->wanted) return false;
     }
     return true;
 }
 
-fj_global *fj_scope_find(fj_elab *e, fj_str name) { return e->module == NULL ? NULL : *find_slot(e, name); }
+fj_global *fj_names_find(fj_elab *e, fj_str name) { return e->module == NULL ? NULL : *find_slot(e, name); }
 
 /* The binding that counts at the current time. */
 static fj_global *current(fj_elab *e, fj_global *global, fj_place place) {
@@ -299,8 +305,8 @@ static void run_mutations(fj_elab *e, fj_global *last, fj_place place) {
     }
 }
 
-bool fj_scope_original_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value) {
-    fj_global *global = current(e, fj_scope_find(e, name), place);
+bool fj_names_original_value(fj_elab *e, fj_str name, fj_place place, fj_value *ret_value) {
+    fj_global *global = current(e, fj_names_find(e, name), place);
     if (global == NULL) return false;
     fj_global *const last = global;
     const bool mutated = global->mutation;

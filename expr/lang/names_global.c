@@ -2,6 +2,7 @@
  * mod language does not do. A name that one may have assigned is an error where it is read.
  */
 #include "expr/lang/elaborate.h"
+#include "expr/lang/names.h"
 
 typedef struct search {
     fj_elab *e;
