@@ -1,8 +1,8 @@
 /* Devices, and the peak of one. */
 #include <stdio.h>
-#include <time.h>
 
 #include "attn/objects.h"
+#include "base/clock.h"
 #include "driver/parallel.h"
 
 fj_device *fj_attn_device_ref(fj_device *device) {
@@ -118,20 +118,14 @@ DLDevice fj_device_dlpack(const fj_device *device) {
 
 enum { PEAK_RUNS = 25 };
 
-static double seconds(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 /* The best of several runs of one item per worker: what the machine can do, whatever else runs on it. */
 static double measure(const struct fj_cpu_kernel *kernel, double flops_per_item,
                       const struct fj_cpu_args *args, const fj_launch *launch) {
     double best = 0;
     for (int run = 0; run < PEAK_RUNS; run++) {
-        double start = seconds();
+        double start = fj_now_ms();
         fj_driver_cpu_run(kernel, args, launch);
-        double taken = seconds() - start;
+        double taken = (fj_now_ms() - start) * 1e-3;
         double rate = flops_per_item * (double)kernel->items(args, 0) / (taken > 0 ? taken : 1e-9);
         if (rate > best) best = rate;
     }

@@ -1,8 +1,8 @@
 /* Memory of devices, and time on them: of a GPU, or of the host for all others. */
 #include <string.h>
-#include <time.h>
 
 #include "attn/objects.h"
+#include "base/clock.h"
 
 enum { ALIGNMENT = 256 };
 
@@ -111,12 +111,6 @@ struct fj_timer {
     double start, stop;   /* elsewhere: milliseconds */
 };
 
-static double now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
-
 fj_status fj_timer_create(fj_device *device, fj_timer **ret_timer, fj_error *error) {
     fj_status status = check(device, ret_timer, error);
     if (status != FJ_OK) return status;
@@ -144,14 +138,14 @@ void fj_timer_unref(fj_timer **timer) {
 
 fj_status fj_timer_start(fj_timer *timer, void *stream, fj_error *error) {
     if (!timer) return fj_error_set(error, FJ_ERR_ARGUMENT, "timer is NULL");
-    timer->start = now_ms();
+    timer->start = fj_now_ms();
     if (!timer->device->cuda) return FJ_OK;
     return fj_cuda_timer_start(timer->device->cuda, &timer->events, stream, error);
 }
 
 fj_status fj_timer_stop(fj_timer *timer, void *stream, fj_error *error) {
     if (!timer) return fj_error_set(error, FJ_ERR_ARGUMENT, "timer is NULL");
-    timer->stop = now_ms();
+    timer->stop = fj_now_ms();
     if (!timer->device->cuda) return FJ_OK;
     return fj_cuda_timer_stop(timer->device->cuda, &timer->events, stream, error);
 }

@@ -1,73 +1,18 @@
 /* Making a kernel ready: share, find, or compile; load.
  *
- *   1. render, and from the text the request and source digests
- *   2. an object of this process with the same request and source is shared; if another thread is
+ *   1. an object of this process with the same request and source is shared; if another thread is
  *      at it, wait for that
- *   3. the cache: selection record -> kernel
- *   4. the compiler: content key -> kernel of the cache, else compile and write both
- *   5. load, or share an object with the same content
- *
- * The lock is held to look and to enter, never while compiling. An entry without an object is a
- * promise of the thread that entered it: it ends as an object, or the entry goes and those who
- * waited try themselves.
+ *   2. the cache: selection record -> kernel
+ *   3. the compiler: content key -> kernel of the cache, else compile and write both
+ *   4. load, or share an object with the same content
  */
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "jit/prepare.h"
-
-/* A loaded code object. Guarded by the lock of its jit. */
-struct fj_object {
-    fj_object *next;
-    const fj_driver *driver;
-    fj_code *code;
-    fj_digest content;
-    int64_t refs;
-    int resource_count; /* what its compiler said */
-    fj_resources resources[FJ_RESOURCES_MAX];
-};
-
-/* Request -> object; holds no reference: it goes with the object. */
-typedef struct fj_promise {
-    struct fj_promise *next;
-    fj_digest key, source;
-    fj_object *object; /* NULL while a thread is at it */
-} promise;
-
-/* ---- Life ---------------------------------------------------------------------------------------- */
-
-fj_status fj_jit_create(const fj_jit_desc *desc, fj_jit **ret_jit) {
-    fj_jit *jit = fj_alloc_zeroed(desc->allocator, sizeof *jit);
-    if (!jit) return FJ_ERR_MEMORY;
-    jit->allocator = desc->allocator;
-    jit->cache = desc->cache;
-    jit->ops = desc->ops ? desc->ops : &fj_file_ops_system;
-    jit->log = desc->log;
-    jit->log_user = desc->log_user;
-    (void)pthread_mutex_init(&jit->lock, NULL);
-    (void)pthread_cond_init(&jit->changed, NULL);
-    *ret_jit = jit;
-    return FJ_OK;
-}
-
-void fj_jit_destroy(fj_jit **jit) {
-    if (!jit || !*jit) return;
-    while ((*jit)->choices) {
-        fj_choice *first = (*jit)->choices;
-        (*jit)->choices = first->next;
-        fj_free((*jit)->allocator, first, sizeof *first);
-    }
-    (void)pthread_cond_destroy(&(*jit)->changed);
-    (void)pthread_mutex_destroy(&(*jit)->lock);
-    fj_free((*jit)->allocator, *jit, sizeof **jit);
-    *jit = NULL;
-}
-
-const fj_code *fj_jit_object_code(const fj_object *object) { return object->code; }
 
 static void say(const fj_jit *jit, fj_log_level level, const char *format, ...) FJ_PRINTF(3, 4);
 static void say(const fj_jit *jit, fj_log_level level, const char *format, ...) {
@@ -80,114 +25,12 @@ static void say(const fj_jit *jit, fj_log_level level, const char *format, ...) 
     jit->log(jit->log_user, level, message);
 }
 
-static double now_ms(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
-
-/* ---- The table, under the lock ---------------------------------------------------------------------- */
-
-static promise *find_promise(fj_jit *jit, const fj_request *request) {
-    for (promise *at = jit->promises; at; at = at->next)
-        if (fj_cache_digest_equal(at->key, request->key) &&
-            fj_cache_digest_equal(at->source, request->source))
-            return at;
-    return NULL;
-}
-
-static void drop_promises(fj_jit *jit, const promise *this, const fj_object *object) {
-    for (promise **at = &jit->promises; *at;) {
-        promise *here = *at;
-        if (here != this && (!object || here->object != object)) {
-            at = &here->next;
-            continue;
-        }
-        *at = here->next;
-        fj_free(jit->allocator, here, sizeof *here);
-    }
-}
-
-static fj_object *find_object(const fj_jit *jit, const fj_driver *driver, fj_digest content) {
-    for (fj_object *at = jit->objects; at; at = at->next)
-        if (at->driver == driver && fj_cache_digest_equal(at->content, content)) return at;
-    return NULL;
-}
-
-/* Shares an object, waiting for a thread that is making it; or enters a promise. Both NULL: out of
- * memory. */
-static fj_object *share_or_promise(fj_jit *jit, const fj_request *request, promise **ret_promise) {
-    fj_object *object = NULL;
-    (void)pthread_mutex_lock(&jit->lock);
-    promise *found;
-    while ((found = find_promise(jit, request)) != NULL && !found->object)
-        (void)pthread_cond_wait(&jit->changed, &jit->lock);
-    if (found) {
-        object = found->object;
-        object->refs++;
-    } else {
-        promise *fresh = fj_alloc_zeroed(jit->allocator, sizeof *fresh);
-        if (fresh) {
-            fresh->key = request->key;
-            fresh->source = request->source;
-            fresh->next = jit->promises;
-            jit->promises = fresh;
-        }
-        *ret_promise = fresh;
-    }
-    (void)pthread_mutex_unlock(&jit->lock);
-    return object;
-}
-
-/* An object, with a reference for the caller, that an equal content loaded earlier gave. */
-static fj_object *share_content(fj_jit *jit, const fj_driver *driver, fj_digest content) {
-    (void)pthread_mutex_lock(&jit->lock);
-    fj_object *object = find_object(jit, driver, content);
-    if (object) object->refs++;
-    (void)pthread_mutex_unlock(&jit->lock);
-    return object;
-}
-
-/* Ends a promise: with an object, or (NULL) without. */
-static void settle(fj_jit *jit, promise *made, fj_object *object) {
-    (void)pthread_mutex_lock(&jit->lock);
-    if (object)
-        made->object = object;
-    else
-        drop_promises(jit, made, NULL);
-    (void)pthread_cond_broadcast(&jit->changed);
-    (void)pthread_mutex_unlock(&jit->lock);
-}
-
-void fj_jit_release(fj_jit *jit, fj_object **object) {
-    if (!object || !*object) return;
-    fj_object *last = *object;
-    *object = NULL;
-    (void)pthread_mutex_lock(&jit->lock);
-    if (--last->refs > 0) {
-        (void)pthread_mutex_unlock(&jit->lock);
-        return;
-    }
-    drop_promises(jit, NULL, last);
-    for (fj_object **at = &jit->objects; *at; at = &(*at)->next)
-        if (*at == last) {
-            *at = last->next;
-            break;
-        }
-    (void)pthread_mutex_unlock(&jit->lock);
-    last->driver->unload(&last->code);
-    fj_free(jit->allocator, last, sizeof *last);
-}
-
-/* ---- Making an object --------------------------------------------------------------------------------- */
-
 /* One kernel on its way. */
 typedef struct job {
     fj_jit *jit;
     const fj_driver *driver; /* NULL: it is not loaded, only kept */
     const fj_request *request;
-    fj_str source;
-    fj_ask ask;
+    bool verify;
     fj_made made;
 } job;
 
@@ -200,7 +43,7 @@ static void take_resources(job *j, const fj_resources *resources, int count) {
 static fj_status load_object(job *j, fj_digest content, fj_str payload, fj_error *error) {
     fj_jit *jit = j->jit;
     const fj_driver *driver = j->driver;
-    fj_object *object = share_content(jit, driver, content);
+    fj_object *object = fj_sharing_find(jit, driver, content);
     if (!object) {
         object = fj_alloc_zeroed(jit->allocator, sizeof *object);
         if (!object) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
@@ -219,10 +62,7 @@ static fj_status load_object(job *j, fj_digest content, fj_str payload, fj_error
         object->refs = 1;
         object->resource_count = j->made.info.resource_count;
         memcpy(object->resources, j->made.info.resources, sizeof object->resources);
-        (void)pthread_mutex_lock(&jit->lock);
-        object->next = jit->objects;
-        jit->objects = object;
-        (void)pthread_mutex_unlock(&jit->lock);
+        fj_sharing_add(jit, object);
     }
     j->made.object = object;
     return FJ_OK;
@@ -243,7 +83,7 @@ static fj_status use(job *j, fj_digest content, fj_str payload, fj_error *error)
 static bool find_content(job *j, fj_digest content) {
     fj_jit *jit = j->jit;
     fj_cache_entry entry;
-    if (j->driver) j->made.object = share_content(jit, j->driver, content);
+    if (j->driver) j->made.object = fj_sharing_find(jit, j->driver, content);
     if (j->made.object) {
         share_resources(j);
         return true;
@@ -260,15 +100,10 @@ static bool find_content(job *j, fj_digest content) {
     return status == FJ_OK;
 }
 
-/* What needs no compiler. Of a variant that may be replaced, the record may name another. */
+/* What needs no compiler. */
 static bool find(job *j) {
     fj_record record;
-    if (!fj_jit_record_find(j->jit->cache, j->request, &record)) return false;
-    if (j->ask.replaceable && record.instead[0]) {
-        memcpy(j->made.instead, record.instead, sizeof j->made.instead);
-        return true;
-    }
-    return find_content(j, record.content);
+    return fj_jit_record_find(j->jit->cache, j->request, &record) && find_content(j, record.content);
 }
 
 static bool jit_is_off(void) {
@@ -293,9 +128,9 @@ static fj_status compile(job *j, const fj_toolchain *toolchain, fj_digest conten
     fj_jit_compiled_init(&compiled, jit->allocator);
     say(jit, FJ_LOG_INFO, "compiling %s with %s %s", j->request->variant->name, toolchain->compiler.path,
         toolchain->compiler.version);
-    fj_status status = fj_jit_toolchain_compile(toolchain, jit->ops, j->request->variant, j->request->options,
-                                                j->source, &compiled, error);
-    j->made.info.compile_ms = now_ms() - start;
+    fj_status status = fj_jit_toolchain_compile(toolchain, jit->ops, j->request->variant,
+                                                &j->request->options, j->request->code, &compiled, error);
+    j->made.info.compile_ms = fj_now_ms() - start;
     fj_str payload = {compiled.bytes.data, compiled.bytes.len};
     take_resources(j, compiled.resources, compiled.resource_count);
     if (status == FJ_OK) status = use(j, content, payload, error);
@@ -326,7 +161,7 @@ static fj_status make(job *j, fj_error *error) {
                             variant->name);
     fj_toolchain toolchain;
     fj_digest content;
-    double start = now_ms();
+    double start = fj_now_ms();
     fj_status status = fj_jit_toolchain_find(variant, j->jit->ops, j->jit->allocator, &toolchain, error);
     while (status == FJ_OK) {
         content = fj_jit_content_key(j->request->source, &toolchain.compiler);
@@ -342,95 +177,44 @@ static fj_status make(job *j, fj_error *error) {
 }
 
 static fj_status prepare(job *j, fj_error *error) {
-    promise *made = NULL;
-    j->made.object = share_or_promise(j->jit, j->request, &made);
-    if (!j->made.object && !made) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
+    fj_promise *promise;
+    j->made.object = fj_sharing_take(j->jit, j->request, &promise);
+    if (!j->made.object && !promise) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     if (j->made.object) {
         share_resources(j);
         return FJ_OK;
     }
     fj_status status = find(j) ? FJ_OK : make(j, error);
-    settle(j->jit, made, j->made.object);
+    fj_sharing_settle(j->jit, promise, j->made.object);
     return status;
 }
 
 static fj_status build(job *j, fj_error *error) {
     if (find(j)) return FJ_OK;
-    if (!j->ask.verify) return make(j, error);
+    if (!j->verify) return make(j, error);
     return fj_error_set(error, FJ_ERR_NO_JIT, "the cache has no kernel %s for this mod",
                         j->request->variant->name);
 }
 
-const fj_variant *fj_jit_recall(fj_jit *jit, fj_digest key, fj_digest source) {
-    const fj_variant *found = NULL;
-    (void)pthread_mutex_lock(&jit->lock);
-    for (const fj_choice *at = jit->choices; at && !found; at = at->next)
-        if (fj_cache_digest_equal(at->key, key) && fj_cache_digest_equal(at->source, source))
-            found = &at->variant;
-    (void)pthread_mutex_unlock(&jit->lock);
-    return found;
-}
-
-static fj_status make_ready(job *j, fj_error *error) {
-    const fj_variant *other =
-        j->ask.replaceable ? fj_jit_recall(j->jit, j->request->key, j->request->source) : NULL;
-    if (other) {
-        memcpy(j->made.instead, other->name, sizeof j->made.instead);
-        return FJ_OK;
-    }
-    return j->driver ? prepare(j, error) : build(j, error);
-}
-
-/* The record of a kernel that is there from now on names another. */
-static fj_status replace(job *j) {
-    fj_record record;
-    if (fj_jit_record_find(j->jit->cache, j->request, &record))
-        (void)fj_jit_record_put(j->jit->cache, j->request, record.content, j->ask.instead);
+fj_status fj_jit_make(fj_jit *jit, const fj_driver *driver, const fj_request *request, bool verify,
+                      fj_made *ret_made, fj_error *error) {
+    const double start = fj_now_ms();
+    job j = {.jit = jit, .driver = driver, .request = request, .verify = verify, .made.info.cache_hit = true};
+    fj_status status = driver ? prepare(&j, error) : build(&j, error);
+    if (status != FJ_OK) return status;
+    j.made.info.load_ms = request->render_ms + fj_now_ms() - start - j.made.info.compile_ms;
+    *ret_made = j.made;
     return FJ_OK;
 }
 
-/* ---- From a problem to a request -------------------------------------------------------------------------- */
+/* ---- A variant that was asked for -------------------------------------------------------------------- */
 
-/* With a driver it is prepared, without it is built. */
-static fj_status with_request(job *j, const fj_jit_problem *problem, const fj_variant *variant,
-                              fj_error *error) {
-    fj_jit *jit = j->jit;
-    fj_buf source, text;
-    fj_options options;
-    fj_rendered rendered = {0};
-    double start = now_ms();
-    fj_buf_init(&source, jit->allocator);
-    fj_buf_init(&text, jit->allocator);
-    fj_jit_options(variant, &options);
-    fj_status status = fj_jit_render(problem, variant, jit->allocator, &source, &rendered, error);
-    if (status == FJ_OK) status = fj_jit_request_text(problem, variant, jit->allocator, &text, error);
-    if (status == FJ_OK) {
-        fj_request request = {
-            .key = fj_cache_digest(text.data, text.len),
-            .source = fj_jit_source_digest(rendered.source, &options),
-            .text = {text.data, text.len},
-            .variant = variant,
-            .options = &options,
-        };
-        j->request = &request;
-        j->source = rendered.source;
-        j->made.key = request.key;
-        j->made.source = request.source;
-        j->made.info.cache_hit = true;
-        status = j->ask.instead ? replace(j) : make_ready(j, error);
-        j->made.info.load_ms = now_ms() - start - j->made.info.compile_ms;
-        j->request = NULL;
-    }
-    fj_buf_finish(&text);
-    fj_buf_finish(&source);
-    return status;
-}
-
-fj_status fj_jit_make(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
-                      const fj_variant *variant, fj_ask ask, fj_made *ret_made, fj_error *error) {
-    job j = {.jit = jit, .driver = driver, .ask = ask};
-    fj_status status = with_request(&j, problem, variant, error);
-    if (status == FJ_OK) *ret_made = j.made;
+static fj_status make_variant(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,
+                              const fj_variant *variant, bool verify, fj_made *ret_made, fj_error *error) {
+    fj_request request;
+    fj_status status = fj_request_create(problem, variant, jit->allocator, &request, error);
+    if (status == FJ_OK) status = fj_jit_make(jit, driver, &request, verify, ret_made, error);
+    fj_request_finish(&request);
     return status;
 }
 
@@ -438,7 +222,7 @@ fj_status fj_jit_prepare(fj_jit *jit, const fj_driver *driver, const fj_jit_prob
                          const fj_variant *variant, fj_object **ret_object, fj_jit_info *ret_info,
                          fj_error *error) {
     fj_made made;
-    fj_status status = fj_jit_make(jit, driver, problem, variant, (fj_ask){0}, &made, error);
+    fj_status status = make_variant(jit, driver, problem, variant, false, &made, error);
     if (status != FJ_OK) return status;
     *ret_object = made.object;
     *ret_info = made.info;
@@ -448,7 +232,7 @@ fj_status fj_jit_prepare(fj_jit *jit, const fj_driver *driver, const fj_jit_prob
 fj_status fj_jit_build(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
                        fj_jit_info *ret_info, fj_error *error) {
     fj_made made;
-    fj_status status = fj_jit_make(jit, NULL, problem, variant, (fj_ask){.verify = verify}, &made, error);
+    fj_status status = make_variant(jit, NULL, problem, variant, verify, &made, error);
     if (status == FJ_OK) *ret_info = made.info;
     return status;
 }

@@ -1,6 +1,6 @@
 /* Keys and records of the kernel cache.
  *
- *     request key -> selection record { request in clear, source digest, content key, variant to take instead }
+ *     request key -> selection record { request in clear, source digest, content key, variant that replaces it }
  *     content key -> kernel           { variant, options, compiler } and the code object
  *
  * The request knows no compiler: a machine without one finds a prebuilt kernel. The source digest in
@@ -15,26 +15,6 @@
 #include <string.h>
 
 enum { RECORD_SCHEMA = 1 };
-
-/* ---- Keys -------------------------------------------------------------------------------------- */
-
-fj_digest fj_jit_source_digest(fj_str source, const fj_options *options) {
-    fj_digest digest = fj_cache_digest(source.data, source.len);
-    for (const char *const *option = options->list; *option; option++) {
-        fj_digest link[2] = {digest, fj_cache_digest(*option, strlen(*option))};
-        digest = fj_cache_digest(link, sizeof link);
-    }
-    return digest;
-}
-
-fj_digest fj_jit_content_key(fj_digest source, const fj_compiler *compiler) {
-    fj_digest parts[3] = {
-        source,
-        fj_cache_digest(compiler->path, strlen(compiler->path)),
-        fj_cache_digest(compiler->version, strlen(compiler->version)),
-    };
-    return fj_cache_digest(parts, sizeof parts);
-}
 
 /* ---- JSON --------------------------------------------------------------------------------------- */
 
@@ -130,18 +110,21 @@ bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_record *r
                 memcmp(json_string_value(text), request->text.data, request->text.len) == 0;
     bool found = same && content && agrees(record, "source", request->source) &&
                  fj_cache_digest_parse(content, &ret_record->content);
-    const char *instead = json_string_value(json_object_get(record, "instead"));
-    (void)snprintf(ret_record->instead, sizeof ret_record->instead, "%s", instead ? instead : "");
+    const char *replacement = json_string_value(json_object_get(record, "replacement"));
+    (void)snprintf(ret_record->replacement, sizeof ret_record->replacement, "%s",
+                   replacement ? replacement : "");
     json_decref(record);
     return found;
 }
 
-bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content, const char *instead) {
+bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content,
+                       const char *replacement) {
     json_t *metadata = json_pack("{s:i, s:s, s:s, s:o, s:o, s:s%}", "schema", RECORD_SCHEMA, "device",
                                  fj_jit_target_name(request->variant->target), "variant",
                                  request->variant->name, "source", hex(request->source), "content",
                                  hex(content), "request", request->text.data, request->text.len);
-    if (metadata && *instead && json_object_set_new(metadata, "instead", json_string(instead)) != 0) {
+    if (metadata && *replacement &&
+        json_object_set_new(metadata, "replacement", json_string(replacement)) != 0) {
         json_decref(metadata);
         metadata = NULL;
     }
@@ -177,7 +160,7 @@ bool fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_dig
     json_t *metadata =
         json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:{s:s, s:s}}", "schema", RECORD_SCHEMA, "device",
                   fj_jit_target_name(variant->target), "variant", variant->name, "flexjit", FJ_VERSION,
-                  "source", hex(request->source), "options", options_text(request->options), "compiler",
+                  "source", hex(request->source), "options", options_text(&request->options), "compiler",
                   "path", compiler->path, "version", compiler->version);
     metadata = add_findings(metadata, variant, compiled, compile_ms);
     fj_str payload = {compiled->bytes.data, compiled->bytes.len};

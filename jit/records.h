@@ -4,33 +4,19 @@
 
 #include <jansson.h>
 
-#include "jit/jit.h"
-#include "jit/toolchain.h"
-
-/* A kernel that is asked for. */
-typedef struct fj_request {
-    fj_digest key;    /* of the request's text */
-    fj_digest source; /* of the rendered text and the options: what a record must agree with */
-    fj_str text;
-    const fj_variant *variant;
-    const fj_options *options;
-} fj_request;
-
-/* Digest of a kernel's text and the options it is compiled with. */
-fj_digest fj_jit_source_digest(fj_str source, const fj_options *options);
-/* ... and the compiler. */
-fj_digest fj_jit_content_key(fj_digest source, const fj_compiler *compiler);
+#include "jit/request.h"
 
 /* What a selection record says. */
 typedef struct fj_record {
-    fj_digest content;                 /* the kernel */
-    char instead[FJ_JIT_VARIANT_NAME]; /* the variant that was found better; "": none */
+    fj_digest content;                     /* the kernel */
+    char replacement[FJ_JIT_VARIANT_NAME]; /* the variant that was found better; "": none */
 } fj_record;
 
 /* The cache's record, if it is about this very text. */
 bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_record *ret_record);
 /* False: they were not written. */
-bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content, const char *instead);
+bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content,
+                       const char *replacement);
 bool fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_digest content,
                               const fj_compiler *compiler, const fj_compiled *compiled, double compile_ms);
 

@@ -93,7 +93,7 @@ START_TEST(the_one_that_spills_least_is_taken) {
 }
 END_TEST
 
-START_TEST(one_that_does_not_compile_ends_the_climb) {
+START_TEST(one_that_does_not_compile_stops_the_search) {
     start("rows=32 fails=64");
     check_choice(&variants[0], false);
     setenv("FAKE_NVRTC", "rows=64",
@@ -116,7 +116,7 @@ START_TEST(a_named_variant_is_that_one) {
 }
 END_TEST
 
-START_TEST(a_mended_template_is_climbed_again) {
+START_TEST(a_mended_template_is_searched_again) {
     start("rows=64");
     static const char text[] = "another kernel\nFJ_KERNEL(fj_fwd)\n";
     char path[96];
@@ -185,7 +185,7 @@ START_TEST(any_allocation_may_fail) {
 }
 END_TEST
 
-RUN_SUITE("ladder", what_does_not_spill_stays, few_spills_are_none, the_next_that_does_not_spill_is_taken,
-          the_one_that_spills_least_is_taken, one_that_does_not_compile_ends_the_climb,
-          a_named_variant_is_that_one, a_mended_template_is_climbed_again, a_process_remembers,
+RUN_SUITE("select", what_does_not_spill_stays, few_spills_are_none, the_next_that_does_not_spill_is_taken,
+          the_one_that_spills_least_is_taken, one_that_does_not_compile_stops_the_search,
+          a_named_variant_is_that_one, a_mended_template_is_searched_again, a_process_remembers,
           any_allocation_may_fail)
