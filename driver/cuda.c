@@ -86,6 +86,22 @@ void fj_cuda_leave(const fj_cuda_device *device, bool pushed) {
 
 /* ---- Code objects -------------------------------------------------------------------------------------------- */
 
+/* An image is a structure that the driver reads in place: one that lies at no multiple of 16 bytes, as behind the
+ * metadata of a cache file, is copied to one. */
+static int load_aligned(const fj_cuda_device *device, const fj_allocator *allocator, const void *payload,
+                        size_t size, void **ret_library) {
+    enum { ALIGNMENT = 16 };
+    char *copy = NULL;
+    if ((uintptr_t)payload % ALIGNMENT != 0) {
+        copy = fj_alloc(allocator, size + ALIGNMENT);
+        if (!copy) return FJ_CUDA_OUT_OF_MEMORY;
+        payload = memcpy(copy + (ALIGNMENT - (uintptr_t)copy % ALIGNMENT) % ALIGNMENT, payload, size);
+    }
+    int result = device->api->library_load(ret_library, payload, NULL, NULL, 0, NULL, NULL, 0);
+    fj_free(allocator, copy, size + ALIGNMENT); /* the driver keeps its own */
+    return result;
+}
+
 static fj_status cuda_load(const fj_driver *driver, const fj_allocator *allocator, const void *payload,
                            size_t size, fj_code **ret_code, fj_error *error) {
     const fj_cuda_device *device = (const fj_cuda_device *)(const void *)driver;
@@ -95,7 +111,7 @@ static fj_status cuda_load(const fj_driver *driver, const fj_allocator *allocato
     if (!code) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     code->allocator = allocator;
     code->device = device;
-    int result = device->api->library_load(&code->library, payload, NULL, NULL, 0, NULL, NULL, 0);
+    int result = load_aligned(device, allocator, payload, size, &code->library);
     if (result == 0) {
         *ret_code = code;
         return FJ_OK;
@@ -135,6 +151,16 @@ static int choose_ordinal(const fj_cuda_api *api) {
     return 0;
 }
 
+/* 0 where the driver does not say. */
+static void read_shared(fj_cuda_device *device) {
+    const fj_cuda_api *api = device->api;
+    if (api->device_attribute(&device->multiprocessor_shared, FJ_CUDA_SHARED_MULTIPROCESSOR,
+                              device->handle) != 0)
+        device->multiprocessor_shared = 0;
+    if (api->device_attribute(&device->reserved_shared, FJ_CUDA_SHARED_RESERVED, device->handle) != 0)
+        device->reserved_shared = 0;
+}
+
 fj_status fj_cuda_device_open(const fj_allocator *allocator, int ordinal, int oldest,
                               fj_cuda_device **ret_device, fj_error *error) {
     const fj_cuda_api *api = NULL;
@@ -152,6 +178,7 @@ fj_status fj_cuda_device_open(const fj_allocator *allocator, int ordinal, int ol
         status =
             fj_error_set(error, FJ_ERR_DEVICE, "GPU %d (%s) is too old: it is sm_%d, and sm_%d is needed",
                          ordinal, device->features.name, device->features.arch, oldest);
+    if (status == FJ_OK) read_shared(device);
     int result = status == FJ_OK ? api->primary_retain(&device->primary, device->handle) : 0;
     if (result != 0)
         status = fj_cuda_api_fail(api, result, error, "GPU %d (%s) cannot be used", ordinal,
@@ -177,28 +204,52 @@ const fj_cuda_features *fj_cuda_device_features(const fj_cuda_device *device) { 
 
 /* ---- Kernels ---------------------------------------------------------------------------------------------------- */
 
-static fj_status make_resident(const fj_cuda_device *device, const void *symbol, fj_cuda_kernel *kernel,
-                               fj_error *error) {
+/* The context that shares memory and code with that of a stream (NULL: with the current one): of a green one its primary
+ * one, of any other itself. `otherwise` where the driver does not tell. */
+static void *root_of(const fj_cuda_api *api, void *stream, void *otherwise) {
+    void *root = NULL, *green = NULL;
+    if (!api->stream_contexts || api->stream_contexts(stream, &root, &green) != 0 || !root) return otherwise;
+    return root;
+}
+
+/* SMs divide one memory into shared memory and L1 and may leave the former room for one block only. As much as the
+ * blocks take that an SM has registers and threads for. Only a wish: nothing fails here. */
+static void wish_carveout(const fj_cuda_device *device, const fj_cuda_kernel *kernel) {
     const fj_cuda_api *api = device->api;
+    const int64_t all = device->multiprocessor_shared, block = kernel->shared + device->reserved_shared;
+    int blocks = 0;
+    if (kernel->shared == 0 || all <= 0) return;
+    if (api->occupancy(&blocks, kernel->handle, (int)kernel->threads, kernel->shared) != 0 || blocks < 1)
+        return;
+    const int64_t percent = (blocks * block * 100 + all - 1) / all;
+    (void)api->kernel_set(FJ_CUDA_FUNCTION_CARVEOUT, percent < 100 ? (int)percent : 100, kernel->handle,
+                          device->handle);
+}
+
+/* Attributes are the CUkernel's: those of a CUfunction are of one context. */
+static fj_status make_resident(const fj_cuda_device *device, fj_cuda_kernel *kernel, fj_error *error) {
+    const fj_cuda_api *api = device->api;
+    void *function = NULL;
     int most = 0;
-    void *handle = (void *)(uintptr_t)symbol; /* CUDA's handles are not const */
-    int result = api->kernel_function(&kernel->function, handle);
-    if (result == 0) result = api->function_get(&most, FJ_CUDA_FUNCTION_THREADS, kernel->function);
-    if (result == 0 && (int)kernel->threads > most)
-        return fj_error_set(error, FJ_ERR_DEVICE,
-                            "kernel %s cannot have %u threads on GPU %d: %d is the most", kernel->name,
-                            kernel->threads, device->features.ordinal, most);
-    if (result == 0 && kernel->shared > 0) {
-        result = api->function_set(kernel->function, FJ_CUDA_FUNCTION_DYNAMIC_SHARED, (int)kernel->shared);
+    if (kernel->shared > 0) {
+        int result = api->kernel_set(FJ_CUDA_FUNCTION_DYNAMIC_SHARED, (int)kernel->shared, kernel->handle,
+                                     device->handle);
         if (result != 0)
             return fj_cuda_api_fail(api, result, error,
                                     "kernel %s cannot have %u bytes of shared memory on GPU %d", kernel->name,
                                     kernel->shared, device->features.ordinal);
     }
-    if (result == 0 && api->function_load) result = api->function_load(kernel->function);
-    return result == 0
-             ? FJ_OK
-             : fj_cuda_api_fail(api, result, error, "kernel %s cannot be made resident", kernel->name);
+    int result = api->kernel_function(&function, kernel->handle);
+    if (result == 0) result = api->function_get(&most, FJ_CUDA_FUNCTION_THREADS, function);
+    if (result == 0 && (int)kernel->threads > most)
+        return fj_error_set(error, FJ_ERR_DEVICE,
+                            "kernel %s cannot have %u threads on GPU %d: %d is the most", kernel->name,
+                            kernel->threads, device->features.ordinal, most);
+    if (result == 0 && api->function_load) result = api->function_load(function);
+    if (result != 0)
+        return fj_cuda_api_fail(api, result, error, "kernel %s cannot be made resident", kernel->name);
+    wish_carveout(device, kernel);
+    return FJ_OK;
 }
 
 fj_status fj_cuda_kernel_prepare(const fj_code *code, const char *name, int threads, int shared,
@@ -209,10 +260,12 @@ fj_status fj_cuda_kernel_prepare(const fj_code *code, const char *name, int thre
         return fj_error_set(error, FJ_ERR_DEVICE, "the compiled kernel has no entry point '%s'", name);
     fj_cuda_kernel kernel = {
         .code = code, .name = name, .threads = (uint32_t)threads, .shared = (uint32_t)shared};
+    kernel.handle = (void *)(uintptr_t)symbol; /* CUDA's handles are not const */
     bool pushed;
     fj_status status = fj_cuda_enter(device, &kernel.context, &pushed, error);
     if (status != FJ_OK) return status;
-    status = make_resident(device, symbol, &kernel, error);
+    kernel.root = root_of(device->api, NULL, kernel.context);
+    status = make_resident(device, &kernel, error);
     fj_cuda_leave(device, pushed);
     if (status == FJ_OK) *ret_kernel = kernel;
     return status;
@@ -228,12 +281,14 @@ static fj_status wrong_context(const fj_cuda_kernel *kernel, const char *whose, 
     return FJ_ERR_ARGUMENT;
 }
 
-/* In the context that a launch would run in. */
+/* `context` is current. */
 static fj_status check_contexts(const fj_cuda_kernel *kernel, void *context, void *stream, fj_error *error) {
     const fj_cuda_api *api = kernel->code->device->api;
     void *of_stream = NULL;
-    if (context != kernel->context) return wrong_context(kernel, "current context", stream, error);
-    if (stream && api->stream_context(stream, &of_stream) == 0 && of_stream != context)
+    if (context != kernel->context && root_of(api, NULL, context) != kernel->root)
+        return wrong_context(kernel, "current context", stream, error);
+    if (stream && api->stream_context(stream, &of_stream) == 0 && of_stream != kernel->context &&
+        root_of(api, stream, of_stream) != kernel->root)
         return wrong_context(kernel, "context of the stream", stream, error);
     return FJ_OK;
 }
@@ -259,7 +314,7 @@ fj_status fj_cuda_launch(const fj_cuda_kernel *kernel, const uint32_t grid[3], c
     status = check_contexts(kernel, context, stream, error);
     if (status == FJ_OK) {
         void *parameters[] = {(void *)(uintptr_t)args};
-        int result = device->api->launch(kernel->function, grid[0], grid[1], grid[2], kernel->threads, 1, 1,
+        int result = device->api->launch(kernel->handle, grid[0], grid[1], grid[2], kernel->threads, 1, 1,
                                          kernel->shared, stream, parameters, NULL);
         if (result != 0)
             status = fj_cuda_api_fail(device->api, result, error,

@@ -3,6 +3,10 @@
  * The driver is opened when the first device is. Calls run in the caller's current context when it is one of
  * this device, else in the device's primary context, which the device retains. Code is made resident when a
  * kernel is prepared, so that a launch loads nothing: launches may be captured in a graph.
+ *
+ * A green context has some of the SMs of a primary context and all of its memory and code. What is launched is a
+ * CUkernel, which runs in the context of the stream: so kernels that were prepared for a primary context run on the
+ * streams of its green ones, and the other way round, where the driver tells which those are (CUDA 12.5 and newer).
  */
 #ifndef FJ_DRIVER_CUDA_H
 #define FJ_DRIVER_CUDA_H
@@ -52,7 +56,9 @@ const fj_cuda_features *fj_cuda_device_features(const fj_cuda_device *device);
 typedef struct fj_cuda_kernel {
     const fj_code *code;
     const char *name;
-    void *function, *context;
+    void *handle;  /* CUkernel: of no context */
+    void *context; /* that it was prepared in */
+    void *root;    /* the same; of a green one its primary one */
     uint32_t threads, shared;
 } fj_cuda_kernel;
 
@@ -62,7 +68,8 @@ fj_status fj_cuda_kernel_prepare(const fj_code *code, const char *name, int thre
                                  fj_cuda_kernel *ret_kernel, fj_error *error);
 
 /* Whether a launch may be put on this stream now: FJ_ERR_ARGUMENT when the current context, or that of the stream,
- * is not the one that the kernel was prepared for. Calls nothing that a capture would notice. */
+ * is neither the one that the kernel was prepared for nor shares its memory and code with it. Calls nothing that a
+ * capture would notice. */
 fj_status fj_cuda_launch_check(const fj_cuda_kernel *kernel, void *stream, fj_error *error);
 
 /* Puts a launch on a stream (NULL: the default one). args: what the kernel's one parameter is. Errors as

@@ -21,9 +21,12 @@ enum {
     FJ_CUDA_L2_CACHE_SIZE = 38,
     FJ_CUDA_MAJOR = 75,
     FJ_CUDA_MINOR = 76,
+    FJ_CUDA_SHARED_MULTIPROCESSOR = 81,
     FJ_CUDA_SHARED_OPTIN = 97,
+    FJ_CUDA_SHARED_RESERVED = 111,
     FJ_CUDA_FUNCTION_THREADS = 0,
     FJ_CUDA_FUNCTION_DYNAMIC_SHARED = 8,
+    FJ_CUDA_FUNCTION_CARVEOUT = 9,
 };
 
 /* FUNCTION(member, name in the library, required, parameters) */
@@ -48,14 +51,16 @@ enum {
     FUNCTION(library_unload, "cuLibraryUnload", true, (void *))                                              \
     FUNCTION(library_kernel, "cuLibraryGetKernel", true, (void **, void *, const char *))                    \
     FUNCTION(kernel_function, "cuKernelGetFunction", true, (void **, void *))                                \
-    FUNCTION(function_set, "cuFuncSetAttribute", true, (void *, int, int))                                   \
+    FUNCTION(kernel_set, "cuKernelSetAttribute", true, (int, int, void *, int))                              \
     FUNCTION(function_get, "cuFuncGetAttribute", true, (int *, int, void *))                                 \
     FUNCTION(function_load, "cuFuncLoad", false, (void *))                                                   \
+    FUNCTION(occupancy, "cuOccupancyMaxActiveBlocksPerMultiprocessor", true, (int *, void *, int, size_t))   \
     FUNCTION(launch, "cuLaunchKernel", true,                                                                 \
              (void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, \
               void **))                                                                                      \
     FUNCTION(capturing, "cuStreamIsCapturing", true, (void *, int *))                                        \
     FUNCTION(stream_context, "cuStreamGetCtx", true, (void *, void **))                                      \
+    FUNCTION(stream_contexts, "cuStreamGetCtx_v2", false, (void *, void **, void **))                        \
     FUNCTION(stream_wait, "cuStreamSynchronize", true, (void *))                                             \
     FUNCTION(alloc, "cuMemAlloc_v2", true, (uint64_t *, size_t))                                             \
     FUNCTION(free, "cuMemFree_v2", true, (uint64_t))                                                         \

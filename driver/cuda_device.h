@@ -10,8 +10,9 @@ struct fj_cuda_device {
     const fj_allocator *allocator;
     const fj_cuda_api *api;
     fj_cuda_features features;
-    int handle;    /* CUdevice */
-    void *primary; /* retained */
+    int handle;                                 /* CUdevice */
+    void *primary;                              /* retained */
+    int multiprocessor_shared, reserved_shared; /* bytes: of an SM; that a block takes besides its own */
 };
 
 /* Makes a context of the device current, unless one is. *ret_pushed says whether fj_cuda_leave has to undo it. */

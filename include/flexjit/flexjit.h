@@ -446,7 +446,8 @@ FJ_NODISCARD FJ_API fj_status fj_kernel_workspace(const fj_kernel *kernel, const
  * compiles nothing, and so can be captured in a graph. The workspace and the tensors' data must stay until
  * they are done; bad reads are told by fj_kernel_check, other failures of running kernels by whoever waits.
  * FJ_ERR_ARGUMENT when the current context or that of the stream is not the kernel's: then nothing is put
- * on the stream, and a capture goes on. FJ_ERR_UNSUPPORTED as fj_kernel_workspace. */
+ * on the stream, and a capture goes on. Green contexts count as their primary one, with a driver of CUDA
+ * 12.5 or newer: a stream of one runs the kernel on its SMs. FJ_ERR_UNSUPPORTED as fj_kernel_workspace. */
 FJ_NODISCARD FJ_API fj_status fj_kernel_launch(const fj_kernel *kernel, const fj_args *args,
                                                const fj_launch *launch, void *workspace,
                                                size_t workspace_size, fj_error *error);

@@ -24,6 +24,7 @@ static void check_kernel(bool hit) {
         ck_assert_int_eq(info.cache_hit, hit);
         ck_assert_str_eq(info.variant, fj_plan_variant(plan));
         ck_assert_int_gt(info.shared_bytes, 0);
+        has_text(fake->calls(), "attribute 9="); /* blocks have room beside each other */
         fj_kernel_unref(&kernel);
         fj_plan_unref(&plan);
     }

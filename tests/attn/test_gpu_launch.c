@@ -178,7 +178,8 @@ END_TEST
 START_TEST(another_context_does_not_break_a_capture) {
     forward f;
     open_emulating(paces[0]);
-    void *stream = fake->stream(FAKE_PRIMARY), *other = fake->stream(FAKE_OTHER);
+    void *stream = fake->stream(FAKE_PRIMARY), *other = fake->stream(FAKE_OTHER),
+         *green = fake->stream(FAKE_GREEN);
     forward_init(&f, S);
     fake->capture(stream);
     fake->set_current(FAKE_OTHER);
@@ -190,6 +191,10 @@ START_TEST(another_context_does_not_break_a_capture) {
     ck_assert_int_eq(put(&f, stream), FJ_OK);
     ck_assert(fake->end_capture());
     ck_assert_int_eq(fake->replay(), 0);
+    ck_assert(is_written(&f));
+    ck_assert(!is_written(&f)); /* looking clears */
+    box_check(put(&f, green), &error);
+    box_check(ask(&f, green), &error);
     ck_assert(is_written(&f));
     forward_finish(&f);
 }

@@ -49,6 +49,9 @@ static int current_depth(void) { return depth; }
 static int all_retained(void) { return retained; }
 
 void *fake_context(int context) { return &contexts[context]; }
+void *fake_root(void *context) {
+    return context == &contexts[FAKE_GREEN] ? &contexts[FAKE_PRIMARY] : context;
+}
 void *fake_current(void) { return depth > 0 ? stack[depth - 1] : NULL; }
 
 EXPORT const struct fake_cuda fake_cuda = {
@@ -96,12 +99,14 @@ EXPORT int cuDeviceGetName(char *name, int size, int device) {
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     int arch = fake_setting("arch", 90);
     (void)device;
-    *value = attribute == 75 ? arch / 10
-           : attribute == 76 ? arch % 10
-           : attribute == 16 ? 132
-           : attribute == 38 ? fake_setting("cache", 50 << 20)
-           : attribute == 97 ? 227 << 10
-                             : -1;
+    *value = attribute == 75  ? arch / 10
+           : attribute == 76  ? arch % 10
+           : attribute == 16  ? 132
+           : attribute == 38  ? fake_setting("cache", 50 << 20)
+           : attribute == 81  ? FAKE_SHARED
+           : attribute == 97  ? FAKE_SHARED - FAKE_RESERVED
+           : attribute == 111 ? FAKE_RESERVED
+                              : -1;
     return *value == -1;
 }
 EXPORT int cuDeviceTotalMem_v2(size_t *size, int device) {

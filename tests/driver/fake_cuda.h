@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FAKE_PRIMARY, FAKE_PRIMARY_1, FAKE_OTHER, FAKE_CONTEXTS };
+/* FAKE_GREEN: of the first one's. */
+enum { FAKE_PRIMARY, FAKE_PRIMARY_1, FAKE_OTHER, FAKE_GREEN, FAKE_CONTEXTS };
 
 /* What the library exports for the tests, as fake_cuda. */
 struct fake_cuda {
@@ -44,13 +45,15 @@ int cuLibraryLoadData(void **, const void *, int *, void **, unsigned, int *, vo
 int cuLibraryUnload(void *);
 int cuLibraryGetKernel(void **, void *, const char *);
 int cuKernelGetFunction(void **, void *);
-int cuFuncSetAttribute(void *, int, int);
+int cuKernelSetAttribute(int, int, void *, int);
 int cuFuncGetAttribute(int *, int, void *);
 int cuFuncLoad(void *);
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *, void *, int, size_t);
 int cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
                    void **, void **);
 int cuStreamIsCapturing(void *, int *);
 int cuStreamGetCtx(void *, void **);
+int cuStreamGetCtx_v2(void *, void **, void **);
 int cuStreamSynchronize(void *);
 int cuMemAlloc_v2(uint64_t *, size_t);
 int cuMemFree_v2(uint64_t);

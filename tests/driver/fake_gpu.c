@@ -10,7 +10,10 @@
  *     once, async=1 when somebody waits, async=2 on a thread. Parameters are copied when a kernel is launched, as CUDA
  *     does; the host's side of a copy is read or written when the copy is made.
  *  3. While a stream is captured, its work goes into a graph. What CUDA does not allow then breaks the capture.
- *  4. A kernel that the emulator stops is error 719, for everything that follows. */
+ *  4. A kernel that the emulator stops is error 719, for everything that follows.
+ *  5. A CUfunction is of one context and refused in another, a green one of the same primary included. A CUkernel runs
+ *     in the stream's context; where it is not resident it is loaded, which breaks a capture.
+ *  6. An image at no multiple of 16 bytes is refused. */
 #ifdef FAKE_OLD_DRIVER
 #define cuLibraryLoadData cuFakeLibraryLoadData /* it has none */
 #endif
@@ -30,13 +33,17 @@
 enum {
     OUT_OF_MEMORY = 2,
     INVALID_VALUE = 1,
+    INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
     CAPTURE_UNSUPPORTED = 900,
     MOST_STREAMS = 16,
+    MOST_KERNELS = 256,
     MOST_FUNCTIONS = 256,
     MOST_MEMORY = 256,
+    MOST_THREADS = 2048,
     DEFAULT_SHARED = 48 << 10
 };
 
@@ -65,15 +72,22 @@ size_t fake_memory(void) {
 
 /* ---- Work ------------------------------------------------------------------------------------------------ */
 
-struct function {
-    const fj_emu_kernel *kernel; /* NULL: launches do nothing */
-    void *context;
+/* A CUkernel. */
+struct kernel {
+    const fj_emu_kernel *code; /* NULL: launches do nothing */
+    void *library;             /* NULL: unloaded */
     unsigned shared;
+    bool resident[FAKE_CONTEXTS]; /* of no green one */
+};
+
+struct function {
+    struct kernel *kernel;
+    void *context;
 };
 
 struct work {
     enum { LAUNCH, COPY, FILL } kind;
-    const struct function *function;
+    const fj_emu_kernel *code;
     fj_emu_shape shape;
     void *parameters;
     void *to;
@@ -110,10 +124,9 @@ static int launch(const struct work *work) {
     const fj_launch one = {.struct_size = sizeof one, .workers = 1};
     const fj_emu_options options = {.launch = &one};
     fj_error error = {0};
-    if (!work->function->kernel) return 0;
+    if (!work->code) return 0;
     if (!emu && fj_emu_create(&fj_allocator_libc, &emu, &error) != FJ_OK) abort();
-    if (fj_emu_launch(emu, work->function->kernel, &work->shape, work->parameters, &options, &error) == FJ_OK)
-        return 0;
+    if (fj_emu_launch(emu, work->code, &work->shape, work->parameters, &options, &error) == FJ_OK) return 0;
     (void)fprintf(stderr, "fake GPU: %s\n%s\n", error.text, error.detail ? error.detail : "");
     fj_error_finish(&error);
     return LAUNCH_FAILED;
@@ -220,9 +233,10 @@ int fake_replay(void) {
 
 /* ---- Code -------------------------------------------------------------------------------------------------- */
 
-static char no_library, no_kernel;
-static struct function no_function, functions[MOST_FUNCTIONS];
-static int function_count;
+static char no_library;
+static struct kernel kernels[MOST_KERNELS];
+static struct function functions[MOST_FUNCTIONS];
+static int kernel_count, function_count;
 
 /* The library that is told of only that it was loaded, or a handle of dlopen. */
 static void *open_code(const unsigned char *code) {
@@ -243,40 +257,72 @@ EXPORT int cuLibraryLoadData(void **to, const void *code, int *a, void **b, unsi
                              unsigned f) {
     (void)a, (void)b, (void)c, (void)d, (void)e, (void)f;
     fake_note("load %.4s;", (const char *)code + 1);
-    int result = fake_setting("load", unless_capturing());
+    int result = fake_setting("load", (uintptr_t)code % 16 ? INVALID_IMAGE : unless_capturing());
     *to = result == 0 ? open_code(code) : NULL;
-    return *to || result ? result : 200;
+    return *to || result ? result : INVALID_IMAGE;
 }
 EXPORT int cuLibraryUnload(void *of) {
     fake_note("unload;");
+    for (int i = 0; i < kernel_count; i++)
+        if (kernels[i].library == of && of != &no_library) kernels[i].library = NULL;
     return of == &no_library ? unless_capturing() : drain() | unless_capturing() | dlclose(of);
 }
 EXPORT int cuLibraryGetKernel(void **to, void *of, const char *name) {
-    *to = of == &no_library ? &no_kernel : dlsym(of, name);
-    return !*to || strcmp(name, "absent") == 0 ? NOT_FOUND : 0;
+    const fj_emu_kernel *code = of == &no_library ? NULL : dlsym(of, name);
+    if ((of != &no_library && !code) || strcmp(name, "absent") == 0) return NOT_FOUND;
+    struct kernel *kernel = kernels;
+    while (kernel < kernels + kernel_count && (kernel->library != of || kernel->code != code)) kernel++;
+    if (kernel == kernels + MOST_KERNELS) return OUT_OF_MEMORY;
+    if (kernel == kernels + kernel_count)
+        kernels[kernel_count++] = (struct kernel){.code = code, .library = of, .shared = DEFAULT_SHARED};
+    *to = kernel;
+    return 0;
 }
 EXPORT int cuKernelGetFunction(void **to, void *of) {
+    struct function *function = functions;
     fake_note("function;");
-    if (of != &no_kernel && function_count == MOST_FUNCTIONS) return OUT_OF_MEMORY;
-    struct function *made = of == &no_kernel ? &no_function : &functions[function_count++];
-    *made = (struct function){of == &no_kernel ? NULL : of, fake_current(), DEFAULT_SHARED};
-    *to = made;
+    while (function < functions + function_count &&
+           (function->kernel != of || function->context != fake_current()))
+        function++;
+    if (function == functions + MOST_FUNCTIONS) return OUT_OF_MEMORY;
+    if (function == functions + function_count)
+        functions[function_count++] = (struct function){of, fake_current()};
+    *to = function;
     return fake_setting("function", 0);
 }
-EXPORT int cuFuncSetAttribute(void *of, int attribute, int value) {
-    fake_note("attribute %d=%d;", attribute, value);
-    ((struct function *)of)->shared = (unsigned)value;
+EXPORT int cuKernelSetAttribute(int attribute, int value, void *of, int device) {
+    struct kernel *kernel = of;
+    fake_note("attribute %d=%d of %d;", attribute, value, device);
+    if (attribute == 9)
+        return value < -1 || value > 100 ? INVALID_VALUE : fake_setting("carveout", unless_capturing());
+    if (attribute != 8) return INVALID_VALUE;
+    kernel->shared = (unsigned)value;
     return fake_setting("attribute", unless_capturing());
 }
 EXPORT int cuFuncGetAttribute(int *value, int attribute, void *of) {
-    const struct function *function = of;
-    int threads = function->kernel ? (int)function->kernel->max_threads : 1024;
+    const struct kernel *kernel = ((const struct function *)of)->kernel;
+    int threads = kernel->code ? (int)kernel->code->max_threads : 1024;
     *value = attribute == 0 ? fake_setting("threads", threads) : 0;
     return 0;
 }
+static bool *is_resident(struct kernel *kernel, void *context) {
+    for (int i = 0; i < FAKE_CONTEXTS; i++)
+        if (fake_context(i) == fake_root(context)) return &kernel->resident[i];
+    abort();
+}
 EXPORT int cuFuncLoad(void *of) {
+    const struct function *function = of;
     fake_note("resident;");
-    return of ? fake_setting("resident", unless_capturing()) : INVALID_HANDLE;
+    if (!function) return INVALID_HANDLE;
+    *is_resident(function->kernel, function->context) = true;
+    return fake_setting("resident", unless_capturing());
+}
+/* The setting fits: blocks that an SM has registers for. */
+EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *of, int threads, size_t shared) {
+    const int by_memory = FAKE_SHARED / ((int)shared + FAKE_RESERVED), by_threads = MOST_THREADS / threads;
+    const int fits = fake_setting("fits", by_threads);
+    *blocks = by_memory < fits ? by_memory : fits;
+    return of ? fake_setting("occupancy", 0) : INVALID_HANDLE;
 }
 /* Whether a word of a kernel's parameters is an address that the host has and the GPU has not: the emulator would read
  * there, a GPU could not. */
@@ -301,24 +347,45 @@ static bool has_host_address(const void *parameters, size_t size) {
     return false;
 }
 
+static void *context_of(const void *stream) {
+    for (int i = 0; i < stream_count; i++)
+        if (stream == &streams[i]) return streams[i].context;
+    return fake_current();
+}
+
+/* The kernel of a CUkernel or of a CUfunction; NULL: it cannot be launched on the stream. */
+static const struct kernel *launched(void *of, const void *stream) {
+    void *context = context_of(stream);
+    for (int i = 0; i < function_count; i++) {
+        if (of != &functions[i]) continue;
+        return context == fake_current() && context == functions[i].context ? functions[i].kernel : NULL;
+    }
+    struct kernel *kernel = of;
+    if (!kernel->library) return NULL;
+    bool *resident = is_resident(kernel, context);
+    if (!*resident && unless_capturing()) return NULL;
+    *resident = true;
+    return kernel;
+}
+
 EXPORT int cuLaunchKernel(void *of, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
                           unsigned shared, void *stream, void **parameters, void **extra) {
-    const struct function *function = of;
-    const fj_emu_kernel *kernel = function->kernel;
-    size_t size = kernel ? kernel->args_size : sizeof(int);
     int first;
     memcpy(&first, parameters[0], sizeof first);
     fake_note("launch %u,%u,%u %u,%u,%u %u stream %d args %d;", x, y, z, tx, ty, tz, shared,
               (int)(intptr_t)stream, first);
-    bool legal = x > 0 && x <= INT32_MAX && y > 0 && y <= 65535 && z > 0 && z <= 65535 && !extra;
-    if (!legal || ty != 1 || tz != 1 || shared > function->shared) return INVALID_VALUE;
-    if (function->context != fake_current()) {
+    const struct kernel *kernel = launched(of, stream);
+    if (!kernel) {
         (void)unless_capturing();
         return INVALID_HANDLE;
     }
+    const fj_emu_kernel *code = kernel->code;
+    size_t size = code ? code->args_size : sizeof(int);
+    bool legal = x > 0 && x <= INT32_MAX && y > 0 && y <= 65535 && z > 0 && z <= 65535 && !extra;
+    if (!legal || ty != 1 || tz != 1 || shared > kernel->shared) return INVALID_VALUE;
     if (fake_setting("launch", 0)) return fake_setting("launch", 0);
-    if (kernel && has_host_address(parameters[0], size)) return INVALID_VALUE;
-    struct work work = {.kind = LAUNCH, .function = function, .shape = {{x, y, z}, tx, shared}};
+    if (code && has_host_address(parameters[0], size)) return INVALID_VALUE;
+    struct work work = {.kind = LAUNCH, .code = code, .shape = {{x, y, z}, tx, shared}};
     work.parameters = malloc(size); /* for the process's life: graphs launch again */
     if (!work.parameters) return OUT_OF_MEMORY;
     memcpy(work.parameters, parameters[0], size);
@@ -332,11 +399,17 @@ EXPORT int cuStreamIsCapturing(void *stream, int *capturing) {
     return 0;
 }
 EXPORT int cuStreamGetCtx(void *stream, void **context) {
-    *context = fake_current();
-    for (int i = 0; i < stream_count; i++)
-        if (stream == &streams[i]) *context = streams[i].context;
-    return 0;
+    *context = context_of(stream);
+    return *context ? 0 : INVALID_CONTEXT;
 }
+#ifndef FAKE_OLD_DRIVER
+EXPORT int cuStreamGetCtx_v2(void *stream, void **context, void **green) {
+    void *own = context_of(stream);
+    *context = fake_root(own);
+    *green = own == *context ? NULL : own;
+    return own ? fake_setting("contexts", 0) : INVALID_CONTEXT;
+}
+#endif
 EXPORT int cuStreamSynchronize(void *stream) {
     (void)stream;
     fake_note("wait;");

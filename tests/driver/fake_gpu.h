@@ -6,10 +6,14 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* Bytes of shared memory: of an SM; that a block takes besides its own. */
+enum { FAKE_SHARED = 228 << 10, FAKE_RESERVED = 1 << 10 };
+
 /* fake_cuda.c */
 int fake_setting(const char *name, int otherwise);
 __attribute__((format(printf, 1, 2))) void fake_note(const char *format, ...);
 void *fake_context(int context);
+void *fake_root(void *context); /* whose memory and code it has */
 void *fake_current(void);
 
 /* fake_gpu.c */

@@ -8,7 +8,7 @@
 #include "tests/driver/fake_cuda.h"
 #include "tests/support/failing.h"
 
-static const char elf[] = "\177ELF a cubin";
+static _Alignas(16) const char elf[] = "\177ELF a cubin";
 static const struct fake_cuda *fake;
 static fj_error error;
 static fj_cuda_device *device;
@@ -120,7 +120,8 @@ START_TEST(a_kernel_is_resident_before_it_is_launched) {
     fj_code *code = load();
     fj_cuda_kernel kernel;
     ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 98304, &kernel, &error), FJ_OK);
-    ck_assert_str_eq(fake->calls(), "load ELF ;function;attribute 8=98304;resident;");
+    ck_assert_str_eq(fake->calls(),
+                     "load ELF ;attribute 8=98304 of 100;function;resident;attribute 9=86 of 100;");
     ck_assert_int_eq(fake->depth(), 0);
     fake->reset();
     int argument = 42;
@@ -175,6 +176,101 @@ START_TEST(a_stream_of_another_context_gets_nothing) {
     ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, mine, &error), FJ_OK);
     ck_assert(fake->end_capture());
     fj_cuda_device_driver(device)->unload(&code);
+}
+END_TEST
+
+/* One that shares memory and code with a primary context. */
+START_TEST(a_green_context_is_its_primary_one) {
+    const uint32_t grid[3] = {1, 1, 1};
+    int argument = 0;
+    void *mine = fake->stream(FAKE_PRIMARY), *green = fake->stream(FAKE_GREEN),
+         *other = fake->stream(FAKE_OTHER);
+    open_device();
+    fj_code *code = load();
+    for (int from = -1; from <= FAKE_GREEN;
+         from += FAKE_GREEN + 1) { /* prepared without a context, in a green one */
+        fj_cuda_kernel kernel;
+        fake->set_current(from);
+        ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 98304, &kernel, &error), FJ_OK);
+        for (int current = -1; current < FAKE_CONTEXTS; current++) {
+            const bool shares = current < 0 || current == FAKE_PRIMARY || current == FAKE_GREEN;
+            if (current == FAKE_PRIMARY_1) continue; /* of another GPU: never entered */
+            fake->set_current(current);
+            fake->capture(green);
+            for (int of = 0; of < 3; of++) {
+                void *stream = of == 0 ? NULL : of == 1 ? mine : green;
+                const fj_status expected = shares ? FJ_OK : FJ_ERR_ARGUMENT;
+                ck_assert_int_eq(fj_cuda_launch_check(&kernel, stream, &error), expected);
+                ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, stream, &error), expected);
+            }
+            ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, other, &error), FJ_ERR_ARGUMENT);
+            ck_assert(fake->end_capture());
+        }
+    }
+    fj_cuda_device_driver(device)->unload(&code);
+}
+END_TEST
+
+/* The driver does not tell which context is whose. */
+START_TEST(a_green_context_of_an_older_driver_gets_nothing) {
+    open_device();
+    fj_code *code = load();
+    fj_cuda_kernel kernel;
+    int argument = 0;
+    setenv("FAKE_CUDA", "contexts=1", 1);
+    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    ck_assert_int_eq(
+        fj_cuda_launch(&kernel, (uint32_t[]){1, 1, 1}, &argument, fake->stream(FAKE_GREEN), &error),
+        FJ_ERR_ARGUMENT);
+    ck_assert_str_eq(error.text, "kernel k is not prepared for the context of the stream");
+    fj_cuda_device_driver(device)->unload(&code);
+}
+END_TEST
+
+/* What the driver is asked to leave for shared memory. */
+START_TEST(blocks_have_room_beside_each_other) {
+    static const struct {
+        const char *settings;
+        int shared;
+        const char *calls;
+    } cases[] = {
+        {"", 49152, "attribute 9=86 of 100;"},            /* 4 of 49 KiB in 228 */
+        {"fits=2", 49152, "attribute 9=43 of 100;"},      /* registers for 2 */
+        {"fits=1", 227 << 10, "attribute 9=100 of 100;"}, /* all that there is */
+        {"fits=3 carveout=1", 0, ""},                     /* nothing to leave */
+        {"fits=0", 49152, ""},
+        {"occupancy=1", 49152, ""},
+        {"fits=1 carveout=1", 49152, "attribute 9=22 of 100;"}, /* refused, and no error */
+    };
+    open_device();
+    fj_code *code = load();
+    fj_cuda_kernel kernel;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        setenv("FAKE_CUDA", cases[i].settings, 1);
+        fake->reset();
+        ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, cases[i].shared, &kernel, &error), FJ_OK);
+        const char *wish = strstr(fake->calls(), "resident;");
+        ck_assert_ptr_nonnull(wish);
+        ck_assert_str_eq(wish + strlen("resident;"), cases[i].calls);
+    }
+    fj_cuda_device_driver(device)->unload(&code);
+}
+END_TEST
+
+/* As in a file of the cache, behind a text of any length. */
+START_TEST(an_image_is_loaded_from_any_address) {
+    _Alignas(16) char bytes[16 + sizeof elf];
+    open_device();
+    const fj_driver *driver = fj_cuda_device_driver(device);
+    failing_allocator failing = {.countdown = -1};
+    fj_allocator allocator = {failing_resize, &failing};
+    for (size_t at = 0; at < 16; at++) {
+        fj_code *code = NULL;
+        memcpy(bytes + at, elf, sizeof elf);
+        ck_assert_int_eq(driver->load(driver, &allocator, bytes + at, sizeof elf, &code, &error), FJ_OK);
+        driver->unload(&code);
+        ck_assert_int_eq(failing.live, 0);
+    }
 }
 END_TEST
 
@@ -288,6 +384,10 @@ int main(void) {
         memory_and_time,
         a_launch_in_another_context_calls_nothing,
         a_stream_of_another_context_gets_nothing,
+        a_green_context_is_its_primary_one,
+        a_green_context_of_an_older_driver_gets_nothing,
+        blocks_have_room_beside_each_other,
+        an_image_is_loaded_from_any_address,
         no_memory_on_the_gpu,
         what_cannot_be_launched,
         any_allocation_may_fail,
