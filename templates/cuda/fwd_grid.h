@@ -190,8 +190,10 @@ FJ_DEVICE bool fj_suspects([[maybe_unused]] const fj_cuda_forward &a, [[maybe_un
     return false;
 }
 
+// Where a mod reads badly, it may do so at every score: after the first, none waits for an atomic operation on this
+// one address.
 FJ_DEVICE void fj_note_fault(const fj_cuda_forward &a, int32_t b, int32_t h, int32_t q, int32_t kv) {
-    if (fj_atomic_fetch_max(&a.fault->found, 1)) return;
+    if (fj_load_relaxed_u32(&a.fault->found) || fj_atomic_fetch_max(&a.fault->found, 1)) return;
     a.fault->b = b;
     a.fault->h = h;
     a.fault->q = q;

@@ -158,9 +158,11 @@ FJ_DEVICE void fj_barrier_arrive(uint32_t id, uint32_t threads FJ_SITE);
 FJ_DEVICE void fj_warp_sync(uint32_t members = FJ_ALL_LANES FJ_SITE);
 // Orders this thread's writes before its later ones, for all threads of the device.
 FJ_DEVICE void fj_fence_device();
-// A flag between blocks: a load that later accesses stay behind, a store that earlier ones stay before.
+// A flag between blocks: a load that later accesses stay behind, a store that earlier ones stay before; a load that
+// orders nothing.
 FJ_DEVICE uint32_t fj_load_acquire_u32(const uint32_t *address FJ_SITE);
 FJ_DEVICE void fj_store_release_u32(uint32_t *address, uint32_t value FJ_SITE);
+FJ_DEVICE uint32_t fj_load_relaxed_u32(const uint32_t *address FJ_SITE);
 // Between two looks at a flag: a hint of how long to sleep. Spinning without it hangs the emulator. A block
 // may wait only for blocks that have begun, which a ticket (fj_atomic_fetch_add) tells: the order is free.
 FJ_DEVICE void fj_sleep(uint32_t nanoseconds FJ_SITE);

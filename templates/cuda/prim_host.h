@@ -83,6 +83,10 @@ FJ_DEVICE void fj_store_release_u32(uint32_t *address, uint32_t value, fj_emu_si
     fj_emu_aligned(address, 4, site);
     __atomic_store_n(address, value, __ATOMIC_RELEASE);
 }
+FJ_DEVICE uint32_t fj_load_relaxed_u32(const uint32_t *address, fj_emu_site site) {
+    fj_emu_aligned(address, 4, site);
+    return __atomic_load_n(address, __ATOMIC_RELAXED);
+}
 FJ_DEVICE void fj_sleep(uint32_t, fj_emu_site site) { fj_emu->yield(site); }
 
 #if FJ_HAS_MBARRIER

@@ -51,6 +51,11 @@ FJ_DEVICE uint32_t fj_load_acquire_u32(const uint32_t *address) {
 FJ_DEVICE void fj_store_release_u32(uint32_t *address, uint32_t value) {
     asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(fj_ptx_global(address)), "r"(value) : "memory");
 }
+FJ_DEVICE uint32_t fj_load_relaxed_u32(const uint32_t *address) {
+    uint32_t value;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(fj_ptx_global(address)));
+    return value;
+}
 FJ_DEVICE void fj_sleep(uint32_t nanoseconds) { asm volatile("nanosleep.u32 %0;" ::"r"(nanoseconds)); }
 
 #if FJ_HAS_MBARRIER

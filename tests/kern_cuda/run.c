@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "tests/kern_cuda/kern.h"
 
@@ -35,6 +36,26 @@ typedef struct bits {
     size_t size;
 } bits;
 
+/* After a first fault the others are only read: what cannot be written stays. */
+static bool notes_one_fault(call *c, const object *o, const mode *m, FILE *out) {
+    enum { PAGE = 4096 };
+    const buffer own = c->fault;
+    fj_error error = {0};
+    fj_emu_counts counts = {0};
+    void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) abort();
+    ((struct fj_cuda_fault *)page)->found = 1;
+    (void)mprotect(page, PAGE, PROT_READ);
+    c->fault = (buffer){.host = page, .size = own.size, .address = (uint64_t)(uintptr_t)page};
+    const bool good = call_launch(c, o, m, &counts, &error) == FJ_OK;
+    if (!good)
+        (void)fprintf(out, "    a second fault: %s %s\n", error.text, error.detail ? error.detail : "");
+    fj_error_finish(&error);
+    (void)munmap(page, PAGE);
+    c->fault = own;
+    return good;
+}
+
 static bool run_mode(call *c, const object *o, const mode *m, bool is_first, bits *b, FILE *out) {
     fj_emu_counts counts = {0};
     if (!call_run(c, o, m, &counts, out)) return false;
@@ -43,6 +64,8 @@ static bool run_mode(call *c, const object *o, const mode *m, bool is_first, bit
     if (is_first || free_order) good &= check_answers(c, out);
     if (is_first && c->device->has_modes) good &= check_counts(c, &counts, out);
     (void)collect(c, is_first ? b->first : b->now);
+    if (is_first && c->device->has_modes && !kernel_is_backward(c->kernel) && c->want_fault)
+        good &= notes_one_fault(c, o, m, out);
     if (!is_first && memcmp(b->first, b->now, b->size) != 0) {
         (void)fprintf(out, "    not the same bits as the first time\n");
         good = false;

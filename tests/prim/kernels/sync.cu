@@ -82,6 +82,7 @@ FJ_KERNEL(prim_flag, 32, 1, prim_args) {
         fj_warp_sync();
         if (fj_lane() == 0) fj_store_release_u32(flag, 1);
     } else {
+        while (fj_load_relaxed_u32(flag) != 1) fj_sleep(100);
         while (fj_load_acquire_u32(flag) != 1) fj_sleep(100);
         fj_warp_sync();
         args.out[32 + fj_lane()] = args.out[31 - fj_lane()] + 1;
