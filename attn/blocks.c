@@ -26,7 +26,7 @@ static void look(count *c, int64_t q, int64_t q_end, int64_t kv, int64_t kv_end)
         .q = {q * c->rows, least(q_end * c->rows, c->all->q_len) - 1},
         .kv = {kv * c->keys, least(kv_end * c->keys, c->all->kv_len) - 1},
     };
-    fj_block_class class = fj_ir_classify(c->plan->mod->ir, &block, c->all->scalars, c->dims);
+    fj_block_class class = fj_ir_classify(c->plan->mod->program.ir, &block, c->all->scalars, c->dims);
     int64_t q_half = (q + q_end + 1) / 2, kv_half = (kv + kv_end + 1) / 2;
     if (class != FJ_BLOCK_PARTIAL || (q_end - q == 1 && kv_end - kv == 1)) {
         c->found[class] += (q_end - q) * (kv_end - kv);
@@ -42,7 +42,7 @@ static void look(count *c, int64_t q, int64_t q_end, int64_t kv, int64_t kv_end)
 static void look_at_all(fj_scope *scope, void *argument) {
     count *c = argument;
     const fj_resolved *all = c->all;
-    fj_ir ir = *c->plan->mod->ir;
+    fj_ir ir = *c->plan->mod->program.ir;
     ir.arena = scope->arena;
     const unsigned leaves = fj_ir_leaves(&ir)[ir.mask];
     int64_t *dims = FJ_NEW_ARRAY(scope->arena, int64_t, ir.captures.len * FJ_MAX_RANK + 1);
@@ -66,11 +66,12 @@ fj_block_counts fj_attn_count_blocks(const fj_plan *plan, const fj_resolved *all
     int64_t blocks =
         all->batch * all->heads_q * ((all->q_len + rows - 1) / rows) * ((all->kv_len + keys - 1) / keys);
     if (blocks == 0) return (fj_block_counts){0};
-    if (plan->mod->ir->mask == 0) return (fj_block_counts){.full = blocks};
+    if (plan->mod->program.ir->mask == 0) return (fj_block_counts){.full = blocks};
     fj_arena arena;
     fj_arena_init(&arena, &plan->device->context->allocator);
-    fj_status status = plan->mod->tier == FJ_TIER_ELEMENTWISE ? FJ_ERR_UNSUPPORTED
-                                                              : fj_scope_run(&arena, NULL, look_at_all, &c);
+    fj_status status = plan->mod->program.tier == FJ_TIER_ELEMENTWISE
+                         ? FJ_ERR_UNSUPPORTED
+                         : fj_scope_run(&arena, NULL, look_at_all, &c);
     fj_arena_finish(&arena);
     if (status != FJ_OK) return (fj_block_counts){.partial = blocks};
     return (fj_block_counts){c.found[FJ_BLOCK_FULL], c.found[FJ_BLOCK_PARTIAL], c.found[FJ_BLOCK_EMPTY]};

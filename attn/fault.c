@@ -66,7 +66,7 @@ static void explain(fj_scope *scope, void *argument) {
     struct explanation *explanation = argument;
     const fj_plan *plan = explanation->plan;
     const fj_fault *at = explanation->fault;
-    fj_ir ir = *plan->mod->ir;
+    fj_ir ir = *plan->mod->program.ir;
     ir.arena = scope->arena;
     fj_eval_tensor *captures = FJ_NEW_ARRAY(scope->arena, fj_eval_tensor, ir.captures.len);
     for (size_t i = 0; i < ir.captures.len; i++) {

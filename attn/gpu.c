@@ -27,11 +27,11 @@ static fj_status upload_literals(fj_kernel *kernel, fj_error *error) {
     const fj_cuda_device *gpu = kernel->plan->device->cuda;
     uint64_t address = 0;
     size_t size = 0;
-    for (size_t i = 0; i < mod->ir->captures.len; i++) size += literal_size(&mod->literals[i]);
+    for (size_t i = 0; i < mod->program.ir->captures.len; i++) size += literal_size(&mod->literals[i]);
     if (!gpu || size == 0) return FJ_OK;
     fj_status status = fj_cuda_alloc(gpu, size, &address, error);
     kernel->gpu->literals = (char *)(uintptr_t)address;
-    for (size_t i = 0; i < mod->ir->captures.len && status == FJ_OK; i++) {
+    for (size_t i = 0; i < mod->program.ir->captures.len && status == FJ_OK; i++) {
         const fj_tensor *literal = &mod->literals[i];
         if (!literal->present) continue;
         size_t bytes = (size_t)fj_attn_gpu_count(literal) * fj_dtype_size(literal->dtype);
@@ -44,7 +44,7 @@ static fj_status upload_literals(fj_kernel *kernel, fj_error *error) {
 static void use_literals(const fj_kernel *kernel, fj_tensor *captures) {
     const fj_mod *mod = kernel->plan->mod;
     char *at = kernel->gpu->literals;
-    for (size_t i = 0; i < mod->ir->captures.len && at; i++) {
+    for (size_t i = 0; i < mod->program.ir->captures.len && at; i++) {
         if (!mod->literals[i].present) continue;
         captures[i].data = at;
         at += literal_size(&mod->literals[i]);
@@ -166,7 +166,7 @@ static fj_status check_sizes(const sizes *s, fj_error *error) {
 }
 
 static fj_status check_captures(const fj_kernel *kernel, const fj_resolved *all, fj_error *error) {
-    const fj_ir *ir = kernel->plan->mod->ir;
+    const fj_ir *ir = kernel->plan->mod->program.ir;
     for (size_t i = 0; i < ir->captures.len && !kernel->variant->wide_captures; i++)
         for (int d = 0; d < all->captures[i].rank; d++)
             if (all->captures[i].shape[d] > INT32_MAX)
@@ -179,7 +179,7 @@ static fj_status check_captures(const fj_kernel *kernel, const fj_resolved *all,
 
 static int64_t largest_gradient(const fj_plan *plan, const fj_resolved *all) {
     int64_t largest = -1;
-    for (size_t i = 0; i < plan->mod->ir->captures.len; i++)
+    for (size_t i = 0; i < plan->mod->program.ir->captures.len; i++)
         if (all->dcaptures[i].present) largest = FJ_MOST(largest, fj_attn_gpu_count(&all->dcaptures[i]));
     for (size_t i = 0; i < plan->mod->scalar_count; i++)
         if (all->dscalars[i].present) largest = FJ_MOST(largest, 1);
@@ -216,7 +216,8 @@ static bool add_part(fj_gpu_layout *layout, size_t *ret_at, int64_t count, int64
 static bool lay_out_backward(const fj_plan *plan, const fj_resolved *all, const sizes *s,
                              fj_gpu_layout *layout) {
     const fj_ir *gradient = plan->jit_problem.gradient;
-    int64_t captures = (int64_t)plan->mod->ir->captures.len, scalars = (int64_t)plan->mod->scalar_count;
+    int64_t captures = (int64_t)plan->mod->program.ir->captures.len,
+            scalars = (int64_t)plan->mod->scalar_count;
     int64_t real = plan->problem.dtype == FJ_DTYPE_F64 ? 8 : 4, elements = 0;
     bool over = false;
     for (int64_t i = 0; i < captures; i++)
@@ -236,7 +237,8 @@ static fj_status lay_out(const fj_plan *plan, const fj_resolved *all, const size
     fj_gpu_layout layout = {0};
     bool fits = plan->problem.direction == FJ_BACKWARD
                   ? lay_out_backward(plan, all, s, &layout)
-                  : add_part(&layout, &layout.fault, plan->mod->ir->fault != 0, sizeof(struct fj_cuda_fault));
+                  : add_part(&layout, &layout.fault, plan->mod->program.ir->fault != 0,
+                             sizeof(struct fj_cuda_fault));
     if (!fits)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED,
                             "the workspace is larger than memory can be addressed");
@@ -326,7 +328,7 @@ static fj_status clear_gradients(const ready *r, fj_error *error) {
     if (plan->jit_problem.gradient->scatters.len > 0 && r->all.heads_q > 0) return FJ_OK;
     if (r->all.heads_q == 0) status = clear(r, &r->all.dkey, error);
     if (r->all.heads_q == 0 && status == FJ_OK) status = clear(r, &r->all.dvalue, error);
-    for (size_t i = 0; i < plan->mod->ir->captures.len && status == FJ_OK; i++)
+    for (size_t i = 0; i < plan->mod->program.ir->captures.len && status == FJ_OK; i++)
         status = clear(r, &r->all.dcaptures[i], error);
     for (size_t i = 0; i < plan->mod->scalar_count && status == FJ_OK; i++)
         status = clear(r, &r->all.dscalars[i], error);
@@ -348,7 +350,8 @@ fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char 
     ready r = {.kernel = kernel, .call = call, .workspace = workspace, .storage = storage};
     fj_status status = resolve(&r, workspace_size, error);
     if (status != FJ_OK) return status;
-    bool forward = plan->problem.direction == FJ_FORWARD, notes = forward && plan->mod->ir->fault != 0;
+    bool forward = plan->problem.direction == FJ_FORWARD,
+         notes = forward && plan->mod->program.ir->fault != 0;
     fj_attn_gpu_fill_parameters(kernel, &r.all, &r.layout, workspace, &parameters);
     if (plan->device->cuda)
         status = fj_cuda_launch_check(&kernel->gpu->entries[0].cuda, call->launch.stream, error);
@@ -371,7 +374,8 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call,
     struct fj_cuda_fault noted = {0};
     fj_status status = resolve(&r, workspace_size, error);
     if (status == FJ_OK) status = fj_cuda_wait(gpu, call->launch.stream, error);
-    if (status != FJ_OK || plan->problem.direction != FJ_FORWARD || plan->mod->ir->fault == 0) return status;
+    if (status != FJ_OK || plan->problem.direction != FJ_FORWARD || plan->mod->program.ir->fault == 0)
+        return status;
     uint64_t from = (uint64_t)(uintptr_t)(workspace + r.layout.fault);
     status = fj_cuda_download(gpu, &noted, from, sizeof noted, call->launch.stream, error);
     if (status == FJ_OK) status = fj_cuda_wait(gpu, call->launch.stream, error);

@@ -9,7 +9,7 @@ _Static_assert(FJ_CUDA_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
 /* ---- How much ------------------------------------------------------------------------------------- */
 
 static size_t parameter_size(const fj_plan *plan) {
-    size_t captures = plan->mod->ir->captures.len, scalars = plan->mod->scalar_count;
+    size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
     size_t inputs = captures * sizeof(struct fj_cuda_capture) + scalars * sizeof(struct fj_cuda_scalar);
     if (plan->problem.direction == FJ_FORWARD) return sizeof(struct fj_cuda_forward) + inputs;
     return sizeof(struct fj_cuda_backward) + inputs + (captures + scalars) * sizeof(struct fj_cuda_sink);
@@ -19,7 +19,8 @@ fj_status fj_attn_gpu_check_parameters(const fj_plan *plan, fj_error *error) {
     const fj_device *device = plan->device;
     int limit =
         device->cuda ? fj_cuda_device_features(device->cuda)->parameter_limit : (int)FJ_CUDA_PARAMETERS;
-    size_t size = parameter_size(plan), inputs = plan->mod->ir->captures.len + plan->mod->scalar_count;
+    size_t size = parameter_size(plan),
+           inputs = plan->mod->program.ir->captures.len + plan->mod->scalar_count;
     if (inputs > FJ_GPU_MOST_INPUTS)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED,
                             "the mod has %zu captured tensors, tables and scalars: the %s device takes %d",
@@ -83,7 +84,7 @@ static void put(fj_gpu_parameters *to, const void *bytes, size_t size) {
 }
 
 static void put_inputs(const fj_plan *plan, const fj_resolved *all, fj_gpu_parameters *to) {
-    const fj_ir *ir = plan->mod->ir;
+    const fj_ir *ir = plan->mod->program.ir;
     for (size_t i = 0; i < ir->captures.len; i++) {
         const fj_tensor *tensor = &all->captures[i];
         struct fj_cuda_capture capture = {.data = tensor->data};
@@ -107,7 +108,8 @@ int64_t fj_attn_gpu_count(const fj_tensor *tensor) {
 
 static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_gpu_layout *layout,
                       char *workspace, fj_gpu_parameters *to) {
-    size_t captures = plan->mod->ir->captures.len, scalars = plan->mod->scalar_count, at = layout->sums;
+    size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count,
+           at = layout->sums;
     for (size_t i = 0; i < captures + scalars; i++) {
         const fj_tensor *tensor = i < captures ? &all->dcaptures[i] : &all->dscalars[i - captures];
         struct fj_cuda_sink sink = {0};
@@ -133,7 +135,7 @@ static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const f
         .lse = describe(&all->lse),
         .max = describe(&all->max),
         .lse_low = describe(&all->lse_low),
-        .fault = kernel->plan->mod->ir->fault ? (void *)(workspace + layout->fault) : NULL,
+        .fault = kernel->plan->mod->program.ir->fault ? (void *)(workspace + layout->fault) : NULL,
         .scale = all->scale,
         .batch = (int32_t)all->batch,
         .heads_q = (int32_t)all->heads_q,

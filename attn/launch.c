@@ -59,7 +59,7 @@ typedef struct layout {
 
 static layout lay_out(const fj_kernel *kernel, int workers) {
     const fj_mod *mod = kernel->plan->mod;
-    size_t tensor = sizeof(struct fj_cpu_tensor), captures = mod->ir->captures.len;
+    size_t tensor = sizeof(struct fj_cpu_tensor), captures = mod->program.ir->captures.len;
     layout at = {.captures = align_up(fj_attn_resolve_size(kernel->plan), 16)};
     if (!kernel->cpu) {
         at.own = at.captures;
@@ -79,7 +79,7 @@ static void place(const fj_kernel *kernel, const fj_resolved *all, const layout 
     struct fj_cpu_tensor *captures = (struct fj_cpu_tensor *)(void *)(workspace + at->captures);
     struct fj_cpu_tensor *dcaptures = (struct fj_cpu_tensor *)(void *)(workspace + at->dcaptures);
     struct fj_cpu_tensor *dscalars = (struct fj_cpu_tensor *)(void *)(workspace + at->dscalars);
-    for (size_t i = 0; i < mod->ir->captures.len; i++) {
+    for (size_t i = 0; i < mod->program.ir->captures.len; i++) {
         captures[i] = cpu_tensor(&all->captures[i]);
         dcaptures[i] = cpu_tensor(&all->dcaptures[i]);
         if (!all->dcaptures[i].present)
@@ -219,7 +219,7 @@ static fj_status launch_reference(const fj_kernel *kernel, const fj_call *call, 
                                                         : FJ_PASS_EXACT;
     fj_fault fault = {0};
     fj_status status =
-        fj_reference_run(&plan->device->context->allocator, plan->mod->ir, plan->jit_problem.gradient,
+        fj_reference_run(&plan->device->context->allocator, plan->mod->program.ir, plan->jit_problem.gradient,
                          &plan->problem, all, pass, &call->launch, &fault, error);
     return status == FJ_ERR_INDEX ? fj_attn_explain(plan, all, &fault, NULL, error) : status;
 }
@@ -266,7 +266,7 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
     if (kernel->cpu && kernel->cpu->blocks)
         kernel->cpu->blocks(&sized.args, counts);
     else /* everything is computed: each head is one block */
-        counts[plan->mod->ir->mask ? 1 : 0] = sized.all.batch * sized.all.heads_q;
+        counts[plan->mod->program.ir->mask ? 1 : 0] = sized.all.batch * sized.all.heads_q;
     *ret_counts = (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2]};
     if (kernel->gpu)
         *ret_counts =

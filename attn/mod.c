@@ -1,11 +1,5 @@
-/* Mods: from the caller's source to graphs that any thread may read.
- *
- *   source -> fj_expr_compile -> optimise -> guard -> optimise     ir: score, mask, fault
- *                                   \-> gradient -> optimise       gradient: dscore, scatters
- *
- * All of it lives in the mod's arena and is made here, once. A gradient that cannot be made is no
- * error until a backward plan asks for it.
- */
+/* Mods: the public handle of a compiled program, its captures and scalars. All of it lives in the mod's arena and is made
+ * here, once. A gradient that cannot be made is no error until a backward plan asks for it. */
 #include <string.h>
 
 #include "attn/objects.h"
@@ -111,12 +105,12 @@ static bool is_bound(const fj_mod_desc *desc, const char *name) {
 }
 
 static void list_captures(fj_scope *scope, fj_mod *mod) {
-    size_t count = mod->ir->captures.len;
+    size_t count = mod->program.ir->captures.len;
     mod->captures = FJ_NEW_ARRAY(scope->arena, fj_input_info, count);
     mod->capture_index = FJ_NEW_ARRAY(scope->arena, uint32_t, count);
     mod->literals = FJ_NEW_ARRAY(scope->arena, fj_tensor, count);
     for (size_t i = 0; i < count; i++) {
-        const fj_capture *capture = &mod->ir->captures.data[i];
+        const fj_capture *capture = &mod->program.ir->captures.data[i];
         if (capture->literal) {
             mod->literals[i] = literal_tensor(scope, capture);
             continue;
@@ -134,12 +128,12 @@ static void list_captures(fj_scope *scope, fj_mod *mod) {
 }
 
 static void list_scalars(fj_scope *scope, fj_mod *mod) {
-    size_t count = mod->ir->scalars.len;
+    size_t count = mod->program.ir->scalars.len;
     mod->scalars = FJ_NEW_ARRAY(scope->arena, fj_input_info, count);
     mod->scalar_values = FJ_NEW_ARRAY(scope->arena, fj_scalar, count);
     mod->scalar_count = count;
     for (size_t i = 0; i < count; i++) {
-        const fj_runtime_scalar *scalar = &mod->ir->scalars.data[i];
+        const fj_runtime_scalar *scalar = &mod->program.ir->scalars.data[i];
         bool is_float = scalar->type == FJ_TYPE_FLOAT;
         mod->scalars[i] = (fj_input_info){
             .name = scalar->name,
@@ -159,54 +153,17 @@ static void list_scalars(fj_scope *scope, fj_mod *mod) {
 
 /* ---- Compiling ---------------------------------------------------------------------------------------------- */
 
-static void pass(fj_scope *scope, void *argument) {
-    fj_mod *mod = argument;
-    (void)scope;
-    mod->ir = fj_ir_optimise(fj_ir_guard(fj_ir_optimise(mod->ir)));
-}
-
-static void differentiate(fj_scope *scope, void *argument) {
-    fj_mod *mod = argument;
-    (void)scope;
-    mod->gradient = fj_ir_optimise(fj_ir_gradient(mod->ir));
-}
-
-/* What a pass refuses has the place of the result that it worked on. */
-static void run_located(fj_scope *scope, fj_mod *mod, void (*body)(fj_scope *, void *), const char *what) {
-    fj_error *error = FJ_NEW(scope->arena, fj_error);
-    fj_status status = fj_scope_run(scope->arena, error, body, mod);
-    if (status == FJ_OK) return;
-    const fj_mod_origins *from = &mod->origins;
-    fj_place place = from->score_place.source ? from->score_place : from->mask_place;
-    if (status == FJ_ERR_MOD && error->line == 0 && place.source)
-        fj_expr_fail_note(scope, place, status, "unroll less, or split what is computed", "%s%s", what,
-                          error->text);
-    if (scope->error) {
-        fj_error_finish(scope->error);
-        *scope->error = *error;
-    }
-    fj_escape(scope, status);
-}
-
 static void compile(fj_scope *scope, void *argument) {
     fj_mod *mod = argument;
     copy_desc(scope, &mod->desc);
-    mod->ir = fj_expr_compile(scope, &mod->desc, &mod->origins);
-    run_located(scope, mod, pass, "");
+    fj_expr_build(scope, &mod->desc, &mod->program);
     list_captures(scope, mod);
     list_scalars(scope, mod);
-    mod->tier = !mod->ir->mask                 ? FJ_TIER_NONE
-              : fj_ir_mask_has_ranges(mod->ir) ? FJ_TIER_RANGES
-                                               : FJ_TIER_ELEMENTWISE;
-}
-
-static void differentiate_located(fj_scope *scope, void *argument) {
-    run_located(scope, argument, differentiate, "in the gradient: ");
 }
 
 static void mod_destroy(fj_mod *mod) {
     fj_context *context = mod->context;
-    fj_error_finish(&mod->gradient_error);
+    fj_error_finish(&mod->program.gradient_error);
     fj_arena_finish(&mod->arena);
     fj_free(&context->allocator, mod, sizeof *mod);
     fj_context_unref(&context);
@@ -224,11 +181,6 @@ fj_status fj_mod_create(fj_context *context, const fj_mod_desc *desc, fj_mod **r
     mod->desc = all;
     fj_arena_init(&mod->arena, &context->allocator);
     status = fj_scope_run(&mod->arena, error, compile, mod);
-    if (status == FJ_OK) {
-        mod->gradient_status = fj_scope_run(&mod->arena, &mod->gradient_error, differentiate_located, mod);
-        if (mod->gradient_status == FJ_ERR_MEMORY)
-            status = fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-    }
     if (status != FJ_OK) {
         mod_destroy(mod);
         return status;
@@ -264,10 +216,10 @@ fj_input_info fj_mod_scalar(const fj_mod *mod, size_t index) {
     return index < mod->scalar_count ? mod->scalars[index] : (fj_input_info){0};
 }
 
-fj_mod_origin fj_mod_score_origin(const fj_mod *mod) { return mod->origins.score; }
-fj_mod_origin fj_mod_mask_origin(const fj_mod *mod) { return mod->origins.mask; }
+fj_mod_origin fj_mod_score_origin(const fj_mod *mod) { return mod->program.origins.score; }
+fj_mod_origin fj_mod_mask_origin(const fj_mod *mod) { return mod->program.origins.mask; }
 
-fj_mask_tier fj_mod_mask_tier(const fj_mod *mod) { return mod->tier; }
+fj_mask_tier fj_mod_mask_tier(const fj_mod *mod) { return mod->program.tier; }
 
 const char *fj_mask_tier_name(fj_mask_tier tier) {
     static const char *const names[] = {"none", "ranges", "blocks", "elementwise"};

@@ -41,12 +41,7 @@ struct fj_mod {
     fj_context *context;
     fj_arena arena; /* everything below lives in it; nothing is added once the mod is made */
     fj_mod_desc desc;
-    const fj_ir *ir;       /* optimised, with the fault root */
-    const fj_ir *gradient; /* NULL when gradient_error says why */
-    fj_status gradient_status;
-    fj_error gradient_error;
-    fj_mask_tier tier;
-    fj_mod_origins origins;
+    fj_program program;
     const char *unbound; /* a capture that nobody binds; NULL: none */
     size_t capture_count, scalar_count;
     uint32_t *capture_index; /* the public order -> ir->captures: literals are not public */

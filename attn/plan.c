@@ -26,9 +26,9 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
     if (problem->gqa < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "gqa %d is negative", problem->gqa);
     if (mod->unbound)
         return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
-    if (problem->direction == FJ_BACKWARD && !mod->gradient) {
-        if (error) *error = mod->gradient_error; /* located; of a limit: it has no detail */
-        return mod->gradient_status;
+    if (problem->direction == FJ_BACKWARD && !mod->program.gradient) {
+        if (error) *error = mod->program.gradient_error; /* located; of a limit: it has no detail */
+        return mod->program.gradient_status;
     }
     return FJ_OK;
 }
@@ -100,8 +100,8 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
     plan->problem = all;
     plan->jit_problem = (fj_jit_problem){
         .kind = backward ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD,
-        .ir = mod->ir,
-        .gradient = backward ? mod->gradient : NULL,
+        .ir = mod->program.ir,
+        .gradient = backward ? mod->program.gradient : NULL,
         .dtype = all.dtype,
         .head_dim = all.head_dim,
         .value_dim = all.value_dim,
@@ -146,7 +146,7 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     fj_buf_printf(out, "direction     %s\n", problem->direction == FJ_BACKWARD ? "backward" : "forward");
     fj_buf_printf(out, "dtype         %s\n", fj_dtype_name(problem->dtype));
     fj_buf_printf(out, "dimensions    key %d, value %d\n", problem->head_dim, problem->value_dim);
-    fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(plan->mod->tier));
+    fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(plan->mod->program.tier));
     fj_buf_printf(out, "deterministic %s\n", problem->nondeterministic ? "no" : "yes");
     fj_buf_printf(out, "variant       %s\n", plan->variant.name);
     if (!fj_attn_is_compiled(plan->device)) return;

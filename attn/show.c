@@ -15,7 +15,7 @@ struct show {
 static void print(fj_scope *scope, void *argument) {
     const struct show *show = argument;
     const fj_mod *mod = show->mod;
-    fj_ir ir = *mod->ir;
+    fj_ir ir = *mod->program.ir;
     ir.arena = scope->arena;
     if (strcmp(show->stage, "ast") == 0) {
         fj_expr_print_ast(scope, &mod->desc, show->out);
@@ -26,11 +26,11 @@ static void print(fj_scope *scope, void *argument) {
     } else if (strcmp(show->stage, "ranges") == 0) {
         fj_ir_print_ranges(&ir, show->out);
     } else if (strcmp(show->stage, "grad") == 0) {
-        if (!mod->gradient) {
-            if (scope->error) *scope->error = mod->gradient_error; /* of a limit: it has no detail */
-            fj_escape(scope, mod->gradient_status);
+        if (!mod->program.gradient) {
+            if (scope->error) *scope->error = mod->program.gradient_error; /* of a limit: it has no detail */
+            fj_escape(scope, mod->program.gradient_status);
         }
-        fj_ir gradient = *mod->gradient;
+        fj_ir gradient = *mod->program.gradient;
         gradient.arena = scope->arena;
         fj_ir_print(&gradient, show->out);
     } else {

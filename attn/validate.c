@@ -268,7 +268,7 @@ static fj_status resolve_backward(const struct validation *v, const fj_args *arg
 static fj_status resolve_capture(const struct validation *v, size_t index, const fj_args *args,
                                  fj_tensor *capture, fj_tensor *dcapture) {
     const fj_mod *mod = v->plan->mod;
-    const fj_capture *info = &mod->ir->captures.data[mod->capture_index[index]];
+    const fj_capture *info = &mod->program.ir->captures.data[mod->capture_index[index]];
     struct expected want = {.rank = info->rank, .dtype = info->dtype, .also = info->dtype};
     (void)snprintf(want.name, sizeof want.name, "captured tensor '%.100s'", info->name);
     for (int i = 0; i < info->rank; i++) want.shape[i] = info->dims[i] < 0 ? UNKNOWN : info->dims[i];
@@ -287,7 +287,7 @@ static fj_status resolve_capture(const struct validation *v, size_t index, const
 
 static fj_status resolve_scalar(const struct validation *v, size_t index, const fj_args *args,
                                 fj_scalar *scalar, fj_tensor *dscalar) {
-    const fj_runtime_scalar *info = &v->plan->mod->ir->scalars.data[index];
+    const fj_runtime_scalar *info = &v->plan->mod->program.ir->scalars.data[index];
     *scalar = args->scalars ? args->scalars[index] : v->plan->mod->scalar_values[index];
     if (info->type == FJ_TYPE_BOOL) scalar->i = scalar->i != 0;
     bool backward = v->plan->problem.direction == FJ_BACKWARD;
@@ -301,25 +301,25 @@ static fj_status resolve_scalar(const struct validation *v, size_t index, const 
 }
 
 size_t fj_attn_resolve_size(const fj_plan *plan) {
-    size_t captures = plan->mod->ir->captures.len, scalars = plan->mod->scalar_count;
+    size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
     return 2 * captures * sizeof(fj_tensor) + scalars * (sizeof(fj_tensor) + sizeof(fj_scalar));
 }
 
 /* What the mod requires of extents and scalars. */
 static fj_status check_requirements(const struct validation *v, const fj_resolved *all) {
     const fj_mod *mod = v->plan->mod;
-    const fj_requirements *requirements = &mod->origins.requirements;
+    const fj_requirements *requirements = &mod->program.origins.requirements;
     if (requirements->count == 0) return FJ_OK;
     _Static_assert(sizeof(fj_tensor) % sizeof(int64_t) == 0, "extents are a whole number apart");
     const fj_extents extents = {all->captures ? all->captures[0].shape : NULL,
                                 sizeof(fj_tensor) / sizeof(int64_t)};
-    return fj_requirements_check(requirements, mod->ir, all->scalars, extents, v->error);
+    return fj_requirements_check(requirements, mod->program.ir, all->scalars, extents, v->error);
 }
 
 static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *args, void *storage,
                                     fj_resolved *all) {
     const fj_mod *mod = v->plan->mod;
-    size_t captures = mod->ir->captures.len;
+    size_t captures = mod->program.ir->captures.len;
     fj_tensor *capture = storage, *dcapture = capture + captures, *dscalar = dcapture + captures;
     fj_scalar *scalar = (fj_scalar *)(void *)(dscalar + mod->scalar_count);
     memset(storage, 0, fj_attn_resolve_size(v->plan));

@@ -120,8 +120,11 @@ int fj_jit_variants(const fj_jit_problem *problem, const fj_features *features, 
 /* The same for a GPU (plan_cuda.c): fj_jit_variants calls it. */
 int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *features,
                          fj_variant *ret_variants);
-/* What its mod, and for backward the derivative, costs a thread of a GPU. Zeros when memory is out. */
-fj_ir_cost fj_jit_mod_cost(const fj_jit_problem *problem);
+/* What its mod, and for backward the derivative, costs a thread of a GPU. */
+static inline fj_ir_cost fj_jit_mod_cost(const fj_jit_problem *problem) {
+    const fj_ir *ir = problem->gradient ? problem->gradient : problem->ir;
+    return ir ? ir->cost : (fj_ir_cost){0};
+}
 
 /* ---- Text --------------------------------------------------------------------------------------- */
 

@@ -174,29 +174,6 @@ static void consider(plan *p, const tile *t, bool mma, bool pack, bool busy) {
     p->variants[p->count++] = v;
 }
 
-/* ---- The mod ------------------------------------------------------------------------------------------------ */
-
-typedef struct costing {
-    const fj_ir *ir;
-    fj_ir_cost cost;
-} costing;
-
-static void find_cost(fj_scope *scope, void *argument) {
-    costing *c = argument;
-    const fj_ir view = fj_ir_view(c->ir, scope->arena);
-    c->cost = fj_ir_cost_of(&view);
-}
-
-fj_ir_cost fj_jit_mod_cost(const fj_jit_problem *problem) {
-    costing c = {.ir = problem->gradient ? problem->gradient : problem->ir};
-    fj_arena arena;
-    if (!c.ir) return c.cost;
-    fj_arena_init(&arena, &fj_allocator_libc);
-    (void)fj_scope_run(&arena, NULL, find_cost, &c);
-    fj_arena_finish(&arena);
-    return c.cost;
-}
-
 /* ---- All ---------------------------------------------------------------------------------------------------- */
 
 static bool is_dimension(int dim) { return dim >= 1 && dim <= 256; }

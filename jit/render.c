@@ -224,17 +224,10 @@ static void put_prologue(const struct render *render) {
     put_constants(render->out, constants, problem->kind == FJ_JIT_PEAK ? 4 : FJ_ARRAY_LEN(constants));
 }
 
-/* The graphs are shared between threads, their arenas are not: a view borrows another. */
-static fj_ir view(const fj_ir *ir, fj_arena *arena) {
-    fj_ir copy = *ir;
-    copy.arena = arena;
-    return copy;
-}
-
 static void put_hooks(fj_scope *scope, struct render *render) {
     const fj_jit_problem *problem = render->problem;
-    fj_ir ir = view(problem->ir, scope->arena), gradient = {0};
-    if (problem->gradient) gradient = view(problem->gradient, scope->arena);
+    fj_ir ir = fj_ir_view(problem->ir, scope->arena), gradient = {0};
+    if (problem->gradient) gradient = fj_ir_view(problem->gradient, scope->arena);
     fj_buf_put(render->out, "#line 1 \"hooks\"\n");
     render->hooks_from = render->out->len;
     fj_emit_target target = render->variant->target == FJ_TARGET_CPU ? FJ_EMIT_CPU : FJ_EMIT_CUDA;
@@ -302,7 +295,7 @@ static void put_request(fj_scope *scope, void *argument) {
         fj_buf_printf(render->out, "head_dim %d\nvalue_dim %d\nmax %d\ndlse %d\ndeterministic %d\n",
                       problem->head_dim, problem->value_dim, problem->max, problem->dlse,
                       problem->deterministic);
-        fj_ir ir = view(problem->ir, scope->arena);
+        fj_ir ir = fj_ir_view(problem->ir, scope->arena);
         fj_ir_print_canonical(&ir, render->out);
     }
     if (render->out->failed) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");

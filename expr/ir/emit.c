@@ -272,11 +272,9 @@ static void put_facts(emission *e, bool gradient) {
     fj_buf_printf(out, "#define FJ_CAPTURES %zu\n", ir->captures.len);
     fj_buf_printf(out, "#define FJ_SCALARS %zu\n", ir->scalars.len);
     put_sink_axes(e);
-    if (e->emit.target == FJ_EMIT_CUDA) {
-        const fj_ir_cost cost = fj_ir_cost_of(ir);
-        fj_buf_printf(out, "// instructions per score, roughly: score %d, mask %d, gradient %d\n", cost.score,
-                      cost.mask, cost.gradient);
-    }
+    if (e->emit.target == FJ_EMIT_CUDA)
+        fj_buf_printf(out, "// instructions per score, roughly: score %d, mask %d, gradient %d\n",
+                      ir->cost.score, ir->cost.mask, ir->cost.gradient);
     fj_buf_put(out, "\n");
 }
 

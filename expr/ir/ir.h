@@ -78,6 +78,12 @@ typedef struct fj_runtime_scalar {
     bool gradient; /* float, and the score mod reads it */
 } fj_runtime_scalar;
 
+/* Instructions of a CUDA thread for one score, roughly (cost.c). 0: it is not there. */
+typedef struct fj_ir_cost {
+    int score, mask;
+    int gradient; /* dscore and scatters, of a gradient graph */
+} fj_ir_cost;
+
 typedef struct fj_ir {
     fj_arena *arena;
     FJ_VEC(fj_node) nodes; /* nodes.data[0] is unused */
@@ -94,6 +100,7 @@ typedef struct fj_ir {
     uint32_t *table;
     size_t table_cap;
     uint32_t loop_count;
+    fj_ir_cost cost; /* of a graph that fj_ir_optimise made */
 } fj_ir;
 
 /* The index that stands for one outside of a slice or a reshape: outside of every dimension, also when a
@@ -189,11 +196,7 @@ const fj_rate *fj_ir_rates(const fj_ir *ir);
 const uint8_t *fj_ir_leaves(const fj_ir *ir);
 void fj_ir_print_rates(const fj_ir *ir, fj_buf *out);
 
-/* What the mod costs: instructions of a CUDA thread for one score, roughly (see cost.c). 0: it is not there. */
-typedef struct fj_ir_cost {
-    int score, mask;
-    int gradient; /* dscore and scatters, of a gradient graph */
-} fj_ir_cost;
+/* cost.c: what ir->cost is. */
 fj_ir_cost fj_ir_cost_of(const fj_ir *ir);
 
 /* ---- Interval analysis ------------------------------------------------------------------------ */

@@ -93,5 +93,6 @@ fj_ir *fj_ir_optimise(const fj_ir *ir) {
         best = next;
         if (!gained) break;
     }
+    best->cost = fj_ir_cost_of(best);
     return best;
 }

@@ -19,6 +19,20 @@ typedef struct fj_mod_origins {
  * in scope->error (FJ_ERR_MOD, FJ_ERR_NAME) and leave the scope. */
 fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins);
 
+/* A mod, compiled. Nothing is added to its graphs afterwards. */
+typedef struct fj_program {
+    const fj_ir *ir;       /* optimised, with the fault root */
+    const fj_ir *gradient; /* optimised; NULL when gradient_status and gradient_error say why */
+    fj_mask_tier tier;
+    fj_mod_origins origins;
+    fj_status gradient_status;
+    fj_error gradient_error; /* the caller finishes it, also after an error */
+} fj_program;
+
+/* Everything that a mod is planned and rendered from, in the arena; desc outlives it. A gradient that cannot be made is an
+ * error of who asks for backward. Errors as fj_expr_compile, and of the passes: too many values (FJ_ERR_MOD). */
+void fj_expr_build(fj_scope *scope, const fj_mod_desc *desc, fj_program *ret_program);
+
 /* The syntax tree of what the chosen mods reach, as text (show --stage ast). */
 void fj_expr_print_ast(fj_scope *scope, const fj_mod_desc *desc, fj_buf *out);
 
