@@ -98,7 +98,7 @@ static const struct fj_cpu_kernel *build(const variant *v, void **ret_library) {
     snprintf(
         command, sizeof command,
         "%s -std=c17 -O2 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -shared "
-        "-fvisibility=hidden %s %s -I" KERN_SOURCE "/templates/cpu %s -o %s -lm",
+        "-fvisibility=hidden %s %s -I" KERN_SOURCE " -I" KERN_SOURCE "/templates/cpu %s -o %s -lm",
         options.cc, isas[v->isa].flags, options.cflags, source, object);
     *ret_library = NULL;
     if (write_text(v, source) && system(command) == 0) *ret_library = dlopen(object, RTLD_NOW | RTLD_LOCAL);
@@ -246,7 +246,7 @@ static double measure_peak(const variant *v) {
     snprintf(
         command, sizeof command,
         "%s -std=c17 -O2 -ffp-contract=off -fPIC -shared %s -DFJ_IN_DTYPE=%d -DFJ_REAL_F64=%d -DFJ_HEAD_DIM=64 "
-        "-DFJ_VALUE_DIM=64 " KERN_SOURCE "/templates/cpu/peak.c -o %s -lm",
+        "-DFJ_VALUE_DIM=64 -I" KERN_SOURCE " " KERN_SOURCE "/templates/cpu/peak.c -o %s -lm",
         options.cc, isas[v->isa].flags, v->dtype, v->dtype == KERN_F64, object);
     void *library = system(command) == 0 ? dlopen(object, RTLD_NOW | RTLD_LOCAL) : NULL;
     if (!library) return 0;

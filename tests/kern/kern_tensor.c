@@ -43,12 +43,17 @@ static double decode_half(uint16_t h) {
 static void store(char *at, kern_dtype dtype, double x) {
     float f = (float)(dtype == KERN_BF16 ? round_small(x, 8, -125, 0x1.fep127) : x);
     uint32_t bits;
-    uint16_t half = encode_half(x);
-    memcpy(&bits, &f, sizeof bits);
-    uint16_t brain = (uint16_t)(bits >> 16);
+    uint16_t half;
     switch (dtype) {
-    case KERN_F16: memcpy(at, &half, 2); break;
-    case KERN_BF16: memcpy(at, &brain, 2); break;
+    case KERN_F16:
+        half = encode_half(x);
+        memcpy(at, &half, 2);
+        break;
+    case KERN_BF16:
+        memcpy(&bits, &f, sizeof bits);
+        half = (uint16_t)(bits >> 16);
+        memcpy(at, &half, 2);
+        break;
     case KERN_F32: memcpy(at, &f, 4); break;
     case KERN_F64: memcpy(at, &x, 8); break;
     }
@@ -102,28 +107,42 @@ static int64_t count_of(const kern_tensor *t) {
     return t->tensor.shape[0] * t->tensor.shape[1] * t->tensor.shape[2] * t->tensor.shape[3];
 }
 
-static size_t offset_of(const kern_tensor *t, int64_t n) {
-    int64_t offset = 0;
+/* A walk over all elements, the last dimension innermost: for (walk w = begin(t); w.left > 0; next(t, &w)) */
+typedef struct walk {
+    int64_t left, index[4], offset;
+} walk;
+
+static walk begin(const kern_tensor *t) { return (walk){.left = count_of(t)}; }
+
+static void next(const kern_tensor *t, walk *w) {
+    w->left--;
     for (int i = 3; i >= 0; i--) {
-        offset += n % t->tensor.shape[i] * t->tensor.stride[i];
-        n /= t->tensor.shape[i];
+        w->offset += t->tensor.stride[i];
+        if (++w->index[i] < t->tensor.shape[i]) return;
+        w->offset -= t->tensor.shape[i] * t->tensor.stride[i];
+        w->index[i] = 0;
     }
-    return GUARD + (size_t)offset * kern_dtype_size(t->dtype);
+}
+
+static char *element(const kern_tensor *t, char *memory, const walk *w) {
+    return memory + GUARD + (size_t)w->offset * kern_dtype_size(t->dtype);
 }
 
 void kern_tensor_fill(kern_tensor *t, double *values) {
-    for (int64_t n = 0; n < count_of(t); n++) store(t->memory + offset_of(t, n), t->dtype, values[n]);
+    double *value = values;
+    for (walk w = begin(t); w.left > 0; next(t, &w)) store(element(t, t->memory, &w), t->dtype, *value++);
     kern_tensor_read(t, values);
 }
 
 void kern_tensor_read(const kern_tensor *t, double *values) {
-    for (int64_t n = 0; n < count_of(t); n++) values[n] = load(t->memory + offset_of(t, n), t->dtype);
+    for (walk w = begin(t); w.left > 0; next(t, &w)) *values++ = load(element(t, t->memory, &w), t->dtype);
 }
 
 bool kern_tensor_intact(const kern_tensor *t) {
     char *copy = malloc(t->bytes);
     memcpy(copy, t->memory, t->bytes);
-    for (int64_t n = 0; n < count_of(t); n++) memset(copy + offset_of(t, n), 0xff, kern_dtype_size(t->dtype));
+    for (walk w = begin(t); w.left > 0; next(t, &w))
+        memset(element(t, copy, &w), 0xff, kern_dtype_size(t->dtype));
     bool intact = true;
     for (size_t i = 0; i < t->bytes; i++) intact &= copy[i] == (char)0xff;
     free(copy);
