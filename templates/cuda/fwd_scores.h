@@ -109,7 +109,7 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_s
         top = fj_max(top, fj_shuffle_xor(top, 2));
         const bool began = limit > -INFINITY, rises = top > limit;
         bool far = rows.is_far(r);
-        if (!far && rises && !(fabsf(top * t.unit) < FAR)) {
+        if (!far && rises && !(fj_abs(top * t.unit) < FAR)) {
             far = true;
             rows.far |= 1u << r;
             limit -= slack; // a score near the base, which may be none of the row's

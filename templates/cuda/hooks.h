@@ -22,7 +22,9 @@
 #define NAN fj_f32_from_bits(0x7fc00000u)
 #define INFINITY fj_f32_from_bits(0x7f800000u)
 #else
-#include <math.h>
+// Not <math.h>: the C++ library's takes a third of the time that a kernel's text is read in.
+#define NAN __builtin_nanf("")
+#define INFINITY __builtin_inff()
 #endif
 
 // Of a member function.
@@ -41,11 +43,18 @@
 #if FJ_REAL_F64
 typedef double fj_real;
 #define FJ_MOST_REAL 1.7976931348623157e308
-#define FJ_LIBM(name) name
+#define FJ_LIBM_NAME(name) name
 #else
 typedef float fj_real;
 #define FJ_MOST_REAL 3.40282347e38f
-#define FJ_LIBM(name) name##f
+#define FJ_LIBM_NAME(name) name##f
+#endif
+#ifdef __CUDACC_RTC__
+#define FJ_LIBM(name) FJ_LIBM_NAME(name)
+#else
+#define FJ_LIBM_BUILTIN(name) __builtin_##name
+#define FJ_LIBM_EXPANDED(name) FJ_LIBM_BUILTIN(name)
+#define FJ_LIBM(name) FJ_LIBM_EXPANDED(FJ_LIBM_NAME(name))
 #endif
 #define FJ_LOG2_E fj_real(1.44269504088896340736)
 typedef fj_real fj_f;

@@ -87,7 +87,7 @@ static int emulate(struct program *program, int count, const char *const *option
     if (!file || fputs(program->source, file) < 0 || fclose(file) != 0) return 1;
     (void)snprintf(
         command, sizeof command,
-        "%s -std=c++17 -O1 -w -ffp-contract=off -fPIC -shared -nostartfiles -DFJ_ARCH=%d %s-o %s/kernel.so %s",
+        "%s -std=c++17 -Og -w -ffp-contract=off -fPIC -shared -nostartfiles -DFJ_ARCH=%d %s-o %s/kernel.so %s",
         compiler ? compiler : "c++", atoi(arch_of(count, options)), includes, folder, path);
     int result = system(command) == 0 ? 0 : 6;
     (void)snprintf(path, sizeof path, "%s/kernel.so", folder);

@@ -18,7 +18,7 @@ const char *__tsan_default_options(void) { return "halt_on_error=1"; }
 #endif
 
 /* For the compiler of this program; with other flags a call of a primitive may be doubled, and call sites say nothing. */
-static const char strict[] = "-O1 " KERN_STRICT;
+static const char strict[] = "-Og " KERN_STRICT;
 struct emu_tools emu_tools = {.cxx = "c++", .flags = strict};
 
 struct object {
