@@ -4,12 +4,16 @@ import torch
 
 
 class SoftCap(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, score, cap):
-        result = cap * torch.tanh(score / cap)
-        ctx.save_for_backward(result)
-        ctx.cap = cap
-        return result
+    def forward(score, cap):
+        return cap * torch.tanh(score / cap)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, ctx.cap = inputs
+        ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx, grad):

@@ -50,6 +50,15 @@ class DropAssignments(ast.NodeTransformer):
         return node
 
 
+def bind_buffers(module, bound):
+    """Gives a module the tensors of `bound` in the place of its buffers with their names."""
+    for name, buffer in module.named_buffers(recurse=False):
+        if name in bound:
+            if bound[name].shape != buffer.shape:
+                raise ValueError(f"buffer {name} has shape {list(buffer.shape)}: choose a --shape that suits it")
+            module._buffers[name] = bound[name]
+
+
 unbound_modules = {}
 
 
@@ -62,6 +71,9 @@ def execute(path, bound):
     tree = DropAssignments(bound).visit(ast.parse(path.read_text(encoding="utf-8")))
     names = {"__name__": path.stem, **bound}
     exec(compile(tree, str(path), "exec"), names)
+    for module in names.values():
+        if isinstance(module, torch.nn.Module):
+            bind_buffers(module, bound)
     if not bound:
         unbound_modules[path] = names
     return names
