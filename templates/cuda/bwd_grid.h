@@ -93,20 +93,21 @@ template <fj_side side>
 FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a, uint32_t number_in_grid = fj_block_x()) {
     fj_place at;
     const bool keys = side == FJ_OWN_KEYS;
-    const int32_t ratio = a.heads_q / a.heads_kv, heads = keys ? a.heads_kv : a.heads_q;
+    const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole, heads = keys ? a.heads_kv : a.heads_q;
     at.count = keys ? a.kv_len : a.q_len;
     at.walked = keys ? a.q_len : a.kv_len;
     at.tiles = FJ_CEIL_DIV(at.walked, FJ_TILE_KV);
     const int32_t own = FJ_CEIL_DIV(at.count, FJ_TILE_Q), columns = a.batch * heads;
     const int32_t number = static_cast<int32_t>(number_in_grid);
-    const int32_t section = number / (a.section * own), from = section * a.section;
+    const int32_t from = fj_divide(number, a.section * own).whole * a.section;
     const int32_t width = columns - from < a.section ? columns - from : a.section;
-    const int32_t rest = number - from * own, column = from + rest % width, tile = rest / width;
+    const fj_quotient turn = fj_divide(number - from * own, width);
+    const fj_quotient column = fj_divide(from + turn.rest, heads);
     // With a causal mask the first keys and the last queries have most to do: they begin.
-    at.first = (keys ? tile : own - 1 - tile) * FJ_TILE_Q;
-    at.b = column / heads;
-    at.head_kv = keys ? column % heads : column % heads / ratio;
-    at.head = keys ? at.head_kv * ratio : column % heads;
+    at.first = (keys ? turn.whole : own - 1 - turn.whole) * FJ_TILE_Q;
+    at.b = column.whole;
+    at.head_kv = keys ? column.rest : fj_divide(column.rest, ratio).whole;
+    at.head = keys ? at.head_kv * ratio : column.rest;
     at.head_end = at.head + (keys ? ratio : 1);
     return at;
 }

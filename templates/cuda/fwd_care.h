@@ -1,8 +1,8 @@
 // What fwd_mma does where values are not finite: a key that a row does not see adds exactly nothing to it, whatever its
-// value. But 0 times NaN is NaN, in the products of a block. So after the walk the block votes whether a sum is not
+// value. But 0 times NaN is NaN, in the products of a block. So the block votes whether something that it stored is not
 // finite, and then takes care:
 //
-//      it walks again; values that are not finite are 0 in shared memory, and the outputs are stored
+//      it walks again; values that are not finite are 0 in shared memory, and the outputs are stored again
 //      outputs become NaN whose row sees such a value: key by key, from global memory
 //
 //  1. The second walk is a turn of the same loop, of the same text: where all is finite, the vote costs something, at the
@@ -15,16 +15,6 @@
 
 #include "fwd_out.h"
 
-#if FJ_IN_DTYPE == FJ_DTYPE_F16
-#define FJ_EXPONENT 0x7c00u
-#elif FJ_IN_DTYPE == FJ_DTYPE_BF16
-#define FJ_EXPONENT 0x7f80u
-#else
-#define FJ_EXPONENT 0x7f800000u
-#endif
-
-FJ_DEVICE bool fj_is_finite(uint32_t raw) { return (raw & FJ_EXPONENT) != FJ_EXPONENT; }
-
 // The values of a block, at this byte of shared memory. All of them have arrived, and all threads are here.
 FJ_DEVICE void fj_clean_values(uint32_t byte) {
     enum : uint32_t { elements = FJ_TILE_KV * FJ_VALUE_PAD };
@@ -36,14 +26,6 @@ FJ_DEVICE void fj_clean_values(uint32_t byte) {
 }
 
 #if FJ_HAS_MASK
-
-FJ_DEVICE bool fj_is_bad(const fj_sums &o) {
-    float zeros = 0;
-#pragma unroll
-    for (int n = 0; n < ROW_TILES * VALUE_TILES * 4; n++)
-        zeros = fj_fma_rn(o[n / 4 / VALUE_TILES][n / 4 % VALUE_TILES][n % 4], 0.0f, zeros);
-    return zeros != 0;
-}
 
 // A vote of the block. The barriers: nobody reads keys any more, in whose place it is counted; all have voted.
 FJ_DEVICE bool fj_any_of_block(bool vote) {
@@ -91,25 +73,25 @@ FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
 
 #endif
 
-// After a walk: whether there is to be another one, with care; if not, all is stored.
-FJ_DEVICE bool fj_end_walk(const fj_forward_args &args, const fj_rows &rows, const fj_sums &o,
-                           [[maybe_unused]] bool care) {
+// After a walk, all is stored: whether there is to be another one, with care. place: of the task.
+FJ_DEVICE bool fj_end_walk(const fj_forward_args &args, [[maybe_unused]] const fj_place &place,
+                           const fj_rows &rows, const fj_sums &o, [[maybe_unused]] bool care) {
+    // Computed again, from a number that the compiler does not know for the same: not kept in registers until here. But
+    // few sums leave room, where the walk is short.
+    constexpr bool keeps = !FJ_HAS_MASK && sizeof(fj_raw) == 2 && ROW_TILES * VALUE_TILES <= 16;
+    const fj_task end(args, keeps ? place : fj_place_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
+    [[maybe_unused]] const fj_stored stored = fj_store_rows(end, rows, o);
 #if FJ_HAS_MASK
-    if (!care && fj_any_of_block(fj_is_bad(o))) {
-        fj_block_sync(); // all have counted
-        return true;
+    if (!care) {
+        const bool again = fj_any_of_block(stored.bad);
+        if (again) fj_block_sync(); // all have counted
+        return again;
     }
-#endif
-    // Computed again, from a number that the compiler does not know for the same: not kept in registers until here.
-    const fj_task end(args, fj_place_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
-    [[maybe_unused]] const uint32_t counting = fj_store_rows(end, rows, o);
-#if FJ_HAS_MASK
-    if (!care) return false;
     uint8_t *counts = fj_shared_at<uint8_t>(0);
     fj_block_sync(); // all have stored
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        if (fj_lane() % 4 == 0) counts[end.row(r) - end.at.first] = counting >> r & 1u;
+        if (fj_lane() % 4 == 0) counts[end.row(r) - end.at.first] = stored.counting >> r & 1u;
     fj_block_sync();
     fj_spread(end, counts);
 #endif

@@ -61,18 +61,19 @@ struct fj_place {
 
 FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a, uint32_t number_in_grid = fj_block_x()) {
     fj_place at;
-    const int32_t ratio = a.heads_q / a.heads_kv;
+    const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole;
     at.group = FJ_PACK_HEADS ? ratio : 1;
     at.rows = a.q_len * at.group;
     const int32_t tiles = FJ_CEIL_DIV(at.rows, FJ_TILE_Q), heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
     const int32_t columns = a.batch * heads, number = static_cast<int32_t>(number_in_grid);
-    const int32_t section = number / (a.section * tiles), from = section * a.section;
+    const int32_t from = fj_divide(number, a.section * tiles).whole * a.section;
     const int32_t width = columns - from < a.section ? columns - from : a.section;
-    const int32_t rest = number - from * tiles, column = from + rest % width;
-    at.first = (tiles - 1 - rest / width) * FJ_TILE_Q;
-    at.b = column / heads;
-    at.head_kv = FJ_PACK_HEADS ? column % heads : column % heads / ratio;
-    at.head = FJ_PACK_HEADS ? at.head_kv * ratio : column % heads;
+    const fj_quotient turn = fj_divide(number - from * tiles, width);
+    const fj_quotient column = fj_divide(from + turn.rest, heads);
+    at.first = (tiles - 1 - turn.whole) * FJ_TILE_Q;
+    at.b = column.whole;
+    at.head_kv = FJ_PACK_HEADS ? column.rest : fj_divide(column.rest, ratio).whole;
+    at.head = FJ_PACK_HEADS ? at.head_kv * ratio : column.rest;
     const int32_t blocks = FJ_CEIL_DIV(a.kv_len, FJ_TILE_KV);
     at.block = 0;
     at.block_end = blocks;
@@ -216,10 +217,8 @@ FJ_DEVICE fj_real fj_unit_of(const fj_cuda_forward &a) {
 }
 // True is a proof: without the arithmetic of doubles, which is slow on most GPUs.
 FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_from_f64(x) >> 32) > 0; }
-// A raw product, as it is stored: 0 where the scale is, but for NaN and infinities.
-FJ_DEVICE fj_real fj_signed_product(fj_real x, double scale) {
-    return scale < 0 ? -x : scale > 0 ? x : x * fj_real(0);
-}
+// Raw products are stored times this: 0 where the scale is, but for NaN and infinities.
+FJ_DEVICE fj_real fj_sign_of(double scale) { return scale < 0 ? fj_real(-1) : fj_cast_float(scale > 0); }
 
 // high + low, the second less than the rounding of the first.
 struct fj_parts {

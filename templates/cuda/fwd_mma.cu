@@ -178,14 +178,6 @@ FJ_DEVICE void fj_weigh_block(const fj_task &t, fj_rows &rows, fj_sums &o, int32
     const int32_t first = block / 2 * FJ_TILE_KV;
     fj_scores s;
     fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);
-#if !FJ_HAS_SCORE
-    if (!fj_is_positive(t.a.scale)) {
-#pragma unroll
-        for (int n = 0; n < ROW_TILES * KEY_TILES * 4; n++)
-            s[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] =
-                fj_signed_product(s[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4], t.a.scale);
-    }
-#endif
     uint32_t bits[ROWS];
     if (block & 1) {
 #pragma unroll
@@ -199,7 +191,7 @@ FJ_DEVICE void fj_weigh_block(const fj_task &t, fj_rows &rows, fj_sums &o, int32
 #if FJ_ONE_COPY
     fj_apply_mod<true>(t, rows, first, s, bits);
 #else
-    if (block & 1)
+    if ((block & 1) && (FJ_HAS_SCORE || fj_is_positive(t.a.scale)))
         fj_apply_mod<false>(t, rows, first, s, bits);
     else
         fj_apply_mod<true>(t, rows, first, s, bits);
@@ -308,7 +300,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
         fj_start_rows(t, rows, o);
         fj_walk_keys(t, rows, o, care);
         fj_copy_async_wait<0>();
-        care = fj_end_walk(args, rows, o, care);
+        care = fj_end_walk(args, t.at, rows, o, care);
     } while (FJ_HAS_MASK && care);
 }
 

@@ -43,9 +43,12 @@ FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
 }
 
 // dead: of a split, 0 or NaN, and of no weight in what is merged.
-FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float factor, int r,
-                          int32_t column) {
+// zeros: becomes NaN with what is not finite, where FJ_VOTES_EARLY.
+#define FJ_VOTES_EARLY (FJ_HAS_MASK && (FJ_HAS_OUT || FJ_PARTIAL))
+FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float factor, int r, int32_t column,
+                          float &zeros) {
     x = !(factor < 0) ? x * factor : FJ_PARTIAL ? x : 0.0f;
+    if (FJ_VOTES_EARLY) zeros = fj_fma_rn(x, 0.0f, zeros);
 #if FJ_HAS_OUT && !FJ_PARTIAL
     x = fj_out(&t.mod, rows.head(r), &rows.state[r], column, x);
 #else
@@ -54,7 +57,36 @@ FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float 
     return x;
 }
 
-// 2^r for a row r whose outputs a value may spread to (fwd_care.h), else 0.
+// ---- Elements that are not finite ------------------------------------------------------------------------
+
+// Bits of the exponent, of an element and of all of a word.
+#if FJ_IN_DTYPE == FJ_DTYPE_F16
+#define FJ_EXPONENT 0x7c00u
+#define FJ_EXPONENTS 0x7c007c00u
+#elif FJ_IN_DTYPE == FJ_DTYPE_BF16
+#define FJ_EXPONENT 0x7f80u
+#define FJ_EXPONENTS 0x7f807f80u
+#else
+#define FJ_EXPONENT 0x7f800000u
+#define FJ_EXPONENTS FJ_EXPONENT
+#endif
+
+FJ_DEVICE bool fj_is_finite(uint32_t raw) { return (raw & FJ_EXPONENT) != FJ_EXPONENT; }
+// Adding 1 to an exponent of ones carries into the place of the sign, and no further.
+FJ_DEVICE bool fj_is_finite(const fj_b128 &chunk) {
+    constexpr uint32_t signs = FJ_EXPONENTS << 1 & ~FJ_EXPONENTS, ones = FJ_EXPONENTS & ~(FJ_EXPONENTS << 1);
+    uint32_t carries = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) carries |= (chunk.r[i] & FJ_EXPONENTS) + ones;
+    return (carries & signs) == 0;
+}
+
+// What the rows of a thread left. counting: 2^r for a row r whose outputs a value may spread to; bad: an output that it
+// stored is not finite, or was not before fj_out (fwd_care.h).
+struct fj_stored {
+    uint32_t counting;
+    bool bad;
+};
 FJ_DEVICE uint32_t fj_counting(const fj_task &t, float factor, int r) {
     return t.row(r) < t.at.rows && (FJ_PARTIAL || !(factor < 0)) ? 1u << r : 0u;
 }
@@ -64,9 +96,10 @@ FJ_DEVICE float *fj_part_row(const fj_task &t, int32_t h, int32_t q) {
     return static_cast<float *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, h, q) +
            static_cast<int64_t>(fj_block_y()) * t.a.split_out;
 }
-FJ_DEVICE uint32_t fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
+FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
     const fj_factors factors = fj_finish_rows(t, rows);
     uint32_t counting = 0;
+    float zeros = 0;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const float factor = factors.of[r];
@@ -76,11 +109,11 @@ FJ_DEVICE uint32_t fj_store_rows(const fj_task &t, const fj_rows &rows, const fj
 #pragma unroll
         for (int n = 0; n < 2 * VALUE_TILES; n++) {
             const int32_t column = n / 2 * 8 + static_cast<int32_t>(fj_lane() % 4) * 2 + n % 2;
-            const float x = fj_result(t, rows, o[r / 2][n / 2][r % 2 * 2 + n % 2], factor, r, column);
+            const float x = fj_result(t, rows, o[r / 2][n / 2][r % 2 * 2 + n % 2], factor, r, column, zeros);
             if (column < FJ_VALUE_DIM) to[column] = x;
         }
     }
-    return counting;
+    return fj_stored{counting, zeros != 0};
 }
 // One element, after all of its row.
 FJ_DEVICE void fj_put_nan(const fj_task &t, const struct fj_head_state *, const struct fj_row_state *,
@@ -90,11 +123,12 @@ FJ_DEVICE void fj_put_nan(const fj_task &t, const struct fj_head_state *, const 
 #else
 // Through shared memory: a warp writes its rows as a tile and reads them by chunks. The barrier: all warps are
 // done with blocks, and the queries of a tile without blocks have arrived.
-FJ_DEVICE uint32_t fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
+FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
     typedef fj_tile<FJ_VALUE_PAD> tile;
     const uint32_t own = fj_warp() * 16 * ROW_TILES;
     const fj_factors factors = fj_finish_rows(t, rows);
     uint32_t counting = 0;
+    float zeros = 0;
     fj_block_sync();
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -104,12 +138,13 @@ FJ_DEVICE uint32_t fj_store_rows(const fj_task &t, const fj_rows &rows, const fj
 #pragma unroll
         for (int j = 0; j < VALUE_TILES; j++) {
             const int32_t column = j * 8 + static_cast<int32_t>(fj_lane() % 4) * 2;
-            const float x = fj_result(t, rows, o[r / 2][j][r % 2 * 2], factor, r, column);
-            const float y = fj_result(t, rows, o[r / 2][j][r % 2 * 2 + 1], factor, r, column + 1);
+            const float x = fj_result(t, rows, o[r / 2][j][r % 2 * 2], factor, r, column, zeros);
+            const float y = fj_result(t, rows, o[r / 2][j][r % 2 * 2 + 1], factor, r, column + 1, zeros);
             fj_stage_pair(row, j, fj_lane() % 4, x, y);
         }
     }
     fj_warp_sync();
+    bool bad = zeros != 0;
 #pragma unroll 1
     for (uint32_t i = fj_lane(); i < 16 * ROW_TILES * tile::chunks; i += FJ_WARP) {
         const uint32_t row = own + i / tile::chunks, chunk = i % tile::chunks;
@@ -117,10 +152,12 @@ FJ_DEVICE uint32_t fj_store_rows(const fj_task &t, const fj_rows &rows, const fj
         if (in_column >= t.at.rows) break;
         fj_raw *to = static_cast<fj_raw *>(t.a.out.data) +
                      fj_offset(t.a.out, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
-        fj_put_chunk(to + chunk * FJ_CHUNK, *fj_shared_at<fj_b128>(tile::at(row, chunk)),
-                     FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK, t.a.vector & FJ_CUDA_VECTOR_OUT);
+        const fj_b128 x = *fj_shared_at<fj_b128>(tile::at(row, chunk));
+        if (FJ_HAS_MASK && !FJ_VOTES_EARLY) bad |= !fj_is_finite(x);
+        fj_put_chunk(to + chunk * FJ_CHUNK, x, FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK,
+                     t.a.vector & FJ_CUDA_VECTOR_OUT);
     }
-    return counting;
+    return fj_stored{counting, bad};
 }
 // One element, after all of its row.
 FJ_DEVICE void fj_put_nan(const fj_task &t, [[maybe_unused]] const struct fj_head_state *head,

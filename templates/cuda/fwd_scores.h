@@ -63,10 +63,11 @@ FJ_DEVICE void fj_look_for_faults(const fj_task &t, const fj_rows &rows, int32_t
 
 // The mod on all scores of a block, and -inf where masked. With FJ_MOD_TURNS > 1 in so many turns of a loop that stays
 // rolled: each works on the first key tiles and moves them behind the others, so that registers have constant numbers.
+// Raw products get their sign with the mask: blocks of a scale that is not positive are taken as masked ones.
 template <bool masked>
 FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &rows,
                             [[maybe_unused]] int32_t first, fj_scores &s, const uint32_t (&bits)[ROWS]) {
-    [[maybe_unused]] const float scale = static_cast<float>(t.a.scale);
+    [[maybe_unused]] const float scale = static_cast<float>(t.a.scale), sign = fj_sign_of(t.a.scale);
 #pragma unroll 1
     for (int from = 0; from < KEYS; from += KEYS / MOD_TURNS) {
 #pragma unroll
@@ -90,6 +91,7 @@ FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &ro
 #if FJ_FAULT_HERE
                 fj_look_for_fault(t, rows, r, t.key(first, from + j), &col, before, live);
 #endif
+                if (masked && !FJ_HAS_SCORE) x = fj_mul_rn(x, sign);
                 if (masked) x = live ? x : -INFINITY;
             }
         }

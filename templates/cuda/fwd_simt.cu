@@ -173,7 +173,7 @@ FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
 FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int32_t kv, const fj_col_state &col, fj_real s,
                               bool full, [[maybe_unused]] bool suspect) {
     const fj_cuda_forward &a = *t.a;
-    fj_real x = fj_signed_product(s, a.scale), y = x;
+    fj_real x = s * fj_sign_of(a.scale), y = x;
     if (FJ_HAS_SCORE) {
         x = s * static_cast<fj_real>(a.scale);
         y = fj_score(&t.mod, &t.heads[i], &t.rows[i], &col, x);
