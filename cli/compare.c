@@ -36,13 +36,15 @@ static double least_noise(fj_dtype dtype) {
     return dtype == FJ_DTYPE_F16 ? ulp / 2 : ulp / cli_ulp(dtype, 1);
 }
 
-/* Infinities must be the same; a finite reference beyond the range of x's dtype is an infinity there. Where the unfused
- * pass overflows, sums in float32 do: there x may be anything that is not finite. */
+/* x is not finite exactly where the reference is not, but which of NaN and the infinities is left open, but for the -inf
+ * of statistics. A finite reference beyond the range of x's dtype is an infinity there. Where the unfused pass overflows,
+ * sums in float32 do: there x may be anything that is not finite. */
 static bool same_special(const cli_evidence *of, size_t i, double x, double reference) {
     bool overflows = of->overflows && isfinite(reference) && !isfinite(element(of->unfused, i));
     if (overflows) return !isfinite(x);
-    if (isnan(reference) || isnan(x)) return isnan(reference) && isnan(x);
-    return x == cli_round(of->x->dtype, reference);
+    if (isfinite(reference)) return x == cli_round(of->x->dtype, reference);
+    if (of->statistic && (reference == -HUGE_VAL || x == -HUGE_VAL)) return x == reference;
+    return !isfinite(x);
 }
 
 static void add_element(const cli_evidence *of, size_t i, row_errors *row, size_t *unfused_count) {
@@ -182,5 +184,6 @@ cli_evidence cli_evidence_of(const cli_output *x, const cli_shape *shape, fj_dty
         .factor = factor_of(x->kind, narrow ? 1.1 : 10),
         .slack = narrow ? 1 : 4,
         .overflows = dtype == FJ_DTYPE_F32 || dtype == FJ_DTYPE_BF16,
+        .statistic = x->kind == CLI_OUTPUT_LSE || x->kind == CLI_OUTPUT_MAX,
     };
 }

@@ -50,6 +50,7 @@ typedef struct cli_evidence {
     size_t rows;          /* that x consists of */
     double factor, slack; /* F and A */
     bool overflows;       /* where unfused is not finite, x need not be */
+    bool statistic;       /* of lse and max, -inf says that a row sees nothing: it is none of other numbers */
 } cli_evidence;
 
 /* compare.c. The evidence by kind of output, without the views of the passes; lse: the reference's. */

@@ -240,8 +240,8 @@ typedef struct fj_device fj_device;
 typedef enum fj_device_kind {
     FJ_DEVICE_CPU,       /* fused kernels, compiled by the host's C compiler, found at run time */
     FJ_DEVICE_REFERENCE, /* the definition in double, unfused */
-    FJ_DEVICE_UNFUSED,   /* the definition in the inputs' dtype: products and probabilities rounded
-                            to it, sums in float32; the yardstick of --check */
+    FJ_DEVICE_UNFUSED,   /* the definition in the inputs' dtype: products (but those beyond its range) and
+                            probabilities rounded to it, sums in float32; the yardstick of --check */
     FJ_DEVICE_CUDA,      /* an NVIDIA GPU: that of the current CUDA context, else the first */
     FJ_DEVICE_EMU,       /* the text of CUDA kernels, compiled by the host's C++ compiler, run on the
                             CPU: what a GPU of sm_80 would compute, slowly */

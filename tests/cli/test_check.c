@@ -22,11 +22,12 @@ typedef struct verdict {
     cli_output_list lists[PASSES], result_list;
 } verdict;
 
-static void fill(cli_view *view, fj_dtype dtype, int64_t heads, int64_t rows, cli_random *random) {
+static void fill(cli_view *view, fj_dtype dtype, int64_t heads, int64_t rows, double size,
+                 cli_random *random) {
     const int64_t dims[] = {1, heads, rows, WIDTH};
     ck_assert_int_eq(cli_view_allocate(view, "x", dtype, 4, dims), 0);
     for (size_t i = 0; i < view->count; i++)
-        cli_store(dtype, view->tensor.data, i, cli_random_normal(random));
+        cli_store(dtype, view->tensor.data, i, size * cli_random_normal(random));
 }
 
 static fj_mod *make_mod(fj_context *context, const char *score, const char *mask) {
@@ -79,21 +80,26 @@ static void set_result(verdict *v, const char *score, const char *mask) {
     fj_mod_unref(&mod);
 }
 
-static void begin(verdict *v, fj_dtype dtype, const char *score, const char *mask) {
+/* size: of queries and keys. */
+static void begin_sized(verdict *v, fj_dtype dtype, double size, const char *score, const char *mask) {
     cli_random random = {7};
     *v = (verdict){.dtype = dtype};
     ck_assert_int_eq(fj_context_create(NULL, &v->context), FJ_OK);
     v->mod = make_mod(v->context, score, mask);
     ck_assert_int_eq(cli_inputs_begin(&v->inputs, v->mod), 0);
-    fill(&v->inputs.query, dtype, shape.heads, ROWS, &random);
-    fill(&v->inputs.key, dtype, shape.kv_heads, KEYS, &random);
-    fill(&v->inputs.value, dtype, shape.kv_heads, KEYS, &random);
-    fill(&v->inputs.dout, dtype, shape.heads, ROWS, &random);
+    fill(&v->inputs.query, dtype, shape.heads, ROWS, size, &random);
+    fill(&v->inputs.key, dtype, shape.kv_heads, KEYS, size, &random);
+    fill(&v->inputs.value, dtype, shape.kv_heads, KEYS, 1, &random);
+    fill(&v->inputs.dout, dtype, shape.heads, ROWS, 1, &random);
     for (int i = 0; i < PASSES; i++) {
         run(v, v->mod, kinds[i], &v->passes[i]);
         ck_assert_int_eq(cli_outputs_list(&v->passes[i], v->mod, &v->lists[i]), 0);
     }
     set_result(v, score, mask);
+}
+
+static void begin(verdict *v, fj_dtype dtype, const char *score, const char *mask) {
+    begin_sized(v, dtype, 1, score, mask);
 }
 
 static void end(verdict *v) {
@@ -275,6 +281,32 @@ START_TEST(rows_of_nan_agree) {
     ck_assert(is_found(&v, CLI_OUTPUT_DQ, 3, 0, 0));
     ck_assert(is_found(&v, CLI_OUTPUT_DK, 2, 0, 0)); /* row 3 sees it */
     ck_assert(is_found(&v, CLI_OUTPUT_OUT, 9, 1.001, 0));
+    /* Which of NaN and the infinities is left open, but a row that sees nothing is another thing. */
+    ck_assert(!is_found(&v, CLI_OUTPUT_OUT, 3, 0, -HUGE_VAL));
+    ck_assert(!is_found(&v, CLI_OUTPUT_LSE, 3, 0, HUGE_VAL));
+    ck_assert(is_found(&v, CLI_OUTPUT_LSE, 3, 0, -HUGE_VAL));
+    ck_assert(is_found(&v, CLI_OUTPUT_OUT, 9, 0, HUGE_VAL));
+    end(&v);
+}
+END_TEST
+
+/* Scores past the greatest number of F16, and squares past that of F64: the yardsticks stay finite, and find as much. */
+static const struct {
+    fj_dtype dtype;
+    double size, most; /* most: the largest score */
+} large[] = {{FJ_DTYPE_F16, 250, 1e6}, {FJ_DTYPE_F64, 1e120, 1e242}};
+
+START_TEST(large_products_are_checked) {
+    verdict v;
+    begin_sized(&v, large[_i].dtype, large[_i].size, NULL, "q >= kv");
+    check_all_good(&v, &v.result_list);
+    check_all_good(&v, &v.lists[2]);
+    ck_assert(is_found(&v, CLI_OUTPUT_LSE, 3, 1, 1e-4 * large[_i].most));
+    /* Some units in the last place, of scores in F32 or F64. */
+    ck_assert(
+        !is_found(&v, CLI_OUTPUT_LSE, 3, 1 + (large[_i].dtype == FJ_DTYPE_F16 ? 0x1p-23 : 5 * 0x1p-52), 0));
+    ck_assert(is_found(&v, CLI_OUTPUT_OUT, 17, large[_i].dtype == FJ_DTYPE_F16 ? 1.01 : 1 + 1e-13, 0));
+    ck_assert(is_found(&v, CLI_OUTPUT_DV, 0, -1, 0));
     end(&v);
 }
 END_TEST
@@ -293,6 +325,7 @@ int main(void) {
     tcase_add_test(tests, large_rows_do_not_hide_the_others);
     tcase_add_test(tests, rows_that_see_nothing_are_exact);
     tcase_add_test(tests, rows_of_nan_agree);
+    tcase_add_loop_test(tests, large_products_are_checked, 0, 2);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
