@@ -225,7 +225,9 @@ static bool lay_out_backward(const fj_plan *plan, const fj_resolved *all, const 
             over |= __builtin_add_overflow(elements, fj_attn_gpu_count(&all->dcaptures[i]), &elements);
     for (int64_t i = 0; i < scalars; i++) elements += all->dscalars[i].present;
     bool sinks = gradient->scatters.len > 0, exact = !plan->problem.nondeterministic;
-    return !over && add_part(layout, &layout->rows, s->rows, FJ_CUDA_ROW_REALS * real) &&
+    return !over &&
+           add_part(layout, &layout->rows, FJ_BWD_ROWS(all->batch * all->heads_q, all->q_len),
+                    FJ_CUDA_ROW_REALS * real) &&
            add_part(layout, &layout->sums, elements, 8) &&
            add_part(layout, &layout->most, sinks && exact ? captures + scalars : 0, 4) &&
            add_part(layout, &layout->dquery_sums, !exact && s->variant->mma ? s->rows : 0,

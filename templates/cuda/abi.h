@@ -21,7 +21,7 @@
 #include <stdint.h>
 #endif
 
-#define FJ_CUDA_ABI 3
+#define FJ_CUDA_ABI 4
 #define FJ_CUDA_MAX_RANK 8
 
 struct fj_cuda_tensor {
@@ -89,11 +89,12 @@ struct fj_cuda_merge {
 };
 
 /* What a row of queries brings into the backward kernels: reals of the workspace, written by fj_bwd_delta and
- * fj_bwd_measure. */
+ * fj_bwd_measure. Of pairs of queries of a head, each fact of both side by side; an odd last one has a pair of its own. */
 enum {
     FJ_CUDA_ROW_BASE /* of fj_norm, bwd_grid.h; +inf where the row sees nothing: P is 0 */,
     FJ_CUDA_ROW_LOW,
     FJ_CUDA_ROW_DELTA /* dlse - rowsum(out dout), or measured: dlse - rowsum(P dP) */,
+    FJ_CUDA_ROW_NATURAL /* of fj_norm */,
     FJ_CUDA_ROW_REALS
 };
 
@@ -118,7 +119,7 @@ struct fj_cuda_sink {
  *
  * Workspace, each part aligned to 16 bytes, not initialised:
  *
- *     rows    FJ_CUDA_ROW_REALS reals * batch * heads_q * q_len
+ *     rows    FJ_CUDA_ROW_REALS reals * FJ_BWD_ROWS(batch * heads_q, q_len)
  *     sums    8 bytes * count of each wanted sink
  *     most    4 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_SINKS and FJ_DETERMINISTIC
  *     dquery_sums    4 bytes * FJ_HEAD_PAD * batch * heads_q * q_len; bwd_mma with FJ_DETERMINISTIC 0 */

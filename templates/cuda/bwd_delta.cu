@@ -1,6 +1,6 @@
 // The first and the last kernel of a backward pass.
 //
-//      fj_bwd_delta    for each row of queries: base and low of fj_norm, delta = dlse - rowsum(out dout), or dlse
+//      fj_bwd_delta    for each row of queries: fj_norm, delta = dlse - rowsum(out dout), or dlse
 //                      where fj_bwd_measure subtracts the sum;
 //                      zeros for what is added up atomically (sinks.h; dQ)
 //      fj_bwd_end      those sums to the outputs, wherever their strides put them
@@ -77,11 +77,11 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
     if (a.dlse.data) delta += static_cast<const fj_real *>(a.dlse.data)[fj_offset(a.dlse, b, h, q)];
     fj_real low = 0;
     if (a.lse_low.data) low = static_cast<const fj_real *>(a.lse_low.data)[fj_offset(a.lse_low, b, h, q)];
-    fj_real *facts = fj_row_facts(a, b, h, q);
-    const fj_norm norm = fj_norm_of(a, lse, low);
-    facts[FJ_CUDA_ROW_BASE] = norm.base;
-    facts[FJ_CUDA_ROW_LOW] = norm.low;
+    const fj_facts facts = fj_row_facts(a, b, h, q);
+    fj_put_norm(facts, fj_norm_of(a, lse, low));
     facts[FJ_CUDA_ROW_DELTA] = none ? fj_real(0) : delta;
+    for (int which = 0; q % 2 == 0 && q + 1 == a.q_len && which < FJ_CUDA_ROW_REALS; which++)
+        facts.own[2 * which + 1] = 0; // of the pair, none
 }
 
 #if FJ_HAS_SINKS

@@ -19,7 +19,7 @@
 //  5. P and dS are selected to 0 after the mod where a position is masked or not there. A row that sees nothing
 //     has lse = -inf, and here +inf instead: P = exp2(-inf) = 0.
 //  6. P = exp2((score - lse) log2(e) + low): the difference first, which is exact where the two are close, however
-//     large they are. Rounding takes from lse what `low` brings back.
+//     large they are. Rounding takes from lse what `low` brings back. Of large rows, large.h.
 //  7. dS is with respect to the scaled score; dQ and dK are multiplied by the scale once, at the end.
 #ifndef FJ_CUDA_BWD_GRID_H
 #define FJ_CUDA_BWD_GRID_H
@@ -64,6 +64,8 @@ FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const fj_backward_args &args) {
 
 #include "elements.h"
 
+#include "large.h"
+
 // ---- Elements ------------------------------------------------------------------------------------------
 
 FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
@@ -73,9 +75,13 @@ FJ_DEVICE const fj_element *fj_row_start(const fj_cuda_tensor &t, int32_t b, int
     return static_cast<const fj_element *>(t.data) + fj_offset(t, b, h, row);
 }
 // What the rows of the workspace hold of a query (enum in abi.h)
-FJ_DEVICE fj_real *fj_row_facts(const fj_cuda_backward &a, int32_t b, int32_t h, int32_t q) {
-    return static_cast<fj_real *>(a.rows) +
-           ((static_cast<int64_t>(b) * a.heads_q + h) * a.q_len + q) * FJ_CUDA_ROW_REALS;
+struct fj_facts {
+    fj_real *own;
+    FJ_METHOD fj_real &operator[](int which) const { return own[2 * which]; }
+};
+FJ_DEVICE fj_facts fj_row_facts(const fj_cuda_backward &a, int32_t b, int32_t h, int32_t q) {
+    const int64_t head = FJ_BWD_ROWS(static_cast<int64_t>(b) * a.heads_q + h, a.q_len);
+    return fj_facts{static_cast<fj_real *>(a.rows) + (head + q / 2 * 2) * FJ_CUDA_ROW_REALS + q % 2};
 }
 
 // ---- Places ----------------------------------------------------------------------------------------------
@@ -258,19 +264,22 @@ FJ_DEVICE void fj_sinks_end([[maybe_unused]] const fj_backward_args &args,
 
 // What raw products are multiplied with: by a score mod's kernels at once, by others after the base is subtracted.
 FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) {
-    const fj_real scale = static_cast<fj_real>(a.scale);
-    return FJ_HAS_SCORE ? scale : scale * FJ_LOG2_E;
+    const fj_real scale = static_cast<fj_real>(a.scale), unit = scale * FJ_LOG2_E;
+    if (FJ_HAS_SCORE) return scale;
+    return unit > FJ_MOST_REAL ? FJ_MOST_REAL : unit < -FJ_MOST_REAL ? -FJ_MOST_REAL : unit;
 }
 
 // lse of a query as P takes it: P = exp2(unit (x - base) + low), x the score, or without a score mod the product. base
-// is the x nearest to lse, so that the difference of two large numbers is exact, and low the rest: small.
+// is the x nearest to lse, so that the difference of two large numbers is exact, and low the rest: small. natural: 0, or
+// the base of a large row; then x is the difference from it already (large.h), and base is 0.
 struct fj_norm {
-    fj_real base, low;
+    fj_real base, low, natural;
 };
 // lse_low: what rounding took from lse.
 FJ_DEVICE fj_norm fj_norm_of(const fj_cuda_backward &a, fj_real lse, fj_real lse_low) {
-    if (lse == -fj_real(INFINITY)) return fj_norm{fj_real(INFINITY), fj_real(0)};
-    if (!(lse - lse == 0)) return fj_norm{fj_real(NAN), fj_real(0)};
+    if (lse == -fj_real(INFINITY)) return fj_norm{fj_real(INFINITY), fj_real(0), fj_real(0)};
+    if (!(lse - lse == 0)) return fj_norm{fj_real(NAN), fj_real(0), fj_real(0)};
+    if (fj_is_large(lse)) return fj_norm{fj_real(0), -lse_low * FJ_LOG2_E, lse};
     const fj_real scale = FJ_HAS_SCORE ? fj_real(1) : static_cast<fj_real>(a.scale);
     fj_real base = 0;
     if (scale != 0) {
@@ -280,7 +289,21 @@ FJ_DEVICE fj_norm fj_norm_of(const fj_cuda_backward &a, fj_real lse, fj_real lse
         if (!(base - base == 0)) base = (lse < 0) == (scale < 0) ? FJ_MOST_REAL : -FJ_MOST_REAL;
     }
     const fj_real product = fj_mul_rn(base, scale), rest = fj_fma_rn(base, scale, -product);
-    return fj_norm{base, (((product - lse) + rest) - lse_low) * FJ_LOG2_E};
+    return fj_norm{base, (((product - lse) + rest) - lse_low) * FJ_LOG2_E, fj_real(0)};
+}
+// As the rows of the workspace hold it.
+template <class T> FJ_DEVICE fj_norm fj_norm_at(const T &facts) {
+    return fj_norm{facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW], facts[FJ_CUDA_ROW_NATURAL]};
+}
+FJ_DEVICE void fj_put_norm(const fj_facts &facts, const fj_norm &norm) {
+    facts[FJ_CUDA_ROW_BASE] = norm.base;
+    facts[FJ_CUDA_ROW_LOW] = norm.low;
+    facts[FJ_CUDA_ROW_NATURAL] = norm.natural;
+}
+// natural: of a row's fj_norm. factor: of fj_factor_of.
+FJ_DEVICE fj_base fj_base_of(const fj_cuda_backward &a, fj_real factor, fj_real natural) {
+    return natural == 0 ? fj_plain_base(fj_real(0))
+                        : fj_large_base(natural, static_cast<fj_real>(a.scale), factor);
 }
 
 // P of a raw product, whether masked or not. factor: of fj_factor_of.

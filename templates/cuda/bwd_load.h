@@ -2,7 +2,7 @@
 #ifndef FJ_CUDA_BWD_LOAD_H
 #define FJ_CUDA_BWD_LOAD_H
 
-// Where a fact of a walked query is: pairs of queries, in them all facts of the same name.
+// Where a fact of a walked query is: as in the workspace.
 FJ_DEVICE uint32_t fj_fact_at(uint32_t query, uint32_t which) {
     return query / 2 * 32 + which * 8 + query % 2 * 4;
 }
@@ -38,13 +38,13 @@ template <fj_side side> struct fj_walked {
     FJ_METHOD explicit fj_walked(const fj_task &t)
         : y(fj_raw_start(y_of(t.a), t.at.b, keys ? t.at.head : t.at.head_kv), y_of(t.a).stride[2]),
           z(fj_raw_start(z_of(t.a), t.at.b, keys ? t.at.head : t.at.head_kv), z_of(t.a).stride[2]),
-          facts(keys ? fj_row_facts(t.a, t.at.b, t.at.head, 0) : nullptr), head(t.at.head) {}
+          facts(keys ? fj_row_facts(t.a, t.at.b, t.at.head, 0).own : nullptr), head(t.at.head) {}
 
     FJ_METHOD void move(const fj_task &t, int32_t to) {
         const int32_t heads = to - head;
         y.own += heads * y_of(t.a).stride[1];
         z.own += heads * z_of(t.a).stride[1];
-        facts += static_cast<int64_t>(heads) * t.at.walked * FJ_CUDA_ROW_REALS;
+        facts += FJ_BWD_ROWS(static_cast<int64_t>(heads), t.at.walked) * FJ_CUDA_ROW_REALS;
         head = to;
     }
     // Y, Z and facts of a step, into a stage.
@@ -58,16 +58,15 @@ template <fj_side side> struct fj_walked {
         z.send(to + Y_BYTES, FJ_VALUE_DIM, a.vector & (keys ? FJ_CUDA_VECTOR_DOUT : FJ_CUDA_VECTOR_VALUE),
                z_of(a).stride[2], first, left);
         if (!keys) return;
+        static_assert(FJ_CUDA_ROW_REALS == 4 && FJ_TILE_KV % 2 == 0, "16 bytes a query, in pairs");
         const uint32_t shared = fj_shared_address(fj_shared()) + FACTS + stage * FACTS_BYTES;
 #pragma unroll
         for (int32_t n = 0; n < FJ_TILE_KV; n += THREADS) {
             const int32_t i = n + static_cast<int32_t>(fj_thread_x());
             if (FJ_TILE_KV % THREADS != 0 && i >= FJ_TILE_KV) break;
-            const float *from = facts + FJ_CUDA_ROW_REALS * (first + (i < left ? i : 0));
-#pragma unroll
-            for (int32_t which = 0; which < FJ_CUDA_ROW_REALS; which++)
-                fj_copy_async_4(shared + fj_fact_at(static_cast<uint32_t>(i), static_cast<uint32_t>(which)),
-                                from + which, i < left ? 4u : 0u);
+            const bool there = i / 2 * 2 < left; // the pair, of which this is a half
+            fj_copy_async_16(shared + static_cast<uint32_t>(i) * 16,
+                             facts + FJ_CUDA_ROW_REALS * first + (there ? i * 4 : 0), there ? 16u : 0u);
         }
     }
 };

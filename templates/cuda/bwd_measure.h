@@ -17,6 +17,7 @@ FJ_DEVICE void fj_measure_step(const fj_task &t, const fj_own<FJ_OWN_QUERIES> &o
     fj_start_scores<FJ_OWN_QUERIES>(t, own, FACTS, s, d);
     fj_multiply_rows<FJ_OWN_QUERIES, FJ_HEAD_PAD>(t, s, shared, walked);
     fj_multiply_rows<FJ_OWN_QUERIES, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
+    if (fj_has_large<FJ_OWN_QUERIES>(own, FACTS)) fj_make_near<FJ_OWN_QUERIES>(t, FACTS, s);
     fj_mask_bits<FJ_OWN_QUERIES>(t, own, head, first, step.is_full(), bits);
 #pragma unroll 1
     for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
@@ -90,7 +91,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         if (fj_lane() % 4 != 0 || t.part() != 0 || t.row(r) >= t.at.count) continue;
-        float *facts = fj_row_facts(t.a, t.at.b, t.at.head, t.row(r));
+        const fj_facts facts = fj_row_facts(t.a, t.at.b, t.at.head, t.row(r));
         if (own.norm[r].base != INFINITY) facts[FJ_CUDA_ROW_DELTA] -= sums[r];
     }
 }

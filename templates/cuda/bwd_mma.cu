@@ -140,6 +140,7 @@ template <> struct fj_own<FJ_OWN_QUERIES> {
     struct fj_row_state state[ROWS];
     fj_norm norm[ROWS];
     float delta[ROWS];
+    bool large; // whether a row is (large.h)
     typedef struct fj_col_state walked;
 };
 
@@ -165,18 +166,21 @@ FJ_DEVICE const fj_raw *fj_raw_start(const fj_cuda_tensor &t, int32_t b, int32_t
 
 template <fj_side side>
 FJ_DEVICE void fj_start_own(const fj_task &t, const struct fj_head_state &head, fj_own<side> &own) {
+    if constexpr (side == FJ_OWN_QUERIES) own.large = false;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const int32_t index = t.last_row(r);
         if constexpr (side == FJ_OWN_KEYS) {
             fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &own.state[r]);
         } else {
-            const float *facts = fj_row_facts(t.a, t.at.b, t.at.head, index);
+            const fj_facts facts = fj_row_facts(t.a, t.at.b, t.at.head, index);
             fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &own.state[r]);
-            own.norm[r] = fj_norm{facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW]};
+            own.norm[r] = fj_norm_at(facts);
             own.delta[r] = facts[FJ_CUDA_ROW_DELTA];
+            own.large |= own.norm[r].natural != 0;
         }
     }
+    if constexpr (side == FJ_OWN_QUERIES) own.large = fj_any(own.large);
 }
 
 template <int pairs> FJ_DEVICE void fj_clear(fj_sums<pairs> &sum) {
@@ -240,10 +244,13 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
     fj_start_scores<side>(t, own, facts, s, d);
     fj_multiply_rows<side, FJ_HEAD_PAD>(t, s, shared, walked);
     fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
-    if (FJ_FULL_COPY && step.is_full() && !care.how && !(FUSED && fj_has_dead<side>(t, facts)))
+    const bool large = fj_has_large<side>(own, facts);
+    if (FJ_FULL_COPY && step.is_full() && !care.how && !large && !(FUSED && fj_has_dead<side>(t, facts))) {
         fj_apply<side, false>(t, own, head, first, true, facts, s, d, sinks, FJ_PLAIN);
-    else
+    } else {
+        if (large) fj_make_near<side>(t, facts, s);
         fj_apply<side, true>(t, own, head, first, step.is_full(), facts, s, d, sinks, care.how);
+    }
     if (care.how) fj_clean(OWN_BYTES + stage * STAGE_BYTES, STAGE_BYTES, care.how == FJ_MARK);
     fj_weights p, ds;
     if (side == FJ_OWN_KEYS) fj_round<(SPLIT > 1)>(t, s, p, WEIGHTS);

@@ -46,7 +46,7 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
-// What the rows hold of two neighbouring walked queries, from column j, which is even: base, low; delta.
+// What the rows hold of two neighbouring walked queries, from column j, which is even: base, low; or one of the other facts.
 struct fj_pair_norm {
     float base[2], low[2];
     FJ_METHOD explicit fj_pair_norm(const fj_task &t, uint32_t facts, int j) {
@@ -59,10 +59,10 @@ struct fj_pair_norm {
         }
     }
 };
-struct fj_pair_delta {
+struct fj_pair_fact {
     float of[2];
-    FJ_METHOD explicit fj_pair_delta(const fj_task &t, uint32_t facts, int j) {
-        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), FJ_CUDA_ROW_DELTA);
+    FJ_METHOD explicit fj_pair_fact(const fj_task &t, uint32_t facts, int which, int j) {
+        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), static_cast<uint32_t>(which));
         const fj_b64 both = *fj_shared_at<fj_b64>(facts + at);
         of[0] = fj_f32_from_bits(both.r[0]);
         of[1] = fj_f32_from_bits(both.r[1]);
@@ -75,7 +75,7 @@ template <> struct fj_norms<FJ_OWN_KEYS> {
     const fj_pair_norm pair;
     FJ_METHOD explicit fj_norms(const fj_task &t, const fj_own<FJ_OWN_KEYS> &, uint32_t facts, int j)
         : pair(t, facts, j) {}
-    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{pair.base[half], pair.low[half]}; }
+    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{pair.base[half], pair.low[half], 0}; }
 };
 template <> struct fj_norms<FJ_OWN_QUERIES> {
     const fj_own<FJ_OWN_QUERIES> &own;
@@ -91,7 +91,7 @@ FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, uint32
 #pragma unroll
     for (int j = 0; j < COLUMNS; j += 2) {
         if constexpr (side == FJ_OWN_KEYS) {
-            const fj_pair_delta delta(t, facts, j);
+            const fj_pair_fact delta(t, facts, FJ_CUDA_ROW_DELTA, j);
 #pragma unroll
             for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = delta.of[n % 2];
         } else {
@@ -100,6 +100,50 @@ FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, uint32
         }
 #pragma unroll
         for (int n = 0; n < 2 * ROWS; n++) s[n / 4][j / 2][n % 4] = 0;
+    }
+}
+
+// Whether one of the warp's queries is large (large.h): of walked ones lanes take them in turn.
+template <fj_side side>
+FJ_DEVICE bool fj_has_large([[maybe_unused]] const fj_own<side> &own, [[maybe_unused]] uint32_t facts) {
+    if (FJ_HAS_SCORE) return false;
+    if constexpr (side == FJ_OWN_QUERIES) {
+        return own.large;
+    } else {
+        bool large = false;
+#pragma unroll
+        for (uint32_t n = 0; n < FJ_TILE_KV; n += 2 * FJ_WARP) {
+            const uint32_t query = (n + 2 * fj_lane()) % FJ_TILE_KV;
+            const fj_b64 both = *fj_shared_at<fj_b64>(facts + fj_fact_at(query, FJ_CUDA_ROW_NATURAL));
+            large |= (both.r[0] | both.r[1]) != 0;
+        }
+        return fj_any(large);
+    }
+}
+
+// Of large rows the products become differences (fj_norm). Own rows are read again: few have to.
+template <fj_side side> FJ_DEVICE void fj_make_near(const fj_task &t, uint32_t facts, fj_scores &s) {
+    if constexpr (side == FJ_OWN_KEYS) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j += 2) {
+            const fj_pair_fact natural(t, facts, FJ_CUDA_ROW_NATURAL, j);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const fj_base less = fj_base_of(t.a, t.factor, natural.of[i]);
+#pragma unroll
+                for (int r = 0; r < ROWS; r++)
+                    s[r / 2][j / 2][r % 2 * 2 + i] = less(s[r / 2][j / 2][r % 2 * 2 + i]);
+            }
+        }
+    } else {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            const fj_facts row = fj_row_facts(t.a, t.at.b, t.at.head, t.last_row(r));
+            const fj_base less = fj_base_of(t.a, t.factor, row[FJ_CUDA_ROW_NATURAL]);
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++)
+                s[r / 2][j / 2][r % 2 * 2 + j % 2] = less(s[r / 2][j / 2][r % 2 * 2 + j % 2]);
+        }
     }
 }
 

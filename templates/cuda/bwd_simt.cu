@@ -189,9 +189,11 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
     for (int j = 0; j < WALKED; j++) {
         const int32_t in_tile = t.tx + j * TX, q = first + in_tile;
         const fj_real *facts = t.facts + FJ_CUDA_ROW_REALS * in_tile;
-        const fj_norm norm = {facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW]};
+        const fj_norm norm = fj_norm_at(facts);
         struct fj_row_state row;
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &row);
+        if (!FJ_HAS_SCORE && norm.natural != 0)
+            for (int i = 0; i < OWN; i++) s[i][j] = fj_base_of(t.a, t.factor, norm.natural)(s[i][j]);
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const bool there = q < t.at.walked && t.row(i) < t.at.count;
@@ -202,9 +204,18 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
         }
     }
 }
+// Of large rows the products become differences (fj_norm).
+FJ_DEVICE void fj_make_near(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, fj_scores &s) {
+    for (int i = 0; i < OWN && !FJ_HAS_SCORE; i++) {
+        if (own.norm[i].natural == 0) continue;
+        const fj_base less = fj_base_of(t.a, t.factor, own.norm[i].natural);
+        for (int j = 0; j < WALKED; j++) s[i][j] = less(s[i][j]);
+    }
+}
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, const struct fj_head_state &head,
                         int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks,
                         int how) {
+    fj_make_near(t, own, s);
 #pragma unroll
     for (int j = 0; j < WALKED; j++) {
         const int32_t kv = first + t.tx + j * TX;
@@ -250,8 +261,8 @@ FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, 
     fj_start_states(t, head, own);
 #pragma unroll
     for (int i = 0; i < OWN; i++) {
-        const fj_real *facts = fj_row_facts(t.a, t.at.b, t.at.head, fj_last_own(t, i));
-        own.norm[i] = fj_norm{facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW]};
+        const fj_facts facts = fj_row_facts(t.a, t.at.b, t.at.head, fj_last_own(t, i));
+        own.norm[i] = fj_norm_at(facts);
         own.delta[i] = facts[FJ_CUDA_ROW_DELTA];
     }
 }

@@ -8,22 +8,26 @@
 struct fj_mass {
     fj_real most, sum;
     FJ_METHOD fj_real base() const { return most == -fj_real(INFINITY) ? fj_real(0) : most; }
-    FJ_METHOD void add(fj_real x, fj_real weight, fj_real unit) {
+    // factor: makes natural scores.
+    FJ_METHOD void add(fj_real x, fj_real weight, fj_real factor, fj_real unit) {
         const fj_real before = most;
         most = fj_max_real(before, x);
-        const fj_real down = sum == 0 ? fj_real(0) : sum * fj_bwd_exp2((before - base()) * unit);
-        sum = down + weight * fj_bwd_exp2((x - base()) * unit);
+        const fj_real natural = fj_mul_rn(base(), factor);
+        const fj_base less =
+            fj_is_large(natural) ? fj_large_base(natural, factor, unit) : fj_plain_base(base());
+        const fj_real down = sum == 0 ? fj_real(0) : sum * fj_bwd_exp2(less(before) * unit);
+        sum = down + weight * fj_bwd_exp2(less(x) * unit);
     }
 };
 
 // lse in two parts, factor most + log(sum), as P takes it.
-FJ_DEVICE void fj_put_lse(const fj_cuda_backward &a, fj_real *facts, const fj_mass &mass, fj_real factor) {
+FJ_DEVICE void fj_put_lse(const fj_cuda_backward &a, const fj_facts &facts, const fj_mass &mass,
+                          fj_real factor) {
     const fj_real high = fj_mul_rn(factor, mass.base()), log = fj_log(mass.sum), all = high + log,
                   rest = all - high;
-    const fj_real low = (high - (all - rest)) + (log - rest) + fj_fma_rn(factor, mass.base(), -high);
-    const fj_norm norm = fj_norm_of(a, mass.sum == 0 ? -fj_real(INFINITY) : all, low);
-    facts[FJ_CUDA_ROW_BASE] = norm.base;
-    facts[FJ_CUDA_ROW_LOW] = norm.low;
+    const fj_real product = fj_is_large(high) ? fj_real(0) : fj_fma_rn(factor, mass.base(), -high);
+    const fj_real low = (high - (all - rest)) + (log - rest) + product;
+    fj_put_norm(facts, fj_norm_of(a, mass.sum == 0 ? -fj_real(INFINITY) : all, low));
     if (mass.sum == 0) facts[FJ_CUDA_ROW_DELTA] = 0;
 }
 
@@ -33,7 +37,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     const fj_cuda_backward &a = t.a;
     // Without a mod scores are products, signed so that their factor is not negative.
     const fj_real scale = static_cast<fj_real>(a.scale), factor = FJ_HAS_SCORE ? fj_real(1) : fj_abs(scale),
-                  unit = factor * FJ_LOG2_E;
+                  unit = fj_abs(FJ_HAS_SCORE ? FJ_LOG2_E : t.factor);
     fj_own<FJ_OWN_QUERIES> own;
     struct fj_head_state head;
     fj_mass mass[OWN];
@@ -41,7 +45,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     fj_start_states(t, head, own); // what the rows hold is written here: no thread may read it
     for (int i = 0; i < OWN; i++) {
         mass[i] = fj_mass{-fj_real(INFINITY), 0};
-        own.norm[i] = fj_norm{0, 0}; // every row sees what its mask lets it see
+        own.norm[i] = fj_norm{0, 0, 0}; // every row sees what its mask lets it see
     }
     fj_walk walk = fj_walk_start(t.at);
     for (;;) {
@@ -62,7 +66,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
 #if FJ_HAS_SCORE
                 x = fj_score(&t.mod, &head, &own.state[i], &col, s[i][j] * t.factor);
 #endif
-                mass[i].add(x, 1, unit);
+                mass[i].add(x, 1, factor, unit);
             }
         }
     }
@@ -70,7 +74,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     for (int i = 0; i < OWN; i++) {
         for (uint32_t lane = 1; lane < TX; lane *= 2) {
             const fj_real most = fj_neighbour(mass[i].most, lane), sum = fj_neighbour(mass[i].sum, lane);
-            if (sum != 0) mass[i].add(most, sum, unit);
+            if (sum != 0) mass[i].add(most, sum, factor, unit);
         }
         if (t.tx == 0 && t.row(i) < t.at.count)
             fj_put_lse(a, fj_row_facts(a, t.at.b, t.at.head, t.row(i)), mass[i], factor);
@@ -96,6 +100,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
         fj_scores s, d;
         fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, step.first(), FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, step.first(), FJ_VALUE_DIM);
+        fj_make_near(t, own, s);
 #pragma unroll
         for (int j = 0; j < WALKED; j++) {
             const int32_t kv = step.first() + t.tx + j * TX;
@@ -116,7 +121,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     for (int i = 0; i < OWN; i++) {
         for (uint32_t lane = 1; lane < TX; lane *= 2) sums[i] += fj_shuffle_xor(sums[i], lane);
         if (t.tx != 0 || t.row(i) >= t.at.count) continue;
-        fj_real *facts = fj_row_facts(a, t.at.b, t.at.head, t.row(i));
+        const fj_facts facts = fj_row_facts(a, t.at.b, t.at.head, t.row(i));
         if (own.norm[i].base != fj_real(INFINITY)) facts[FJ_CUDA_ROW_DELTA] -= sums[i];
     }
 }

@@ -201,6 +201,8 @@ FJ_DEVICE void fj_note_fault(const fj_cuda_forward &a, int32_t b, int32_t h, int
     a.fault->kv = kv;
 }
 
+#include "large.h"
+
 // ---- Softmax -------------------------------------------------------------------------------------------------
 
 // Stored scores are raw products without a score mod, signed so that their scale is not negative, and natural
@@ -220,6 +222,12 @@ FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_fr
 // Raw products are stored times this: 0 where the scale is, but for NaN and infinities.
 FJ_DEVICE fj_real fj_sign_of(double scale) { return scale < 0 ? fj_real(-1) : fj_cast_float(scale > 0); }
 
+// What is subtracted from the scores of a row with this greatest one.
+FJ_DEVICE fj_base fj_base_of(const fj_cuda_forward &a, fj_real unit, fj_real top) {
+    const fj_real scale = fj_natural_scale(a), natural = fj_mul_rn(top, scale);
+    return fj_is_large(natural) ? fj_large_base(natural, scale, unit) : fj_plain_base(top);
+}
+
 // high + low, the second less than the rounding of the first.
 struct fj_parts {
     fj_real high, low;
@@ -231,6 +239,11 @@ FJ_DEVICE fj_parts fj_exact_sum(fj_real a, fj_real b) {
 FJ_DEVICE fj_parts fj_exact_product(fj_real a, const fj_parts &b) {
     const fj_real product = fj_mul_rn(a, b.high);
     return fj_parts{product, fj_fma_rn(a, b.low, fj_fma_rn(a, b.high, -product))};
+}
+// A row's greatest score as a natural one.
+FJ_DEVICE fj_parts fj_natural_top(const fj_cuda_forward &a, fj_real top) {
+    const fj_parts exact = fj_exact_product(top, fj_parts{fj_natural_scale(a), fj_real(0)});
+    return fj_parts{exact.high, fj_is_large(exact.high) ? fj_real(0) : exact.low};
 }
 // fj_unit_of in natural logarithms, nearer than a real: scores near each other then have the same difference, wherever
 // they are, in the forward kernels and in the backward ones.

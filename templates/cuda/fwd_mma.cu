@@ -29,7 +29,7 @@
 //     during P V, behind a barrier each. Half the shared memory: two blocks of the grid fit where one did.
 //  8. c S - M is one fused operation: what the rounding of M takes is the same for all P of a row, and the division
 //     takes it away. Where M would have no fraction (FAR), and could leave P beyond its range, the row goes far for the
-//     rest: its limit is the maximum, as a score; S - maximum takes the place of S, and M is 0.
+//     rest: its limit is the maximum, as a score; S - maximum (large.h) takes the place of S, and M is 0.
 //  9. A key that a row does not see adds exactly nothing to it (fwd_care.h).
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1

@@ -20,8 +20,7 @@ FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
         if (FJ_PACK_HEADS && r == own) head = *rows.head(r);
     }
     // What the row's base is in natural logarithms; far: a score, else in units of log2.
-    const fj_parts scale = {fj_natural_scale(t.a), 0.0f};
-    const fj_parts base = rows.is_far(own) ? fj_exact_product(limit, scale)
+    const fj_parts base = rows.is_far(own) ? fj_natural_top(t.a, limit)
                                            : fj_exact_product(t.base(limit), fj_natural_unit(t.a, t.unit));
     const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, head, base, sum);
     if (t.row(own) < t.at.rows && fj_lane() % 4 < ROWS) {
@@ -33,7 +32,7 @@ FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
             static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] =
                 sum != sum && limit < INFINITY ? sum
                 : sum == 0                     ? -INFINITY
-                                               : limit * scale.high;
+                                               : limit * fj_natural_scale(t.a);
     }
     fj_factors factors;
 #pragma unroll

@@ -119,7 +119,7 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_s
         }
         if (rises) rows.limit[r] = far ? top : fj_min(top + slack, FJ_MOST_REAL);
         const float next = far ? 0.0f : t.base(rows.limit[r]);
-        const float down = far ? (limit - rows.limit[r]) * t.unit : base[r] - next;
+        const float down = far ? fj_base_of(t.a, t.unit, rows.limit[r])(limit) * t.unit : base[r] - next;
         factor = began && rises ? factor * fj_ex2_approx(down) : 1.0f;
         base[r] = next;
         rows.sum[r] *= factor;
@@ -132,9 +132,10 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_s
     if (rows.far == 0) return;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const float top = rows.is_far(r) ? rows.limit[r] : 0.0f;
+        const fj_base less = fj_base_of(t.a, t.unit, rows.is_far(r) ? rows.limit[r] : 0.0f);
 #pragma unroll
-        for (int j = 0; j < KEYS; j++) s[r / 2][j / 2][r % 2 * 2 + j % 2] -= top;
+        for (int j = 0; j < KEYS; j++)
+            s[r / 2][j / 2][r % 2 * 2 + j % 2] = less(s[r / 2][j / 2][r % 2 * 2 + j % 2]);
     }
 }
 

@@ -14,7 +14,7 @@
 //  2. A block barrier stands between any two of: chunks are written, are read; P and values are written, are
 //     read. (P is written after the last barrier of the products and read after that of the values.)
 //  3. A score that is masked, or past the last key, is -inf after the mod; its P is 0, whatever the mod gave.
-//  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter. M = -inf stands for
+//  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter (large.h). M = -inf stands for
 //     "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
 //  5. A key that a row does not see adds exactly nothing to it, but 0 times NaN is NaN. So where a sum of the block is
 //     not finite it walks again, with 0 for values that are not finite (CLEAN); and once more, for its masks (SPREAD):
@@ -216,8 +216,14 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
         for (int j = 1; j < OWN_KEYS; j++) most = fj_max_real(most, t.s[i][j]);
         for (uint32_t lane = 1; lane < TX; lane *= 2) most = fj_max_real(most, fj_neighbour(most, lane));
         const fj_real top = fj_max_real(t.top[i], most);
-        const fj_real base = top == -fj_real(INFINITY) ? fj_real(0) : top;
-        const fj_real factor = fj_simt_exp2((t.top[i] - base) * unit);
+        fj_real base = top == -fj_real(INFINITY) ? fj_real(0) : top, before = t.top[i];
+        const fj_base less = fj_base_of(*t.a, unit, base);
+        if (less.scale != 1) { // large
+            before = less(before);
+            for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = less(t.s[i][j]);
+            base = 0;
+        }
+        const fj_real factor = fj_simt_exp2((before - base) * unit);
         fj_real sum = 0;
         for (int j = 0; j < OWN_KEYS; j++) {
             fj_real p = fj_simt_exp2((t.s[i][j] - base) * unit);
@@ -242,8 +248,7 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
     fj_real sum = t.sum[i];
     for (uint32_t lane = 1; lane < TX; lane *= 2) sum += fj_neighbour(sum, lane);
     if (t.at.first + t.ty + i * TY >= t.at.rows) return;
-    const fj_real scale = fj_natural_scale(a);
-    const fj_parts base = fj_exact_product(t.top[i], fj_parts{scale, fj_real(0)});
+    const fj_parts base = fj_natural_top(a, t.top[i]);
     const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.heads[i], base, sum);
     const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) : 0;
     if (t.tx == 0 && t.column == 0) {
@@ -252,7 +257,7 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
         if (FJ_WANT_MAX && a.max.data)
             static_cast<fj_real *>(a.max.data)[max] = sum != sum && t.top[i] < fj_real(INFINITY) ? sum
                                                     : sum == 0 ? -fj_real(INFINITY)
-                                                               : t.top[i] * scale;
+                                                               : t.top[i] * fj_natural_scale(a);
     }
     const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
     for (int j = 0; j < OWN_VALUES; j++) {

@@ -34,7 +34,9 @@
 #define FJ_BWD_MMA_SHARED(m, n, e, v, s, w, f, r)             \
     ((r) * ((m) + (s) * (n)) * ((e) + (v)) + 16 * (s) * (n) + \
      ((f) || FJ_BWD_MMA_SPLIT(m, w) > 1 ? 2 * (r) * (m) * (n) : 0))
+/* Rows of the workspace, of so many heads of all batches: pairs of queries. */
+#define FJ_BWD_ROWS(heads, queries) ((heads) * (FJ_CEIL_DIV(queries, 2) * 2))
 #define FJ_BWD_SIMT_SHARED(m, n, r) \
-    ((r) * (((m) + (n)) * (FJ_SIMT_DEPTH + 1) + 2 * (m) * ((n) + 1) + 3 * (n)))
+    ((r) * (((m) + (n)) * (FJ_SIMT_DEPTH + 1) + 2 * (m) * ((n) + 1) + 4 * (n)))
 
 #endif

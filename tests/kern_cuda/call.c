@@ -191,7 +191,8 @@ static void make_work(call *c) {
     d->create(&c->parts, FJ_FWD_PART_REALS(rows, (size_t)k->problem.value_dim, (size_t)k->problem.max) *
                              (size_t)k->splits * call_real_size(c));
     if (!kernel_is_backward(k)) return;
-    d->create(&c->rows, rows * FJ_CUDA_ROW_REALS * call_real_size(c));
+    d->create(&c->rows, FJ_BWD_ROWS((size_t)(s->batch * s->heads_q), (size_t)s->q_len) * FJ_CUDA_ROW_REALS *
+                            call_real_size(c));
     d->create(&c->most, (k->problem.ir->captures.len + k->problem.ir->scalars.len) * 4);
     if (!k->problem.deterministic && k->variant.mma)
         d->create(&c->query_sums, rows * (size_t)k->variant.head_pad * sizeof(float));
