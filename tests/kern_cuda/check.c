@@ -48,7 +48,7 @@ static bool is_near(const call *c, int which, const char *name, const double *go
     const double mean = error / (double)count;
     double bound =
         factor_of(c, which) * unfused / (double)count + 4 * unit_in_last_place(units, size / (double)count);
-    if (wide)
+    if (wide || size == 0)
         bound +=
             most / (double)count / 32; /* about 4 units of what was added up, where that cancels to nothing */
     if (mean <= bound) return true;

@@ -45,7 +45,7 @@ struct plant {
 #define STEP_WAIT "fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();"
 #define COPY "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"
 #define MULTIPLY "fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);"
-#define FACTS "const fj_pair_delta delta(t, facts, j);"
+#define FACTS "const fj_pair_fact delta(t, facts, FJ_CUDA_ROW_DELTA, j);"
 #define SIMT_LOAD "const fj_real x = there ? fj_widen(start[from + column]) : fj_real(0);"
 #define SIMT_COPY "to[row * pitch + column] = clean && x - x != 0 ? fj_real(0) : x;"
 #define SIMT_STORE "to[row * (DEPTH + 1) + i % DEPTH] ="
