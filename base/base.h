@@ -81,10 +81,13 @@ char *fj_arena_printf(fj_arena *arena, const char *format, ...) FJ_PRINTF(2, 3);
         type *data;      \
         size_t len, cap; \
     }
-#define FJ_PUSH(arena, vec, ...)                                                                             \
-    ((vec)->len < (vec)->cap ? (void)0                                                                       \
-                             : (void)((vec)->data = fj_arena_grow((arena), (vec)->data, sizeof *(vec)->data, \
-                                                                  (vec)->len, (vec)->len + 1, &(vec)->cap)), \
+#define FJ_PUSH(arena, vec, ...)                                                                  \
+    ((vec)->len < (vec)->cap                                                                      \
+         ? (void)0                                                                                \
+         : (void)((vec)->data = fj_arena_grow(                                                    \
+                      (arena), (vec)->data,                                                       \
+                      sizeof *(vec)->data /* NOLINT(bugprone-sizeof-expression): pointers too */, \
+                      (vec)->len, (vec)->len + 1, &(vec)->cap)),                                  \
      (void)((vec)->data[(vec)->len++] = (__VA_ARGS__)))
 
 /* ---- Scope: one compilation -------------------------------------------------------------- */
