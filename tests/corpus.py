@@ -22,6 +22,7 @@ import inputs
 MODS = ROOT / "examples/mods"
 SHAPES = ["2,8,2,333,333,64", "2,8,2,200,333,64", "1,4,1,65,77,37"]
 SHAPES_EMU = ["1,4,2,133,150,64", "2,2,2,150,150,64", "1,4,1,65,77,37"]
+SHAPES_QUICK = ["2,2,1,200,200,64", "1,4,2,133,260,64", "1,4,1,65,77,37"]
 DTYPES = "F32,BF16,F16"
 COLUMNS = ["out", "lse", "dq", "dk", "dv", "d_*"]
 
@@ -82,7 +83,7 @@ def main():
     parser.add_argument("--tool", default=str(ROOT / "build/flexjit"), help="the flexjit to test")
     parser.add_argument("--shape", action="append", metavar="B,Hq,Hkv,L,S,E[,Ev]", help="may be repeated")
     parser.add_argument("--dtype", default=DTYPES, help=f"default: {DTYPES}")
-    parser.add_argument("--quick", action="store_true", help="one shape and dtype a mod, in turn")
+    parser.add_argument("--quick", action="store_true", help="one dtype and small shape a mod, in turn")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th mod")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
     parser.add_argument("--device", default="cpu", help="default: cpu; emu takes smaller shapes unless given")
@@ -95,7 +96,7 @@ def main():
 
     # Parallel runs share the cores best when each uses one.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // options.jobs)))
-    usual = SHAPES_EMU if options.device == "emu" else SHAPES
+    usual = SHAPES_EMU if options.device == "emu" else SHAPES_QUICK if options.quick else SHAPES
     shapes = [inputs.Shape.parse(text) for text in options.shape or usual]
     corpus = inputs.read_corpus(MODS / "corpus.json", MODS)
     failed = passed = 0

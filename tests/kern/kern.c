@@ -1,7 +1,7 @@
 /* Tests and benchmarks of the cpu kernels' text, after dav1d's checkasm: what is tested is compiled here, held
  * against the definition in double, and timed by the same calls.
  *
- * usage: kern [--filter GLOB] [--all] [--bench] [--cc COMPILER] [--cflags FLAGS] [--seed N] [--keep] [-v]
+ * usage: kern [--filter GLOB] [--all] [--bench] [--cc COMPILER] [--cflags FLAGS] [--seed N] [--day N|today] [--keep] [-v]
  *
  * A variant (direction, dtype, instruction set, head and value dimension, mod) is one compiled kernel; it runs on
  * every shape and layout. Each run has guards around and between all elements, NaN where nothing is to be read, a
@@ -45,6 +45,7 @@ static struct options {
     const char *filter, *cc, *cflags;
     bool all, bench, keep, verbose;
     uint64_t seed;
+    int64_t day; /* 0: all of what is chosen */
 } options = {.filter = "*", .cc = "cc", .cflags = "", .seed = 1};
 
 static int failures;                                         /* of this process */
@@ -377,7 +378,7 @@ static void tell_death(void *variants, int item, const char *where, const char *
 }
 
 /* All pairs of dimensions and mods with every dtype and instruction set would take minutes: without --all, each dtype
- * and instruction set sees a part of them, chosen so that all of both appear. */
+ * and instruction set sees a part of them, chosen so that all pairs appear; with --day, half of that, in turn. */
 static int choose_variants(variant *variants) {
     static const int dims[][2] = {{64, 64}, {17, 33}, {128, 128}, {1, 5}, {256, 40}, {80, 256}};
     const int dim_count = (int)(sizeof dims / sizeof dims[0]);
@@ -390,8 +391,9 @@ static int choose_variants(variant *variants) {
                 for (int i = 0; i < dim_count * kern_mod_count; i++) {
                     const kern_mod *mod = &kern_mods[i % kern_mod_count];
                     const int *dim = dims[i / kern_mod_count];
-                    bool chosen =
-                        options.all || (i % kern_mod_count * 2 + i / kern_mod_count + turn) % 10 == 0;
+                    const int place = i % kern_mod_count * 2 + i / kern_mod_count + turn;
+                    bool chosen = options.all || place % 10 == 0;
+                    if (options.day) chosen &= place / 10 % 2 == options.day % 2;
                     if (options.bench) chosen = options.all || (dim[0] == dim[1]);
                     const variant v = {backward, (kern_dtype)dtype, isa, dim[0], dim[1], mod};
                     name_of(&v, name);
@@ -428,6 +430,8 @@ int main(int argc, char **argv) {
             options.cflags = value, i++;
         else if (!strcmp(argv[i], "--seed"))
             options.seed = strtoull(value, NULL, 10), i++;
+        else if (!strcmp(argv[i], "--day"))
+            options.day = strcmp(value, "today") == 0 ? time(NULL) / 86400 : strtol(value, NULL, 10), i++;
         else if (!strcmp(argv[i], "--all"))
             options.all = true;
         else if (!strcmp(argv[i], "--bench"))
@@ -438,7 +442,7 @@ int main(int argc, char **argv) {
             options.verbose = true;
         else
             return printf(
-                       "usage: kern [--filter GLOB] [--all] [--bench] [--cc CC] [--cflags FLAGS] [--seed N] [--keep] [-v]\n"),
+                       "usage: kern [--filter GLOB] [--all] [--bench] [--cc CC] [--cflags FLAGS] [--seed N] [--day N|today] [--keep] [-v]\n"),
                    2;
     }
     snprintf(folder, sizeof folder, "%.40s/fj-kern-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
@@ -448,6 +452,7 @@ int main(int argc, char **argv) {
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     if (options.keep || system(command) != 0) printf("%s is left behind\n", folder);
     if (!options.bench)
-        printf("kern: %d kernels, %d runs, %d failed\n", counts->kernels, counts->runs, failed);
+        printf("kern: %d kernels, %d runs, %d failed; day %lld\n", counts->kernels, counts->runs, failed,
+               (long long)options.day);
     return failed != 0;
 }

@@ -129,6 +129,7 @@ typedef struct range {
     bool all;       /* several kernels and more shapes for every variant */
     bool few;       /* the smallest kernel of each template: for sanitizers */
     int64_t length; /* of keys, and of queries in backward; 0: drawn */
+    int64_t day;    /* not 0: the part of the table for this day, see table.c */
 } range;
 
 enum { MOST_SHAPES = 12 };

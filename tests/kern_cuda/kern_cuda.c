@@ -1,8 +1,9 @@
 /* kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list] [--device emu|cuda] [--arch sm_80]
  *           [--schedule forward|reverse|random] [--copies eager|late] [--mma nearest|truncate] [--jobs N]
- *           [--length N] [--bench | --plants | --nvrtc]
+ *           [--length N] [--day N|today] [--bench | --plants | --nvrtc]
  *           [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
+ * --day: a part of the table, which is all run within three days; what is different in kind is in each part.
  * --flags: in place of those of the build, which suit its compiler; only with them are call sites compared.
  *
  * Exit status 0: all is well; 1: a test failed; 2: usage; 77: the device, or NVRTC, is not there (meson: skipped). */
@@ -34,7 +35,7 @@ static int usage(void) {
     printf("usage: kern_cuda [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]\n"
            "                 [--device emu|cuda] [--arch sm_80] [--schedule forward|reverse|random]\n"
            "                 [--copies eager|late] [--mma nearest|truncate] [--jobs N]\n"
-           "                 [--length N] [--bench | --plants | --nvrtc]\n"
+           "                 [--length N] [--day N|today] [--bench | --plants | --nvrtc]\n"
            "                 [--turns N] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
     return 2;
 }
@@ -69,6 +70,8 @@ static bool parse_value(const char *name, const char *value) {
         kernel_turns = (int)strtol(value, &end, 10);
     else if (strcmp(name, "--length") == 0)
         options.length = options.range.length = strtol(value, &end, 10);
+    else if (strcmp(name, "--day") == 0)
+        options.range.day = strcmp(value, "today") == 0 ? time(NULL) / 86400 : strtol(value, &end, 10);
     else if (strcmp(name, "--kernel") == 0 && options.named_count < MOST_NAMED)
         options.named[options.named_count++] = value;
     else if (strcmp(name, "--arch") == 0 && fj_jit_arch_parse(value, &arch))
@@ -160,8 +163,8 @@ static int run_all(const runner *r, const test *tests, int count) {
     const int failed = isolate_run(&tests_of);
     int runs = 0;
     for (int i = 0; i < count; i++) runs += tests[i].shape_count;
-    printf("%d kernels at %d shapes, %d failed; seed %llu, %.1f s\n", count, runs, failed,
-           (unsigned long long)r->seed, seconds() - from);
+    printf("%d kernels at %d shapes, %d failed; seed %llu, day %lld, %.1f s\n", count, runs, failed,
+           (unsigned long long)r->seed, (long long)options.range.day, seconds() - from);
     return failed != 0 || count == 0;
 }
 

@@ -324,6 +324,36 @@ static extent extent_of(const range *r) {
     return r->all ? (extent){6, MOST_SHAPES, 400 << 20} : (extent){1, 5, 24 << 20};
 }
 
+enum { PARTS = 3 };
+
+/* Whether a kernel brings a template with a dtype, a tile, stages or options that none before it has, or a direction with
+ * a mod. */
+static bool is_new(pairs *p, const kernel *k) {
+    enum { OF_TEMPLATES = 0, OF_MODS = 1 };
+    const fj_variant *v = &k->variant;
+    const int direction = kernel_is_backward(k) ? 2 + !k->problem.deterministic : 0;
+    const int options = k->problem.tf32 | kernel_packs(k) << 1 | k->table << 2 | (k->splits > 0) << 3;
+    const int values[] = {
+        (int)k->problem.dtype, v->tile_q / 16, v->tile_kv / 16, options, v->warps, v->stages};
+    bool *met = &p->seen[OF_MODS][direction][0][k->mod - mods], found = !*met;
+    *met = true;
+    for (size_t a = 0; a < FJ_ARRAY_LEN(values); a++) {
+        bool *seen = &p->seen[OF_TEMPLATES][direction * 2 + v->mma][a][values[a]];
+        found |= !*seen;
+        *seen = true;
+    }
+    return found;
+}
+
+/* The part of the table for a day: what is_new is in every part, the rest in one of three, from one day to the next. */
+static int keep_part(test *tests, int count, int64_t day) {
+    static pairs covered;
+    int kept = 0, left = 0;
+    for (int i = 0; i < count; i++)
+        if (is_new(&covered, &tests[i].kernel) || left++ % PARTS == day % PARTS) tests[kept++] = tests[i];
+    return kept;
+}
+
 test *table_make(const range *r, int *count) {
     static row rows[MOST_ROWS];
     static pairs of_kernels, of_shapes;
@@ -341,6 +371,7 @@ test *table_make(const range *r, int *count) {
         if (r->length) lengthen(t, r->length);
         *count += fnmatch(r->filter, t->kernel.name, 0) == 0;
     }
+    if (r->day) *count = keep_part(tests, *count, r->day);
     return tests;
 }
 
