@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -50,16 +51,16 @@ def required_columns(entry, backward):
     return {"out", "lse", "dq", "dk", "dv"} | gradients
 
 
-def run(options, name, entry, dtype, shape, folder):
+def run(options, name, entry, dtype, shape, backward, folder):
     """Runs one mod; returns its row of the table and what went wrong, if anything."""
     # Cross lengths also get an incoming gradient of lse.
-    tensors = attention_inputs(shape, dtype, dlse=options.backward and shape.L != shape.S)
+    tensors = attention_inputs(shape, dtype, dlse=backward and shape.L != shape.S)
     path = Path(folder) / f"{name}-{dtype}-{shape.L}-{shape.S}.safetensors"
     inputs.save(path, {**tensors, **inputs.captured_inputs(entry, shape, dtype)})
     command = [options.tool, "run", str(entry["path"]), "--input", str(path)]
     command += ["--output", f"{path}.out", "--device", options.device, "--check", "--json"]
     command += ["--arch", options.arch] if options.arch else []
-    command += ["--backward"] if options.backward else []
+    command += ["--backward"] if backward else []
     done = subprocess.run(command + inputs.mod_options(entry, shape), capture_output=True, text=True)
     for used in (path, Path(f"{path}.out")):
         used.unlink(missing_ok=True)
@@ -69,7 +70,7 @@ def run(options, name, entry, dtype, shape, folder):
         found = ratios(report)
     except (ValueError, KeyError, TypeError):
         report, found = {}, {}
-    missing = required_columns(entry, options.backward) - found.keys()
+    missing = required_columns(entry, backward) - found.keys()
     good = done.returncode == 0 and not missing and all(ratio <= 1 for ratio in found.values())
     cells = [f"{found[column]:6.2f}" if column in found else "     -" for column in COLUMNS]
     sizes = ",".join(map(str, shape[:-1] if shape.E == shape.Ev else shape))
@@ -78,12 +79,22 @@ def run(options, name, entry, dtype, shape, folder):
     return (f"{row} ok", "") if good else (f"{row} BAD", said)
 
 
+def parse_day(text):
+    return int(time.time() // 86400) if text == "today" else int(text)
+
+
+def goes_back(options, index):
+    """Whether a mod also runs backward: with --day, one of two, in turn."""
+    return options.backward and (options.day is None or (index + options.day) % 2 == 0)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tool", default=str(ROOT / "build/flexjit"), help="the flexjit to test")
     parser.add_argument("--shape", action="append", metavar="B,Hq,Hkv,L,S,E[,Ev]", help="may be repeated")
     parser.add_argument("--dtype", default=DTYPES, help=f"default: {DTYPES}")
     parser.add_argument("--quick", action="store_true", help="one dtype and small shape a mod, in turn")
+    parser.add_argument("--day", type=parse_day, metavar="N|today", help="backward for half of the mods, in turn")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th mod")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
     parser.add_argument("--device", default="cpu", help="default: cpu; emu takes smaller shapes unless given")
@@ -104,7 +115,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         cases = [(shape, dtype) for shape in shapes for dtype in options.dtype.split(",")]
         runs = [
-            pool.submit(run, options, name, entry, dtype, shape, folder)
+            pool.submit(run, options, name, entry, dtype, shape, goes_back(options, i), folder)
             for turn, (shape, dtype) in enumerate(cases)
             for i, (name, entry) in enumerate(list(corpus.items())[:: options.every])
             if options.filter in name and (not options.quick or i % len(cases) == turn)
@@ -116,7 +127,7 @@ def main():
                 print("    " + trouble.replace("\n", "\n    "), flush=True)
             failed += bool(trouble)
             passed += not trouble
-    print(f"{passed} passed, {failed} failed")
+    print(f"{passed} passed, {failed} failed" + (f"; day {options.day}" if options.day is not None else ""))
     return 1 if failed or not passed else 0
 
 
