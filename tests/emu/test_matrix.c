@@ -211,6 +211,7 @@ static int exponent_of(double x, int least) {
 /* x / 2^unit, of significands of at most 50 bits; division truncates. */
 static int64_t in_units(double x, int unit) {
     int exponent;
+    if (x == 0) return 0; /* of no exponent */
     const int64_t significand = (int64_t)ldexp(frexp(x, &exponent), 50);
     const int shift = exponent - 50 - unit;
     if (shift >= 0) return significand * (INT64_C(1) << shift);
