@@ -1,4 +1,4 @@
-/* One entry of the kernel cache in clear, and two of them compared. */
+/* One entry of the kernel cache as text, and two of them compared. */
 #include <string.h>
 
 #include "attn/catalogue.h"

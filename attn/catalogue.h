@@ -48,7 +48,7 @@ void fj_attn_json_append(json_t **list, json_t *item);
 /* Gives the object, which it takes over, to the caller as text. NULL is a lack of memory. */
 fj_status fj_attn_json_take(json_t *object, fj_text *ret_json, fj_error *error);
 json_t *fj_attn_json_digest(fj_digest digest);
-/* A string, also where the text is no UTF-8: then what is not ASCII is replaced. */
+/* A string, also where the text is not UTF-8: then what is not ASCII is replaced. */
 json_t *fj_attn_json_text(const char *text);
 
 #endif

@@ -138,8 +138,8 @@ static int64_t blocks_of(const sizes *s, const char *name) {
 }
 
 static fj_status too_large(fj_error *error, const char *what, int64_t value) {
-    return fj_error_set(error, FJ_ERR_UNSUPPORTED, "%s: %lld, and kernels of a GPU count to %d", what,
-                        (long long)value, MOST_GRID);
+    return fj_error_set(error, FJ_ERR_UNSUPPORTED, "%s: %lld; the limit is %d", what, (long long)value,
+                        MOST_GRID);
 }
 
 static bool multiply(int64_t a, int64_t b, int64_t *result) { return !__builtin_mul_overflow(a, b, result); }

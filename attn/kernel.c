@@ -49,7 +49,7 @@ static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     if (!fj_attn_is_compiled(device)) return FJ_OK;
     if (!device->driver)
         return fj_error_set(error, FJ_ERR_DEVICE,
-                            "%s is no device of this machine: its kernels are only built",
+                            "%s is not on this machine: kernels can be built, not loaded",
                             fj_device_name(device));
     fj_status status = choose(plan, device->driver, false, &chosen, error);
     if (status != FJ_OK) return status;

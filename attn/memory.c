@@ -37,7 +37,7 @@ static void host_free(const fj_allocator *allocator, void *memory) {
 static fj_status check(const fj_device *device, const void *pointer, fj_error *error) {
     if (!device || !pointer) return fj_error_set(error, FJ_ERR_ARGUMENT, "device or memory is NULL");
     if (device->kind != FJ_DEVICE_CUDA || device->cuda) return FJ_OK;
-    return fj_error_set(error, FJ_ERR_DEVICE, "%s is no device of this machine: it has no memory",
+    return fj_error_set(error, FJ_ERR_DEVICE, "%s is not on this machine: memory cannot be allocated",
                         fj_device_name(device));
 }
 
@@ -53,7 +53,8 @@ fj_status fj_device_alloc(const fj_device *device, size_t size, void **ret_memor
         memory = (void *)(uintptr_t)address;
     } else if (size > 0) {
         memory = host_alloc(&device->context->allocator, size);
-        if (!memory) status = fj_error_set(error, FJ_ERR_MEMORY, "%zu bytes of the host's memory", size);
+        if (!memory)
+            status = fj_error_set(error, FJ_ERR_MEMORY, "cannot allocate %zu bytes of host memory", size);
     }
     if (status == FJ_OK) *ret_memory = memory;
     return status;

@@ -1,5 +1,5 @@
 /* Mods: the public handle of a compiled program, its captures and scalars. All of it lives in the mod's arena and is made
- * here, once. A gradient that cannot be made is no error until a backward plan asks for it. */
+ * here, once. A gradient that cannot be made is not an error until a backward plan asks for it. */
 #include <string.h>
 
 #include "attn/objects.h"

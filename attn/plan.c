@@ -15,7 +15,7 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
         return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown dtype %d", (int)problem->dtype);
     if (!is_attention_dtype(problem->dtype))
         return fj_error_set(error, FJ_ERR_UNSUPPORTED,
-                            "attention over %s is not there: F16, BF16, F32 and F64 are",
+                            "dtype %s is not supported: F16, BF16, F32 and F64 are",
                             fj_dtype_name(problem->dtype));
     if (problem->head_dim < 1 || problem->head_dim > 256)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "head dimension %d is outside 1 to 256",

@@ -205,7 +205,7 @@ static fj_status check_sizes(const struct validation *v, const fj_resolved *all)
     if (all->heads_kv == 0 && all->heads_q > 0)
         return bad(v, "query has %lld heads, but key has none", (long long)all->heads_q);
     if (all->heads_kv > 0 && all->heads_q % all->heads_kv != 0)
-        return bad(v, "query has %lld heads, which is no multiple of key's %lld", (long long)all->heads_q,
+        return bad(v, "query has %lld heads, which is not a multiple of key's %lld", (long long)all->heads_q,
                    (long long)all->heads_kv);
     return FJ_OK;
 }

@@ -86,7 +86,7 @@ static const char *kind_of_file(uint8_t type) {
     case '1':
     case '2': return "is a link";
     case '5': return "is a folder";
-    default: return "is no regular file";
+    default: return "is not a regular file";
     }
 }
 
@@ -110,12 +110,12 @@ const char *fj_cache_archive_parse(const uint8_t block[FJ_ARCHIVE_BLOCK], fj_arc
     for (size_t i = 0; i < length && i < FJ_ARCHIVE_NAME - 1; i++)
         member.name[i] = block[i] > ' ' && block[i] < 0x7f ? (char)block[i] : '?';
     *ret_member = member;
-    if (memcmp(block + MAGIC, "ustar", 5) != 0) return "is no member of a ustar archive";
+    if (memcmp(block + MAGIC, "ustar", 5) != 0) return "is not a member of a ustar archive";
     if (!get_octal(block + CHECKSUM, NUMBER, &sum) || sum != checksum(block)) return "has a wrong checksum";
     const char *wrong = kind_of_file(block[TYPE]);
     if (wrong) return wrong;
     bool foreign = length >= FJ_ARCHIVE_NAME || strnlen((const char *)block + PREFIX, PREFIX_SIZE) > 0;
-    if (foreign || !parse_name(member.name, &member)) return "is no part of an entry of a cache";
+    if (foreign || !parse_name(member.name, &member)) return "is not part of an entry of a cache";
     if (!get_octal(block + SIZE, LONG_NUMBER, &member.size)) return "has no size";
     if (member.size > FJ_CACHE_LARGEST) return "is too large";
     *ret_member = member;

@@ -82,7 +82,7 @@ const char *fj_cache_decode(const void *file, size_t size, fj_cache_kind kind, f
                             fj_str *ret_metadata, fj_str *ret_payload) {
     const uint8_t *header = file;
     if (size < FJ_CACHE_HEADER) return "is cut short";
-    if (memcmp(header, magic, sizeof magic) != 0) return "is no entry of a cache";
+    if (memcmp(header, magic, sizeof magic) != 0) return "is not an entry of a cache";
     if (get_number(header + AT_SCHEMA, 4) != FJ_CACHE_SCHEMA) return "is of another schema";
     if (get_number(header + AT_KIND, 4) != kind) return "is of another kind";
     if (memcmp(header + AT_KEY, key.bytes, sizeof key.bytes) != 0) return "has another key than its name";

@@ -178,7 +178,7 @@ const char fj_cache_absent[] = "is not there", fj_cache_unreadable[] = "cannot b
 const char *fj_cache_file_refusal(int reason) {
     switch (reason) {
     case ELOOP: return "is a link";
-    case EISDIR: return "is no regular file";
+    case EISDIR: return "is not a regular file";
     case EPERM: return "is owned by others, or others may write to it";
     case EACCES: return "may not be read";
     default: return fj_cache_unreadable;

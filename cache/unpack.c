@@ -201,7 +201,7 @@ static fj_status open_archive(reader *r) {
         return FJ_OK;
     }
     (void)ops->close(r->file);
-    return cannot_read(r, "it is no regular file");
+    return cannot_read(r, "it is not a regular file");
 }
 
 static fj_status read_once(reader *r, bool writing, fj_cache_unpacked *unpacked) {

@@ -52,14 +52,14 @@ static int check_keys(const reader *r, json_t *object, const char *const *known)
 static int read_text(const reader *r, const json_t *object, const char *key, const char **ret_text) {
     const json_t *value = json_object_get(object, key);
     if (value == NULL || json_is_null(value)) return CLI_EXIT_OK;
-    if (!json_is_string(value)) return WRONG(r, "'%s' is no string", key);
+    if (!json_is_string(value)) return WRONG(r, "'%s' is not a string", key);
     if (strlen(json_string_value(value)) != json_string_length(value))
         return WRONG(r, "'%s' has a NUL in it", key);
     *ret_text = json_string_value(value);
     return CLI_EXIT_OK;
 }
 
-/* The items of a list; a value that is no list is a list of one. */
+/* The items of a list; a value that is not a list is a list of one. */
 static size_t list_size(const json_t *value) { return json_is_array(value) ? json_array_size(value) : 1; }
 static const json_t *list_item(const json_t *value, size_t index) {
     return json_is_array(value) ? json_array_get(value, index) : value;
@@ -78,7 +78,7 @@ static int set_dtype(const reader *r, const json_t *value, fj_problem *problem) 
 static int set_dim(const reader *r, const json_t *value, const char *key, int *ret_dim) {
     json_int_t dim = json_integer_value(value);
     if (!json_is_integer(value) || dim < 1 || dim > 256)
-        return WRONG(r, "'%s' is no integer from 1 to 256", key);
+        return WRONG(r, "'%s' is not an integer from 1 to 256", key);
     *ret_dim = (int)dim;
     return CLI_EXIT_OK;
 }
@@ -133,7 +133,7 @@ static int set_deterministic(const reader *r, const json_t *value, fj_problem *p
 }
 static int set_variant(const reader *r, const json_t *value, fj_problem *problem) {
     problem->variant = json_string_value(value);
-    return problem->variant != NULL ? CLI_EXIT_OK : WRONG(r, "'variant' is no string");
+    return problem->variant != NULL ? CLI_EXIT_OK : WRONG(r, "'variant' is not a string");
 }
 
 /* head_dim before value_dim, which it sets too. */
@@ -229,19 +229,20 @@ static int read_params(const reader *r, const json_t *object, request *want) {
     json_t *params = json_object_get(object, "params"), *value;
     const json_t *runtime = json_object_get(object, "runtime_params");
     const char *key;
-    if (params != NULL && !json_is_object(params)) return WRONG(r, "'params' is no object");
-    if (runtime != NULL && !json_is_array(runtime)) return WRONG(r, "'runtime_params' is no list");
+    if (params != NULL && !json_is_object(params)) return WRONG(r, "'params' is not an object");
+    if (runtime != NULL && !json_is_array(runtime)) return WRONG(r, "'runtime_params' is not a list");
     want->params = calloc(json_object_size(params) + 1, sizeof *want->params);
     want->runtime = calloc(json_array_size(runtime) + 1, sizeof *want->runtime);
     if (want->params == NULL || want->runtime == NULL) return cli_no_memory();
     json_object_foreach(params, key, value) {
-        if (!json_is_string(value)) return WRONG(r, "'params': '%.60s' is no string with an expression", key);
+        if (!json_is_string(value))
+            return WRONG(r, "'params': '%.60s' is not a string with an expression", key);
         want->params[want->desc.param_count++] =
             (fj_param){.name = key, .expression = json_string_value(value)};
     }
     for (size_t i = 0; i < json_array_size(runtime); i++) {
         const char *name = json_string_value(json_array_get(runtime, i));
-        if (name == NULL) return WRONG(r, "'runtime_params' is no list of names");
+        if (name == NULL) return WRONG(r, "'runtime_params' is not a list of names");
         want->runtime[want->desc.runtime_param_count++] = name;
     }
     want->desc.params = want->params;
@@ -252,12 +253,12 @@ static int read_params(const reader *r, const json_t *object, request *want) {
 static int read_bindings(const reader *r, const json_t *object, request *want) {
     json_t *bind = json_object_get(object, "bind"), *value;
     const char *key;
-    if (bind != NULL && !json_is_object(bind)) return WRONG(r, "'bind' is no object");
+    if (bind != NULL && !json_is_object(bind)) return WRONG(r, "'bind' is not an object");
     want->bindings = calloc(json_object_size(bind) + 1, sizeof *want->bindings);
     if (want->bindings == NULL) return cli_no_memory();
     json_object_foreach(bind, key, value) {
         fj_binding *binding = &want->bindings[want->desc.binding_count];
-        if (!json_is_string(value)) return WRONG(r, "'bind': '%.60s' is no string", key);
+        if (!json_is_string(value)) return WRONG(r, "'bind': '%.60s' is not a string", key);
         const char *wrong = cli_binding_parse(json_string_value(value), binding);
         if (wrong != NULL) return WRONG(r, "'bind': '%.60s': %s", key, wrong);
         binding->name = key;
@@ -313,7 +314,7 @@ static int read_entry(reader *r, json_t *object, size_t index) {
     snprintf(r->place, sizeof r->place, "entries[%zu]", index);
     const json_t *problems = json_object_get(object, "problems");
     int status = check_keys(r, object, keys);
-    if (status == CLI_EXIT_OK && !json_is_array(problems)) status = WRONG(r, "'problems' is no list");
+    if (status == CLI_EXIT_OK && !json_is_array(problems)) status = WRONG(r, "'problems' is not a list");
     r->manifest->names[index] = name_entry(object, index);
     if (status == CLI_EXIT_OK && r->manifest->names[index] == NULL) status = cli_no_memory();
     if (status == CLI_EXIT_OK) status = read_mod(r, object, &want, &mod);
@@ -332,7 +333,7 @@ static int read_all(reader *r, json_t *root) {
     int status = check_keys(r, root, keys);
     if (status != CLI_EXIT_OK) return status;
     if (!json_is_integer(schema) || json_integer_value(schema) != 1) return WRONG(r, "'schema' is not 1");
-    if (!json_is_array(entries)) return WRONG(r, "'entries' is no list");
+    if (!json_is_array(entries)) return WRONG(r, "'entries' is not a list");
     r->manifest->entries = json_array_size(entries);
     r->manifest->names = calloc(r->manifest->entries + 1, sizeof *r->manifest->names);
     if (r->manifest->names == NULL) return cli_no_memory();

@@ -102,7 +102,7 @@ static int bind_option(const cli_args *args, cli_bindings *bindings, size_t nth)
     int status = parse_binding(args, text, &bindings->names[nth], &binding);
     if (status != CLI_EXIT_OK) return status;
     if (cli_is_reserved(binding.name)) {
-        return cli_usage(args->verb, "'--bind %s': %s is no captured tensor", text, binding.name);
+        return cli_usage(args->verb, "'--bind %s': %s is not a captured tensor", text, binding.name);
     }
     if (is_bound(bindings, binding.name)) {
         return cli_usage(args->verb, "tensor '%s' is bound twice", binding.name);

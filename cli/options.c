@@ -63,7 +63,7 @@ static int distance(const char *a, const char *b) {
     return row[b_length];
 }
 
-/* Keeps the nearest name; farther than a third of the word is no suggestion. */
+/* Keeps the nearest name; farther than a third of the word is not a suggestion. */
 static void consider(const char *word, const char *name, int *best, const char **nearest) {
     int now = distance(word, name);
     if (now < *best && now <= 1 + (int)strlen(word) / 3) {

@@ -58,7 +58,7 @@ json_t *cli_take_error(void);
 int cli_print_json(json_t *object);
 /* A number, or null where JSON has none: infinities and NaN. */
 json_t *cli_json_number(double number);
-/* A string; text that is no UTF-8, such as the name of a file, loses what is not ASCII. */
+/* A string; text that is not UTF-8, such as the name of a file, loses what is not ASCII. */
 json_t *cli_json_text(const char *text);
 
 /* The last words: prints the error that nobody took, checks that standard output was written. Returns the status. */

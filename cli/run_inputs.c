@@ -117,7 +117,7 @@ static int check_bools(const cli_run *run, const cli_tensor *tensor) {
     for (size_t i = 0; i < tensor->size; i++) {
         if (bytes[i] <= 1) continue;
         return cli_fail_file(CLI_EXIT_FAILED, run->input_path,
-                             "tensor '%.100s': element %zu is %d, which is no BOOL", tensor->name, i,
+                             "tensor '%.100s': element %zu is %d, which is not a BOOL", tensor->name, i,
                              bytes[i]);
     }
     return CLI_EXIT_OK;

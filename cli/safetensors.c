@@ -126,7 +126,7 @@ static bool check_metadata(const reader *in, json_t *metadata) {
     json_t *value;
     json_object_foreach(metadata, key, value) {
         if (!json_is_string(value))
-            return refuse(in, "__metadata__ has the key '%.100s', which is no string", key);
+            return refuse(in, "__metadata__ has the key '%.100s', which is not a string", key);
     }
     return true;
 }

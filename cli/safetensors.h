@@ -51,7 +51,7 @@ const cli_tensor *cli_st_find(const cli_safetensors *file, const char *name);
 typedef struct cli_st_writer {
     const char *path; /* as given, for messages */
     char *target;     /* what it stands for when it is a symbolic link */
-    char *temporary;  /* NULL: the target is no regular file and is written directly */
+    char *temporary;  /* NULL: the target is not a regular file and is written directly */
     bool is_open;     /* else there is nothing to discard */
     int file;
     char *header;

@@ -106,7 +106,7 @@ static fj_status cuda_load(const fj_driver *driver, const fj_allocator *allocato
                            size_t size, fj_code **ret_code, fj_error *error) {
     const fj_cuda_device *device = (const fj_cuda_device *)(const void *)driver;
     if (size < 4 || memcmp(payload, "\177ELF", 4) != 0)
-        return fj_error_set(error, FJ_ERR_DEVICE, "a compiled kernel cannot be loaded: it is no cubin");
+        return fj_error_set(error, FJ_ERR_DEVICE, "a compiled kernel cannot be loaded: it is not a cubin");
     fj_code *code = fj_alloc_zeroed(allocator, sizeof *code);
     if (!code) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     code->allocator = allocator;

@@ -107,7 +107,7 @@ static fj_status open_once(fj_cuda_api *api, fj_error *error) {
     const char *missing = find_functions(library, api);
     if (api->driver_version) (void)api->driver_version(&api->version);
     if (missing && (api->version == 0 || api->version >= OLDEST_DRIVER))
-        return fj_error_set(error, FJ_ERR_DEVICE, "'%.300s' is no NVIDIA driver: it has no %s", api->path,
+        return fj_error_set(error, FJ_ERR_DEVICE, "'%.300s' is not an NVIDIA driver: it has no %s", api->path,
                             missing);
     if (missing) {
         (void)fj_error_set(error, FJ_ERR_DEVICE, "the NVIDIA driver is too old: it supports CUDA %d.%d",

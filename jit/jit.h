@@ -139,7 +139,7 @@ fj_status fj_jit_render(const fj_jit_problem *problem, const fj_variant *variant
                         const fj_allocator *allocator, fj_buf *text, fj_rendered *ret_rendered,
                         fj_error *error);
 
-/* The request in clear: all that decides which kernel this is, but for emitters and compilers. */
+/* The request as text: all that decides which kernel this is, but for emitters and compilers. */
 fj_status fj_jit_request_text(const fj_jit_problem *problem, const fj_variant *variant,
                               const fj_allocator *allocator, fj_buf *out, fj_error *error);
 

@@ -70,7 +70,7 @@ static const char *after(const char *word, char *text) {
 static void note_sick(opening *o, const char *path, const char *why) {
     if (o->sick == FJ_OK)
         o->sick = fj_error_set(&o->error, FJ_ERR_DEVICE,
-                               "'%.400s' is no NVRTC of version 12 or newer: %.300s", path, why);
+                               "'%.400s' is not NVRTC of version 12 or newer: %.300s", path, why);
     fj_buf_printf(&o->looked, "  %s: no NVRTC of version 12 or newer: %s\n", path, why);
 }
 

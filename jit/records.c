@@ -1,6 +1,6 @@
 /* Keys and records of the kernel cache.
  *
- *     request key -> selection record { request in clear, source digest, content key, variant that replaces it }
+ *     request key -> selection record { request as text, source digest, content key, variant that replaces it }
  *     content key -> kernel           { variant, options, compiler } and the code object
  *
  * The request knows no compiler: a machine without one finds a prebuilt kernel. The source digest in
@@ -208,7 +208,7 @@ static const char *check_kernel(const json_t *kernel, fj_digest key) {
 json_t *fj_jit_record_parse(fj_cache_kind kind, fj_digest key, fj_str metadata, const char **ret_wrong) {
     json_t *object = json_loadb(metadata.data, metadata.len, JSON_REJECT_DUPLICATES, NULL);
     if (!json_is_object(object))
-        *ret_wrong = "has metadata that is no JSON object";
+        *ret_wrong = "has metadata that is not a JSON object";
     else if (json_integer_value(json_object_get(object, "schema")) != RECORD_SCHEMA)
         *ret_wrong = "has metadata of another schema";
     else

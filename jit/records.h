@@ -1,4 +1,4 @@
-/* What jit keeps in the cache: selection records and kernels, with all parts of their keys in clear. */
+/* What jit keeps in the cache: selection records and kernels, with all parts of their keys as text. */
 #ifndef FJ_JIT_RECORDS_H
 #define FJ_JIT_RECORDS_H
 
@@ -31,7 +31,7 @@ const char *fj_jit_record_check(fj_cache_kind kind, fj_digest key, fj_str metada
 /* "sm_80" or "avx512" of a parsed kernel or selection record; "" when it does not say. */
 const char *fj_jit_record_arch(const json_t *metadata);
 
-/* Every part of the keys in clear, as an object of strings, each under a name of its own: first those of the
+/* Every part of the keys as text, as an object of strings, each under a name of its own: first those of the
  * request, then those of the kernel. Either may be NULL. NULL: out of memory. */
 json_t *fj_jit_record_parts(const json_t *record, const json_t *kernel);
 /* Whether a part belongs to the request, which is what decides the request key. */

@@ -109,7 +109,7 @@ static void put_part(fj_scope *scope, struct render *render, const char *name, i
     fj_str text;
     if (was_seen(scope, render, name)) return;
     if (!find_part(scope, name, &text) || depth > MAX_DEPTH)
-        fj_fail(scope, FJ_ERR_IO, "there is no kernel template '%s'", name);
+        fj_fail(scope, FJ_ERR_IO, "kernel template not found: '%s'", name);
     fj_buf_printf(render->out, "#line 1 \"%s\"\n", name);
     int number = 1;
     for (const char *at = text.data, *end = text.data + text.len; at < end; number++) {

@@ -11,7 +11,7 @@ typedef struct fj_request {
     fj_options options;
     fj_digest key;    /* of `text` */
     fj_digest source; /* of `code` and the options: what a record must agree with */
-    fj_str text;      /* the request in clear */
+    fj_str text;      /* the request as text */
     fj_str code;      /* the kernel's whole text */
     double render_ms;
     fj_buf text_buffer, code_buffer; /* what the two are views of */

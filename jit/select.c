@@ -96,7 +96,7 @@ static bool search_on(search *s) {
 }
 
 /* What an earlier search found better, in this process or by the cache's record; NULL: nothing. A name of an older
- * release is no variant. */
+ * release is not a variant. */
 static const fj_variant *find_replacement(const search *s, const fj_request *first) {
     const fj_variant *known = fj_sharing_recall(s->jit, first);
     fj_record record;

@@ -60,7 +60,7 @@ void fj_emu_barrier(enum fj_emu_barrier_kind kind, uint32_t id, uint32_t threads
     if (id >= FJ_EMU_BARRIERS) fj_emu_fault(block, site, "there is no barrier %u, only 0 to 15", id);
     if (threads % FJ_EMU_WARP || threads > block->warp_count * FJ_EMU_WARP)
         fj_emu_fault(block, site,
-                     "a barrier of %u threads, which is no multiple of 32 or more than the block has",
+                     "a barrier of %u threads, which is not a multiple of 32 or more than the block has",
                      threads);
     struct emu_barrier *barrier = &block->barriers[id];
     if (barrier->open && barrier->expected != threads)

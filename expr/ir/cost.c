@@ -5,9 +5,9 @@
  *
  * 1. Values of pair rate count, and what stands in the loops of a reduction of pair rate; all others are made once per
  *    row, column or head, and kept.
- * 2. What is in a loop counts as often as it turns, UNKNOWN_TURNS where that is no constant.
+ * 2. What is in a loop counts as often as it turns, UNKNOWN_TURNS where that is not a constant.
  * 3. A value counts once, however often it is used.
- * 4. An int divided by what is no constant takes a routine. */
+ * 4. An int divided by what is not a constant takes a routine. */
 #include "expr/ir/ir.h"
 #include "expr/ir/loops.h"
 

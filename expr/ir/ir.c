@@ -83,7 +83,7 @@ static const char *check_indices(const fj_ir *ir, const candidate *c, int first)
     if (c->argc - first != capture->rank)
         return "the number of indices is not the rank of the captured tensor";
     for (int i = first; i < c->argc; i++) {
-        if (!is_int(arg_type(ir, c, i))) return "an index is no integer";
+        if (!is_int(arg_type(ir, c, i))) return "an index is not an integer";
     }
     return NULL;
 }
@@ -106,13 +106,13 @@ static const char *check_effect(const fj_ir *ir, const candidate *c) {
                                                                    : "the captured tensor is not floating";
     }
     if (c->imm < 0 || (uint64_t)c->imm >= ir->scalars.len) return "there is no such run-time scalar";
-    return ir->scalars.data[c->imm].type == FJ_TYPE_FLOAT ? NULL : "the run-time scalar is no float";
+    return ir->scalars.data[c->imm].type == FJ_TYPE_FLOAT ? NULL : "the run-time scalar is not a float";
 }
 
 /* The extent of a loop is uniform: it reads neither positions nor tensors nor loops. */
 static const char *check_loop(const fj_ir *ir, const candidate *c) {
     if (arg_type(ir, c, 0) != FJ_TYPE_I64 || c->type != FJ_TYPE_I64)
-        return "a loop or its extent is no int64";
+        return "a loop or its extent is not an int64";
     if (c->imm < 0 || c->imm >= FJ_IR_MAX_NODES) return "a loop has a bad number";
     return NULL;
 }
@@ -129,7 +129,7 @@ static const char *check_reduction(const fj_ir *ir, const candidate *c, fj_rule 
 static const char *check_pointwise(const fj_ir *ir, const candidate *c) {
     const bool where = c->op == FJ_OP_WHERE;
     const int first = where ? 1 : 0;
-    if (where && arg_type(ir, c, 0) != FJ_TYPE_BOOL) return "the condition of where is no bool";
+    if (where && arg_type(ir, c, 0) != FJ_TYPE_BOOL) return "the condition of where is not a bool";
     for (int i = first + 1; i < c->argc; i++) {
         if (arg_type(ir, c, i) != arg_type(ir, c, first)) return "arguments differ in type";
     }
@@ -414,7 +414,7 @@ static const char *validate_node(const fj_ir *ir, fj_ref ref, bool *loop_seen) {
 static const char *validate_root(const fj_ir *ir, const char *name, fj_ref root, fj_type type,
                                  const fj_free_loops *loops) {
     if (root == 0) return NULL;
-    if (root >= ir->nodes.len) return WRONG("the root %s is not there", name);
+    if (root >= ir->nodes.len) return WRONG("root %s does not exist", name);
     if (fj_ir_type(ir, root) != type) return WRONG("the root %s has the wrong type", name);
     return loops[root].count == 0 ? NULL : WRONG("the root %s has a free loop", name);
 }
@@ -437,7 +437,7 @@ static const char *validate_roots(const fj_ir *ir, const fj_free_loops *loops) {
     for (size_t i = 0; i < ir->scatters.len; i++) {
         const fj_ref ref = ir->scatters.data[i];
         if (ref == 0 || ref >= ir->nodes.len || fj_ir_type(ir, ref) != FJ_TYPE_VOID) {
-            return WRONG("scatter root %zu is no effect", i);
+            return WRONG("scatter root %zu is not an effect", i);
         }
     }
     return NULL;

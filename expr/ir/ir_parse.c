@@ -97,7 +97,7 @@ static int64_t take_int(reader *r, int64_t least, int64_t most) {
                            (value == INT64_MIN && strcmp(text, "-9223372036854775808") != 0);
     if (*end != '\0' || saturated || value < least || value > most) {
         r->at = from;
-        wrong(r, "this is no integer in the range it must be in");
+        wrong(r, "this is not an integer in the range it must be in");
     }
     return value;
 }
@@ -110,7 +110,7 @@ static double take_double(reader *r) {
     const size_t used = fj_decimal_parse(fj_str_from(text), &value);
     if (used == 0 || text[used] != '\0') {
         r->at = from;
-        wrong(r, "this is no number");
+        wrong(r, "this is not a number");
     }
     return value;
 }

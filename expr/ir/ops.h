@@ -83,7 +83,7 @@ extern const fj_op_info fj_op_table[FJ_OP_COUNT];
 
 /* How a reduction steps. */
 typedef struct fj_reduction_info {
-    fj_op step; /* FJ_OP_NONE: op is no reduction */
+    fj_op step; /* FJ_OP_NONE: op is not a reduction */
     double empty;
     int64_t empty_i32, empty_i64;
 } fj_reduction_info;

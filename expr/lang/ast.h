@@ -53,7 +53,7 @@ typedef enum fj_expr_kind {
     FJ_EXPR_CONDITION,     /* left if condition else right */
     FJ_EXPR_CALL,          /* left (callee), items (positional), keywords */
     FJ_EXPR_ATTRIBUTE,     /* left . text */
-    FJ_EXPR_SUBSCRIPT,     /* left [ items ]; one item that is no tuple is a list of one */
+    FJ_EXPR_SUBSCRIPT,     /* left [ items ]; one item that is not a tuple is a list of one */
     FJ_EXPR_SLICE,         /* left : right : condition, each may be NULL; only inside a subscript */
     FJ_EXPR_LAMBDA,        /* function */
     FJ_EXPR_COMPREHENSION, /* left: element; clauses; a list (generator expressions are unsupported

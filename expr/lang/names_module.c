@@ -327,7 +327,7 @@ bool fj_names_original_value(fj_elab *e, fj_str name, fj_place place, fj_value *
         fj_elab_fail(e, mutation, "'%.*s' is changed in place: build it in one expression instead",
                      (int)name.len, name.data);
     }
-    /* A literal table that is changed is no literal. */
+    /* A literal table that is changed is not a literal. */
     if (mutated && global->value.tensor->kind == FJ_TENSOR_CAPTURE &&
         global->value.tensor->table->literal != NULL) {
         fj_table *table = fj_table_create(e, mutation);

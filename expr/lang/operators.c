@@ -241,7 +241,7 @@ static fj_value power(fj_elab *e, fj_value a, fj_value b, fj_type type, fj_place
     if (type == FJ_TYPE_BOOL) fj_elab_fail(e, place, "'**' does not take bools");
     if (b.kind == FJ_VALUE_INT && b.i < 0) {
         fj_elab_fail_note(e, place, "make the base a float, for instance with '.float()'",
-                          "an int to a negative power is no int");
+                          "an int to a negative power is not an int");
     }
     return pair(e, FJ_OP_IPOW, type, a, b, place);
 }

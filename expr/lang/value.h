@@ -177,7 +177,7 @@ fj_text_state fj_value_text(fj_value v);
 double fj_value_as_double(fj_value v);
 /* Python's truth of a constant. */
 bool fj_value_truth(fj_value v);
-/* Items at all depths; 1 for what is no sequence. */
+/* Items at all depths; 1 for what is not a sequence. */
 int64_t fj_value_weight(fj_value v);
 /* Python's == of constants; takes as long as the lesser weight says. */
 bool fj_value_equal(fj_value a, fj_value b);

@@ -288,7 +288,7 @@ FJ_L_OP2(shr, a >> ((b & (fj_vl)((fj_vul)b < 64)) | (63 & ~(fj_vl)((fj_vul)b < 6
 
 /* ---- Integer division and powers: an int by 0 is 0 ------------------------------------------ */
 
-/* Quotients of int32 are exact through double: what is no integer is at least 2^-31 of it away from
+/* Quotients of int32 are exact through double: what is not an integer is at least 2^-31 of it away from
  * one. 0 and -1 (whose quotient of INT32_MIN wraps) are left to the caller, who passes 1. */
 FJ_INLINE fj_i fjv_quotient_i(fj_i a, fj_i b, int round_down) {
     fj_l x = fjv_l_from_i(a), y = fjv_l_from_i(b), q;

@@ -48,7 +48,7 @@ enum fj_emu_mma_type { FJ_EMU_MMA_F16, FJ_EMU_MMA_BF16, FJ_EMU_MMA_TF32, FJ_EMU_
 
 typedef struct fj_emu_shuffle {
     uint32_t value;
-    uint32_t source; /* lane to read from; of a lane that is no member: poison */
+    uint32_t source; /* lane to read from; of a lane that is not a member: poison */
 } fj_emu_shuffle;
 
 typedef struct fj_emu_ballot {

@@ -183,7 +183,7 @@ FJ_DEVICE void fj_mbarrier_init_fence();
 // ---- Exchange within a warp -------------------------------------------------------------------------
 
 // The value of lane (own ^ mask), of `lane`, of (own - delta) or (own + delta); up and down give the own
-// value where that lane does not exist. Reading a lane that is no member gives an undefined value.
+// value where that lane does not exist. Reading a lane that is not a member gives an undefined value.
 FJ_DEVICE uint32_t fj_shuffle_xor(uint32_t value, uint32_t mask, uint32_t members = FJ_ALL_LANES FJ_SITE);
 FJ_DEVICE uint32_t fj_shuffle_index(uint32_t value, uint32_t lane, uint32_t members = FJ_ALL_LANES FJ_SITE);
 FJ_DEVICE uint32_t fj_shuffle_up(uint32_t value, uint32_t delta, uint32_t members = FJ_ALL_LANES FJ_SITE);

@@ -92,7 +92,7 @@ static inline void box_get(box *b, const char *name) {
         memset(from, 0xff, size);
     }
     for (size_t i = 0; i < b->bytes; i++)
-        ck_assert_msg(b->copy[i] == 0xff, "%s: byte %zu is no element's, and was written", name, i);
+        ck_assert_msg(b->copy[i] == 0xff, "%s: byte %zu is not an element's, and was written", name, i);
 }
 
 static inline void box_finish(box *b) {

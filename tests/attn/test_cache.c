@@ -209,7 +209,7 @@ static void check_wrong(fj_cache_kind kind, const char *metadata, const char *ex
     json_decref(object);
     fj_text_finish(&text);
     fj_error error = {0};
-    ck_assert_int_eq(export(context, &text, &error), FJ_ERR_IO); /* it is no kernel */
+    ck_assert_int_eq(export(context, &text, &error), FJ_ERR_IO); /* it is not a kernel */
     ck_assert_int_eq(fj_cache_show(context, "01000000", NULL, &text, &error), FJ_ERR_IO);
     ck_assert_ptr_nonnull(strstr(error.text, expected));
     const fj_cache_ref ref = {0, kind, number};
@@ -223,7 +223,7 @@ static void check_wrong(fj_cache_kind kind, const char *metadata, const char *ex
 }
 
 START_TEST(metadata_are_checked) {
-    static const char no_object[] = "has metadata that is no JSON object";
+    static const char no_object[] = "has metadata that is not a JSON object";
     static const char *const kernels[][2] = {
         {"", no_object},
         {"[]", no_object},

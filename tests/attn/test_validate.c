@@ -103,7 +103,7 @@ START_TEST(bad_shapes) {
     shape[3] = 16;
     shape[1] = 3;
     bad.args.value = &tensor;
-    check(&bad, "query has 4 heads, which is no multiple of key's 3");
+    check(&bad, "query has 4 heads, which is not a multiple of key's 3");
     shape[1] = 0;
     check(&bad, "query has 4 heads, but key has none");
     shape[1] = -2;
@@ -296,7 +296,7 @@ START_TEST(problems) {
          "value dimension 257 is outside 1 to 256"},
         {{.dtype = FJ_DTYPE_I32, .head_dim = 16, .value_dim = 16},
          FJ_ERR_UNSUPPORTED,
-         "attention over I32 is not there: F16, BF16, F32 and F64 are"},
+         "dtype I32 is not supported: F16, BF16, F32 and F64 are"},
         {{.dtype = (fj_dtype)99, .head_dim = 16, .value_dim = 16}, FJ_ERR_ARGUMENT, "unknown dtype 99"},
         {{.direction = (fj_direction)7, .head_dim = 16, .value_dim = 16},
          FJ_ERR_ARGUMENT,

@@ -263,23 +263,27 @@ START_TEST(names_of_others_are_refused) {
     };
     for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) {
         write_member(names[i], 0, "", 0);
-        check_refused("is no part of an entry of a cache");
+        check_refused("is not part of an entry of a cache");
     }
     char longest[100];
     memset(longest, 'a', sizeof longest); /* no NUL */
     write_member(NULL, 0, longest, sizeof longest);
-    check_refused("is no part of an entry of a cache");
+    check_refused("is not part of an entry of a cache");
     write_member(NULL, 345, "folder", 6);
-    check_refused("is no part of an entry of a cache");
+    check_refused("is not part of an entry of a cache");
 }
 END_TEST
 
 START_TEST(what_is_no_file_is_refused) {
     static const struct {
         const char *type, *text;
-    } cases[] = {{"1", "is a link"},         {"2", "is a link"},          {"3", "is no regular file"},
-                 {"5", "is a folder"},       {"6", "is no regular file"}, {"x", "is no regular file"},
-                 {"L", "is no regular file"}};
+    } cases[] = {{"1", "is a link"},
+                 {"2", "is a link"},
+                 {"3", "is not a regular file"},
+                 {"5", "is a folder"},
+                 {"6", "is not a regular file"},
+                 {"x", "is not a regular file"},
+                 {"L", "is not a regular file"}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
         write_member(NULL, 156, cases[i].type, 1);
         check_refused(cases[i].text);
@@ -301,7 +305,7 @@ START_TEST(sizes_are_checked) {
     write_member(NULL, 124, "00000000000", 12);
     check_refused("is cut short"); /* the entry, not the archive */
     write_member(NULL, 257, "\0\0\0\0\0\0\0", 8);
-    check_refused("is no member of a ustar archive");
+    check_refused("is not a member of a ustar archive");
 }
 END_TEST
 
@@ -313,7 +317,7 @@ START_TEST(members_out_of_place_are_refused) {
     write_archive("", 0);
     check_refused("cut short");
     char zeros[2 * FJ_ARCHIVE_BLOCK + 1] = {0};
-    write_archive(zeros, sizeof zeros - 1); /* no entries: that is no error */
+    write_archive(zeros, sizeof zeros - 1); /* no entries: that is not an error */
     ck_assert_int_eq(unpack(NULL), FJ_OK);
     zeros[sizeof zeros - 1] = 'x';
     write_archive(zeros, sizeof zeros);
@@ -325,9 +329,9 @@ START_TEST(what_is_no_archive_is_refused) {
     fj_cache_unpacked unpacked;
     check_refused("No such file");
     ck_assert_int_eq(mkfifo(archive, 0600), 0);
-    check_refused("no regular file");
+    check_refused("not a regular file");
     ck_assert(unlink(archive) == 0 && mkdir(archive, 0700) == 0);
-    check_refused("no regular file");
+    check_refused("not a regular file");
     ck_assert_int_eq(rmdir(archive), 0);
     ck_assert_int_eq(pack(NULL), FJ_OK);
     fj_error error = {0};

@@ -296,13 +296,13 @@ class Archives(CacheCase):
         header = f"{'0' * 32}.kernel.header"
         for name in (f"../{header}", f"/tmp/{header}", f"./{header}", "README", header + "x"):
             self.write_tar([(name, b"x" * 64)])
-            self.refused_import("is no part of an entry of a cache")
+            self.refused_import("is not part of an entry of a cache")
         self.write_tar([(header, b"")], type=tarfile.SYMTYPE, linkname="/etc/passwd")
         self.refused_import("is a link")
         self.write_tar([(header, b"")], type=tarfile.LNKTYPE, linkname=header)
         self.refused_import("is a link")
         self.write_tar([(header, b"x" * 64)])
-        self.refused_import("is no entry of a cache")
+        self.refused_import("is not an entry of a cache")
         self.cache("export", self.archive)
         whole = self.archive.read_bytes()
         for cut in (0, 1, 511, 512, 600, 1024, 3000, len(whole) - 1024, len(whole) - 1):
@@ -314,7 +314,7 @@ class Archives(CacheCase):
         self.archive.write_bytes(whole + b"x" * 512)
         self.refused_import("after the archive's end")
         self.archive.write_bytes(os.urandom(4096))
-        self.refused_import("is no member of a ustar archive")
+        self.refused_import("is not a member of a ustar archive")
 
     def test_more_than_the_cache_may_have(self):
         env = {**self.other, "FLEXJIT_CACHE_SIZE": "2K"}
@@ -430,7 +430,7 @@ class Kernels(CacheCase):
         path.mkdir()
         found, said = self.cpu()
         self.assertEqual(found, "miss")
-        self.assertIn("is not used: it is no regular file", said)
+        self.assertIn("is not used: it is not a regular file", said)
         self.assertIn("cannot be written", said)
 
     def race(self, start):

@@ -63,7 +63,7 @@ START_TEST(no_driver) {
     setenv("FLEXJIT_LIBCUDA", getenv("FJ_FAKE_OLD_CUDA"), 1);
     check_no_device("version=11080", FJ_ERR_DEVICE, "too old: it supports CUDA 11.8");
     has_text(error.note, "CUDA 12.0 or newer");
-    check_no_device("version=12000", FJ_ERR_DEVICE, "is no NVIDIA driver: it has no cuLibraryLoadData");
+    check_no_device("version=12000", FJ_ERR_DEVICE, "is not an NVIDIA driver: it has no cuLibraryLoadData");
 }
 END_TEST
 
@@ -279,7 +279,7 @@ START_TEST(what_does_not_load) {
     const fj_driver *driver = fj_cuda_device_driver(device);
     fj_code *code = NULL;
     ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, "rubbish", 7, &code, &error), FJ_ERR_DEVICE);
-    has_text(error.text, "it is no cubin");
+    has_text(error.text, "it is not a cubin");
     setenv("FAKE_CUDA", "load=209", 1);
     ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, elf, sizeof elf, &code, &error), FJ_ERR_DEVICE);
     has_text(error.text, "cannot be loaded on GPU 0 (sm_90): CUDA_ERROR_FAKE (209");

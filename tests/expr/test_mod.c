@@ -127,7 +127,7 @@ START_TEST(helpers_are_no_candidates) {
     ck_assert_str_eq(origins.mask.name, "mine");
     ASSERT_OK(.source = "def rel(b, h, q, kv):\n    return q - kv\n" SCORE("score + rel(b, h, q, kv)"));
     ck_assert_uint_eq(graph->mask, 0);
-    /* A reference, or a parameter of the same name, is no call. */
+    /* A reference, or a parameter of the same name, is not a call. */
     ASSERT_OK(.source = "def f(score, b, h, q, kv):\n    return score * 2\n"
                         "def run(f):\n    return f(1, 2, 3, 4, 5)\nout = run(f)\n");
     ck_assert_uint_ne(graph->score, 0);
@@ -135,7 +135,7 @@ START_TEST(helpers_are_no_candidates) {
 }
 END_TEST
 
-/* A result that is a bool is no score. */
+/* A result that is a bool is not a score. */
 START_TEST(bools_are_no_scores) {
     ASSERT_OK(.source = WINDOW5 MASK("q >= kv"));
     ck_assert_uint_eq(graph->score, 0);

@@ -79,12 +79,12 @@ START_TEST(what_is_no_nvrtc) {
     setenv("FLEXJIT_NVRTC", folder, 1);
     check_not_found("is not the library");
     setenv("FLEXJIT_NVRTC", getenv("FJ_FAKE_OTHER_NVRTC"), 1);
-    check_not_found("is no NVRTC of version 12 or newer: it has no nvrtcGetErrorString");
+    check_not_found("is not NVRTC of version 12 or newer: it has no nvrtcGetErrorString");
     use_fake();
     setenv("FAKE_NVRTC", "version=1", 1);
     check_not_found("it does not say its version");
     setenv("FAKE_NVRTC", "major=11 minor=8", 1);
-    check_not_found("is no NVRTC of version 12 or newer: it is 11.8");
+    check_not_found("is not NVRTC of version 12 or newer: it is 11.8");
     use_fake();
     ck_assert_int_eq(opened()->major, 13); /* what failed is tried again */
 }

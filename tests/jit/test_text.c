@@ -85,7 +85,7 @@ START_TEST(a_missing_template_is_named) {
     fj_error error = {0};
     write_template("#include \"nowhere.h\"\n");
     ck_assert_int_eq(render(&text, &error), FJ_ERR_IO);
-    ck_assert_str_eq(error.text, "there is no kernel template 'cpu/nowhere.h'");
+    ck_assert_str_eq(error.text, "kernel template not found: 'cpu/nowhere.h'");
     fj_buf_finish(&text);
     char path[128];
     (void)snprintf(path, sizeof path, "%s/peak.c", templates);

@@ -1,4 +1,4 @@
-/* Tensors of the kernel tests: every byte that is no element is guarded. */
+/* Tensors of the kernel tests: every byte that is not an element is guarded. */
 #ifndef FJ_TESTS_KERN_KERN_TENSOR_H
 #define FJ_TESTS_KERN_KERN_TENSOR_H
 
