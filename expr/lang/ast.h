@@ -157,6 +157,7 @@ struct fj_expr {
     fj_expr_kind kind;
     fj_operator op;
     uint16_t depth; /* levels of expressions below and including this one, at most FJ_DEPTH_MAX */
+    bool bare;      /* binary: & | or ^ as an operand of a comparison, without parentheses */
     fj_place place;
     fj_str text;
     int64_t integer;

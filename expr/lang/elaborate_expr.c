@@ -498,9 +498,23 @@ static fj_value unary(fj_elab *e, const fj_expr *x) {
     return fj_operate_unary(e, x->op, fj_elab_expr(e, x->left), x->place);
 }
 
+/* (q >= kv) & kv > 2 is ((q >= kv) & kv) > 2 in Python: a bool and an int show that its author means another thing. */
+static void refuse_mixed_bits(fj_elab *e, const fj_expr *x, fj_value left, fj_value right) {
+    const char *op = fj_operator_text(x->op);
+    const fj_type a = fj_value_type(left), b = fj_value_type(right);
+    if ((a == FJ_TYPE_BOOL) == (b == FJ_TYPE_BOOL)) return;
+    fj_elab_fail(
+        e, x->place,
+        "'%s' binds tighter than a comparison, so this compares the '%s' of a bool and an int: write "
+        "(a >= b) %s (c < d), or put parentheses around what is compared",
+        op, op, op);
+}
+
 static fj_value binary(fj_elab *e, const fj_expr *x) {
-    const fj_value left = fj_elab_expr(e, x->left);
-    return fj_operate(e, x->op, left, fj_elab_expr(e, x->right), x->place);
+    const fj_value left = fj_elab_expr(e, x->left), right = fj_elab_expr(e, x->right),
+                   value = fj_operate(e, x->op, left, right, x->place);
+    if (x->bare) refuse_mixed_bits(e, x, left, right);
+    return value;
 }
 
 static fj_value evaluate(fj_elab *e, const fj_expr *x) {

@@ -391,16 +391,19 @@ static fj_expr *parse_comparison(fj_parser *parser) {
     uint32_t first = parser->at, start = first;
     fj_expr *left = fj_parse_operand(parser), *bits = NULL;
     fj_operator op;
-    if (is_bare_bits(parser, left, start)) bits = left;
+    const bool bare = is_bare_bits(parser, left, start);
     if (!accept_comparison(parser, &op)) return left;
+    left->bare = bare;
+    if (bare) bits = left;
     expr_vec items = {0};
     FJ_VEC(fj_operator) ops = {0};
     do {
         start = parser->at;
         FJ_PUSH(parser->arena, &ops, op);
-        FJ_PUSH(parser->arena, &items, fj_parse_operand(parser));
-        if (bits == NULL && is_bare_bits(parser, items.data[items.len - 1], start))
-            bits = items.data[items.len - 1];
+        fj_expr *item = fj_parse_operand(parser);
+        FJ_PUSH(parser->arena, &items, item);
+        item->bare = is_bare_bits(parser, item, start);
+        if (bits == NULL && item->bare) bits = item;
     } while (accept_comparison(parser, &op));
     if (items.len > 1 && bits != NULL) return refuse_chain(parser, bits, first);
     fj_expr *compare = fj_parse_new(parser, FJ_EXPR_COMPARE);
