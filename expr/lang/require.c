@@ -118,8 +118,9 @@ static bool power_fits(int64_t base, int64_t exponent) {
 }
 
 static bool shift_fits(int64_t a, int64_t by) {
+    int64_t result;
     if (by <= 0 || a == 0) return true;
-    return by < 63 && (a << by) >> by == a;
+    return by < 63 && !__builtin_mul_overflow(a, INT64_C(1) << by, &result);
 }
 
 static bool holds(fj_require_kind kind, int64_t a, int64_t b) {

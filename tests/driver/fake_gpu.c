@@ -22,6 +22,8 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -368,6 +370,19 @@ static const struct kernel *launched(void *of, const void *stream) {
     return kernel;
 }
 
+/* Memory for the process's life, which no leak checker takes for lost: graphs launch again with it. */
+static void *keep(size_t size) {
+    static struct kept {
+        struct kept *next;
+        max_align_t bytes[];
+    } * _Atomic all;
+    struct kept *fresh = malloc(sizeof *fresh + size);
+    if (!fresh) return NULL;
+    fresh->next = atomic_load(&all);
+    while (!atomic_compare_exchange_weak(&all, &fresh->next, fresh)) continue;
+    return fresh->bytes;
+}
+
 EXPORT int cuLaunchKernel(void *of, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
                           unsigned shared, void *stream, void **parameters, void **extra) {
     int first;
@@ -386,7 +401,7 @@ EXPORT int cuLaunchKernel(void *of, unsigned x, unsigned y, unsigned z, unsigned
     if (fake_setting("launch", 0)) return fake_setting("launch", 0);
     if (code && has_host_address(parameters[0], size)) return INVALID_VALUE;
     struct work work = {.kind = LAUNCH, .code = code, .shape = {{x, y, z}, tx, shared}};
-    work.parameters = malloc(size); /* for the process's life: graphs launch again */
+    work.parameters = keep(size);
     if (!work.parameters) return OUT_OF_MEMORY;
     memcpy(work.parameters, parameters[0], size);
     return put(stream, &work);
