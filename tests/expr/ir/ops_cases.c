@@ -10,10 +10,30 @@
 
 /* ---- Inputs ---------------------------------------------------------------------------------------- */
 
-static const double reals[] = {0.0,      -0.0,      1.0,   -1.0,   0.5,     -0.5,  2.0,
-                               -2.5,     3.0,       7.25,  0.3,    -0.3,    -20.0, 100.25,
-                               0x1p-149, -0x1p-126, 1e-30, 0x1p31, -0x1p63, 1e30,  -0x1.fffffep127,
-                               INFINITY, -INFINITY, NAN};
+static const double reals[] = {0.0,
+                               -0.0,
+                               1.0,
+                               -1.0,
+                               0.5,
+                               -0.5,
+                               2.0,
+                               -2.5,
+                               3.0,
+                               7.25,
+                               0.3,
+                               -0.3,
+                               -20.0,
+                               100.25,
+                               0x1p-149,
+                               -0x1p-126,
+                               1e-30,
+                               0x1p31,
+                               -0x1p63,
+                               1e30,
+                               -0x1.fffffep127,
+                               (double)INFINITY,
+                               -(double)INFINITY,
+                               (double)NAN};
 static const int64_t ints[] = {
     0, 1, -1, 2, -2, 3, 7, -7, 31, 32, 33, INT32_MAX, INT32_MIN, INT32_MAX - 1, 1000003, -100};
 static const int64_t longs[] = {0,
