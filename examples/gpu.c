@@ -30,7 +30,8 @@ static fj_device *open_device(fj_context *context) {
 }
 
 /* Memory of the device, with a copy of the host's (NULL: none). */
-static DLTensor tensor(const fj_device *device, const float *data, int rank, int64_t *shape) {
+static DLTensor tensor(const fj_device *device, const float *data, int rank,
+                       int64_t *shape) { /* NOLINT(readability-non-const-parameter): DLPack's */
     fj_error error = {0};
     DLTensor made = {.device = fj_device_dlpack(device),
                      .ndim = rank,

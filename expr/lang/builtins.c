@@ -24,7 +24,7 @@
 #define L FJ_IN_LIST
 static const fj_builtin table[] = {
 #define FN(name, where, parameters, pointwise, build, data) \
-    {name, where, parameters, pointwise, build, (int)(data)},
+    {name, parameters, build, where, (int)(data), pointwise},
 #include "expr/lang/builtins.def"
 };
 #undef T

@@ -23,11 +23,10 @@ enum {
 
 typedef struct fj_builtin {
     const char *name;
-    int where;
     const char *parameters; /* "input other? *rest": optional ?, the rest * */
-    bool pointwise;         /* applies to the elements of tensors */
     fj_apply build;
-    int data;
+    int where, data;
+    bool pointwise; /* applies to the elements of tensors */
 } fj_builtin;
 
 const fj_builtin *fj_builtin_find(fj_str name, int where);

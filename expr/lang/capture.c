@@ -4,6 +4,7 @@
  * (a parameter of a factory, then the module's variable). The caller's tensor is that of the first
  * name in the chain that he binds; without any, the innermost is what is missing.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "expr/lang/capture.h"
@@ -325,17 +326,11 @@ static const char *missing_note(fj_elab *e) {
 void fj_capture_report_missing(fj_elab *e) {
     char list[400] = "";
     size_t used = 0;
-    for (size_t i = 0; i < e->missing.len; i++) {
-        const size_t len = strlen(e->missing.data[i]);
-        if (used + len + 5 > sizeof list) break;
-        if (i > 0) {
-            memcpy(list + used, ", ", 2);
-            used += 2;
-        }
-        list[used++] = '\'';
-        memcpy(list + used, e->missing.data[i], len);
-        used += len;
-        list[used++] = '\'';
+    for (size_t i = 0; i < e->missing.len; i++) { /* as many as there is room for */
+        const char *name = e->missing.data[i];
+        const int more = snprintf(list + used, sizeof list - used, "%s'%s'", i > 0 ? ", " : "", name);
+        if (more < 0 || (size_t)more >= sizeof list - used) break;
+        used += (size_t)more;
     }
     const char *many = e->missing.len > 1 ? "s" : "";
     fj_expr_fail_note(e->scope, e->missing_place, FJ_ERR_TENSOR, missing_note(e),

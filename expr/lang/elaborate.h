@@ -133,7 +133,7 @@ fj_value fj_elab_define(fj_elab *e, const fj_function *function);
 fj_sequence fj_elab_iterate(fj_elab *e, fj_value value, fj_place place);
 
 /* elaborate_expr.c */
-fj_value fj_elab_expr(fj_elab *e, const fj_expr *expression);
+fj_value fj_elab_expr(fj_elab *e, const fj_expr *x);
 fj_value fj_elab_attribute(fj_elab *e, fj_value object, fj_str name, fj_place place);
 /* Truth of a condition; what: "the condition of `if`". */
 bool fj_elab_truth(fj_elab *e, fj_value value, fj_place place, const char *what);
@@ -144,7 +144,7 @@ int64_t fj_elab_int(fj_elab *e, fj_value value, fj_place place, const char *what
 
 /* elaborate_call.c */
 fj_value fj_elab_call(fj_elab *e, fj_value callee, const fj_arguments *arguments, fj_place place);
-fj_value fj_elab_call_expr(fj_elab *e, const fj_expr *expression);
+fj_value fj_elab_call_expr(fj_elab *e, const fj_expr *x);
 fj_value fj_elab_call_values(fj_elab *e, fj_value callee, const fj_value *values, size_t count,
                              fj_place place);
 fj_value fj_partial_create(fj_elab *e, fj_value callee, const fj_arguments *arguments);

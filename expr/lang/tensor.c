@@ -308,6 +308,8 @@ fj_value fj_tensor_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_re
 
 /* ---- Maps ---------------------------------------------------------------------------------------------------- */
 
+static const fj_ref no_indices[1]; /* of a tensor of rank 0 */
+
 fj_value fj_tensor_settle(fj_elab *e, fj_value value, fj_place place) {
     if (value.kind != FJ_VALUE_TENSOR) return value;
     const int rank = fj_tensor_rank(e, value.tensor, place);
@@ -320,7 +322,7 @@ fj_value fj_tensor_settle(fj_elab *e, fj_value value, fj_place place) {
         }
         captured->rank = 0;
     }
-    return fj_tensor_element(e, value.tensor, NULL, place);
+    return fj_tensor_element(e, value.tensor, no_indices, place);
 }
 
 bool fj_value_has_tensor(const fj_value *values, int count) {

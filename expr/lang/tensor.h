@@ -93,7 +93,7 @@ fj_value fj_reshape_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_r
 fj_value fj_stack_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place);
 
 /* index.c */
-fj_value fj_tensor_index(fj_elab *e, const fj_lazy_tensor *tensor, const fj_value *items, size_t count,
+fj_value fj_tensor_index(fj_elab *e, const fj_lazy_tensor *tensor, const fj_value *given, size_t count,
                          fj_place place);
 fj_value fj_tensor_unsqueeze(fj_elab *e, fj_value value, fj_value axis, fj_place place);
 fj_value fj_tensor_squeeze(fj_elab *e, fj_value value, fj_value axis, fj_place place);

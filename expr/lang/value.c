@@ -30,7 +30,7 @@ fj_value fj_value_sequence(fj_arena *arena, fj_value_kind kind, const fj_value *
 }
 
 fj_value fj_value_rest(fj_arena *arena, fj_value_kind kind, const fj_value *items, size_t from, size_t to) {
-    return fj_value_sequence(arena, kind, from < to ? items + from : NULL, to - from);
+    return fj_value_sequence(arena, kind, from < to ? items + from : items, from < to ? to - from : 0);
 }
 
 fj_value fj_value_unknown(fj_arena *arena, const char *name, const char *why) {

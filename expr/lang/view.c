@@ -189,7 +189,7 @@ static fj_value wide(fj_elab *e, fj_ref index, fj_place place) {
  * counted through. */
 fj_value fj_reshape_element(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
     const int to = tensor->rank, from = fj_tensor_rank(e, tensor->base, place);
-    fj_value dims[FJ_MAX_RANK];
+    fj_value dims[FJ_MAX_RANK] = {{0}};
     fj_ref inner[FJ_MAX_RANK];
     int lead = 0, tail = 0;
     for (int i = 0; i < from; i++) dims[i] = fj_tensor_dim(e, tensor->base, i, place);
@@ -326,7 +326,7 @@ static fj_value stacked(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *
 }
 
 static fj_value joined(fj_elab *e, const fj_lazy_tensor *tensor, const fj_ref *indices, fj_place place) {
-    fj_value ends[64], value = FJ_NONE, start = fj_value_int(0);
+    fj_value ends[64] = {{0}}, value = FJ_NONE, start = fj_value_int(0);
     fj_ref inner[FJ_MAX_RANK];
     const fj_value index = wide(e, indices[tensor->axis], place);
     memcpy(inner, indices, sizeof(fj_ref) * (size_t)tensor->rank);

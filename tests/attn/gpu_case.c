@@ -156,7 +156,7 @@ static void make_boxes(boxes *b, gpu_call *call, const gpu_case *c, const fj_dev
 static void finish_boxes(boxes *b) {
     box *all[] = {&b->query, &b->key,  &b->value,  &b->out,  &b->lse,    &b->max,
                   &b->dout,  &b->dlse, &b->dquery, &b->dkey, &b->dvalue, &b->dscalar};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) box_finish(all[i]);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(all); i++) box_finish(all[i]);
     for (int i = 0; i < CASE_CAPTURES; i++) {
         box_finish(&b->captures[i]);
         box_finish(&b->dcaptures[i]);

@@ -99,8 +99,8 @@ static void compare(fj_device_kind kind) {
         free(plain.texts[i]);
         free(comma.texts[i]);
     }
-    ck_assert(memcmp(plain.out, comma.out, sizeof plain.out) == 0);
-    ck_assert(memcmp(plain.dquery, comma.dquery, sizeof plain.dquery) == 0);
+    ck_assert_mem_eq(plain.out, comma.out, sizeof plain.out);
+    ck_assert_mem_eq(plain.dquery, comma.dquery, sizeof plain.dquery);
 }
 
 START_TEST(reference) { compare(FJ_DEVICE_REFERENCE); }

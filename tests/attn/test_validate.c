@@ -337,16 +337,17 @@ static const char *const combining[] = {
 };
 
 static fj_status launch_pair(const test_stack *stack, int64_t x, int64_t y, fj_error *error) {
-    test_tensor tensors[2];
-    tensor_init(&tensors[0], FJ_DTYPE_F32, 2, (int64_t[]){4, x});
-    tensor_init(&tensors[1], FJ_DTYPE_F32, 2, (int64_t[]){4, y});
-    const DLTensor *captures[] = {&tensors[0].dl, &tensors[1].dl};
+    test_tensor a, c;
+    tensor_init(&a, FJ_DTYPE_F32, 2, (int64_t[]){4, x});
+    tensor_init(&c, FJ_DTYPE_F32, 2, (int64_t[]){4, y});
+    const DLTensor *captures[] = {&a.dl, &c.dl};
     test_call call = good;
     call.args.captures = captures;
     const bool swapped = strcmp(fj_mod_capture(stack->mod, 0).name, "a") != 0;
-    if (swapped) captures[0] = &tensors[1].dl, captures[1] = &tensors[0].dl;
+    if (swapped) captures[0] = &c.dl, captures[1] = &a.dl;
     const fj_status status = call_launch(&call, stack->kernel, NULL, error);
-    for (int i = 0; i < 2; i++) free(tensors[i].dl.data);
+    free(a.dl.data);
+    free(c.dl.data);
     return status;
 }
 

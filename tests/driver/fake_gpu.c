@@ -114,12 +114,13 @@ static bool is_capturing, is_broken;
 static fj_emu *emu;
 
 static void add(struct list *list, const struct work *work) {
+    const struct work kept = *work; /* which may lie in the list */
     if (list->count == list->limit) {
         list->limit = list->limit * 2 + 16;
         list->items = realloc(list->items, list->limit * sizeof *list->items);
         if (!list->items) abort();
     }
-    list->items[list->count++] = *work;
+    list->items[list->count++] = kept;
 }
 
 static int launch(const struct work *work) {
@@ -255,6 +256,7 @@ static void *open_code(const unsigned char *code) {
     return opened;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the signature is the driver's */
 EXPORT int cuLibraryLoadData(void **to, const void *code, int *a, void **b, unsigned c, int *d, void **e,
                              unsigned f) {
     (void)a, (void)b, (void)c, (void)d, (void)e, (void)f;

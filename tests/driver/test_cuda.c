@@ -60,7 +60,9 @@ static fj_code *load(void) {
 START_TEST(no_driver) {
     setenv("FLEXJIT_LIBCUDA", "/nowhere/libcuda.so.1", 1);
     check_no_device("", FJ_ERR_DEVICE, "FLEXJIT_LIBCUDA='/nowhere/libcuda.so.1' cannot be opened");
-    setenv("FLEXJIT_LIBCUDA", getenv("FJ_FAKE_OLD_CUDA"), 1);
+    const char *old = getenv("FJ_FAKE_OLD_CUDA");
+    ck_assert_ptr_nonnull(old);
+    setenv("FLEXJIT_LIBCUDA", old, 1);
     check_no_device("version=11080", FJ_ERR_DEVICE, "too old: it supports CUDA 11.8");
     has_text(error.note, "CUDA 12.0 or newer");
     check_no_device("version=12000", FJ_ERR_DEVICE, "is not an NVIDIA driver: it has no cuLibraryLoadData");

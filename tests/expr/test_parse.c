@@ -140,9 +140,10 @@ START_TEST(floats_are_correctly_rounded_in_any_locale) {
     ck_assert_double_eq(fj_lex_float(FJ_STR("0e99999999999999999999")), 0.0);
     ck_assert_double_eq(fj_lex_float(FJ_STR("1e-99999999999999999999")), 0.0);
     char digits[4000] = "1.000000000000000111022302462515654042363166809082031250";
-    memset(digits + strlen(digits), '0', 3000);
+    const size_t zeros = strlen(digits);
+    memset(digits + zeros, '0', 3000);
     ck_assert_double_eq(fj_lex_float(fj_str_from(digits)), 1.0);
-    strcat(digits, "1");
+    digits[zeros + 3000] = '1';
     ck_assert_double_eq(fj_lex_float(fj_str_from(digits)), 1.0 + 0x1p-52);
     (void)setlocale(LC_NUMERIC, "C");
 }

@@ -78,7 +78,9 @@ START_TEST(what_is_no_nvrtc) {
     check_not_found("FLEXJIT_NVRTC='/nowhere/libnvrtc.so.13' is not the library");
     setenv("FLEXJIT_NVRTC", folder, 1);
     check_not_found("is not the library");
-    setenv("FLEXJIT_NVRTC", getenv("FJ_FAKE_OTHER_NVRTC"), 1);
+    const char *other = getenv("FJ_FAKE_OTHER_NVRTC");
+    ck_assert_ptr_nonnull(other);
+    setenv("FLEXJIT_NVRTC", other, 1);
     check_not_found("is not NVRTC of version 12 or newer: it has no nvrtcGetErrorString");
     use_fake();
     setenv("FAKE_NVRTC", "version=1", 1);
@@ -357,7 +359,9 @@ END_TEST
 START_TEST(a_damaged_cubin_is_rebuilt) {
     use_fake();
     fj_cuda_device *device = NULL;
-    setenv("FLEXJIT_LIBCUDA", getenv("FJ_FAKE_CUDA"), 1);
+    const char *fake = getenv("FJ_FAKE_CUDA");
+    ck_assert_ptr_nonnull(fake);
+    setenv("FLEXJIT_LIBCUDA", fake, 1);
     unsetenv("FAKE_CUDA");
     ck_assert_int_eq(fj_cuda_device_open(&fj_allocator_libc, 0, 75, &device, NULL), FJ_OK);
     for (int time = 0; time < 3; time++) {

@@ -209,7 +209,7 @@ static void check(const struct fj_cpu_kernel *kernel, problem *p) {
             const kern_tensor *t = kern_problem_output(p, i);
             if (workers == 1)
                 copies[i] = memcpy(malloc(t->bytes), t->memory, t->bytes);
-            else if (memcmp(copies[i], t->memory, t->bytes) != 0)
+            else if (!copies[i] || memcmp(copies[i], t->memory, t->bytes) != 0)
                 fail(p, "depends on the order of items", HUGE_VAL, 0);
         }
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tests/kern/kern_problem.h"
+#include "tests/support/bits.h"
 
 enum { MOST_LENGTH = 256, MOST_OUTPUTS = 8 };
 static const double bad_values[] = {(double)NAN, (double)INFINITY, -(double)INFINITY};
@@ -85,7 +86,7 @@ static bool compare(const place *x, double value) {
         bool right = true, seen[MOST_LENGTH] = {0};
         for (int64_t i = 0; i < count; i++) {
             const int64_t n = i / width % length;
-            if (!depends(x, which, n)) right &= memcmp(&got[i], &want[i], sizeof *got) == 0;
+            if (!depends(x, which, n)) right &= same_bits(got[i], want[i]);
             seen[n] |= !isfinite(got[i]);
         }
         /* -inf hides a key from some rows. */

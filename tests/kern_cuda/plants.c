@@ -13,11 +13,11 @@
 enum { PLAIN = 1, ADDRESS = 2, THREAD = 4 };
 
 #ifdef KERN_ADDRESS
-#define HERE ADDRESS
+static const int here = ADDRESS;
 #elif defined(KERN_THREAD)
-#define HERE THREAD
+static const int here = THREAD;
 #else
-#define HERE PLAIN
+static const int here = PLAIN;
 #endif
 
 struct plant {
@@ -241,9 +241,9 @@ static const range small = {.seed = 1, .filter = "*", .archs = {80, 86, 75, 90},
 
 static bool make_test(const plant *p, test *t) {
     range r = small;
-    r.few = HERE != PLAIN;
+    r.few = here != PLAIN;
     if (!kernel_parse(&t->kernel, p->kernel, r.archs, r.arch_count)) return false;
-    table_shapes(t, &r, HERE == PLAIN ? MOST_SHAPES : 4);
+    table_shapes(t, &r, here == PLAIN ? MOST_SHAPES : 4);
     return true;
 }
 
@@ -274,7 +274,7 @@ static bool has_place(const char *report, const char *place) {
 
 static bool is_reported(const test *t, const plant *p, const char *report, char place[128]) {
     if (!kernel_place(&t->kernel, p, place)) return false;
-    const char *kind = HERE == THREAD ? "ThreadSanitizer: data race" : "AddressSanitizer: ";
+    const char *kind = here == THREAD ? "ThreadSanitizer: data race" : "AddressSanitizer: ";
     return strstr(report, kind) && has_place(report, place);
 }
 
@@ -292,7 +292,7 @@ static isolate_result run_plant(void *user, int item, char where[ISOLATE_WHERE])
     char *report = read_all(path);
     bool caught = WIFSIGNALED(status) || WEXITSTATUS(status) != 0;
     const bool made = !strstr(report, "does not compile") && !strstr(report, "is not there");
-    if (HERE != PLAIN && caught) caught = is_reported(&t, p, report, place);
+    if (here != PLAIN && caught) caught = is_reported(&t, p, report, place);
     caught = caught && made;
     printf("%-44s %s %s%s%s\n", p->name, caught ? "caught by" : "MISSED by", p->kernel, *place ? ", at " : "",
            place);
@@ -321,13 +321,13 @@ static void tell_death(void *user, int item, const char *where, const char *how)
 
 int plants_run(const runner *r, const char *filter, int jobs) {
     garden g = {.runner = *r};
-    if (HERE != PLAIN &&
+    if (here != PLAIN &&
         r->all.count > 2) { /* sanitizers are slow, and need no other order to see what is missing */
         g.runner.all.list[1] = r->all.list[r->all.count - 1];
         g.runner.all.count = 2;
     }
     for (size_t i = 0; i < FJ_ARRAY_LEN(plants); i++)
-        if ((plants[i].in & HERE) && fnmatch(filter, plants[i].name, 0) == 0)
+        if ((plants[i].in & here) && fnmatch(filter, plants[i].name, 0) == 0)
             g.chosen[g.count++] = &plants[i];
     isolate tests = {
         .count = g.count, .jobs = jobs, .seconds = 120, .user = &g, .run = run_plant, .died = tell_death};

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "tests/kern_cuda/kern.h"
+#include "tests/support/bits.h"
 
 /* What has the same bits in every mode, one after the other: all that is written, but for what floats are added up in
  * atomically. to NULL: only its size. */
@@ -92,8 +93,7 @@ static bool run_zeros(call *c, const object *o, const mode *m, FILE *out) {
         if (!call_writes(c, outputs[n])) continue;
         (void)tensor_read(t);
         for (int64_t i = 0; i < tensor_count(t); i++)
-            if (!isnan(c->answers[outputs[n]].exact[i]) &&
-                memcmp(&t->values[i], &before[n][i], sizeof(double)) != 0)
+            if (!isnan(c->answers[outputs[n]].exact[i]) && !same_bits(t->values[i], before[n][i]))
                 good = false;
         if (!good) (void)fprintf(out, "    %s: not the bits that zeros give\n", tensor_names[outputs[n]]);
     }
