@@ -5,7 +5,8 @@
 //
 // 1. So a sum is as exact as one in float32 (products are exact, sums are kept in float32), at three products.
 //    With FJ_TF32 the last alone: 10 bits of mantissa.
-// 2. An infinite x has low = NaN: products with it are NaN, also where they would be infinite.
+// 2. An infinite x has low = NaN: products with it are NaN, also where they would be infinite. A bound on high would mend
+//    that, at a third more instructions of the ALU, which limits backward (./dev bench sass).
 // 3. Forward and backward make the same scores, to the bit: P is an exponential of their difference from what forward
 //    left. So the order of sums is part of the result: steps of the depth ascend, in each the low part of the query
 //    comes first, then that of the key. Backward kernels have either of them for A.
