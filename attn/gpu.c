@@ -1,10 +1,4 @@
-/* Launches of the kernels of templates/cuda. gpu.h says how the files share the work.
- *
- * The workspace of a launch; each part at a multiple of 256 bytes:
- *
- *     forward     | fault |                                  zeroed on the stream, where the mod may read badly
- *     backward    | rows | sums | most | dquery_sums |       templates/cuda/abi.h
- */
+/* Launches of the kernels of templates/cuda. gpu.h says how the files share the work. */
 #include "attn/gpu.h"
 
 #include <string.h>
@@ -12,7 +6,7 @@
 #include "base/dtype.h"
 #include "templates/cuda/shapes.h"
 
-enum { MOST_GRID = INT32_MAX, TILE_MARGIN = 1024, BLOCKS_PER_MULTIPROCESSOR = 8 };
+enum { MOST_GRID = INT32_MAX, TILE_MARGIN = 1024 };
 
 /* ---- Getting ready --------------------------------------------------------------------------------- */
 
@@ -86,56 +80,7 @@ void fj_attn_gpu_finish(fj_kernel *kernel) {
     kernel->gpu = NULL;
 }
 
-/* ---- Grids --------------------------------------------------------------------------------------------- */
-
-/* What the grids are made from. Products do not overflow where check_sizes was content. */
-typedef struct sizes {
-    const fj_variant *variant;
-    const fj_resolved *all;
-    int64_t rows;     /* of queries, all heads and batches */
-    int64_t gradient; /* elements of the largest gradient of a capture or scalar that is wanted, else -1 */
-    int64_t multiprocessors;
-} sizes;
-
-static int64_t forward_blocks(const sizes *s) {
-    if (s->all->heads_q == 0) return 0; /* of any number of key heads */
-    int64_t group = s->variant->pack_heads ? s->all->heads_q / s->all->heads_kv : 1;
-    return FJ_CEIL_DIV(s->all->q_len * group, s->variant->tile_q) * (s->all->batch * s->all->heads_q / group);
-}
-static int64_t kv_blocks(const sizes *s) {
-    return FJ_CEIL_DIV(s->all->kv_len, s->variant->tile_q) * (s->all->batch * s->all->heads_kv);
-}
-static int64_t q_blocks(const sizes *s) {
-    return FJ_CEIL_DIV(s->all->q_len, s->variant->tile_q) * (s->all->batch * s->all->heads_q);
-}
-
-/* Kernels that take any grid: as many blocks as there is work for, some for each multiprocessor at most. */
-static int64_t some_blocks(const sizes *s, int64_t work) {
-    int64_t most = s->multiprocessors * BLOCKS_PER_MULTIPROCESSOR;
-    return work < most ? work : most;
-}
-enum { DELTA_WARPS = 4, ELEMENTS_PER_BLOCK = 1024 };
-static int64_t delta_blocks(const sizes *s) {
-    int64_t rows = FJ_CEIL_DIV(s->rows, DELTA_WARPS), sums = s->gradient / ELEMENTS_PER_BLOCK + 1;
-    return some_blocks(s, s->gradient >= 0 && sums > rows ? sums : rows);
-}
-static int64_t end_blocks(const sizes *s) {
-    return s->gradient < 0 ? 0 : some_blocks(s, s->gradient / ELEMENTS_PER_BLOCK + 1);
-}
-
-static const struct {
-    const char *name;
-    int64_t (*blocks)(const sizes *);
-} grids[] = {
-    {"fj_fwd", forward_blocks},   {"fj_bwd_delta", delta_blocks}, {"fj_bwd_kv", kv_blocks},
-    {"fj_bwd_measure", q_blocks}, {"fj_bwd_q", q_blocks},         {"fj_bwd_end", end_blocks},
-};
-
-static int64_t blocks_of(const sizes *s, const char *name) {
-    for (size_t i = 0; i < FJ_ARRAY_LEN(grids); i++)
-        if (strcmp(grids[i].name, name) == 0) return grids[i].blocks(s);
-    return 0;
-}
+/* ---- Extents ------------------------------------------------------------------------------------------- */
 
 static fj_status too_large(fj_error *error, const char *what, int64_t value) {
     return fj_error_set(error, FJ_ERR_UNSUPPORTED, "%s: %lld; the limit is %d", what, (long long)value,
@@ -146,8 +91,7 @@ static bool multiply(int64_t a, int64_t b, int64_t *result) { return !__builtin_
 
 /* Whether the kernels' 32-bit counters hold: lengths and rows with room for a tile past the last one, steps of a
  * walk twice. */
-static fj_status check_sizes(const sizes *s, fj_error *error) {
-    const fj_resolved *all = s->all;
+static fj_status check_extents(const fj_resolved *all, fj_error *error) {
     const int64_t most = MOST_GRID - TILE_MARGIN;
     int64_t rows, columns = 0, queries = 0;
     int64_t group = all->heads_kv > 0 ? all->heads_q / all->heads_kv : 0;
@@ -177,82 +121,48 @@ static fj_status check_captures(const fj_kernel *kernel, const fj_resolved *all,
     return FJ_OK;
 }
 
-static int64_t largest_gradient(const fj_plan *plan, const fj_resolved *all) {
-    int64_t largest = -1;
-    for (size_t i = 0; i < plan->mod->program.ir->captures.len; i++)
-        if (all->dcaptures[i].present) largest = FJ_MOST(largest, fj_attn_gpu_count(&all->dcaptures[i]));
-    for (size_t i = 0; i < plan->mod->scalar_count; i++)
-        if (all->dscalars[i].present) largest = FJ_MOST(largest, 1);
-    return largest;
+static bool add_gradient(fj_launch_extents *of, const fj_tensor *tensor) {
+    const int64_t count = tensor->present ? fj_attn_gpu_count(tensor) : -1;
+    if (count > of->largest) of->largest = count;
+    return count <= 0 || !__builtin_add_overflow(of->gradients, count, &of->gradients);
 }
 
-static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, sizes *ret_sizes, fj_error *error) {
+static bool add_gradients(fj_launch_extents *of, const fj_plan *plan, const fj_resolved *all) {
+    bool fits = true;
+    for (size_t i = 0; i < plan->mod->program.ir->captures.len; i++)
+        fits &= add_gradient(of, &all->dcaptures[i]);
+    for (size_t i = 0; i < plan->mod->scalar_count; i++) fits &= add_gradient(of, &all->dscalars[i]);
+    return fits;
+}
+
+/* What the launches of a call are made from: extents, and with them blocks, that kernels can count, and a workspace. */
+static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, fj_launch_extents *ret_extents,
+                         fj_workspace *ret_workspace, fj_error *error) {
     const fj_plan *plan = kernel->plan;
-    sizes s = {kernel->variant, all, 0, largest_gradient(plan, all), plan->device->features.multiprocessors};
-    fj_status status = check_sizes(&s, error);
+    const fj_variant *variant = kernel->variant;
+    fj_status status = check_extents(all, error);
     if (status == FJ_OK) status = check_captures(kernel, all, error);
     if (status != FJ_OK) return status;
-    s.rows = all->batch * all->heads_q * all->q_len;
-    for (int i = 0; i < kernel->variant->entry_count; i++) {
-        int64_t blocks = blocks_of(&s, kernel->variant->entries[i].name);
+    *ret_extents = (fj_launch_extents){.batch = all->batch,
+                                       .heads_q = all->heads_q,
+                                       .heads_kv = all->heads_kv,
+                                       .q_len = all->q_len,
+                                       .kv_len = all->kv_len,
+                                       .largest = -1,
+                                       .multiprocessors = plan->device->features.multiprocessors};
+    const bool fits = add_gradients(ret_extents, plan, all);
+    for (int i = 0; i < variant->entry_count; i++) {
+        const int64_t blocks = fj_jit_blocks(variant, &variant->entries[i], ret_extents);
         if (blocks > MOST_GRID) return too_large(error, "blocks of a launch", blocks);
     }
-    *ret_sizes = s;
-    return FJ_OK;
+    if (fits && fj_jit_lay_out(&plan->jit_problem, variant, ret_extents, ret_workspace)) return FJ_OK;
+    return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the workspace is larger than memory can be addressed");
 }
 
-/* ---- The workspace --------------------------------------------------------------------------------------- */
-
-static bool add_part(fj_gpu_layout *layout, size_t *ret_at, int64_t count, int64_t each) {
-    size_t size;
-    *ret_at = layout->size;
-    if (count == 0 || each == 0) return true;
-    if (__builtin_mul_overflow((size_t)count, (size_t)each, &size) || size > SIZE_MAX / 4 - layout->size)
-        return false;
-    layout->size += (size + 255) / 256 * 256;
-    return true;
-}
-
-static bool lay_out_backward(const fj_plan *plan, const fj_resolved *all, const sizes *s,
-                             fj_gpu_layout *layout) {
-    const fj_ir *gradient = plan->jit_problem.gradient;
-    int64_t captures = (int64_t)plan->mod->program.ir->captures.len,
-            scalars = (int64_t)plan->mod->scalar_count;
-    int64_t real = plan->problem.dtype == FJ_DTYPE_F64 ? 8 : 4, elements = 0;
-    bool over = false;
-    for (int64_t i = 0; i < captures; i++)
-        if (all->dcaptures[i].present)
-            over |= __builtin_add_overflow(elements, fj_attn_gpu_count(&all->dcaptures[i]), &elements);
-    for (int64_t i = 0; i < scalars; i++) elements += all->dscalars[i].present;
-    bool sinks = gradient->scatters.len > 0, exact = !plan->problem.nondeterministic;
-    return !over &&
-           add_part(layout, &layout->rows, FJ_BWD_ROWS(all->batch * all->heads_q, all->q_len),
-                    FJ_CUDA_ROW_REALS * real) &&
-           add_part(layout, &layout->sums, elements, 8) &&
-           add_part(layout, &layout->most, sinks && exact ? captures + scalars : 0, 4) &&
-           add_part(layout, &layout->dquery_sums, !exact && s->variant->mma ? s->rows : 0,
-                    (int64_t)sizeof(float) * s->variant->head_pad);
-}
-
-static fj_status lay_out(const fj_plan *plan, const fj_resolved *all, const sizes *s,
-                         fj_gpu_layout *ret_layout, fj_error *error) {
-    fj_gpu_layout layout = {0};
-    bool fits = plan->problem.direction == FJ_BACKWARD
-                  ? lay_out_backward(plan, all, s, &layout)
-                  : add_part(&layout, &layout.fault, plan->mod->program.ir->fault != 0,
-                             sizeof(struct fj_cuda_fault));
-    if (!fits)
-        return fj_error_set(error, FJ_ERR_UNSUPPORTED,
-                            "the workspace is larger than memory can be addressed");
-    *ret_layout = layout;
-    return FJ_OK;
-}
-
-fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_gpu_layout *ret_layout,
+fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_workspace *ret_layout,
                               fj_error *error) {
-    sizes s;
-    fj_status status = measure(kernel, all, &s, error);
-    return status == FJ_OK ? lay_out(kernel->plan, all, &s, ret_layout, error) : status;
+    fj_launch_extents extents;
+    return measure(kernel, all, &extents, ret_layout, error);
 }
 
 /* ---- Launching --------------------------------------------------------------------------------------------- */
@@ -262,8 +172,8 @@ typedef struct ready {
     const fj_kernel *kernel;
     const fj_call *call;
     fj_resolved all;
-    sizes sizes;
-    fj_gpu_layout layout;
+    fj_launch_extents extents;
+    fj_workspace layout;
     char *workspace, *storage; /* of the arrays of all */
 } ready;
 
@@ -272,8 +182,7 @@ static fj_status resolve(ready *r, size_t workspace_size, fj_error *error) {
     fj_status status = fj_attn_resolve(plan, &r->call->args, false, r->storage, &r->all, error);
     if (status != FJ_OK) return status;
     use_literals(r->kernel, (fj_tensor *)(void *)r->storage);
-    status = measure(r->kernel, &r->all, &r->sizes, error);
-    if (status == FJ_OK) status = lay_out(plan, &r->all, &r->sizes, &r->layout, error);
+    status = measure(r->kernel, &r->all, &r->extents, &r->layout, error);
     if (status == FJ_OK && r->layout.size > 0 && !r->workspace)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace is missing");
     if (status != FJ_OK || workspace_size >= r->layout.size) return status;
@@ -287,9 +196,8 @@ static fj_status launch_entry(const ready *r, int index, const fj_gpu_parameters
     const fj_variant *variant = r->kernel->variant;
     const fj_entry *entry = &variant->entries[index];
     const fj_gpu_entry *to = &r->kernel->gpu->entries[index];
-    bool sliced = r->kernel->plan->problem.direction == FJ_FORWARD && !variant->mma;
-    const uint32_t grid[3] = {(uint32_t)blocks_of(&r->sizes, entry->name), 1,
-                              sliced ? (uint32_t)FJ_FWD_SIMT_SLICES(variant->value_pad) : 1};
+    const uint32_t grid[3] = {(uint32_t)fj_jit_blocks(variant, entry, &r->extents), 1,
+                              (uint32_t)entry->slices};
     if (grid[0] == 0) return FJ_OK;
     if (device->cuda)
         return fj_cuda_launch(&to->cuda, grid, parameters->bytes, r->call->launch.stream, error);

@@ -1,7 +1,8 @@
 /* Kernels of templates/cuda, launched: on a GPU and on the emulator, by one host path.
  *
  *     fj_resolved  ->  gpu_args.c   the one parameter of the kernels (templates/cuda/abi.h), on the stack
- *                  ->  gpu.c        the workspace's layout, grids, entry points in their order
+ *                  ->  jit/launch.c grids and the workspace's layout
+ *                  ->  gpu.c        entry points in their order
  *                  ->  driver/cuda, or driver/emu
  *
  * What the tensors, the workspace and the copies of literal tables point to is the device's memory: nothing here
@@ -11,6 +12,7 @@
 #define FJ_ATTN_GPU_H
 
 #include "attn/objects.h"
+#include "jit/launch.h"
 #include "templates/cuda/abi.h"
 
 /* An entry point that is ready; one of the two. */
@@ -24,23 +26,13 @@ typedef struct fj_gpu_kernel {
     char *literals;                           /* cuda: the tables of the mod, one after the other */
 } fj_gpu_kernel;
 
-/* Where in the workspace the kernels' parts lie; 0 also for one that is not there. */
-typedef struct fj_gpu_layout {
-    size_t fault; /* forward, of mods that may read badly */
-    size_t rows;  /* backward; the rest too */
-    size_t sums;  /* of each gradient that is wanted, in order */
-    size_t most;
-    size_t dquery_sums;
-    size_t size; /* of all */
-} fj_gpu_layout;
-
 /* ---- gpu.c -------------------------------------------------------------------------------------- */
 
 /* Of a kernel whose object is loaded. */
 fj_status fj_attn_gpu_prepare(fj_kernel *kernel, fj_error *error);
 void fj_attn_gpu_finish(fj_kernel *kernel);
 /* FJ_ERR_UNSUPPORTED: shapes that no grid covers. */
-fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_gpu_layout *ret_layout,
+fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_workspace *ret_layout,
                               fj_error *error);
 fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char *workspace,
                              size_t workspace_size, fj_error *error);
@@ -67,7 +59,7 @@ _Static_assert(sizeof(struct fj_cuda_backward) +
 
 /* FJ_ERR_UNSUPPORTED: the mod's captures and scalars do not fit. At planning, so never at a launch. */
 fj_status fj_attn_gpu_check_parameters(const fj_plan *plan, fj_error *error);
-void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
+void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
                                  char *workspace, fj_gpu_parameters *ret_parameters);
 /* Elements of a gradient. */
 int64_t fj_attn_gpu_count(const fj_tensor *tensor);

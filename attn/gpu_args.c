@@ -106,7 +106,7 @@ int64_t fj_attn_gpu_count(const fj_tensor *tensor) {
     return count;
 }
 
-static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_gpu_layout *layout,
+static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_workspace *layout,
                       char *workspace, fj_gpu_parameters *to) {
     size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count,
            at = layout->sums;
@@ -124,7 +124,7 @@ static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_gpu_
     }
 }
 
-static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
+static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
                         char *workspace, /* NOLINT(readability-non-const-parameter): kernels write there */
                         fj_gpu_parameters *to) {
     const struct fj_cuda_forward forward = {
@@ -148,7 +148,7 @@ static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const f
     put(to, &forward, sizeof forward);
 }
 
-static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
+static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
                          char *workspace, /* NOLINT(readability-non-const-parameter): kernels write there */
                          fj_gpu_parameters *to) {
     bool atomic = kernel->plan->problem.nondeterministic && kernel->variant->mma;
@@ -179,7 +179,7 @@ static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const 
     put(to, &backward, sizeof backward);
 }
 
-void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_gpu_layout *layout,
+void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
                                  char *workspace, fj_gpu_parameters *ret_parameters) {
     const fj_plan *plan = kernel->plan;
     bool backward = plan->problem.direction == FJ_BACKWARD;

@@ -168,7 +168,7 @@ fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, cons
     if (status != FJ_OK) return status;
     size_t size = whole_size(kernel, &sized.at, &sized.args);
     if (kernel->gpu) {
-        fj_gpu_layout gpu = {0};
+        fj_workspace gpu = {0};
         status = fj_attn_gpu_lay_out(kernel, &sized.all, &gpu, error);
         size = gpu.size;
     }

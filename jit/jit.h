@@ -84,11 +84,21 @@ typedef enum fj_target {
 } fj_target;
 const char *fj_jit_target_name(fj_target target); /* "cuda" */
 
-/* An entry point of a variant's code object. */
+/* What the blocks of a launch are of (launch.c). */
+typedef enum fj_grid {
+    FJ_GRID_QUERY_TILES, /* tile_q queries of a head, or of the heads of a group */
+    FJ_GRID_KEY_TILES,   /* tile_q keys of a key head */
+    FJ_GRID_ROWS,        /* some, for all queries and for the sums of gradients of captures */
+    FJ_GRID_GRADIENTS,   /* some, for gradients of captures */
+} fj_grid;
+
+/* An entry point of a variant's code object: all that is known of it before a call. */
 typedef struct fj_entry {
     const char *name; /* static */
     int threads;      /* of a block */
     int shared;       /* bytes of dynamic shared memory */
+    fj_grid grid;     /* blocks along x */
+    int slices;       /* blocks along z: each makes so many of the output's columns */
 } fj_entry;
 
 #define FJ_JIT_MAX_ENTRIES 5

@@ -102,15 +102,16 @@ static void name_variant(const fj_jit_problem *problem, fj_variant *v) {
                    v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "");
 }
 
-static void add_entry(fj_variant *v, const char *name, int threads, int shared) {
-    v->entries[v->entry_count++] = (fj_entry){.name = name, .threads = threads, .shared = shared};
+static void add_entry(fj_variant *v, const char *name, int threads, int shared, fj_grid grid) {
+    v->entries[v->entry_count++] = (fj_entry){name, threads, shared, grid, .slices = 1};
 }
 
 static void add_forward(fj_variant *v, int real, bool half) {
     int m = v->tile_q, n = v->tile_kv, e = v->head_pad, d = v->value_pad;
     int shared = v->mma ? FJ_FWD_MMA_SHARED(m, n, e, d, v->stages) * (half ? 1 : 2)
                         : FJ_FWD_SIMT_SHARED(m, n, e, d, real);
-    add_entry(v, "fj_fwd", v->warps * 32, shared);
+    add_entry(v, "fj_fwd", v->warps * 32, shared, FJ_GRID_QUERY_TILES);
+    if (!v->mma) v->entries[0].slices = FJ_FWD_SIMT_SLICES(d);
 }
 
 static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real, bool half) {
@@ -119,13 +120,13 @@ static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real,
                                             half ? 2 : 4)
                         : FJ_BWD_SIMT_SHARED(m, n, real);
     bool sinks = problem->gradient && problem->gradient->scatters.len > 0;
-    add_entry(v, "fj_bwd_delta", DELTA_THREADS, 0);
+    add_entry(v, "fj_bwd_delta", DELTA_THREADS, 0, FJ_GRID_ROWS);
     /* delta; or of bwd_simt lse, as forward computed F32 on tensor cores */
     bool own_lse = !v->mma && problem->dtype == FJ_DTYPE_F32 && v->arch.number >= 80;
-    if ((sinks && half) || own_lse) add_entry(v, "fj_bwd_measure", w * 32, shared);
-    add_entry(v, "fj_bwd_kv", w * 32, shared);
-    add_entry(v, "fj_bwd_q", w * 32, shared);
-    if (sinks) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0);
+    if ((sinks && half) || own_lse) add_entry(v, "fj_bwd_measure", w * 32, shared, FJ_GRID_QUERY_TILES);
+    add_entry(v, "fj_bwd_kv", w * 32, shared, FJ_GRID_KEY_TILES);
+    add_entry(v, "fj_bwd_q", w * 32, shared, FJ_GRID_QUERY_TILES);
+    if (sinks) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0, FJ_GRID_GRADIENTS);
 }
 
 static bool fits(const fj_variant *v, int limit) {

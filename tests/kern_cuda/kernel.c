@@ -27,7 +27,9 @@ void kernel_finish(kernel *k) {
     const graphs g = mod_graphs(k->mod);
     k->problem.ir = g.ir;
     k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
-    if (k->splits > 0) k->variant.entries[k->variant.entry_count++] = (fj_entry){"fj_fwd_merge", 128, 0};
+    if (k->splits > 0)
+        k->variant.entries[k->variant.entry_count++] =
+            (fj_entry){.name = "fj_fwd_merge", .threads = 128, .slices = 1};
     name_kernel(k);
 }
 
