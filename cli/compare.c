@@ -36,12 +36,21 @@ static double least_noise(fj_dtype dtype) {
     return dtype == FJ_DTYPE_F16 ? ulp / 2 : ulp / cli_ulp(dtype, 1);
 }
 
+/* Whether the error that an element is allowed at least reaches beyond the range of its dtype. */
+static bool may_overflow(const cli_evidence *of, size_t i, double reference) {
+    const double noise = hypot(element(of->noise, i), unit_roundoff(of->x->dtype) * reference);
+    const double most = fabs(reference) + 2 * of->slack * noise;
+    return !isfinite(most) || !isfinite(cli_round(of->x->dtype, most));
+}
+
 /* x is not finite exactly where the reference is not, but which of NaN and the infinities is left open, but for the -inf
  * of statistics. A finite reference beyond the range of x's dtype is an infinity there. Where the unfused pass overflows,
- * sums in float32 do: there x may be anything that is not finite. */
+ * sums in float32 do, and where x's own noise reaches beyond its range, rounding may: there x may be anything that is not
+ * finite. */
 static bool same_special(const cli_evidence *of, size_t i, double x, double reference) {
     bool overflows = of->overflows && isfinite(reference) && !isfinite(element(of->unfused, i));
     if (overflows) return !isfinite(x);
+    if (isfinite(reference) && !isfinite(x) && !of->statistic && may_overflow(of, i, reference)) return true;
     if (isfinite(reference)) return x == cli_round(of->x->dtype, reference);
     if (of->statistic && (reference == -HUGE_VAL || x == -HUGE_VAL)) return x == reference;
     return !isfinite(x);

@@ -311,6 +311,19 @@ START_TEST(large_products_are_checked) {
 }
 END_TEST
 
+/* Where the rounding of what cancels reaches past the greatest number of F16, an infinity is no worse. */
+START_TEST(noise_past_the_range_may_be_infinite) {
+    verdict v;
+    begin_sized(&v, FJ_DTYPE_F16, 250, "score * score * 0.5", "q >= kv");
+    ck_assert(!is_found(&v, CLI_OUTPUT_DK, 3, 0, HUGE_VAL));
+    ck_assert(is_found(&v, CLI_OUTPUT_OUT, 3, 0, HUGE_VAL));
+    end(&v);
+    begin(&v, FJ_DTYPE_F16, "score * score * 0.5", "q >= kv");
+    ck_assert(is_found(&v, CLI_OUTPUT_DK, 3, 0, HUGE_VAL));
+    end(&v);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("cli");
     TCase *tests = tcase_create("check");
@@ -326,6 +339,7 @@ int main(void) {
     tcase_add_test(tests, rows_that_see_nothing_are_exact);
     tcase_add_test(tests, rows_of_nan_agree);
     tcase_add_loop_test(tests, large_products_are_checked, 0, 2);
+    tcase_add_test(tests, noise_past_the_range_may_be_infinite);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
