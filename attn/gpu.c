@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/dtype.h"
-#include "templates/cuda/shapes.h"
 
 enum { MOST_GRID = INT32_MAX, TILE_MARGIN = 1024 };
 

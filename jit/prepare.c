@@ -6,7 +6,6 @@
  *   3. the compiler: content key -> kernel of the cache, else compile and write both
  *   4. load, or share an object with the same content
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
