@@ -3,7 +3,12 @@
  *
  * bound: how much one element may be off, from the roundings that a fused kernel makes; unit is half the distance of
  * numbers of the dtype. Scores carry float32 sums of E products: `slack`, relative to what was summed. Weights below the
- * normal numbers of F16 are rounded absolutely: `tiny`. */
+ * normal numbers of F16 are rounded absolutely: `tiny`.
+ *
+ * Mods are evaluated in float32, as kernels do, by the exact pass too: a score of 2000, as a slope makes them over long
+ * rows, is rounded by 1e-4, and out, lse and the gradients have to belong to the same rounded scores. What is left is
+ * that the kernel's raw score is another one in the last digits, so that now and then the sum with it is rounded the
+ * other way: `flip`, of a score. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +19,7 @@
 /* One row of queries: values for each key. */
 typedef struct row {
     int64_t b, h, hk, q, at; /* at: of [B,Hq,L] */
-    double *score, *after, *p, *dp, *ds, *mass, *mass_ds, lse, log_sum, top, most;
+    double *score, *after, *p, *dp, *ds, *mass, *mass_ds, lse, log_sum, top, most, flip;
     bool *live;
 } row;
 
@@ -88,7 +93,7 @@ static fj_eval_lanes lanes_of(const call *c, const row *r, int64_t kv) {
 
 static fj_eval_input input_of(const pass *p) {
     return (fj_eval_input){.captures = p->c->captures,
-                           .round_f32 = p->unfused && p->c->kernel->problem.dtype != FJ_DTYPE_F64};
+                           .round_f32 = p->c->kernel->problem.dtype != FJ_DTYPE_F64};
 }
 
 static void look_for_faults(const pass *p, const row *r) {
@@ -134,9 +139,12 @@ static void make_probabilities(const pass *p, row *r) {
             r->top = r->after[kv]; /* a NaN stays */
     const double base = isnan(r->top) ? r->top : fmax(r->top, extra);
     const bool sees = !(base <= -(double)INFINITY);
+    const double real = p->c->kernel->problem.dtype == FJ_DTYPE_F64 ? 0x1p-53 : 0x1p-24;
+    r->flip = 0;
     double sum = sees ? exp(extra - base) : 0;
     for (int64_t kv = 0; kv < n; kv++) {
         r->p[kv] = r->live[kv] && sees ? exp(r->after[kv] - base) : 0;
+        if (r->p[kv] > 0 && isfinite(r->after[kv])) r->flip = fmax(r->flip, 2 * real * fabs(r->after[kv]));
         if (p->unfused) r->p[kv] = (double)(float)r->p[kv];
         sum += r->p[kv];
     }
@@ -159,7 +167,7 @@ static void forward_row(const pass *p, const row *r) {
     result(p, LOW)[r->at] = r->lse;
     result(p, MAX)[r->at] = isnan(r->lse) ? r->lse : p->unfused ? (double)(float)r->top : r->top;
     if (p->unfused) return;
-    const double off = p->slack * (r->most + 1);
+    const double off = p->slack * (r->most + 1) + r->flip;
     c->answers[LSE].bound[r->at] = c->answers[MAX].bound[r->at] =
         p->slack * (r->most + (isfinite(r->lse) ? fabs(r->lse) : 0));
     /* Both parts together: scores after the mod are real, no more is rounded of them. */
@@ -186,15 +194,19 @@ static void keep_row(const pass *p, const row *r) {
 
 /* ---- Backward ----------------------------------------------------------------------------------------------- */
 
-/* Through the mod; the gradients of what it captures are added up. */
-static void adjoin_mod(const pass *p, const row *r, const double *adjoint, double *dscore, bool scatter) {
+/* Where the gradients of what a mod captures are added up: results, or squares of errors (check_sink). */
+typedef enum scatter { SCATTER_NOTHING, SCATTER_GRADIENTS, SCATTER_SQUARES } scatter;
+
+/* Through the mod. */
+static void adjoin_mod(const pass *p, const row *r, const double *adjoint, double *dscore, scatter what) {
     const call *c = p->c;
     const fj_eval_input input = input_of(p);
-    double *arrays[MAX_CAPTURES + 1] = {0}, *none[MAX_CAPTURES + 1] = {0};
-    for (int i = 0; i < MAX_CAPTURES; i++)
-        if (c->sinks[i].count > 0) arrays[i] = result(p, TENSORS + i);
-    const fj_eval_sinks sinks = {.captures = scatter ? arrays : none,
-                                 .scalars = scatter ? result(p, TENSORS + MAX_CAPTURES) : NULL};
+    double *arrays[SINKS] = {0};
+    for (int i = 0; i < SINKS; i++)
+        if (c->sinks[i].count > 0 && what != SCATTER_NOTHING)
+            arrays[i] = what == SCATTER_SQUARES ? c->answers[TENSORS + i].bound : result(p, TENSORS + i);
+    const fj_eval_sinks sinks = {
+        .captures = arrays, .scalars = arrays[MAX_CAPTURES], .squares = what == SCATTER_SQUARES};
     for (int64_t kv = 0; kv < c->shape->kv_len; kv += run_length(c, kv)) {
         fj_eval_lanes lanes = lanes_of(c, r, kv);
         lanes.adjoint = adjoint + kv;
@@ -242,13 +254,16 @@ static void make_adjoints(const pass *p, row *r) {
     memcpy(r->ds, r->dp, (size_t)n * sizeof *r->ds);
     memcpy(r->mass_ds, r->mass, (size_t)n * sizeof *r->ds);
     if (!c->kernel->problem.ir->score) return;
-    adjoin_mod(p, r, r->dp, r->ds, true);
-    if (!p->unfused) adjoin_mod(p, r, r->mass, r->mass_ds, false);
+    adjoin_mod(p, r, r->dp, r->ds, SCATTER_GRADIENTS);
+    if (p->unfused) return;
+    for (int64_t kv = 0; kv < n; kv++) r->mass_ds[kv] = r->flip * r->dp[kv];
+    adjoin_mod(p, r, r->mass_ds, r->mass_ds, SCATTER_SQUARES);
+    adjoin_mod(p, r, r->mass, r->mass_ds, SCATTER_NOTHING);
 }
 
 static void add_bounds(const pass *p, const row *r, int64_t kv) {
     call *c = p->c;
-    const double scale = c->shape->scale, slack = p->slack * (4 + r->most);
+    const double scale = c->shape->scale, slack = p->slack * (4 + r->most) + r->flip;
     const double off =
         p->unit * fabs(r->ds[kv]) + slack * fabs(r->mass_ds[kv]) + (r->p[kv] > 0 ? p->tiny : 0);
     const int64_t e = c->kernel->problem.head_dim, v = c->kernel->problem.value_dim;
