@@ -108,17 +108,20 @@ int64_t fj_attn_gpu_count(const fj_tensor *tensor) {
 
 static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_workspace *layout,
                       char *workspace, fj_gpu_parameters *to) {
-    size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count,
-           at = layout->sums;
+    size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
+    char *sums = workspace + layout->sums, *most = workspace + layout->most;
+    const int64_t each = plan->problem.nondeterministic ? 8 : 16;
     for (size_t i = 0; i < captures + scalars; i++) {
         const fj_tensor *tensor = i < captures ? &all->dcaptures[i] : &all->dscalars[i - captures];
         struct fj_cuda_sink sink = {0};
         if (tensor->present) {
-            sink.sums = workspace + at;
+            sink.sums = sums;
+            sink.most = (void *)most;
             sink.out = tensor->data;
             sink.count = fj_attn_gpu_count(tensor);
             memcpy(sink.stride, tensor->strides, sizeof sink.stride);
-            at += (size_t)sink.count * 8;
+            sums += sink.count * each;
+            most += sink.count * 4;
         }
         put(to, &sink, sizeof sink);
     }
@@ -166,7 +169,7 @@ static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const 
         .dvalue = describe(&all->dvalue),
         .rows = workspace + layout->rows,
         .dquery_sums = atomic ? (void *)(workspace + layout->dquery_sums) : NULL,
-        .most = (void *)(workspace + layout->most),
+        .runs = (void *)(workspace + layout->runs),
         .scale = all->scale,
         .batch = (int32_t)all->batch,
         .heads_q = (int32_t)all->heads_q,

@@ -56,8 +56,9 @@ static bool lay_out_backward(const fj_jit_problem *problem, const fj_variant *va
     const bool sinks = problem->gradient->scatters.len > 0, exact = problem->deterministic;
     const int64_t inputs = (int64_t)(problem->ir->captures.len + problem->ir->scalars.len);
     return add_part(to, &to->rows, FJ_BWD_ROWS(heads, of->q_len), FJ_CUDA_ROW_REALS * real) &&
-           add_part(to, &to->sums, of->gradients, 8) &&
-           add_part(to, &to->most, sinks && exact ? inputs : 0, 4) &&
+           add_part(to, &to->sums, of->gradients, exact ? 16 : 8) &&
+           add_part(to, &to->most, exact ? of->gradients : 0, 4) &&
+           add_part(to, &to->runs, sinks && exact ? inputs : 0, 8) &&
            add_part(to, &to->dquery_sums, !exact && variant->mma ? heads * of->q_len : 0,
                     (int64_t)sizeof(float) * variant->head_pad);
 }

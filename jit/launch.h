@@ -19,13 +19,13 @@ int64_t fj_jit_blocks(const fj_variant *variant, const fj_entry *entry, const fj
 /* Where the kernels' parts lie in the workspace, each at a multiple of 256 bytes; 0 also for one that is not there.
  *
  *     forward     | fault |                                  zeroed on the stream, where the mod may read badly
- *     backward    | rows | sums | most | dquery_sums |       templates/cuda/abi.h
+ *     backward    | rows | sums | most | runs | dquery_sums |       templates/cuda/abi.h
  */
 typedef struct fj_workspace {
     size_t fault;
     size_t rows;
-    size_t sums; /* of each gradient that is wanted, in order */
-    size_t most;
+    size_t sums, most; /* of each gradient that is wanted, in order */
+    size_t runs;
     size_t dquery_sums;
     size_t size; /* of all */
 } fj_workspace;

@@ -21,7 +21,7 @@
 #include <stdint.h>
 #endif
 
-#define FJ_CUDA_ABI 4
+#define FJ_CUDA_ABI 5
 #define FJ_CUDA_MAX_RANK 8
 
 struct fj_cuda_tensor {
@@ -100,8 +100,9 @@ enum {
 
 /* The gradient of one captured tensor (packed row-major in its shape) or of one run-time scalar. */
 struct fj_cuda_sink {
-    void *sums; /* workspace: count times 8 bytes. NULL: not wanted, or nothing is scattered to it */
-    void *out;  /* of reals */
+    void *sums;     /* workspace: 16 bytes each, or 8. NULL: not wanted, or nothing is scattered to it */
+    uint32_t *most; /* workspace; with FJ_DETERMINISTIC 0 not used */
+    void *out;      /* of reals */
     int64_t count;
     int64_t stride[FJ_CUDA_MAX_RANK]; /* of out */
 };
@@ -120,8 +121,9 @@ struct fj_cuda_sink {
  * Workspace, each part aligned to 16 bytes, not initialised:
  *
  *     rows    FJ_CUDA_ROW_REALS reals * FJ_BWD_ROWS(batch * heads_q, q_len)
- *     sums    8 bytes * count of each wanted sink
- *     most    4 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_SINKS and FJ_DETERMINISTIC
+ *     sums    16 bytes * count of each wanted sink; 8 with FJ_DETERMINISTIC 0
+ *     most    4 bytes * count of each wanted sink; with FJ_DETERMINISTIC
+ *     runs    8 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_SINKS and FJ_DETERMINISTIC
  *     dquery_sums    4 bytes * FJ_HEAD_PAD * batch * heads_q * q_len; bwd_mma with FJ_DETERMINISTIC 0 */
 struct fj_cuda_backward {
     struct fj_cuda_tensor query, key, value, out, dout;
@@ -131,7 +133,7 @@ struct fj_cuda_backward {
     int64_t q_position_stride, kv_position_stride;
     void *rows;
     float *dquery_sums; /* bwd_mma with FJ_DETERMINISTIC 0; else NULL */
-    uint32_t *most;
+    int64_t *runs;
     double scale;
     int32_t q_offset, kv_offset;
     int32_t batch, heads_q;

@@ -112,26 +112,26 @@ FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
 #endif
 #if FJ_HAS_SINKS
     for (int i = 0; i < FJ_SINKS; i++) {
-        int64_t *sums = static_cast<int64_t *>(args.sinks[i].sums);
-        for (int64_t n = first; sums && n < args.sinks[i].count; n += threads) sums[n] = 0;
-        fj_real *out = static_cast<fj_real *>(args.sinks[i].out); // for marks
-        for (int64_t n = first; FJ_DETERMINISTIC && sums && n < args.sinks[i].count; n += threads)
-            out[fj_sink_place(args, i, n)] = 0;
-        if (FJ_DETERMINISTIC && first == 0) a.most[i] = 0;
+        const fj_cuda_sink &sink = args.sinks[i];
+        int64_t *sums = static_cast<int64_t *>(sink.sums);
+        const int64_t words = !sums ? 0 : FJ_DETERMINISTIC ? 2 * sink.count : sink.count;
+        for (int64_t n = first; n < words; n += threads) sums[n] = 0;
+        for (int64_t n = first; FJ_DETERMINISTIC && sums && n < sink.count; n += threads) {
+            sink.most[n] = 0;
+            static_cast<fj_real *>(sink.out)[fj_sink_place(args, i, n)] = 0; // for marks
+        }
+        if (FJ_DETERMINISTIC && first == 0) a.runs[i] = 0;
     }
 #endif
 }
 
 #if FJ_HAS_SINKS
-FJ_DEVICE fj_real fj_sink_value(const fj_cuda_backward &a, const void *sums, int sink, int64_t n) {
+FJ_DEVICE fj_real fj_sink_value([[maybe_unused]] const fj_backward_args &args, int sink, int64_t n) {
+    const int64_t *sums = static_cast<const int64_t *>(args.sinks[sink].sums);
 #if FJ_DETERMINISTIC
-    const uint32_t most = a.most[sink];
-    if (!fj_sink_is_finite(most)) return fj_real(NAN);
-    const int32_t down = -fj_sink_exponent(most, fj_kv_warps(a)), half = (down - (down & 1)) / 2;
-    return static_cast<fj_real>(static_cast<double>(static_cast<const int64_t *>(sums)[n]) *
-                                fj_power_of_2(half) * fj_power_of_2(down - half));
+    return static_cast<fj_real>(fj_sink_sum(sums + 2 * n, args.sinks[sink].most[n], args.call.runs[sink]));
 #else
-    return *reinterpret_cast<const fj_real *>(static_cast<const int64_t *>(sums) + n);
+    return *reinterpret_cast<const fj_real *>(sums + n);
 #endif
 }
 
@@ -142,7 +142,7 @@ FJ_KERNEL(fj_bwd_end, FJ_DELTA_THREADS, 1, fj_backward_args) {
         const fj_cuda_sink &sink = args.sinks[i];
         for (int64_t n = first; sink.sums && n < sink.count; n += threads) {
             fj_real *out = static_cast<fj_real *>(sink.out) + fj_sink_place(args, i, n);
-            if (!FJ_DETERMINISTIC || *out == 0) *out = fj_sink_value(args.call, sink.sums, i, n);
+            if (!FJ_DETERMINISTIC || *out == 0) *out = fj_sink_value(args, i, n);
         }
     }
 }

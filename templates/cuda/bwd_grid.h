@@ -118,11 +118,6 @@ FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a, uint32_t number_in_gri
     return at;
 }
 
-// Blocks of fj_bwd_kv times their warps.
-FJ_DEVICE int64_t fj_kv_warps(const fj_cuda_backward &a) {
-    return static_cast<int64_t>(FJ_CEIL_DIV(a.kv_len, FJ_TILE_Q)) * a.batch * a.heads_kv * FJ_WARPS;
-}
-
 FJ_DEVICE int32_t fj_q_position(const fj_cuda_backward &a, [[maybe_unused]] int32_t b, int32_t q) {
 #if FJ_POSITION_TABLE
     if (a.q_position && q < a.q_len) return a.q_position[b * a.q_position_stride + q];
@@ -242,9 +237,8 @@ FJ_DEVICE void fj_sinks_start([[maybe_unused]] const fj_backward_args &args,
                                                    : FJ_SINK_NONE;
 #pragma unroll
     for (int i = 0; i < FJ_SINKS; i++) {
-        int32_t units = 0;
-        if (mode == FJ_SINK_ADD) units = fj_sink_exponent(args.call.most[i], fj_kv_warps(args.call));
-        own.acc[i] = fj_sink_start(mode, &args.sinks[i], off ? nullptr : args.sinks[i].sums, units);
+        const int32_t bits = mode == FJ_SINK_ADD ? fj_sink_run_bits(args.call.runs[i]) : 0;
+        own.acc[i] = fj_sink_start(mode, &args.sinks[i], off ? nullptr : args.sinks[i].sums, bits);
     }
 #endif
 }
@@ -258,7 +252,7 @@ FJ_DEVICE void fj_sinks_end([[maybe_unused]] const fj_backward_args &args,
                             [[maybe_unused]] fj_thread_sinks &own) {
 #if FJ_HAS_SINKS
 #pragma unroll
-    for (int i = 0; i < FJ_SINKS; i++) fj_sink_end(own.acc[i], args.call.most + i);
+    for (int i = 0; i < FJ_SINKS; i++) fj_sink_end(own.acc[i], args.call.runs + i);
 #endif
 }
 

@@ -1,19 +1,26 @@
 // Where the gradients of captured tensors and run-time scalars are summed: what fj_scatter_f of the hooks does.
 //
-//      fj_bwd_kv                       fj_bwd_q                          fj_bwd_end
-//      LOOK: total of |value|,   -->   ADD: pending real -> int64  -->   sums * 2^-k to the output
-//      by warp; the greatest           in units of 2^-k, atomically
+//      fj_bwd_kv                         fj_bwd_q                               fj_bwd_end
+//      LOOK: of each element the     --> ADD: pending real -> units of an   --> (whole + left * 2^-bits) * 2^-k
+//      greatest total of |value|         element and what is left of them,      to the output
+//      of a run; how many runs           two int64, atomically
 //
-//  1. Sums of integers do not depend on their order: with FJ_DETERMINISTIC the result has the same bits always.
-//     What is rounded first (pending: neighbours in a thread's own order that go to one element) is fixed too.
-//  2. The unit follows from the data: no element's sum exceeds the number of warps times the greatest total of
-//     |value| over a warp, so 2^61 units hold it. The unit is one for all of a tensor: about 2^-(62 - log2(warps)) of
-//     the greatest total of a warp, whatever its magnitude (F32, F16, BF16: up to 8 times that; F64: up to 2 times).
-//     So a typical element, one of 2^30, is still counted in 2^30 units; a value of less than a unit adds nothing.
-//  3. A value that is not finite has no units: its element of the output becomes NaN at once (ADD; zeroed before), and stays
-//     it. The others are not touched. Finite values whose total is not finite make all of that gradient NaN.
-//  4. Without FJ_DETERMINISTIC: one pass, in fj_bwd_kv, floats, atomically (FLOAT).
-//  5. An element is one word of 8 bytes. Its place is packed row-major, whatever the capture's strides.
+//  1. A run is what goes to one element, one after the other in a thread's own order: pending. At its end it leaves the
+//     thread, with an atomic.
+//  2. Sums of integers do not depend on their order: with FJ_DETERMINISTIC the result has the same bits always.
+//     What is rounded first (pending) is fixed too, and so is what a pending real becomes.
+//  3. The unit, 2^-k, is an element's own: no element's sum exceeds the number of runs (of all of the tensor) times the
+//     greatest total of one of its own, so 2^61 units hold it, and of each run 2^bits. What rounding to units leaves is
+//     counted too, 2^bits to a unit. So beside a run of 1 another one is counted down to 2^(-2 bits), about, where bits
+//     is 61 - log2(runs), whatever other elements hold: with 2^20 runs, 2^-82; with 2^34, which are all scores of 64 heads
+//     at 16k keys, 2^-54.
+//  4. LOOK and ADD see the same values, but for rounding. Where a value is nothing but that, LOOK may promise less than
+//     ADD brings: then the sum is anything within four times what was promised, no more wrong than rounding made it.
+//  5. A value that is not finite has no units: its element of the output becomes NaN at once (ADD; zeroed before), and stays
+//     it. The others are not touched. Finite values may have any sum: pending that would pass the reals ends first.
+//  6. Without FJ_DETERMINISTIC: one pass, in fj_bwd_kv, floats, atomically (FLOAT).
+//  7. An element is two words of 8 bytes, and one of 4 for LOOK; FLOAT: one of 8. Its place is packed row-major, whatever
+//     the capture's strides.
 //
 // `mode` is a constant in each kernel: with everything inlined only its branch is left.
 #ifndef FJ_CUDA_SINKS_H
@@ -23,38 +30,37 @@ enum fj_sink_mode { FJ_SINK_NONE, FJ_SINK_LOOK, FJ_SINK_ADD, FJ_SINK_FLOAT };
 
 // ---- Units ---------------------------------------------------------------------------------------------
 
-// The greatest total of a warp is kept as 32 bits that are ordered as totals are: of a double, the upper half. F64 needs
-// all bits of the sums: it takes one more, and the nearest unit.
 #if FJ_REAL_F64
-#define FJ_SINK_FRACTION 20
 #define FJ_SINK_BIAS 1023
-#define FJ_SINK_BITS 62
-FJ_DEVICE uint32_t fj_sink_bits(fj_real total) {
-    return static_cast<uint32_t>(fj_bits_from_f64(total) >> 32);
+FJ_DEVICE uint32_t fj_sink_size(fj_real total) {
+    return static_cast<uint32_t>(fj_bits_from_f64(total) >> 52);
 }
-FJ_DEVICE int64_t fj_sink_whole(fj_real units) { return fj_cast_i64(fj_round(units)); }
+FJ_DEVICE fj_real fj_sink_power(int32_t exponent) {
+    return fj_f64_from_bits(static_cast<uint64_t>(exponent + 1023) << 52);
+}
 #else
-#define FJ_SINK_FRACTION 23
 #define FJ_SINK_BIAS 127
-#define FJ_SINK_BITS 61
-FJ_DEVICE uint32_t fj_sink_bits(fj_real total) { return fj_bits_from_f32(total); }
-FJ_DEVICE int64_t fj_sink_whole(fj_real units) { return fj_cast_i64(units); }
+// The exponent's field: totals of the same power of 2 have one size.
+FJ_DEVICE uint32_t fj_sink_size(fj_real total) { return fj_bits_from_f32(total) >> 23; }
+FJ_DEVICE fj_real fj_sink_power(int32_t exponent) {
+    return fj_f32_from_bits(static_cast<uint32_t>(exponent + 127) << 23);
+}
 #endif
-FJ_DEVICE bool fj_sink_is_finite(uint32_t most) {
-    return most < static_cast<uint32_t>(2 * FJ_SINK_BIAS + 1) << FJ_SINK_FRACTION;
-}
-
-// The exponent of 2 that makes units of one; but for F64 it is even, and one factor, taken twice, will do.
-FJ_DEVICE int32_t fj_sink_exponent(uint32_t most, int64_t warps) {
-    int32_t count = 1;
-    while (count < 62 && static_cast<int64_t>(1) << count < warps) count++;
-    // total < 2^exponent
-    const int32_t exponent = static_cast<int32_t>(most >> FJ_SINK_FRACTION) - (FJ_SINK_BIAS - 1);
-    const int32_t units = FJ_SINK_BITS - count - exponent;
-    return FJ_REAL_F64 ? units : units - (units & 1);
-}
 FJ_DEVICE double fj_power_of_2(int32_t exponent) {
     return fj_f64_from_bits(static_cast<uint64_t>(exponent + 1023) << 52);
+}
+
+// The exponent of 2 that makes units of a run.
+FJ_DEVICE int32_t fj_sink_run_bits(int64_t runs) {
+    int32_t count = 0;
+    while (count < 60 && static_cast<int64_t>(1) << count < runs) count++;
+    return 61 - count;
+}
+// The exponent of 2 that makes units of one, k; even, so that one factor, taken twice, will do. A total is less than
+// 2^(size - bias + 1).
+FJ_DEVICE int32_t fj_sink_exponent(uint32_t size, int32_t bits) {
+    const int32_t units = bits + FJ_SINK_BIAS - 1 - static_cast<int32_t>(size);
+    return units - (units & 1);
 }
 
 // ---- What a thread keeps -----------------------------------------------------------------------------------
@@ -63,53 +69,89 @@ FJ_DEVICE double fj_power_of_2(int32_t exponent) {
 struct fj_acc {
     enum fj_sink_mode mode;
     void *sums;
-    fj_real total;        // LOOK: of |value|
-    fj_real factor, rest; // ADD: units of one are the product, which may be beyond the reals
-    int64_t at;           // the element of what is pending; -1: nothing is
-    fj_real pending;
-    int64_t whole; // ADD: units that are pending too
     const struct fj_cuda_sink *sink;
+    int64_t at;          // the element of the run; -1: there is none
+    fj_real pending;     // LOOK: of |value|
+    uint32_t size;       // of the element: LOOK: that is known already; ADD: that LOOK found
+    fj_real total;       // LOOK: of the run, but for pending
+    int64_t runs;        // LOOK: that have ended
+    int32_t bits;        // ADD: of a run
+    int64_t whole, left; // ADD: units that are pending too
 };
 
-// units: the exponent of 2 that makes units of one.
 FJ_DEVICE fj_acc fj_sink_start(enum fj_sink_mode mode, const struct fj_cuda_sink *sink, void *sums,
-                               int32_t units) {
-    const int32_t half = (units - (units & 1)) / 2;
-    const fj_real factor = static_cast<fj_real>(fj_power_of_2(half));
-    const fj_real rest = FJ_REAL_F64 ? static_cast<fj_real>(fj_power_of_2(units - half)) : factor;
-    return fj_acc{mode, sums, 0, factor, rest, -1, 0, 0, sink};
+                               int32_t bits) {
+    return fj_acc{mode, sums, sink, -1, 0, 0, 0, 0, bits, 0, 0};
 }
 
-// Pending reals become pending units: often enough that their sum stays short.
+FJ_DEVICE bool fj_sink_is_finite(fj_real x) { return x - x == 0; }
+
+// LOOK: the end of a run, or of as much of it as the reals hold.
+FJ_DEVICE void fj_sink_raise(fj_acc &acc) {
+    if (acc.total == 0) return;
+    const uint32_t size = fj_sink_size(acc.total);
+    if (size > acc.size) fj_atomic_fetch_max(acc.sink->most + acc.at, size);
+    acc.runs++;
+    acc.total = 0;
+}
+
+// A real to units: no pending real is split in two ways.
+FJ_DEVICE void fj_sink_count(fj_acc &acc) {
+    const fj_real factor = fj_sink_power(fj_sink_exponent(acc.size, acc.bits) / 2);
+    const fj_real units = acc.pending * factor * factor, whole = fj_round(units), left = units - whole;
+    acc.whole += fj_cast_i64(whole);
+    if (left != 0) acc.left += fj_cast_i64(fj_round(left * fj_sink_power(acc.bits)));
+}
+
+// Pending reals become a part of the total, or units: often enough that their sum stays short.
 FJ_DEVICE void fj_sink_settle(fj_acc &acc) {
-    if (acc.mode != FJ_SINK_ADD) return;
-    acc.whole += fj_sink_whole(acc.pending * acc.factor * acc.rest);
+    if (acc.mode != FJ_SINK_LOOK && acc.mode != FJ_SINK_ADD) return;
+    if (acc.mode == FJ_SINK_LOOK) {
+        if (!fj_sink_is_finite(acc.total + acc.pending)) fj_sink_raise(acc);
+        acc.total += acc.pending;
+    } else {
+        fj_sink_count(acc);
+    }
     acc.pending = 0;
 }
 
 FJ_DEVICE void fj_sink_flush(fj_acc &acc) {
-    if (acc.mode == FJ_SINK_NONE || acc.mode == FJ_SINK_LOOK || acc.at < 0) return;
+    if (acc.mode == FJ_SINK_NONE || acc.at < 0) return;
     fj_sink_settle(acc);
+    if (acc.mode == FJ_SINK_LOOK) fj_sink_raise(acc);
     if (acc.mode == FJ_SINK_ADD) {
-        if (acc.whole) fj_atomic_add(static_cast<int64_t *>(acc.sums) + acc.at, acc.whole);
-    } else {
-        fj_atomic_add(reinterpret_cast<fj_real *>(static_cast<int64_t *>(acc.sums) + acc.at), acc.pending);
+        int64_t *const to = static_cast<int64_t *>(acc.sums) + 2 * acc.at;
+        if (acc.whole) fj_atomic_add(to, acc.whole);
+        if (acc.left) fj_atomic_add(to + 1, acc.left);
     }
-    acc.whole = 0;
+    if (acc.mode == FJ_SINK_FLOAT)
+        fj_atomic_add(reinterpret_cast<fj_real *>(static_cast<int64_t *>(acc.sums) + acc.at), acc.pending);
+    acc.whole = acc.left = 0;
     acc.pending = 0;
     acc.at = -1;
 }
 
-FJ_DEVICE void fj_sink_put(fj_acc &acc, int64_t at, fj_real value) {
-    if (acc.mode == FJ_SINK_LOOK) {
-        acc.total += value - value == 0 ? fj_abs(value) : fj_real(0);
-        return;
+// The element's size is asked for when its run begins: it is needed when the run ends.
+FJ_DEVICE void fj_sink_begin(fj_acc &acc, int64_t at) {
+    fj_sink_flush(acc);
+    acc.at = at;
+    if (acc.mode == FJ_SINK_LOOK) acc.size = fj_load_relaxed_u32(acc.sink->most + at); // others raise it
+    if (acc.mode == FJ_SINK_ADD) acc.size = acc.sink->most[at];
+}
+
+// False: the value is not finite, and has to be marked.
+FJ_DEVICE bool fj_sink_put(fj_acc &acc, int64_t at, fj_real value) {
+    if (acc.at != at) fj_sink_begin(acc, at);
+    if (acc.mode == FJ_SINK_LOOK) value = fj_abs(value);
+    const fj_real sum = acc.pending + value;
+    if (acc.mode == FJ_SINK_FLOAT || fj_sink_is_finite(sum)) {
+        acc.pending = sum;
+        return true;
     }
-    if (acc.at != at) {
-        fj_sink_flush(acc);
-        acc.at = at;
-    }
-    acc.pending += value;
+    if (!fj_sink_is_finite(value)) return acc.mode == FJ_SINK_LOOK;
+    fj_sink_settle(acc);
+    acc.pending = value;
+    return true;
 }
 
 // NaN to the output, of rank 0 or at these indices, which are within the extents.
@@ -132,26 +174,21 @@ FJ_DEVICE void fj_scatter_f(fj_acc *to, const struct fj_cuda_capture *t, int ran
         at = at * n + i;
     }
     if (!inside) return;
-    if (to->mode == FJ_SINK_ADD && value - value != 0)
-        fj_sink_mark(to->sink, t, rank, indices);
-    else
-        fj_sink_put(*to, at, value);
+    if (!fj_sink_put(*to, at, value)) fj_sink_mark(to->sink, t, rank, indices);
 }
 
 FJ_DEVICE void fj_scatter_scalar_f(fj_acc *to, fj_real value, bool live) {
     if (to->mode == FJ_SINK_NONE || !to->sums || !live) return;
-    if (to->mode == FJ_SINK_ADD && value - value != 0)
-        fj_sink_mark(to->sink, nullptr, 0, nullptr);
-    else
-        fj_sink_put(*to, 0, value);
+    if (!fj_sink_put(*to, 0, value)) fj_sink_mark(to->sink, nullptr, 0, nullptr);
 }
 
 // ---- Ends of a kernel: by whole warps --------------------------------------------------------------------
 
-FJ_DEVICE void fj_sink_end_look(const fj_acc &acc, uint32_t *most) {
-    fj_real total = acc.total;
-    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) total += fj_neighbour(total, lane);
-    if (fj_lane() == 0 && acc.sums) fj_atomic_fetch_max(most, fj_sink_bits(total));
+// Lanes that end with the same element, as all do with one for a head or a scalar, have one run.
+FJ_DEVICE bool fj_sink_is_shared(const fj_acc &acc) {
+    const uint32_t low = static_cast<uint32_t>(acc.at), high = static_cast<uint32_t>(acc.at >> 32);
+    const uint32_t first_low = fj_shuffle_index(low, 0u), first_high = fj_shuffle_index(high, 0u);
+    return fj_all(low == first_low && high == first_high);
 }
 
 FJ_DEVICE int64_t fj_shuffle_xor_i64(int64_t x, uint32_t mask) {
@@ -159,23 +196,44 @@ FJ_DEVICE int64_t fj_shuffle_xor_i64(int64_t x, uint32_t mask) {
     const uint64_t high = fj_shuffle_xor(static_cast<uint32_t>(bits >> 32), mask);
     return static_cast<int64_t>(high << 32 | fj_shuffle_xor(static_cast<uint32_t>(bits), mask));
 }
+FJ_DEVICE int64_t fj_sum_of_warp(int64_t x) {
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) x += fj_shuffle_xor_i64(x, lane);
+    return x;
+}
 
-// Lanes that end with the same element, as all do with one for a head or a scalar, add it once.
+FJ_DEVICE void fj_sink_end_look(fj_acc &acc, int64_t *runs) {
+    fj_sink_settle(acc);
+    fj_real total = acc.total;
+    for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) total += fj_neighbour(total, lane);
+    if (fj_sink_is_shared(acc) && fj_sink_is_finite(total)) acc.total = fj_lane() == 0 ? total : fj_real(0);
+    fj_sink_flush(acc);
+    const int64_t all = fj_sum_of_warp(acc.runs);
+    if (fj_lane() == 0 && all) fj_atomic_add(runs, all);
+}
+
 FJ_DEVICE void fj_sink_end_add(fj_acc &acc) {
     fj_sink_settle(acc);
-    const uint32_t low = static_cast<uint32_t>(acc.at), high = static_cast<uint32_t>(acc.at >> 32);
-    const uint32_t first_low = fj_shuffle_index(low, 0u), first_high = fj_shuffle_index(high, 0u);
-    if (fj_all(low == first_low && high == first_high)) {
-        for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) acc.whole += fj_shuffle_xor_i64(acc.whole, lane);
+    if (fj_sink_is_shared(acc)) {
+        acc.whole = fj_sum_of_warp(acc.whole);
+        acc.left = fj_sum_of_warp(acc.left);
         if (fj_lane() != 0) acc.at = -1;
     }
     fj_sink_flush(acc);
 }
 
-FJ_DEVICE void fj_sink_end(fj_acc &acc, uint32_t *most) {
-    if (acc.mode == FJ_SINK_LOOK) fj_sink_end_look(acc, most);
+FJ_DEVICE void fj_sink_end(fj_acc &acc, int64_t *runs) {
+    if (acc.mode == FJ_SINK_LOOK) fj_sink_end_look(acc, runs);
     if (acc.mode == FJ_SINK_ADD) fj_sink_end_add(acc);
     if (acc.mode == FJ_SINK_FLOAT) fj_sink_flush(acc);
+}
+
+// What an element's words are. Of a whole that double has no room for, the low digits come to what is left.
+FJ_DEVICE double fj_sink_sum(const int64_t words[2], uint32_t size, int64_t runs) {
+    const int32_t bits = fj_sink_run_bits(runs), down = -fj_sink_exponent(size, bits), half = down / 2;
+    const double high = static_cast<double>(words[0]);
+    const double rest = static_cast<double>(words[0] - static_cast<int64_t>(high)) +
+                        static_cast<double>(words[1]) * fj_power_of_2(-bits);
+    return (high + rest) * fj_power_of_2(half) * fj_power_of_2(down - half);
 }
 
 #endif

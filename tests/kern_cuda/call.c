@@ -193,12 +193,13 @@ static void make_work(call *c) {
     if (!kernel_is_backward(k)) return;
     d->create(&c->rows, FJ_BWD_ROWS((size_t)(s->batch * s->heads_q), (size_t)s->q_len) * FJ_CUDA_ROW_REALS *
                             call_real_size(c));
-    d->create(&c->most, (k->problem.ir->captures.len + k->problem.ir->scalars.len) * 4);
+    d->create(&c->runs, (k->problem.ir->captures.len + k->problem.ir->scalars.len) * 8);
     if (!k->problem.deterministic && k->variant.mma)
         d->create(&c->query_sums, rows * (size_t)k->variant.head_pad * sizeof(float));
     for (int i = 0; i < SINKS; i++) {
         if (c->sinks[i].count == 0 && (i == MAX_CAPTURES || !c->captures[i].data)) continue;
-        d->create(&c->sinks[i].sums, (size_t)c->sinks[i].count * 8);
+        d->create(&c->sinks[i].sums, (size_t)c->sinks[i].count * (k->problem.deterministic ? 16 : 8));
+        d->create(&c->sinks[i].most, (size_t)c->sinks[i].count * 4);
         d->create(&c->sinks[i].out, (size_t)c->sinks[i].count * call_real_size(c));
     }
 }
@@ -216,12 +217,13 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
 
 void call_finish(call *c) {
     const device *d = c->device;
-    buffer *work[] = {&c->rows,  &c->query_sums,   &c->most,        &c->parts,
+    buffer *work[] = {&c->rows,  &c->query_sums,   &c->runs,        &c->parts,
                       &c->fault, &c->positions[0], &c->positions[1]};
     for (int t = 0; t < TENSORS; t++) tensor_finish(&c->tensors[t], d);
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) d->destroy(work[i]);
     for (int i = 0; i < MAX_CAPTURES; i++) d->destroy(&c->capture_data[i]);
-    for (int i = 0; i < SINKS; i++) d->destroy(&c->sinks[i].sums), d->destroy(&c->sinks[i].out);
+    for (int i = 0; i < SINKS; i++)
+        d->destroy(&c->sinks[i].sums), d->destroy(&c->sinks[i].most), d->destroy(&c->sinks[i].out);
     for (int i = 0; i < TENSORS + SINKS; i++)
         free(c->answers[i].exact), free(c->answers[i].unfused), free(c->answers[i].bound);
     free(c->visible);

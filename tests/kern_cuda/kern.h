@@ -189,7 +189,7 @@ extern const char *const tensor_names[TENSORS];
 typedef struct sink {
     int64_t count;
     double mass; /* of all that is scattered, about */
-    buffer sums, out;
+    buffer sums, most, out;
 } sink;
 
 /* What the definition gives, packed. bound: how much an element may be off. */
@@ -215,7 +215,7 @@ typedef struct call {
     buffer capture_data[MAX_CAPTURES], positions[2]; /* of queries, of keys */
     int64_t position_stride[2];                      /* from one batch to the next */
     sink sinks[SINKS];
-    buffer rows, query_sums, most, parts, fault;
+    buffer rows, query_sums, runs, parts, fault;
     answer answers[TENSORS + SINKS];
     bool *visible; /* [B,Hq,L,S] */
     spoil spoils[SPOILS];

@@ -140,7 +140,7 @@ static void put_backward(packet *p, const call *c) {
         .kv_position_stride = c->position_stride[1],
         .rows = address_of(&c->rows),
         .dquery_sums = address_of(&c->query_sums),
-        .most = address_of(&c->most),
+        .runs = address_of(&c->runs),
         .scale = s->scale,
         .q_offset = s->q_offset,
         .kv_offset = s->kv_offset,
@@ -179,6 +179,7 @@ static void put_sinks(packet *p, const call *c) {
         const bool wanted = c->sinks[at].count > 0 && (c->shape->absent & ABSENT_SINKS) == 0;
         if (wanted)
             to = (struct fj_cuda_sink){.sums = address_of(&c->sinks[at].sums),
+                                       .most = address_of(&c->sinks[at].most),
                                        .out = address_of(&c->sinks[at].out),
                                        .count = c->sinks[at].count};
         int64_t stride = 1;
@@ -260,17 +261,17 @@ static bool put_all(call *c) {
         there &= c->device->put(&c->tensors[t].memory);
     }
     memset(c->fault.host, 0, c->fault.size);
-    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->most, &c->parts};
+    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->runs, &c->parts};
     for (size_t i = 0; i < FJ_ARRAY_LEN(fresh); i++) {
         if (fresh[i]->size) memset(fresh[i]->host, 0xff, fresh[i]->size);
         there &= c->device->put(fresh[i]);
     }
     for (int i = 0; i < SINKS; i++) {
-        buffer *both[] = {&c->sinks[i].sums, &c->sinks[i].out};
-        for (int n = 0; n < 2; n++) {
-            if (both[n]->size)
-                memset(both[n]->host, n == 0 ? 0x55 : 0xff, both[n]->size); /* -1 would add little */
-            there &= c->device->put(both[n]);
+        buffer *each[] = {&c->sinks[i].sums, &c->sinks[i].most, &c->sinks[i].out};
+        for (int n = 0; n < 3; n++) {
+            if (each[n]->size)
+                memset(each[n]->host, n == 0 ? 0x55 : 0xff, each[n]->size); /* -1 would add little */
+            there &= c->device->put(each[n]);
         }
     }
     for (int i = 0; i < MAX_CAPTURES; i++) there &= c->device->put(&c->capture_data[i]);
@@ -286,10 +287,11 @@ static bool get_all(call *c, FILE *out) {
             (void)fprintf(out, "    %s: written around it\n", tensor_names[t]);
             clean = false;
         }
-    buffer *const work[] = {&c->rows, &c->query_sums, &c->most, &c->parts, &c->fault};
+    buffer *const work[] = {&c->rows, &c->query_sums, &c->runs, &c->parts, &c->fault};
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) clean &= c->device->get(work[i]);
     for (int i = 0; i < SINKS; i++)
-        clean &= c->device->get(&c->sinks[i].sums) && c->device->get(&c->sinks[i].out);
+        clean &= c->device->get(&c->sinks[i].sums) && c->device->get(&c->sinks[i].most) &&
+                 c->device->get(&c->sinks[i].out);
     if (!clean) (void)fprintf(out, "    memory around a tensor or the workspace was written\n");
     return clean;
 }
