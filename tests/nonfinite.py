@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Puts NaN and infinities where masks hide them and looks for what comes through.
 
-usage: nonfinite.py [--tool build/flexjit] [--quick] DEVICE [OPTION of flexjit run ...]
+usage: nonfinite.py [--tool build/flexjit] [--quick] [--dtypes F32,BF16,F16,F64] DEVICE [OPTION of flexjit run ...]
 
 For each of q, k, v, do and a captured bias, each value and each place (keys and rows that nobody sees, keys that some
 rows see, rows that are dead by their scores) the call runs twice: with the value, and with 0 there. Results that do not
@@ -202,13 +202,15 @@ class Runner:
         return compare(got, zero, wanted, dependents(mod, operand, place), TOLERANCE[dtype])
 
 
-def cases(quick):
+def cases(quick, dtypes):
     """(dtype, mod, operand, rows, name of the place, values); quick: each place with one value and one dtype."""
     turn = 0
     for dtype in TOLERANCE:
         for mod in MODS:
             for operand, place, name in places(mod):
                 turn += 1
+                if dtype not in dtypes:
+                    continue
                 if quick and (turn + list(TOLERANCE).index(dtype)) % 4 != 0:
                     continue
                 chosen = list(VALUES)[turn % 3] if quick else None
@@ -219,13 +221,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tool", default=str(ROOT / "build/flexjit"))
     parser.add_argument("--quick", action="store_true", help="a part of the cases, all kinds of places among them")
+    parser.add_argument("--dtypes", default=",".join(TOLERANCE))
     parser.add_argument("device")
     options, options.rest = parser.parse_known_args()
     passed = failed = 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("FLEXJIT_CACHE_PATH", f"{folder}/cache")
         runner = Runner(options, folder)
-        for dtype, mod, operand, place, name, values in cases(options.quick):
+        for dtype, mod, operand, place, name, values in cases(options.quick, options.dtypes.split(",")):
             cells, said = [], []
             zero = runner.run(put(inputs(dtype, mod), operand, place, 0.0), mod, options.device)
             for value in values:

@@ -243,6 +243,9 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
     fj_scores s, d;
     fj_start_scores<side>(t, own, facts, s, d);
     fj_multiply_rows<side, FJ_HEAD_PAD>(t, s, shared, walked);
+#if FJ_IN_DTYPE == FJ_DTYPE_F32
+    fj_mend_scores(t, s, shared, walked);
+#endif
     fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
     const bool large = fj_has_large<side>(own, facts);
     if (FJ_FULL_COPY && step.is_full() && !care.how && !large && !(FUSED && fj_has_dead<side>(t, facts))) {

@@ -61,6 +61,11 @@ FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t own, ui
     }
 }
 
+// Scores alone: dP has begun at delta, and its row's results are not finite where it is not.
+FJ_DEVICE void fj_mend_scores(const fj_task &t, fj_scores &s, uint32_t own, uint32_t walked) {
+    fj_mend_products<FJ_HEAD_PAD>(s, own, t.group_row(), walked, t.part() * COLUMN_TILES * 8);
+}
+
 // Walked rows 8 step .. + 7 of the weights, as an A. shared: of the weights, with SPLIT > 1.
 FJ_DEVICE void fj_split_weights([[maybe_unused]] const fj_task &t, [[maybe_unused]] const fj_weights &w,
                                 [[maybe_unused]] uint32_t shared, uint32_t step,

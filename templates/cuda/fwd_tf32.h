@@ -50,6 +50,7 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
             }
         }
     }
+    fj_mend_products<FJ_HEAD_PAD>(s, queries, fj_warp() * 16 * ROW_TILES, keys, 0);
 }
 
 // Tensor cores cut what they add to the exponent of the greatest, all cuts towards 0: over many keys that is more than

@@ -5,8 +5,10 @@
 //
 // 1. So a sum is as exact as one in float32 (products are exact, sums are kept in float32), at three products.
 //    With FJ_TF32 the last alone: 10 bits of mantissa.
-// 2. An infinite x has low = NaN: products with it are NaN, also where they would be infinite. A bound on high would mend
-//    that, at a third more instructions of the ALU, which limits backward (./dev bench sass).
+// 2. An infinite x has low = NaN, and so have finite ones that round to infinity: products with them are NaN, also where
+//    a score is -inf and its key seen, but of no weight. A bound on high would mend that at a third more instructions
+//    of the ALU, which limits backward (./dev bench sass). So scores are looked at, by one FMA each, which has a pipe of
+//    its own, and those that are NaN made again without a split.
 // 3. Forward and backward make the same scores, to the bit: P is an exponential of their difference from what forward
 //    left. So the order of sums is part of the result: steps of the depth ascend, in each the low part of the query
 //    comes first, then that of the key. Backward kernels have either of them for A.
@@ -42,6 +44,35 @@ FJ_DEVICE void fj_mma_f32(float (&c)[4], const fj_split<4> &a, const fj_split<4>
 template <int columns> FJ_DEVICE float fj_tile_element(uint32_t tile, uint32_t row, uint32_t column) {
     const uint32_t byte = fj_tile<columns>::at(row, column / 4) + column % 4 * 4;
     return *fj_shared_at<float>(tile - fj_shared_address(fj_shared()) + byte);
+}
+
+// Point 2. s: products of a's rows, from `row`, with those of b, from `column`; by the warp together. A turn of the loop
+// mends the first tile of each row of tiles and moves it behind the others, so that registers have constant numbers.
+template <int depth, int rows, int tiles>
+FJ_DEVICE void fj_mend_products(float (&s)[rows][tiles][4], uint32_t a, uint32_t row, uint32_t b,
+                                uint32_t column) {
+    float none = 0; // NaN with the first that is not finite
+#pragma unroll
+    for (int n = 0; n < rows * tiles * 4; n++)
+        none = fj_fma_rn(s[n / 4 / tiles][n / 4 % tiles][n % 4], 0.0f, none);
+    if (FJ_TF32 || !fj_any(none != 0)) return;
+    row += fj_lane() / 4;
+    column += fj_lane() % 4 * 2;
+#pragma unroll 1
+    for (int j = 0; j < tiles; j++) {
+#pragma unroll
+        for (uint32_t n = 0; n < rows * 4; n++) {
+            float &x = s[n / 4][0][n % 4];
+            if (x == x) continue;
+            x = 0;
+#pragma unroll 1
+            for (uint32_t e = 0; e < depth; e++)
+                x = fj_fma_rn(fj_tile_element<depth>(a, row + n / 2 * 8, e),
+                              fj_tile_element<depth>(b, column + n % 2, e), x);
+        }
+        fj_turn_tiles<1>(s);
+        column += 8;
+    }
 }
 
 #endif
