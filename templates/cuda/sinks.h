@@ -86,7 +86,7 @@ FJ_DEVICE fj_acc fj_sink_start(enum fj_sink_mode mode, const struct fj_cuda_sink
 
 FJ_DEVICE bool fj_sink_is_finite(fj_real x) { return x - x == 0; }
 
-// LOOK: the end of a run, or of as much of it as the reals hold.
+// LOOK: the end of a run, or of as much of it as the reals hold: of two that add up to infinity, 2^(size + 1) says enough.
 FJ_DEVICE void fj_sink_raise(fj_acc &acc) {
     if (acc.total == 0) return;
     const uint32_t size = fj_sink_size(acc.total);
@@ -99,16 +99,17 @@ FJ_DEVICE void fj_sink_raise(fj_acc &acc) {
 FJ_DEVICE void fj_sink_count(fj_acc &acc) {
     const fj_real factor = fj_sink_power(fj_sink_exponent(acc.size, acc.bits) / 2);
     const fj_real units = acc.pending * factor * factor, whole = fj_round(units), left = units - whole;
-    acc.whole += fj_cast_i64(whole);
-    if (left != 0) acc.left += fj_cast_i64(fj_round(left * fj_sink_power(acc.bits)));
+    const fj_real limit = fj_sink_power(62); // of (4)
+    acc.whole += static_cast<int64_t>(whole > limit ? limit : whole < -limit ? -limit : whole);
+    if (fj_abs(left) > 0) acc.left += static_cast<int64_t>(fj_round(left * fj_sink_power(acc.bits)));
 }
 
 // Pending reals become a part of the total, or units: often enough that their sum stays short.
 FJ_DEVICE void fj_sink_settle(fj_acc &acc) {
     if (acc.mode != FJ_SINK_LOOK && acc.mode != FJ_SINK_ADD) return;
     if (acc.mode == FJ_SINK_LOOK) {
-        if (!fj_sink_is_finite(acc.total + acc.pending)) fj_sink_raise(acc);
         acc.total += acc.pending;
+        if (!fj_sink_is_finite(acc.total)) fj_sink_raise(acc);
     } else {
         fj_sink_count(acc);
     }
@@ -117,9 +118,12 @@ FJ_DEVICE void fj_sink_settle(fj_acc &acc) {
 
 FJ_DEVICE void fj_sink_flush(fj_acc &acc) {
     if (acc.mode == FJ_SINK_NONE || acc.at < 0) return;
-    fj_sink_settle(acc);
-    if (acc.mode == FJ_SINK_LOOK) fj_sink_raise(acc);
+    if (acc.mode == FJ_SINK_LOOK) {
+        acc.total += acc.pending;
+        fj_sink_raise(acc);
+    }
     if (acc.mode == FJ_SINK_ADD) {
+        fj_sink_count(acc);
         int64_t *const to = static_cast<int64_t *>(acc.sums) + 2 * acc.at;
         if (acc.whole) fj_atomic_add(to, acc.whole);
         if (acc.left) fj_atomic_add(to + 1, acc.left);
@@ -141,16 +145,15 @@ FJ_DEVICE void fj_sink_begin(fj_acc &acc, int64_t at) {
 
 // False: the value is not finite, and has to be marked.
 FJ_DEVICE bool fj_sink_put(fj_acc &acc, int64_t at, fj_real value) {
-    if (acc.at != at) fj_sink_begin(acc, at);
+    const bool floats = acc.mode == FJ_SINK_FLOAT;
     if (acc.mode == FJ_SINK_LOOK) value = fj_abs(value);
-    const fj_real sum = acc.pending + value;
-    if (acc.mode == FJ_SINK_FLOAT || fj_sink_is_finite(sum)) {
-        acc.pending = sum;
-        return true;
+    fj_real sum = acc.pending + value;
+    if (acc.at != at || !(floats || fj_sink_is_finite(sum))) {
+        fj_sink_begin(acc, at);
+        sum = value;
+        if (!floats && !fj_sink_is_finite(value)) return acc.mode == FJ_SINK_LOOK;
     }
-    if (!fj_sink_is_finite(value)) return acc.mode == FJ_SINK_LOOK;
-    fj_sink_settle(acc);
-    acc.pending = value;
+    acc.pending = sum;
     return true;
 }
 
