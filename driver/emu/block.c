@@ -112,6 +112,51 @@ static void check_canaries(struct emu_block *block) {
                        before ? "past" : "before", block->shape->shared);
 }
 
+/* ---- What ThreadSanitizer sees -------------------------------------------------------------------- */
+
+static bool make_views(struct emu_block *block) {
+    if (!fj_emu_tsan() || block->views) return true;
+    block->views = fj_alloc_zeroed(block->allocator, EMU_VIEWS * sizeof *block->views);
+    return block->views != NULL;
+}
+
+static void destroy_views(struct emu_block *block) {
+    for (uint32_t i = 0; block->views && i < EMU_VIEWS; i++) {
+        fj_emu_tsan_destroy(&block->views[i].thread);
+        fj_emu_tsan_destroy(&block->views[i].agent);
+    }
+    fj_free(block->allocator, block->views, EMU_VIEWS * sizeof *block->views);
+}
+
+/* A new view is ordered after what made it; one of an earlier launch is told. */
+static void take_views(struct emu_block *block, struct emu_thread *thread) {
+    struct emu_view *view = block->views_used < EMU_VIEWS ? &block->views[block->views_used++] : NULL;
+    char name[64];
+    thread->view = view;
+    thread->fiber.race = view && view->thread ? view->thread : fj_emu_tsan_create();
+    thread->copies.agent = view ? view->agent : NULL;
+    if (view && view->thread) {
+        fj_emu_tsan_enter(thread->fiber.race);
+        fj_emu_tsan_acquire(&block->begin_token);
+        fj_emu_tsan_enter(block->main.race);
+    }
+    (void)snprintf(name, sizeof name, "CUDA thread %u", thread->self.linear);
+    fj_emu_tsan_name(thread->fiber.race, name);
+    fj_emu_copies_name(&thread->copies, thread->self.linear);
+}
+
+/* A thread that failed ends within calls, which its view would keep. */
+static void give_views(const struct emu_block *block, struct emu_thread *thread) {
+    struct emu_view now = {thread->fiber.race, thread->copies.agent}, none = {NULL, NULL};
+    const bool stays = thread->view && !block->failed;
+    if (thread->view) *thread->view = stays ? now : none;
+    if (!stays) {
+        fj_emu_tsan_destroy(&now.thread);
+        fj_emu_tsan_destroy(&now.agent);
+    }
+    thread->fiber.race = thread->copies.agent = NULL;
+}
+
 /* ---- Life ------------------------------------------------------------------------------------- */
 
 struct emu_block *fj_emu_block_create(const fj_allocator *allocator) {
@@ -133,6 +178,7 @@ void fj_emu_block_destroy(struct emu_block *block) {
         fj_emu_copies_finish(block, &block->threads[i].copies);
     unmap(block->stacks, block->stacks_size);
     unmap(block->shared_map, block->shared_map_size);
+    destroy_views(block);
     fj_free(block->allocator, block->bulk, block->bulk_cap * sizeof *block->bulk);
     fj_free(block->allocator, block->warps, EMU_WARPS * sizeof *block->warps);
     fj_free(block->allocator, block->threads, FJ_EMU_MAX_THREADS * sizeof *block->threads);
@@ -148,7 +194,8 @@ bool fj_emu_block_attach(struct emu_block *block, const fj_emu_kernel *kernel, c
     block->warp_count = (shape->threads + FJ_EMU_WARP - 1) / FJ_EMU_WARP;
     block->counts = (fj_emu_counts){0};
     block->main.race = fj_emu_tsan_current();
-    return make_stacks(block, shape->threads) && make_shared(block, shape->shared);
+    block->views_used = 0;
+    return make_views(block) && make_stacks(block, shape->threads) && make_shared(block, shape->shared);
 }
 
 static void start_thread(struct emu_block *block, uint32_t i) {
@@ -173,11 +220,7 @@ static void start_thread(struct emu_block *block, uint32_t i) {
     thread->fiber.stack = block->stacks + i * block->stack_slot + PAGE;
     thread->fiber.stack_size = block->stack_slot - PAGE;
     fj_emu_fiber_start(&thread->fiber, i % 16 * STAGGER, fj_emu_thread_main);
-    if (fj_emu_tsan()) {
-        char name[64];
-        (void)snprintf(name, sizeof name, "CUDA thread %u", i);
-        thread->fiber.race = fj_emu_tsan_create(name);
-    }
+    if (fj_emu_tsan()) take_views(block, thread);
 }
 
 static void start_warps(struct emu_block *block) {
@@ -197,10 +240,7 @@ static void start_warps(struct emu_block *block) {
 }
 
 static void end_threads(struct emu_block *block) {
-    for (uint32_t i = 0; i < block->thread_count; i++) {
-        fj_emu_tsan_destroy(&block->threads[i].fiber.race);
-        fj_emu_tsan_destroy(&block->threads[i].copies.agent);
-    }
+    for (uint32_t i = 0; fj_emu_tsan() && i < block->thread_count; i++) give_views(block, &block->threads[i]);
     if (block->failed) fj_emu_asan_unpoison(block->stacks, block->stacks_size);
 }
 
@@ -218,6 +258,7 @@ bool fj_emu_block_run(struct emu_block *block, uint64_t index, uint64_t seed) {
     for (uint32_t id = 0; id < FJ_EMU_BARRIERS; id++) block->barriers[id].id = id;
     forget(block);
     poison_shared(block);
+    fj_emu_tsan_release(&block->begin_token);
     start_warps(block);
     fj_emu_start(block);
     end_threads(block);

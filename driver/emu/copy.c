@@ -35,17 +35,20 @@ static void *grow(struct emu_block *block, void *array, size_t size, size_t len,
 
 /* ---- The agent -------------------------------------------------------------------------------- */
 
-static void make_agent(const struct emu_block *block, struct emu_copies *copies) {
+void fj_emu_copies_name(struct emu_copies *copies, uint32_t thread) {
     char name[64];
-    (void)snprintf(name, sizeof name, "asynchronous copies of CUDA thread %u", block->running->self.linear);
-    copies->agent = fj_emu_tsan_create(name);
+    (void)snprintf(name, sizeof name, "asynchronous copies of CUDA thread %u", thread);
+    fj_emu_tsan_name(copies->agent, name);
 }
 
 /* The write, as the agent's, after everything that the thread did so far. token: what waiters will acquire. */
 static void write_by_agent(const struct emu_block *block, struct emu_copies *copies, void *to, size_t size,
                            void *token, void *pc) {
     if (!fj_emu_tsan()) return;
-    if (!copies->agent) make_agent(block, copies);
+    if (!copies->agent) {
+        copies->agent = fj_emu_tsan_create();
+        fj_emu_copies_name(copies, block->running->self.linear);
+    }
     fj_emu_tsan_release(copies);
     fj_emu_tsan_enter(copies->agent);
     fj_emu_tsan_acquire(copies);

@@ -109,11 +109,10 @@ void fj_emu_asan_unpoison(const void *memory, size_t size) {
 
 bool fj_emu_tsan(void) { return __tsan_create_fiber != NULL; }
 
-void *fj_emu_tsan_create(const char *name) {
-    if (!__tsan_create_fiber) return NULL;
-    void *view = __tsan_create_fiber(0);
-    __tsan_set_fiber_name(view, name);
-    return view;
+void *fj_emu_tsan_create(void) { return __tsan_create_fiber ? __tsan_create_fiber(0) : NULL; }
+
+void fj_emu_tsan_name(void *view, const char *name) {
+    if (view && __tsan_set_fiber_name) __tsan_set_fiber_name(view, name);
 }
 
 void fj_emu_tsan_destroy(void **view) {

@@ -34,7 +34,8 @@ void fj_emu_asan_unpoison(const void *memory, size_t size);
 /* ---- ThreadSanitizer -------------------------------------------------------------------------- */
 
 bool fj_emu_tsan(void);
-void *fj_emu_tsan_create(const char *name); /* the view of a fiber; NULL without ThreadSanitizer */
+void *fj_emu_tsan_create(void); /* the view of a fiber; NULL without ThreadSanitizer */
+void fj_emu_tsan_name(void *view, const char *name);
 void fj_emu_tsan_destroy(void **view);
 void *fj_emu_tsan_current(void);
 /* Accesses that follow are those of this view. */

@@ -28,8 +28,9 @@
  *     thread that is slow to leave does not learn what a fast one did afterwards.
  *  6. An asynchronous copy is made by an agent, one per thread, ordered after the copy's issue; the thread
  *     is ordered after it by the wait. So the destination, read too early, is a race.
- *  7. Blocks are not ordered: each has fresh views, and stacks and shared memory mapped anew (only so does
- *     ThreadSanitizer forget). The launch's end is after all of them.
+ *  7. Blocks are not ordered: each has views of its own, and stacks and shared memory mapped anew (only so does
+ *     ThreadSanitizer forget). The launch's end is after all of them. To make a view takes longer than a small block
+ *     runs, so a launch takes over those of the one before it, which ended before it began.
  */
 #ifndef FJ_DRIVER_EMU_MACHINE_H
 #define FJ_DRIVER_EMU_MACHINE_H
@@ -39,6 +40,7 @@
 
 #define EMU_WARPS (FJ_EMU_MAX_THREADS / FJ_EMU_WARP)
 #define EMU_TOKENS 64
+#define EMU_VIEWS 512   /* that outlive a launch: ThreadSanitizer has at most 8,000, of about a megabyte */
 #define EMU_POISON 0xff /* NaN of every float type */
 #define EMU_CANARY 0xa7 /* around shared memory */
 
@@ -66,6 +68,11 @@ struct emu_copies {
     char tokens[EMU_TOKENS]; /* one per group, in turn */
 };
 
+/* ThreadSanitizer's, of a thread and of the agent of its copies. */
+struct emu_view {
+    void *thread, *agent;
+};
+
 struct emu_thread {
     struct fj_emu_thread self;
     struct fj_emu_fiber fiber;
@@ -79,6 +86,7 @@ struct emu_thread {
     const uint64_t *mbarrier;
     uint32_t parity;
     struct emu_copies copies;
+    struct emu_view *view; /* where its views go; NULL: they end with it */
 };
 
 /* What all members of a warp operation call alike. */
@@ -130,6 +138,9 @@ struct emu_block {
     fj_emu_rounding rounding; /* not the default */
     bool one_call_site;
     char *launch_token;
+    struct emu_view *views; /* of the threads of all its blocks, in their order */
+    uint32_t views_used;
+    char begin_token;
 
     /* memory: [guard | stack] per thread, [guard | shared memory | guard] */
     unsigned char *stacks, *shared_map, *shared;
@@ -207,6 +218,7 @@ void fj_emu_bulk_land(struct emu_block *block);
 void fj_emu_copy_commit(fj_emu_site site);
 void fj_emu_copy_wait(uint32_t pending, fj_emu_site site);
 void fj_emu_copies_reset(struct emu_copies *copies);
+void fj_emu_copies_name(struct emu_copies *copies, uint32_t thread); /* in reports of ThreadSanitizer */
 void fj_emu_copies_finish(struct emu_block *block, struct emu_copies *copies);
 
 #endif

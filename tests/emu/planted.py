@@ -26,6 +26,7 @@ EXPECTED = {
     "reduce-barrier-none": ["forward, eager: output"],
     "reduce-align-none": ["ended by signal"],
     "reduce-barrier-thread": ["ThreadSanitizer: data race", "{write}", "{sum}"],
+    "reduce-blocks-thread": ["ThreadSanitizer: data race", "{store}", "CUDA thread 0"],
     "reduce-guard-address": ["AddressSanitizer: heap-buffer-overflow", "READ of size 4", "{read}"],
 }
 SKIPPED = 77

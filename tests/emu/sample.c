@@ -22,7 +22,7 @@ struct gemm_args {
 struct reduce_args {
     const float *in;
     float *out;
-    int32_t columns;
+    int32_t columns, turn;
 };
 
 enum { M = 70, N = 60, K = 136, ROWS = 3, COLUMNS = 250 };
@@ -97,7 +97,7 @@ static void make_reduce(struct sample *s) {
         s->expected[i / COLUMNS] += (double)in[i];
         s->scale[i / COLUMNS] += fabs((double)in[i]);
     }
-    s->args.reduce = (struct reduce_args){in, s->out, COLUMNS};
+    s->args.reduce = (struct reduce_args){in, s->out, COLUMNS, 0};
     s->shape = (fj_emu_shape){.grid = {ROWS, 1, 1}, .threads = 256, .shared = 32};
     s->memory[0] = in;
 }
@@ -121,6 +121,7 @@ static int run(struct sample *s, const fj_emu_kernel *kernel, int few) {
     fj_emu *emu = NULL;
     fj_error error = {0};
     int wrong = fj_emu_create(&fj_allocator_libc, &emu, &error) != FJ_OK;
+    const bool is_reduce = strcmp(kernel->name, "reduce") == 0;
     for (int mode = 0; mode < 6 && !wrong; mode += few ? 3 : 1) { /* few: forward eager, reverse late */
         char name[32];
         fj_emu_counts counts = {0};
@@ -133,6 +134,7 @@ static int run(struct sample *s, const fj_emu_kernel *kernel, int few) {
                                   .one_call_site = true,
                                   .shared_limit = 163 << 10};
         (void)snprintf(name, sizeof name, "%s, %s", schedules[mode / 2], copies[mode % 2]);
+        if (is_reduce) s->args.reduce.turn = mode;
         memset(s->out, 0xff, s->outputs * sizeof *s->out);
         if (fj_emu_launch(emu, kernel, &s->shape, &s->args, &options, &error) != FJ_OK) {
             printf("%s: %s\n", name, error.text);
