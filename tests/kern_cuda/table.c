@@ -153,13 +153,14 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
                                      .value_dim = dims[v],
                                      .deterministic = r->deterministic},
                          .mod = &mods[which]};
+    if (x->few && extras[extra].splits > 7) return false; /* blocks by the dozen */
     if (!find_row(&d->kernel, r, x->archs[arch]) || !set_extra(&d->kernel, extra)) return false;
     const int template = r->kind == FJ_JIT_FORWARD ? 0 : r->deterministic ? 1 : 2;
     const int values[AXES] = {
         template * 2 + r->mma,      (int)r->dtype,         e,        v, which, extra, arch,
         r->n == 16 ? 0 : r->n / 32, r->warps == 8 ? 1 : 0, r->stages};
     memcpy(d->values, values, sizeof d->values);
-    d->cost = (dims[e] + dims[v]) / 40;
+    d->cost = (dims[e] + dims[v]) / (x->few ? 4 : 40);
     return true;
 }
 
@@ -219,6 +220,14 @@ static int64_t cost_of(const kernel *k, const shape *s) {
            (kernel_is_backward(k) ? 3 : 1);
 }
 
+/* CUDA threads of a launch, about: what a call costs under ThreadSanitizer, which makes a view of each. */
+static int64_t threads_of(const kernel *k, const shape *s) {
+    const int64_t m = k->variant.tile_q, rows = s->batch * s->heads_q * FJ_CEIL_DIV(s->q_len, m),
+                  keys = s->batch * s->heads_kv * FJ_CEIL_DIV(s->kv_len, m);
+    const int64_t blocks = kernel_is_backward(k) ? 2 * rows + keys : rows * (k->splits ? k->splits : 1);
+    return blocks * k->variant.warps * 32;
+}
+
 static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     const bool backward = kernel_is_backward(k);
     int picked[AXES] = {0};
@@ -260,13 +269,29 @@ static void empty_shape(shape *s, int axis) {
     if (axis % 4 == 3) s->heads_kv = 0;
 }
 
-static void choose_shapes(test *t, pairs *p, generator *random, int count, int64_t limit) {
+typedef struct extent {
+    int kernels, shapes; /* of each row; of each kernel */
+    int64_t limit;       /* of the work of a shape */
+    int64_t threads;     /* most of a launch */
+} extent;
+
+static extent extent_of(const range *r) {
+    if (r->few) return (extent){1, 2, 4 << 20, 1024};
+    if (r->all) return (extent){6, MOST_SHAPES, 400 << 20, INT64_MAX};
+    return (extent){1, 5, 24 << 20, INT64_MAX};
+}
+
+static bool is_too_large(const kernel *k, const shape *s, const extent *most) {
+    return cost_of(k, s) > most->limit || threads_of(k, s) > most->threads;
+}
+
+static void choose_shapes(test *t, pairs *p, generator *random, int count, const extent *most_work) {
     enum { CANDIDATES = 30, TRIES = 2000 };
     for (t->shape_count = 0; t->shape_count < count; t->shape_count++) {
         int most = -1, found = 0, values[AXES], taken[AXES] = {0};
         for (int i = 0; i < TRIES && found < CANDIDATES; i++) {
             const shape s = draw_shape(&t->kernel, random, values);
-            if (cost_of(&t->kernel, &s) > limit && !(i == TRIES - 1 && found == 0)) continue;
+            if (is_too_large(&t->kernel, &s, most_work) && !(i == TRIES - 1 && found == 0)) continue;
             if (s.scale == 0 && t->shape_count == 0) continue; /* the one that runs in all modes */
             const int worth = pairs_new(p, values, false);
             found++;
@@ -314,16 +339,6 @@ static int keep_few(row *rows, int count) {
     return kept;
 }
 
-typedef struct extent {
-    int kernels, shapes; /* of each row; of each kernel */
-    int64_t limit;       /* of the work of a shape */
-} extent;
-
-static extent extent_of(const range *r) {
-    if (r->few) return (extent){1, 2, 4 << 20};
-    return r->all ? (extent){6, MOST_SHAPES, 400 << 20} : (extent){1, 5, 24 << 20};
-}
-
 enum { PARTS = 3 };
 
 /* Whether a kernel brings a template with a dtype, a tile, stages or options that none before it has, or a direction with
@@ -367,7 +382,7 @@ test *table_make(const range *r, int *count) {
     for (int i = 0; i < row_count * x.kernels; i++) {
         test *t = &tests[*count];
         choose_kernel(&t->kernel, &rows[i % row_count], r, &of_kernels, &random);
-        choose_shapes(t, &of_shapes, &random, x.shapes, x.limit);
+        choose_shapes(t, &of_shapes, &random, x.shapes, &x);
         if (r->length) lengthen(t, r->length);
         *count += fnmatch(r->filter, t->kernel.name, 0) == 0;
     }
@@ -379,6 +394,7 @@ void table_shapes(test *t, const range *r, int count) {
     static pairs none;
     generator random = random_of(r->seed, t->kernel.name);
     memset(&none, 0, sizeof none);
-    choose_shapes(t, &none, &random, count, extent_of(r).limit);
+    const extent x = extent_of(r);
+    choose_shapes(t, &none, &random, count, &x);
     if (r->length) lengthen(t, r->length);
 }
