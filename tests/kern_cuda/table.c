@@ -341,31 +341,51 @@ static int keep_few(row *rows, int count) {
 
 enum { PARTS = 3 };
 
-/* Whether a kernel brings a template with a dtype, a tile, stages or options that none before it has, or a direction with
- * a mod. */
-static bool is_new(pairs *p, const kernel *k) {
+/* What a kernel brings that none before it has: a template with a dtype, a tile, stages or options, a direction with a
+ * mod. */
+static int count_new(pairs *p, const kernel *k, bool take) {
     enum { OF_TEMPLATES = 0, OF_MODS = 1 };
     const fj_variant *v = &k->variant;
     const int direction = kernel_is_backward(k) ? 2 + !k->problem.deterministic : 0;
     const int options = k->problem.tf32 | kernel_packs(k) << 1 | k->table << 2 | (k->splits > 0) << 3;
     const int values[] = {
         (int)k->problem.dtype, v->tile_q / 16, v->tile_kv / 16, options, v->warps, v->stages};
-    bool *met = &p->seen[OF_MODS][direction][0][k->mod - mods], found = !*met;
-    *met = true;
+    bool *met = &p->seen[OF_MODS][direction][0][k->mod - mods];
+    int found = !*met;
+    *met |= take;
     for (size_t a = 0; a < FJ_ARRAY_LEN(values); a++) {
         bool *seen = &p->seen[OF_TEMPLATES][direction * 2 + v->mma][a][values[a]];
-        found |= !*seen;
-        *seen = true;
+        found += !*seen;
+        *seen |= take;
     }
     return found;
 }
 
-/* The part of the table for a day: what is_new is in every part, the rest in one of three, from one day to the next. */
-static int keep_part(test *tests, int count, int64_t day) {
+/* Marks kernels until no other brings anything: the one that brings most is next (a greedy cover). */
+static void cover(bool *taken, const test *tests, int count) {
     static pairs covered;
+    for (;;) {
+        int best = -1, most = 0;
+        for (int i = 0; i < count; i++) {
+            const int found = taken[i] ? 0 : count_new(&covered, &tests[i].kernel, false);
+            if (found <= most) continue;
+            most = found;
+            best = i;
+        }
+        if (best < 0) return;
+        taken[best] = count_new(&covered, &tests[best].kernel, true) > 0;
+    }
+}
+
+/* The part of the table for a day: a cover is in every part, the rest in one of three, from one day to the next. */
+static int keep_part(test *tests, int count, int64_t day) {
+    bool *every = calloc((size_t)count + 1, sizeof *every);
     int kept = 0, left = 0;
+    if (!every) abort();
+    cover(every, tests, count);
     for (int i = 0; i < count; i++)
-        if (is_new(&covered, &tests[i].kernel) || left++ % PARTS == day % PARTS) tests[kept++] = tests[i];
+        if (every[i] || left++ % PARTS == day % PARTS) tests[kept++] = tests[i];
+    free(every);
     return kept;
 }
 
