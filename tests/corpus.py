@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--dtype", default=DTYPES, help=f"default: {DTYPES}")
     parser.add_argument("--quick", action="store_true", help="one dtype and small shape a mod, in turn")
     parser.add_argument("--day", type=parse_day, metavar="N|today", help="backward for half of the mods, in turn")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th mod")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th mod, with --day in turn")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
     parser.add_argument("--device", default="cpu", help="default: cpu; emu takes smaller shapes unless given")
     parser.add_argument("--arch", help="GPU architecture for emu, such as sm_90")
@@ -110,6 +110,7 @@ def main():
     usual = SHAPES_EMU if options.device == "emu" else SHAPES_QUICK if options.quick else SHAPES
     shapes = [inputs.Shape.parse(text) for text in options.shape or usual]
     corpus = inputs.read_corpus(MODS / "corpus.json", MODS)
+    chosen = list(corpus.items())[(options.day or 0) % options.every :: options.every]
     failed = passed = 0
     print(f"{'mod':28} {'type':4} {'shape':18} {'tier':12}{' '.join(f'{c:>6}' for c in COLUMNS)}")
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
@@ -117,7 +118,7 @@ def main():
         runs = [
             pool.submit(run, options, name, entry, dtype, shape, goes_back(options, i), folder)
             for turn, (shape, dtype) in enumerate(cases)
-            for i, (name, entry) in enumerate(list(corpus.items())[:: options.every])
+            for i, (name, entry) in enumerate(chosen)
             if options.filter in name and (not options.quick or i % len(cases) == turn)
         ]
         for done in runs:
