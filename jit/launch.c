@@ -59,7 +59,7 @@ static bool lay_out_backward(const fj_jit_problem *problem, const fj_variant *va
            add_part(to, &to->sums, of->gradients, exact ? 16 : 8) &&
            add_part(to, &to->most, exact ? of->gradients : 0, 4) &&
            add_part(to, &to->runs, sinks && exact ? inputs : 0, 8) &&
-           add_part(to, &to->dquery_sums, !exact && variant->mma ? heads * of->q_len : 0,
+           add_part(to, &to->dquery_sums, !exact && variant->mma ? FJ_BWD_SUM_ROWS(heads, of->q_len) : 0,
                     (int64_t)sizeof(float) * variant->head_pad);
 }
 

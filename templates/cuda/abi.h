@@ -21,7 +21,7 @@
 #include <stdint.h>
 #endif
 
-#define FJ_CUDA_ABI 5
+#define FJ_CUDA_ABI 6
 #define FJ_CUDA_MAX_RANK 8
 
 struct fj_cuda_tensor {
@@ -124,7 +124,7 @@ struct fj_cuda_sink {
  *     sums    16 bytes * count of each wanted sink; 8 with FJ_DETERMINISTIC 0
  *     most    4 bytes * count of each wanted sink; with FJ_DETERMINISTIC
  *     runs    8 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_SINKS and FJ_DETERMINISTIC
- *     dquery_sums    4 bytes * FJ_HEAD_PAD * batch * heads_q * q_len; bwd_mma with FJ_DETERMINISTIC 0 */
+ *     dquery_sums    4 bytes * FJ_HEAD_PAD * FJ_BWD_SUM_ROWS(batch * heads_q, q_len); bwd_mma with FJ_DETERMINISTIC 0 */
 struct fj_cuda_backward {
     struct fj_cuda_tensor query, key, value, out, dout;
     struct fj_cuda_tensor lse, dlse, lse_low;   /* [B,Hq,L] of reals; data of dlse and lse_low may be NULL */

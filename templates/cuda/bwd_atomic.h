@@ -1,14 +1,30 @@
 // dQ by atomics, for bwd_mma.cu with FJ_DETERMINISTIC 0: no second walk recomputes the scores.
 //
-//      dS [own keys x walked queries], in shared memory          dQ sums: float [B,Hq,L,FJ_HEAD_PAD]
+//      dS [own keys x walked queries], in shared memory          dQ sums: floats, in tiles
 //        A, read transposed  x  B: own keys    --atomics-->      zeroed by fj_bwd_delta, rounded by fj_bwd_q
 #ifndef FJ_CUDA_BWD_ATOMIC_H
 #define FJ_CUDA_BWD_ATOMIC_H
 
-// The sums of a row of queries.
-FJ_DEVICE float *fj_query_sums(const fj_task &t, int32_t head, int32_t q) {
-    return t.a.dquery_sums +
-           ((static_cast<int64_t>(t.at.b) * t.a.heads_q + head) * t.a.q_len + q) * FJ_HEAD_PAD;
+// The sums of 16 queries and 8 columns, as the threads of a warp hold them: what one instruction adds to is without gaps.
+//
+//      sm_90      | lane 0: 0 1 2 3 | lane 1: 0 1 2 3 | ...     four at a time
+//      before     | 0: lane 0 .. 31 | 1: lane 0 .. 31 | 2: ...
+FJ_DEVICE float *fj_query_sums(const fj_task &t, int32_t head, int32_t q, uint32_t column) {
+    const int64_t row =
+        FJ_BWD_SUM_ROWS(static_cast<int64_t>(t.at.b) * t.a.heads_q + head, t.a.q_len) + q / 16 * 16;
+    return t.a.dquery_sums + row * FJ_HEAD_PAD + column / 8 * 128;
+}
+// Element i of a lane's C.
+FJ_DEVICE uint32_t fj_sum_at(uint32_t lane, uint32_t i) {
+    return FJ_HAS_ATOMIC_V4 ? lane * 4 + i : i * FJ_WARP + lane;
+}
+FJ_DEVICE void fj_add_sums(float *sums, const float (&c)[4]) {
+#if FJ_HAS_ATOMIC_V4
+    fj_atomic_add_v4(sums + fj_sum_at(fj_lane(), 0), c);
+#else
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) fj_atomic_add(sums + fj_sum_at(fj_lane(), i), c[i]);
+#endif
 }
 
 // A: dS, transposed, of 16 queries and a step of own keys; B: these keys.
@@ -60,6 +76,8 @@ FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first, con
     constexpr uint32_t tiles = FJ_TILE_KV / 16, parts = FJ_WARPS > tiles ? FJ_WARPS / tiles : 1;
     constexpr uint32_t pairs = FJ_HEAD_PAD / 16, each = (pairs + parts - 1) / parts,
                        steps = FJ_TILE_Q / DEPTH;
+    constexpr uint32_t chains =
+        each % 2 == 0 && pairs % 2 == 0 ? 2 : 1; // products that do not wait for each other
     if (!t.a.dquery_sums) return;
     const bool marks = care.how == FJ_MARK;
     if (care.how != FJ_PLAIN) fj_clean(0, X_BYTES, marks);
@@ -68,22 +86,25 @@ FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first, con
     for (uint32_t unit = fj_warp(); unit < tiles * parts; unit += FJ_WARPS) {
         const uint32_t tile = unit % tiles, from = unit / tiles * each,
                        end = from + each < pairs ? from + each : pairs;
+        const int32_t q = first + static_cast<int32_t>(tile * 16);
+        if (q >= t.at.walked) continue; // of queries that are not there, of the last tile, the sums are 0
         fj_add_a a[steps];
 #pragma unroll
         for (uint32_t step = 0; step < steps; step++) fj_load_a(a[step], ds, step, tile);
 #pragma unroll 1
-        for (uint32_t pair = from; pair < end; pair++) {
-            float c[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+        for (uint32_t pair = from; pair < end; pair += chains) {
+            float c[chains][2][4] = {};
 #pragma unroll
-            for (uint32_t step = 0; step < steps; step++) fj_multiply_a(c, a[step], shared, step, pair);
+            for (uint32_t step = 0; step < steps; step++)
 #pragma unroll
-            for (uint32_t i = 0; i < 8; i++) {
-                const int32_t q = first + static_cast<int32_t>(tile * 16 + fj_mma_c_row(fj_lane(), i % 4));
-                const uint32_t column = pair * 16 + i / 4 * 8 + fj_mma_c_column(fj_lane(), i % 4);
-                float x = c[i / 4][i % 4];
-                if (marks && x == 0) continue;
-                if (marks) x = NAN;
-                if (q < t.at.walked) fj_atomic_add(fj_query_sums(t, head, q) + column, x);
+                for (uint32_t n = 0; n < chains; n++) fj_multiply_a(c[n], a[step], shared, step, pair + n);
+            float *sums = fj_query_sums(t, head, q, pair * 16);
+#pragma unroll
+            for (uint32_t n = 0; n < 2 * chains; n++) {
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++)
+                    if (marks && c[n / 2][n % 2][i] != 0) c[n / 2][n % 2][i] = NAN;
+                fj_add_sums(sums + n * 128, c[n / 2][n % 2]);
             }
         }
     }
@@ -104,7 +125,9 @@ FJ_DEVICE void fj_round_queries(const fj_task &t) {
         const int32_t q = t.at.first + i / FJ_HEAD_DIM, column = i % FJ_HEAD_DIM;
         if (q >= t.at.count) break;
         fj_element *row = static_cast<fj_element *>(to.data) + fj_offset(to, t.at.b, t.at.head, q);
-        row[column] = fj_narrow(fj_query_sums(t, t.at.head, q)[column] * scale);
+        const uint32_t x = static_cast<uint32_t>(column), y = static_cast<uint32_t>(q);
+        const uint32_t place = fj_sum_at(y % 8 * 4 + x % 8 / 2, y / 8 % 2 * 2 + x % 2);
+        row[column] = fj_narrow(fj_query_sums(t, t.at.head, q, x)[place] * scale);
     }
 }
 

@@ -108,7 +108,8 @@ FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
         fj_block_x() * static_cast<int64_t>(fj_block_threads()) + fj_thread_x();
     [[maybe_unused]] const int64_t threads = all * FJ_WARP;
 #if !FJ_DETERMINISTIC
-    for (int64_t n = first; a.dquery_sums && n < rows * FJ_HEAD_PAD; n += threads) a.dquery_sums[n] = 0;
+    const int64_t sums = FJ_BWD_SUM_ROWS(static_cast<int64_t>(a.batch) * a.heads_q, a.q_len) * FJ_HEAD_PAD;
+    for (int64_t n = first; a.dquery_sums && n < sums; n += threads) a.dquery_sums[n] = 0;
 #endif
 #if FJ_HAS_SINKS
     for (int i = 0; i < FJ_SINKS; i++) {

@@ -91,7 +91,13 @@ static constexpr fj_emu_site fj_emu_here(const char *file = __builtin_FILE(), in
 
 #endif
 
-#define FJ_HAS_MMA_BF16 (FJ_ARCH >= 80)   // mma of bf16 and tf32, 16-deep mma of f16
+#define FJ_HAS_MMA_BF16 (FJ_ARCH >= 80) // mma of bf16 and tf32, 16-deep mma of f16
+// red of vectors: PTX 8.1, which NVRTC 12.0 does not write
+#if defined(__CUDACC_VER_MAJOR__) && __CUDACC_VER_MAJOR__ == 12 && __CUDACC_VER_MINOR__ == 0
+#define FJ_HAS_ATOMIC_V4 0
+#else
+#define FJ_HAS_ATOMIC_V4 (FJ_ARCH >= 90)
+#endif
 #define FJ_HAS_ASYNC_COPY (FJ_ARCH >= 80) // fj_copy_async_*; below, they copy at once
 #define FJ_HAS_STMATRIX (FJ_ARCH >= 90)
 #define FJ_HAS_MBARRIER (FJ_ARCH >= 90)
@@ -286,6 +292,10 @@ FJ_DEVICE void fj_atomic_add(float *address, float value FJ_SITE);
 FJ_DEVICE void fj_atomic_add(double *address, double value FJ_SITE);
 FJ_DEVICE void fj_atomic_add(int32_t *address, int32_t value FJ_SITE);
 FJ_DEVICE void fj_atomic_add(int64_t *address, int64_t value FJ_SITE);
+#if FJ_HAS_ATOMIC_V4
+// Four neighbours at a multiple of 16 bytes, each as by fj_atomic_add; together they are not atomic.
+FJ_DEVICE void fj_atomic_add_v4(float *address, const float (&values)[4] FJ_SITE);
+#endif
 FJ_DEVICE int32_t fj_atomic_fetch_add(int32_t *address, int32_t value FJ_SITE);
 FJ_DEVICE uint32_t fj_atomic_fetch_min(uint32_t *address, uint32_t value FJ_SITE);
 FJ_DEVICE uint32_t fj_atomic_fetch_max(uint32_t *address, uint32_t value FJ_SITE);

@@ -325,6 +325,12 @@ FJ_DEVICE void fj_atomic_add(float *address, float value, fj_emu_site site) {
     (void)fj_emu_exchange(address, value, site,
                           [](float a, float b) { return fj_emu_flush(fj_emu_flush(a) + fj_emu_flush(b)); });
 }
+#if FJ_HAS_ATOMIC_V4
+FJ_DEVICE void fj_atomic_add_v4(float *address, const float (&values)[4], fj_emu_site site) {
+    fj_emu_aligned(address, 4 * sizeof(float), site);
+    for (int i = 0; i < 4; i++) fj_atomic_add(address + i, values[i], site);
+}
+#endif
 FJ_DEVICE void fj_atomic_add(double *address, double value, fj_emu_site site) {
     (void)fj_emu_exchange(address, value, site, [](double a, double b) { return a + b; });
 }

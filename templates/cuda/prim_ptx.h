@@ -330,6 +330,13 @@ FJ_PTX_ADD(fj_atomic_add, "relaxed.gpu.global", fj_ptx_global, "f", "l", "f32", 
 FJ_PTX_ADD(fj_atomic_add, "relaxed.gpu.global", fj_ptx_global, "d", "l", "f64", double, double)
 FJ_PTX_ADD(fj_atomic_add, "relaxed.gpu.global", fj_ptx_global, "r", "l", "s32", int32_t, int32_t)
 FJ_PTX_ADD(fj_atomic_add, "relaxed.gpu.global", fj_ptx_global, "l", "l", "u64", int64_t, uint64_t)
+#if FJ_HAS_ATOMIC_V4
+FJ_DEVICE void fj_atomic_add_v4(float *address, const float (&x)[4]) {
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(fj_ptx_global(address)),
+                 "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3])
+                 : "memory");
+}
+#endif
 FJ_PTX_ADD(fj_shared_atomic_add, "relaxed.cta.shared", fj_shared_address, "f", "r", "f32", float, float)
 FJ_PTX_ADD(fj_shared_atomic_add, "relaxed.cta.shared", fj_shared_address, "r", "r", "s32", int32_t, int32_t)
 FJ_PTX_ADD(fj_shared_atomic_add, "relaxed.cta.shared", fj_shared_address, "l", "r", "u64", int64_t, uint64_t)

@@ -36,6 +36,8 @@
      ((f) || FJ_BWD_MMA_SPLIT(m, w) > 1 ? 2 * (r) * (m) * (n) : 0))
 /* Rows of the workspace, of so many heads of all batches: pairs of queries. */
 #define FJ_BWD_ROWS(heads, queries) ((heads) * (FJ_CEIL_DIV(queries, 2) * 2))
+/* Rows of dQ's sums, of so many heads of all batches: tiles of 16 queries (bwd_atomic.h). */
+#define FJ_BWD_SUM_ROWS(heads, queries) ((heads) * (FJ_CEIL_DIV(queries, 16) * 16))
 #define FJ_BWD_SIMT_SHARED(m, n, r) \
     ((r) * (((m) + (n)) * (FJ_SIMT_DEPTH + 1) + 2 * (m) * ((n) + 1) + 4 * (n)))
 

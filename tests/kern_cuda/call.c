@@ -195,7 +195,8 @@ static void make_work(call *c) {
                             call_real_size(c));
     d->create(&c->runs, (k->problem.ir->captures.len + k->problem.ir->scalars.len) * 8);
     if (!k->problem.deterministic && k->variant.mma)
-        d->create(&c->query_sums, rows * (size_t)k->variant.head_pad * sizeof(float));
+        d->create(&c->query_sums, FJ_BWD_SUM_ROWS((size_t)(s->batch * s->heads_q), (size_t)s->q_len) *
+                                      (size_t)k->variant.head_pad * sizeof(float));
     for (int i = 0; i < SINKS; i++) {
         if (c->sinks[i].count == 0 && (i == MAX_CAPTURES || !c->captures[i].data)) continue;
         d->create(&c->sinks[i].sums, (size_t)c->sinks[i].count * (k->problem.deterministic ? 16 : 8));

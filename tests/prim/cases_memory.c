@@ -58,6 +58,14 @@ static void atomic_subnormal(const uint32_t *in, const struct prim_expected *e) 
     }
 }
 
+/* Two threads for each four words, in two blocks. */
+static void atomic_v4(const uint32_t *in, const struct prim_expected *e) {
+    for (uint32_t i = 0; i < 64; i++) {
+        const uint32_t from = i / 4 * 8 + i % 4;
+        e->bits[i] = prim_bits((float)(2 * (small(in[from]) + small(in[from + 4]))));
+    }
+}
+
 /* Pairs around the least normal number, and any. */
 static void fill_small(uint32_t *in, uint32_t words) {
     static const uint32_t special[] = {0x00000001, 0x00000001, 0,          0x80000001, 0x80000000,
@@ -103,6 +111,7 @@ const struct prim_case prim_memory_cases[] = {
     {"memory", "prim_copy_groups", 75, 32, 1536, 512, 512, PRIM_BITS, prim_fill_words, copy_groups, {0}, 0},
     {"memory", "prim_load_store", 75, 32, 0, 768, 768, PRIM_BITS, prim_fill_words, load_store, {0}, 0},
     {"memory", "prim_atomic", 75, 32, 0, 32, 80, PRIM_BITS, prim_fill_words, atomic, {2, 1, 1}, 0},
+    {"memory", "prim_atomic_v4", 90, 32, 0, 128, 64, PRIM_BITS, prim_fill_words, atomic_v4, {2, 1, 1}, 0},
     {"memory", "prim_atomic_min", 75, 32, 0, 32, 1, PRIM_BITS, prim_fill_words, atomic_min, {0}, UINT32_MAX},
     {"memory",
      "prim_atomic_subnormal",

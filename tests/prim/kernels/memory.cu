@@ -66,6 +66,16 @@ FJ_KERNEL(prim_atomic, 32, 1, prim_args) {
     out[16 + ticket] = 1;
 }
 
+#if FJ_HAS_ATOMIC_V4
+// Threads 2 n and 2 n + 1 add to words 4 n .. 4 n + 3.
+FJ_KERNEL(prim_atomic_v4, 32, 1, prim_args) {
+    float values[4];
+    for (uint32_t i = 0; i < 4; i++)
+        values[i] = static_cast<float>(static_cast<int32_t>(args.in[fj_lane() * 4 + i] % 1000) - 500);
+    fj_atomic_add_v4(reinterpret_cast<float *>(args.out) + fj_lane() / 2 * 4, values);
+}
+#endif
+
 // The output starts as all ones.
 FJ_KERNEL(prim_atomic_min, 32, 1, prim_args) { (void)fj_atomic_fetch_min(args.out, args.in[fj_lane()]); }
 
