@@ -21,8 +21,10 @@ Per warp and turn of that loop, in cycles of one of an SM's four schedulers, wer
              single warp needs at least; the excess over the greatest other column is what further warps must fill
 
 limit names the greatest of these (without alone); reach is tensor over it: the share of the matrix peak that cannot be
-exceeded. warps: how many of its warps each scheduler holds, by registers and shared memory. stores: to global memory, in
-the whole kernel: of 16 bytes / of 8 / of less.
+exceeded. warps: how many of its warps each scheduler holds, by registers and shared memory. local: spilled
+registers, loads and stores of them in that turn / in the rest of the kernel. loads: from global memory in that turn
+(captured tensors; copies to shared memory are not counted), stores: to it in the whole kernel: of 16 bytes / of 8 / of
+less.
 """
 
 import argparse
@@ -316,9 +318,15 @@ def warps_of(machine, registers, shared, threads):
     return blocks * threads // 128, blocks
 
 
-def stores_of(ops):
-    sizes = ["128" if ".128" in op.opcode else "64" if ".64" in op.opcode else "" for op in ops if op.opcode[:3] == "STG"]
+def accesses(ops, opcode):
+    """Of global memory, by size."""
+    wanted = [op.opcode for op in ops if op.opcode.split(".")[0] == opcode]
+    sizes = ["128" if ".128" in name else "64" if ".64" in name else "" for name in wanted]
     return "/".join(str(sizes.count(size)) for size in ("128", "64", ""))
+
+
+def spills_of(ops):
+    return sum(op.opcode.split(".")[0] in ("LDL", "STL") for op in ops)
 
 
 def define_of(text, name):
@@ -345,7 +353,9 @@ def report(label, arch, cubin, log, shape, trips, wanted):
         row += f"{shape['shared'] / 1024:>5.0f}K{blocks:>3}{warps:>4} |"
         row += "".join(f"{counts[bound]:>8.0f}" for bound in BOUNDS) + f"{counts['alone']:>7.0f} | "
         row += f"{limit:<8}{counts['tensor'] / counts[limit]:>5.0%}{counts['issue'] / max(1, counts['tensor']):>6.2f}"
-        row += f"{stores_of(kernel['ops']):>9}"
+        turn = [op for op, _ in path]
+        local = f"{spills_of(turn)}/{spills_of(kernel['ops']) - spills_of(turn)}"
+        row += f"{local:>7}{accesses(turn, 'LDG'):>9}{accesses(kernel['ops'], 'STG'):>9}"
         print(row)
         if wanted["classes"]:
             print("    " + "  ".join(f"{kind} {counts[kind]}" for kind in ORDER if counts[kind]))
@@ -357,7 +367,7 @@ def report(label, arch, cubin, log, shape, trips, wanted):
 def heading():
     bounds = "".join(f"{bound:>8}" for bound in BOUNDS)
     print(f"{'kernel':<52} {'arch':<7}{'regs':>4}{'spill':>6}{'mem':>6}{'blk':>3}{'wrp':>4} |{bounds}{'alone':>7} | "
-          f"{'limit':<8}{'reach':>5}{'i/t':>6}{'stores':>9}")
+          f"{'limit':<8}{'reach':>5}{'i/t':>6}{'local':>7}{'loads':>9}{'stores':>9}")
 
 
 def source_of(options, arch, dtype, dim, direction, mod):

@@ -157,12 +157,15 @@ FJ_DEVICE bool fj_sink_put(fj_acc &acc, int64_t at, fj_real value) {
     return true;
 }
 
-// NaN to the output, of rank 0 or at these indices, which are within the extents.
+// NaN to the output, of rank 0 or at this element of those of the tensor, packed. Not at its indices: an array would have
+// to lie in memory for the call, at every score.
 FJ_CALLED void fj_sink_mark(const struct fj_cuda_sink *sink, const struct fj_cuda_capture *t, int rank,
-                            const fj_l *indices) {
+                            int64_t at) {
     int64_t place = 0;
-    for (int d = 0; d < rank; d++)
-        place += (indices[d] < 0 ? indices[d] + t->shape[d] : indices[d]) * sink->stride[d];
+    for (int d = rank - 1; d >= 0; d--) {
+        place += at % t->shape[d] * sink->stride[d];
+        at /= t->shape[d];
+    }
     fj_atomic_add(static_cast<fj_real *>(sink->out) + place, fj_real(NAN));
 }
 
@@ -177,12 +180,12 @@ FJ_DEVICE void fj_scatter_f(fj_acc *to, const struct fj_cuda_capture *t, int ran
         at = at * n + i;
     }
     if (!inside) return;
-    if (!fj_sink_put(*to, at, value)) fj_sink_mark(to->sink, t, rank, indices);
+    if (!fj_sink_put(*to, at, value)) fj_sink_mark(to->sink, t, rank, at);
 }
 
 FJ_DEVICE void fj_scatter_scalar_f(fj_acc *to, fj_real value, bool live) {
     if (to->mode == FJ_SINK_NONE || !to->sums || !live) return;
-    if (!fj_sink_put(*to, 0, value)) fj_sink_mark(to->sink, nullptr, 0, nullptr);
+    if (!fj_sink_put(*to, 0, value)) fj_sink_mark(to->sink, nullptr, 0, 0);
 }
 
 // ---- Ends of a kernel: by whole warps --------------------------------------------------------------------
