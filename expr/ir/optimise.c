@@ -8,6 +8,7 @@
  * the next round; rounds end when nothing is gained. */
 #include "expr/ir/optimise.h"
 
+#include "expr/ir/loops.h"
 #include "expr/ir/schedule.h"
 
 enum { MAX_ROUNDS = 4 };
@@ -59,15 +60,32 @@ static bool adds_nothing(const fj_ir *ir, fj_ref effect) {
     return value->op == FJ_OP_CONST_FLOAT && value->imm.f == 0.0;
 }
 
+/* A scatter is repeated by the free loops of its arguments. Where it has lost some, as in the index i - i, its value
+ * becomes the sum over each of them. */
+static void sum_lost_loops(fj_ir *to, const fj_free_loops *had, const fj_ref *map, fj_ref *args, int argc) {
+    if (had->count == 0) return;
+    const fj_free_loops *has = fj_ir_free_loops(to);
+    fj_ref value = args[0];
+    for (uint32_t k = 0; k < had->count; k++) {
+        const fj_ref loop = map[had->loops[k]];
+        bool lost = true;
+        for (int i = 0; i < argc; i++) lost &= !fj_loops_has(&has[args[i]], loop);
+        if (lost) value = fj_opt_node(to, FJ_OP_REDUCE_SUM, FJ_TYPE_FLOAT, 0, (fj_ref[]){loop, value}, 2);
+    }
+    args[0] = value;
+}
+
 static fj_ir *rebuild(const fj_ir *ir) {
     fj_ir *to = fj_ir_create_like(ir);
     const bool *live = mark_live(ir);
+    const fj_free_loops *loops = ir->scatters.len > 0 ? fj_ir_free_loops(ir) : NULL;
     fj_ref *map = FJ_NEW_ARRAY(ir->arena, fj_ref, ir->nodes.len);
     for (fj_ref ref = 1; ref < ir->nodes.len; ref++) {
         if (!live[ref]) continue;
         const fj_node *node = fj_ir_at(ir, ref);
         fj_ref args[FJ_IR_MAX_ARGS];
         for (int i = 0; i < node->argc; i++) args[i] = map[fj_ir_args(ir, ref)[i]];
+        if (node->op == FJ_OP_SCATTER) sum_lost_loops(to, &loops[ref], map, args, node->argc);
         map[ref] = fj_opt_node(to, (fj_op)node->op, (fj_type)node->type, node->imm.i, args, node->argc);
     }
     to->score = map[ir->score];

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/dtype.h"
 
@@ -26,11 +27,6 @@ double fj_random_real(fj_random *random, double low, double high) {
 }
 
 static bool chance(fj_random *random, uint32_t percent) { return fj_random_below(random, 100) < percent; }
-
-uint64_t fj_test_seed(void) {
-    const char *text = getenv("FJ_SEED");
-    return text != NULL ? strtoull(text, NULL, 0) : 1;
-}
 
 int fj_test_count(int otherwise) {
     const char *text = getenv("FJ_COUNT");
@@ -73,7 +69,7 @@ static void add_capture(fj_world *world, fj_random *random, fj_generate kind, si
     capture.gradient = fj_dtype_is_float(capture.dtype);
     world->elements[index] = 1;
     for (int d = capture.rank - 1; d >= 0; d--) {
-        const bool empty = kind == FJ_GENERATE_ANY && chance(random, 3);
+        const bool empty = (kind == FJ_GENERATE_ANY || kind == FJ_GENERATE_MASK) && chance(random, 3);
         capture.dims[d] = -1;
         tensor->dims[d] = empty ? 0 : 1 + (int64_t)fj_random_below(random, 4);
         tensor->strides[d] = stride;
@@ -419,18 +415,22 @@ static void property_body(fj_scope *scope, void *argument) {
     call->property(scope->arena, &call->random, call->number);
 }
 
+static uint64_t current_seed;
 static int current_number;
 
 void fj_hold_failed(const char *file, int line, const char *text) {
-    ck_abort_msg("%s:%d: FJ_SEED=%llu, case %d: %s", file, line, (unsigned long long)fj_test_seed(),
+    ck_abort_msg("%s:%d: FJ_SEED=%llu, case %d: %s", file, line, (unsigned long long)current_seed,
                  current_number, text);
 }
 
 void fj_check_property(const char *name, int count, fj_property property) {
+    const char *seed = getenv("FJ_SEED");
+    current_seed = seed != NULL ? strtoull(seed, NULL, 0) : (uint64_t)(time(NULL) / 86400);
+    printf("%s: %d cases, FJ_SEED=%llu\n", name, count, (unsigned long long)current_seed);
     for (current_number = 0; current_number < count; current_number++) {
         fj_error error = {0};
         fj_arena arena;
-        const uint64_t start = fj_test_seed() * UINT64_C(1000003) + (uint64_t)current_number * UINT64_C(7919);
+        const uint64_t start = current_seed * UINT64_C(1000003) + (uint64_t)current_number * UINT64_C(7919);
         property_call call = {property, {start}, current_number};
         fj_arena_init(&arena, &fj_allocator_libc);
         const fj_status status = fj_scope_run(&arena, &error, property_body, &call);

@@ -1,5 +1,6 @@
-/* Random well-typed graphs with random inputs, for property tests. The seed is FJ_SEED (default 1), the
- * number of cases FJ_COUNT (default: the test's). */
+/* Random well-typed graphs with random inputs, for property tests. The seed is FJ_SEED (default: the
+ * day's number, so that each day has other cases), the number of cases FJ_COUNT (default: the test's); each property
+ * prints them. */
 #ifndef FJ_TESTS_GENERATE_H
 #define FJ_TESTS_GENERATE_H
 
@@ -14,7 +15,6 @@ typedef struct fj_random {
 uint32_t fj_random_below(fj_random *random, uint32_t limit);
 double fj_random_real(fj_random *random, double low, double high);
 
-uint64_t fj_test_seed(void);
 int fj_test_count(int otherwise);
 
 /* What a graph may hold. */

@@ -183,6 +183,31 @@ static const rule_case rule_cases[] = {
     {"%1 = q\n%2 = kv\n%3 = ge.bool %1, %2\n%4 = const_bool true\n%5 = and.bool %3, %4\n%6 = const_bool false\n"
      "%7 = where.bool %5, %4, %6\nmask %7\n",
      "%1 = q\n%2 = kv\n%3 = ge.bool %1, %2\nmask %3\n"},
+    {"%1 = q\n%2 = kv\n%3 = lt.bool %1, %2\n%4 = cast_i32.i32 %3\n%5 = const_i32 0\n%6 = gt.bool %4, %5\nmask %6\n",
+     "%1 = q\n%2 = kv\n%3 = lt.bool %1, %2\nmask %3\n"},
+    {"%1 = q\n%2 = kv\n%3 = lt.bool %1, %2\n%4 = cast_i32.i32 %3\n%5 = const_i32 0\n%6 = le.bool %4, %5\nmask %6\n",
+     "%1 = q\n%2 = kv\n%3 = ge.bool %1, %2\nmask %3\n"},
+    /* a scatter that leaves its loop adds as often */
+    {"capture 0 F64 [4] \"c\" gradient\n%1 = const_i64 2\n%2 = loop #0 %1\n%3 = sub.i64 %2, %2\n%4 = adjoint\n"
+     "%5 = scatter @0 %4, %3\neffect %5\n",
+     "capture 0 F64 [4] \"c\" gradient\n%1 = const_i64 2\n%2 = loop #0 %1\n%3 = const_i64 0\n%4 = adjoint\n"
+     "%5 = reduce_sum.float %2, %4\n%6 = scatter @0 %5, %3\neffect %6\n"},
+};
+
+/* What looks like it and has no simpler form. */
+static const char *const unchanged[] = {
+    /* int32 does not hold 2^31 */
+    "%1 = q\n%2 = cast_i64.i64 %1\n%3 = const_i64 2147483648\n%4 = lt.bool %2, %3\nmask %4\n",
+    "%1 = q\n%2 = cast_i64.i64 %1\n%3 = const_i64 -2147483649\n%4 = lt.bool %2, %3\nmask %4\n",
+    /* neither the bool nor its opposite */
+    "%1 = q\n%2 = kv\n%3 = lt.bool %1, %2\n%4 = cast_i32.i32 %3\n%5 = const_i32 0\n%6 = ge.bool %4, %5\nmask %6\n",
+    "%1 = q\n%2 = kv\n%3 = lt.bool %1, %2\n%4 = cast_i32.i32 %3\n%5 = const_i32 0\n%6 = lt.bool %4, %5\nmask %6\n",
+    "%1 = q\n%2 = kv\n%3 = lt.bool %1, %2\n%4 = cast_i32.i32 %3\n%5 = const_i32 1\n%6 = gt.bool %4, %5\nmask %6\n",
+    /* a float rounds an int64, a float32 an int32 */
+    "scalar 0 i64 7 \"n\"\n%1 = scalar.i64 $0\n%2 = cast_float.float %1\n%3 = cast_i64.i64 %2\n%4 = lt.bool %3, %1\nmask %4\n",
+    "%1 = q\n%2 = cast_float.float %1\n%3 = cast_i32.i32 %2\n%4 = lt.bool %3, %1\nmask %4\n",
+    /* NaN */
+    "scalar 0 float 0.5 \"s\"\n%1 = score\n%2 = scalar.float $0\n%3 = lt.bool %1, %2\n%4 = not.bool %3\nfault %4\n",
 };
 
 static void rules_body(fj_scope *scope, void *argument) {
@@ -194,6 +219,10 @@ static void rules_body(fj_scope *scope, void *argument) {
 START_TEST(rules) {
     for (size_t i = 0; i < FJ_ARRAY_LEN(rule_cases); i++) {
         rule_case c = rule_cases[i];
+        in_scope(rules_body, &c);
+    }
+    for (size_t i = 0; i < FJ_ARRAY_LEN(unchanged); i++) {
+        rule_case c = {unchanged[i], unchanged[i]};
         in_scope(rules_body, &c);
     }
 }
@@ -307,6 +336,10 @@ static const class_case class_cases[] = {
      {0, 0},
      {0, 19},
      FJ_BLOCK_FULL},
+    {"%1 = kv\n%2 = const_i32 8\n%3 = floordiv.i32 %1, %2\n%4 = const_i32 7\n%5 = le.bool %3, %4\nmask %5\n",
+     {0, 0},
+     {0, 63},
+     FJ_BLOCK_FULL},
 };
 
 static void class_body(fj_scope *scope, void *argument) {
@@ -327,6 +360,44 @@ START_TEST(classes) {
 }
 END_TEST
 
+/* A dimension that is not known may be 0, and one that is may be too; a loop over it is empty then, and its greatest value
+ * what no body gives. */
+#define CAPTURE "capture 0 F32 [-1] \"c\"\n%1 = dim @0 0\n"
+#define GREATEST CAPTURE "%2 = loop #0 %1\n%3 = const_i64 5\n"
+
+static const struct dim_case {
+    const char *text;
+    int64_t dim; /* -1: not known */
+    fj_block_class class;
+} dim_cases[] = {
+    {CAPTURE "%2 = const_i64 1\n%3 = ge.bool %1, %2\nmask %3\n", -1, FJ_BLOCK_PARTIAL},
+    {CAPTURE "%2 = const_i64 0\n%3 = ge.bool %1, %2\nmask %3\n", -1, FJ_BLOCK_FULL},
+    {CAPTURE "%2 = const_i64 1\n%3 = ge.bool %1, %2\nmask %3\n", 0, FJ_BLOCK_EMPTY},
+    {CAPTURE "%2 = const_i64 0\n%3 = eq.bool %1, %2\nmask %3\n", 0, FJ_BLOCK_FULL},
+    {GREATEST "%4 = reduce_max.i64 %2, %3\n%5 = eq.bool %4, %3\nmask %5\n", -1, FJ_BLOCK_PARTIAL},
+    {GREATEST "%4 = reduce_max.i64 %2, %3\n%5 = eq.bool %4, %3\nmask %5\n", 0, FJ_BLOCK_PARTIAL},
+    {GREATEST "%4 = reduce_max.i64 %2, %3\n%5 = eq.bool %4, %3\nmask %5\n", 1, FJ_BLOCK_FULL},
+    {GREATEST "%4 = reduce_min.i64 %2, %3\n%5 = ge.bool %4, %3\nmask %5\n", 0, FJ_BLOCK_PARTIAL},
+    {GREATEST "%4 = reduce_min.i64 %2, %3\n%5 = ge.bool %4, %3\nmask %5\n", 2, FJ_BLOCK_FULL},
+};
+
+static void dim_body(fj_scope *scope, void *argument) {
+    const struct dim_case *c = argument;
+    const fj_block block = {.q = {0, 0}};
+    const int64_t dims[FJ_MAX_RANK] = {c->dim};
+    const fj_ir *ir = fj_ir_parse(scope->arena, scope, fj_str_from(c->text));
+    const fj_block_class got = fj_ir_classify(ir, &block, NULL, c->dim < 0 ? NULL : dims);
+    ck_assert_msg(got == c->class, "class %d of dimension %lld of\n%s", (int)got, (long long)c->dim, c->text);
+}
+
+START_TEST(classes_of_dimensions) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(dim_cases); i++) {
+        struct dim_case c = dim_cases[i];
+        in_scope(dim_body, &c);
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("ir");
     TCase *tcase = tcase_create("ir");
@@ -340,6 +411,7 @@ int main(void) {
     tcase_add_test(tcase, every_allocation_may_fail);
     tcase_add_test(tcase, explain);
     tcase_add_test(tcase, classes);
+    tcase_add_test(tcase, classes_of_dimensions);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
