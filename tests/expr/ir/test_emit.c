@@ -256,6 +256,49 @@ END_TEST
 START_TEST(lanes_are_the_evaluator) { fj_check_property("emit lanes", fj_test_count(1), lanes_property); }
 END_TEST
 
+/* ---- Facts ----------------------------------------------------------------------------------------------- */
+
+/* Axes that are the same bare index of the same dimension in every scatter to a capture: b 1, h 2, q 4, kv 8. */
+static const struct axes_case {
+    const char *scatters, *axes;
+} axes_cases[] = {
+    {"%5 = scatter @0 %4, %1, %2\neffect %5\n", "{12, -1}"},
+    {"%5 = scatter @0 %4, %1, %1\neffect %5\n", "{4, -1}"},
+    {"%5 = scatter @0 %4, %1, %2\n%6 = scatter @0 %4, %2, %1\neffect %5\neffect %6\n", "{0, -1}"},
+    {"%5 = scatter @0 %4, %1, %2\n%6 = scatter @0 %4, %1, %3\neffect %5\neffect %6\n", "{4, -1}"},
+    {"%5 = scatter @0 %4, %1, %2\n%6 = add.i32 %1, %3\n%7 = scatter @0 %4, %6, %2\neffect %5\neffect %7\n",
+     "{8, -1}"},
+    {"%5 = cast_i64.i64 %1\n%6 = scatter @0 %4, %5, %3\neffect %6\n", "{6, -1}"},
+    {"dscore %4\n", "{-1, -1}"},
+};
+
+static void axes_body(fj_scope *scope, void *argument) {
+    const struct axes_case *c = argument;
+    char text[512], want[64];
+    fj_buf out;
+    (void)snprintf(text, sizeof text,
+                   "capture 0 F32 [-1,-1] \"bias\" gradient\n%%1 = q\n%%2 = kv\n%%3 = h\n%%4 = adjoint\n%s",
+                   c->scatters);
+    (void)snprintf(want, sizeof want, "#define FJ_SINK_AXES %s\n", c->axes);
+    const fj_ir *ir = fj_ir_parse(scope->arena, scope, fj_str_from(text));
+    fj_buf_init(&out, &fj_allocator_libc);
+    fj_ir_emit(ir, ir, FJ_EMIT_CPU, &out);
+    ck_assert_msg(!out.failed && strstr(out.data, want) != NULL, "no %s of\n%s", want, text);
+    fj_buf_finish(&out);
+}
+
+START_TEST(axes_of_scatters) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(axes_cases); i++) {
+        struct axes_case c = axes_cases[i];
+        fj_error error = {0};
+        fj_arena arena;
+        fj_arena_init(&arena, &fj_allocator_libc);
+        ck_assert_msg(fj_scope_run(&arena, &error, axes_body, &c) == FJ_OK, "%s", error.text);
+        fj_arena_finish(&arena);
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("emit");
     TCase *tcase = tcase_create("compiled");
@@ -263,6 +306,7 @@ int main(void) {
     tcase_add_test(tcase, c_text_is_the_evaluator);
     tcase_add_test(tcase, cuda_text_is_the_evaluator);
     tcase_add_test(tcase, lanes_are_the_evaluator);
+    tcase_add_test(tcase, axes_of_scatters);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
