@@ -1,8 +1,10 @@
-/* Devices, and the peak of one. */
+/* Devices, and the peak of one. This file alone knows what kinds there are. */
 #include <stdio.h>
 
 #include "attn/objects.h"
 #include "base/clock.h"
+#include "driver/cuda.h"
+#include "driver/emu/device.h"
 #include "driver/parallel.h"
 
 fj_device *fj_attn_device_ref(fj_device *device) {
@@ -10,30 +12,21 @@ fj_device *fj_attn_device_ref(fj_device *device) {
     return device;
 }
 
-static const char *const names[] = {
-    [FJ_DEVICE_CPU] = "cpu",         [FJ_DEVICE_REFERENCE] = "reference",
-    [FJ_DEVICE_UNFUSED] = "unfused", [FJ_DEVICE_CUDA] = "cuda",
-    [FJ_DEVICE_EMU] = "emu",         [FJ_DEVICE_ROUNDING] = "rounding",
-};
-
 enum { EMULATED_ARCH = 80 };
 
-static fj_device *make(fj_context *context, fj_device_kind kind) {
-    fj_device *device = fj_alloc_zeroed(&context->allocator, sizeof *device);
-    if (!device) return NULL;
-    atomic_init(&device->refs, 1);
-    device->context = fj_attn_context_ref(context);
-    device->kind = kind;
-    (void)snprintf(device->name, sizeof device->name, "%s", names[kind]);
-    return device;
+static fj_status open_host(fj_device *device, fj_arch arch, fj_error *error) {
+    (void)arch, (void)error;
+    device->driver = device->traits->text == FJ_TEXT_CPU ? &fj_driver_cpu : &fj_driver_host;
+    device->features = fj_jit_features();
+    return FJ_OK;
 }
 
-static fj_status open_gpu(fj_device *device, fj_error *error) {
-    fj_status status =
-        fj_cuda_device_open(&device->context->allocator, -1, FJ_ARCH_OLDEST, &device->cuda, error);
+static fj_status open_gpu(fj_device *device, fj_arch arch, fj_error *error) {
+    (void)arch;
+    const fj_status status =
+        fj_cuda_device_open(&device->context->allocator, -1, FJ_ARCH_OLDEST, &device->driver, error);
     if (status != FJ_OK) return status;
-    const fj_cuda_features *gpu = fj_cuda_device_features(device->cuda);
-    device->driver = fj_cuda_device_driver(device->cuda);
+    const fj_cuda_features *gpu = fj_cuda_device_features(device->driver);
     /* What only one architecture has is there on a GPU of it: sm_90a runs on sm_90. */
     device->features = (fj_features){.arch = {gpu->arch, gpu->arch >= 90 ? 'a' : '\0'},
                                      .multiprocessors = gpu->multiprocessors,
@@ -42,37 +35,64 @@ static fj_status open_gpu(fj_device *device, fj_error *error) {
 }
 
 static fj_status open_emu(fj_device *device, fj_arch arch, fj_error *error) {
-    device->driver = &fj_driver_cpu; /* kernels are shared objects */
     device->features = fj_jit_arch_features(arch);
     device->features.emulated = true;
-    return fj_emu_create(&device->context->allocator, &device->emu, error);
+    return fj_emu_device_open(&device->context->allocator, device->features.shared_limit, &device->driver,
+                              error);
+}
+
+static const fj_device_traits kinds[] = {
+    [FJ_DEVICE_CPU] = {.name = "cpu", .text = FJ_TEXT_CPU, .memory = kDLCPU, .open = open_host},
+    [FJ_DEVICE_REFERENCE] =
+        {.name = "reference", .pass = FJ_PASS_EXACT, .exact = true, .memory = kDLCPU, .open = open_host},
+    [FJ_DEVICE_UNFUSED] = {.name = "unfused", .pass = FJ_PASS_UNFUSED, .memory = kDLCPU, .open = open_host},
+    [FJ_DEVICE_CUDA] = {.name = "cuda",
+                        .text = FJ_TEXT_GPU,
+                        .memory = kDLCUDA,
+                        .open = open_gpu,
+                        .has_arch = true,
+                        .needs_gpu = true},
+    [FJ_DEVICE_EMU] =
+        {.name = "emu", .text = FJ_TEXT_GPU, .memory = kDLCPU, .open = open_emu, .has_arch = true},
+    [FJ_DEVICE_ROUNDING] = {.name = "rounding",
+                            .pass = FJ_PASS_ROUNDING,
+                            .memory = kDLCPU,
+                            .open = open_host},
+};
+
+static fj_device *make(fj_context *context, fj_device_kind kind) {
+    fj_device *device = fj_alloc_zeroed(&context->allocator, sizeof *device);
+    if (!device) return NULL;
+    atomic_init(&device->refs, 1);
+    device->context = fj_attn_context_ref(context);
+    device->traits = &kinds[kind];
+    (void)snprintf(device->name, sizeof device->name, "%s", kinds[kind].name);
+    return device;
+}
+
+static fj_status finish(fj_device *device, fj_status status, fj_device **ret_device) {
+    if (status == FJ_OK)
+        *ret_device = device;
+    else
+        fj_device_unref(&device);
+    return status;
 }
 
 fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device **ret_device,
                            fj_error *error) {
     if (!context) return fj_error_set(error, FJ_ERR_ARGUMENT, "context is NULL");
-    if ((unsigned)kind >= FJ_ARRAY_LEN(names))
+    if ((unsigned)kind >= FJ_ARRAY_LEN(kinds))
         return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown kind of device: %d", (int)kind);
     fj_device *device = make(context, kind);
     if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-    device->driver = kind == FJ_DEVICE_CPU ? &fj_driver_cpu : NULL;
-    device->features = fj_jit_features();
-    fj_status status = kind == FJ_DEVICE_CUDA ? open_gpu(device, error)
-                     : kind == FJ_DEVICE_EMU  ? open_emu(device, (fj_arch){EMULATED_ARCH, '\0'}, error)
-                                              : FJ_OK;
-    if (status != FJ_OK) {
-        fj_device_unref(&device);
-        return status;
-    }
-    *ret_device = device;
-    return FJ_OK;
+    return finish(device, kinds[kind].open(device, (fj_arch){EMULATED_ARCH, '\0'}, error), ret_device);
 }
 
 fj_status fj_device_create_for_arch(fj_context *context, fj_device_kind kind, const char *arch,
                                     fj_device **ret_device, fj_error *error) {
     fj_arch parsed;
     if (!context || !arch) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or arch is NULL");
-    if (kind != FJ_DEVICE_CUDA && kind != FJ_DEVICE_EMU)
+    if ((unsigned)kind >= FJ_ARRAY_LEN(kinds) || !kinds[kind].has_arch)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "only cuda and emu devices have an architecture");
     if (!fj_jit_arch_parse(arch, &parsed)) {
         char list[FJ_ARCH_LIST];
@@ -85,14 +105,10 @@ fj_status fj_device_create_for_arch(fj_context *context, fj_device_kind kind, co
     if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     char name[FJ_ARCH_NAME];
     fj_jit_arch_name(parsed, name);
-    (void)snprintf(device->name, sizeof device->name, "%s:%s", names[kind], name);
+    (void)snprintf(device->name, sizeof device->name, "%s:%s", kinds[kind].name, name);
     device->features = fj_jit_arch_features(parsed);
-    fj_status status = kind == FJ_DEVICE_EMU ? open_emu(device, parsed, error) : FJ_OK;
-    if (status == FJ_OK)
-        *ret_device = device;
-    else
-        fj_device_unref(&device);
-    return status;
+    const fj_status status = kinds[kind].needs_gpu ? FJ_OK : kinds[kind].open(device, parsed, error);
+    return finish(device, status, ret_device);
 }
 
 void fj_device_unref(fj_device **device) {
@@ -101,8 +117,7 @@ void fj_device_unref(fj_device **device) {
     *device = NULL;
     if (atomic_fetch_sub_explicit(&last->refs, 1, memory_order_acq_rel) != 1) return;
     fj_context *context = last->context;
-    fj_cuda_device_close(&last->cuda);
-    fj_emu_destroy(&last->emu);
+    if (last->driver && last->driver->close) last->driver->close(&last->driver);
     fj_free(&context->allocator, last, sizeof *last);
     fj_context_unref(&context);
 }
@@ -110,8 +125,7 @@ void fj_device_unref(fj_device **device) {
 const char *fj_device_name(const fj_device *device) { return device->name; }
 
 DLDevice fj_device_dlpack(const fj_device *device) {
-    if (device->kind != FJ_DEVICE_CUDA) return (DLDevice){kDLCPU, 0};
-    return (DLDevice){kDLCUDA, device->cuda ? fj_cuda_device_features(device->cuda)->ordinal : 0};
+    return (DLDevice){device->traits->memory, device->driver ? device->driver->ordinal : 0};
 }
 
 /* ---- Peak ------------------------------------------------------------------------------------------ */
@@ -156,7 +170,7 @@ static fj_status measure_object(const fj_context *context, const fj_object *obje
 
 fj_status fj_device_peak(fj_device *device, fj_dtype dtype, int workers, double *ret_flops, fj_error *error) {
     if (!device || !ret_flops) return fj_error_set(error, FJ_ERR_ARGUMENT, "device or ret_flops is NULL");
-    if (device->kind != FJ_DEVICE_CPU)
+    if (device->traits->text != FJ_TEXT_CPU)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no peak", fj_device_name(device));
     fj_context *context = device->context;
     fj_jit_problem problem = {.kind = FJ_JIT_PEAK, .dtype = dtype};

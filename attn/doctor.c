@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "attn/objects.h"
+#include "driver/cuda.h"
 #include "jit/compile.h"
 #include "jit/nvrtc.h"
 

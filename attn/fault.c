@@ -1,6 +1,6 @@
 /* The sentence for a bad read in a mod: the evaluator runs again at the position of the fault.
  *
- * It reads tensors. Those of a GPU are copied first, whole: an index may come from any element, and errors are rare. */
+ * It reads tensors. Those that the host cannot read are copied first, whole: an index may come from any element, and errors are rare. */
 #include <string.h>
 
 #include "attn/objects.h"
@@ -19,12 +19,12 @@ struct explanation {
 
 /* `size` bytes at an address of the device, where the host can read them. */
 static const char *readable(fj_scope *scope, const struct explanation *e, const char *data, size_t size) {
-    const fj_cuda_device *gpu = e->plan->device->cuda;
-    if (!gpu || size == 0) return data;
+    const fj_driver *driver = e->plan->device->driver;
+    if (driver->is_host || size == 0) return data;
     char *copy = fj_arena_alloc(scope->arena, size);
-    fj_status status = fj_cuda_download(gpu, copy, (uint64_t)(uintptr_t)data, size, e->stream, NULL);
-    if (status == FJ_OK) status = fj_cuda_wait(gpu, e->stream, NULL);
-    if (status != FJ_OK) fj_fail(scope, status, "a copy from the GPU failed");
+    fj_status status = driver->download(driver, copy, (uint64_t)(uintptr_t)data, size, e->stream, NULL);
+    if (status == FJ_OK) status = driver->wait(driver, e->stream, NULL);
+    if (status != FJ_OK) fj_fail(scope, status, "a copy from the device failed");
     return copy;
 }
 
@@ -79,7 +79,7 @@ static void explain(fj_scope *scope, void *argument) {
     fj_eval_input input = {
         .captures = captures,
         .scalars = explanation->args->scalars,
-        .round_f32 = plan->device->kind != FJ_DEVICE_REFERENCE && plan->problem.dtype != FJ_DTYPE_F64,
+        .round_f32 = !plan->device->traits->exact && plan->problem.dtype != FJ_DTYPE_F64,
     };
     fj_eval *eval = fj_eval_create(scope->arena, &ir);
     double score = score_at(scope, explanation);

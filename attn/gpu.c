@@ -17,21 +17,22 @@ static size_t literal_size(const fj_tensor *literal) {
 /* The tables of the mod's text, where a GPU can read them. */
 static fj_status upload_literals(fj_kernel *kernel, fj_error *error) {
     const fj_mod *mod = kernel->plan->mod;
-    const fj_cuda_device *gpu = kernel->plan->device->cuda;
+    const fj_driver *driver = kernel->plan->device->driver;
     uint64_t address = 0;
     size_t size = 0;
     for (size_t i = 0; i < mod->program.ir->captures.len; i++) size += literal_size(&mod->literals[i]);
-    if (!gpu || size == 0) return FJ_OK;
-    fj_status status = fj_cuda_alloc(gpu, size, &address, error);
+    if (driver->is_host || size == 0) return FJ_OK;
+    fj_status status =
+        driver->alloc(driver, &kernel->plan->device->context->allocator, size, &address, error);
     kernel->gpu->literals = (char *)(uintptr_t)address;
     for (size_t i = 0; i < mod->program.ir->captures.len && status == FJ_OK; i++) {
         const fj_tensor *literal = &mod->literals[i];
         if (!literal->present) continue;
         size_t bytes = (size_t)fj_attn_gpu_count(literal) * fj_dtype_size(literal->dtype);
-        status = fj_cuda_upload(gpu, address, literal->data, bytes, NULL, error);
+        status = driver->upload(driver, address, literal->data, bytes, NULL, error);
         address += literal_size(literal);
     }
-    return status == FJ_OK ? fj_cuda_wait(gpu, NULL, error) : status;
+    return status == FJ_OK ? driver->wait(driver, NULL, error) : status;
 }
 
 static void use_literals(const fj_kernel *kernel, fj_tensor *captures) {
@@ -44,16 +45,6 @@ static void use_literals(const fj_kernel *kernel, fj_tensor *captures) {
     }
 }
 
-static fj_status prepare_emulated(const fj_code *code, const fj_variant *variant, const fj_entry *entry,
-                                  const fj_emu_kernel **ret_kernel, fj_error *error) {
-    const fj_emu_kernel *kernel = fj_driver_cpu.symbol(code, entry->name);
-    if (!kernel || kernel->abi != FJ_EMU_ABI)
-        return fj_error_set(error, FJ_ERR_DEVICE, "kernel %s exports no %s of emulator interface %d",
-                            variant->name, entry->name, FJ_EMU_ABI);
-    *ret_kernel = kernel;
-    return FJ_OK;
-}
-
 fj_status fj_attn_gpu_prepare(fj_kernel *kernel, fj_error *error) {
     const fj_device *device = kernel->plan->device;
     const fj_variant *variant = kernel->variant;
@@ -63,10 +54,8 @@ fj_status fj_attn_gpu_prepare(fj_kernel *kernel, fj_error *error) {
     fj_status status = FJ_OK;
     for (int i = 0; i < variant->entry_count && status == FJ_OK; i++) {
         const fj_entry *entry = &variant->entries[i];
-        fj_gpu_entry *ready = &kernel->gpu->entries[i];
-        status = device->cuda ? fj_cuda_kernel_prepare(code, entry->name, entry->threads, entry->shared,
-                                                       &ready->cuda, error)
-                              : prepare_emulated(code, variant, entry, &ready->emu, error);
+        status = device->driver->prepare(code, entry->name, entry->threads, entry->shared,
+                                         &kernel->gpu->entries[i], error);
     }
     return status == FJ_OK ? upload_literals(kernel, error) : status;
 }
@@ -74,7 +63,8 @@ fj_status fj_attn_gpu_prepare(fj_kernel *kernel, fj_error *error) {
 void fj_attn_gpu_finish(fj_kernel *kernel) {
     const fj_device *device = kernel->plan->device;
     if (!kernel->gpu) return;
-    if (device->cuda) fj_cuda_free(device->cuda, (uint64_t)(uintptr_t)kernel->gpu->literals);
+    device->driver->free(device->driver, &device->context->allocator,
+                         (uint64_t)(uintptr_t)kernel->gpu->literals);
     fj_free(&device->context->allocator, kernel->gpu, sizeof *kernel->gpu);
     kernel->gpu = NULL;
 }
@@ -191,20 +181,12 @@ static fj_status resolve(ready *r, size_t workspace_size, fj_error *error) {
 
 static fj_status launch_entry(const ready *r, int index, const fj_gpu_parameters *parameters,
                               fj_error *error) {
-    const fj_device *device = r->kernel->plan->device;
-    const fj_variant *variant = r->kernel->variant;
-    const fj_entry *entry = &variant->entries[index];
-    const fj_gpu_entry *to = &r->kernel->gpu->entries[index];
-    const uint32_t grid[3] = {(uint32_t)fj_jit_blocks(variant, entry, &r->extents), 1,
+    const fj_driver *driver = r->kernel->plan->device->driver;
+    const fj_entry *entry = &r->kernel->variant->entries[index];
+    const uint32_t grid[3] = {(uint32_t)fj_jit_blocks(r->kernel->variant, entry, &r->extents), 1,
                               (uint32_t)entry->slices};
-    if (grid[0] == 0) return FJ_OK;
-    if (device->cuda)
-        return fj_cuda_launch(&to->cuda, grid, parameters->bytes, r->call->launch.stream, error);
-    const fj_emu_shape shape = {
-        {grid[0], grid[1], grid[2]}, (uint32_t)entry->threads, (uint32_t)entry->shared};
-    const fj_emu_options options = {.launch = &r->call->launch,
-                                    .shared_limit = (uint32_t)device->features.shared_limit};
-    return fj_emu_launch(device->emu, to->emu, &shape, parameters->bytes, &options, error);
+    return driver->launch(driver, &r->kernel->gpu->entries[index], grid, parameters->bytes, &r->call->launch,
+                          error);
 }
 
 static fj_status fill(const ready *r, char *to, size_t size, fj_error *error) {
@@ -244,7 +226,7 @@ static fj_status clear_gradients(const ready *r, fj_error *error) {
     return status;
 }
 
-/* Of the emulator, which is done. */
+/* Of a launch that is done. */
 static fj_status report_fault(const ready *r, fj_error *error) {
     const struct fj_cuda_fault *noted = (const void *)(r->workspace + r->layout.fault);
     const fj_fault fault = {noted->found != 0, noted->b, noted->h, noted->q, noted->kv};
@@ -262,32 +244,32 @@ fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char 
     bool forward = plan->problem.direction == FJ_FORWARD,
          notes = forward && plan->mod->program.ir->fault != 0;
     fj_attn_gpu_fill_parameters(kernel, &r.all, &r.layout, workspace, &parameters);
-    if (plan->device->cuda)
-        status = fj_cuda_launch_check(&kernel->gpu->entries[0].cuda, call->launch.stream, error);
+    const fj_driver *driver = plan->device->driver;
+    if (driver->check) status = driver->check(&kernel->gpu->entries[0], call->launch.stream, error);
     if (status == FJ_OK && notes)
         status = fill(&r, workspace + r.layout.fault, sizeof(struct fj_cuda_fault), error);
     /* Kernels divide by heads. */
     for (int i = 0; i < kernel->variant->entry_count && status == FJ_OK && r.all.heads_q > 0; i++)
         status = launch_entry(&r, i, &parameters, error);
     if (status == FJ_OK && !forward) status = clear_gradients(&r, error);
-    return status == FJ_OK && notes && !plan->device->cuda ? report_fault(&r, error) : status;
+    return status == FJ_OK && notes && driver->is_host ? report_fault(&r, error) : status;
 }
 
 fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call,
                             char *workspace, /* NOLINT(readability-non-const-parameter): as in a launch */
                             size_t workspace_size, fj_error *error) {
     const fj_plan *plan = kernel->plan;
-    const fj_cuda_device *gpu = plan->device->cuda;
+    const fj_driver *driver = plan->device->driver;
     _Alignas(16) char storage[FJ_GPU_RESOLVED];
     ready r = {.kernel = kernel, .call = call, .workspace = workspace, .storage = storage};
     struct fj_cuda_fault noted = {0};
     fj_status status = resolve(&r, workspace_size, error);
-    if (status == FJ_OK) status = fj_cuda_wait(gpu, call->launch.stream, error);
+    if (status == FJ_OK) status = driver->wait(driver, call->launch.stream, error);
     if (status != FJ_OK || plan->problem.direction != FJ_FORWARD || plan->mod->program.ir->fault == 0)
         return status;
     uint64_t from = (uint64_t)(uintptr_t)(workspace + r.layout.fault);
-    status = fj_cuda_download(gpu, &noted, from, sizeof noted, call->launch.stream, error);
-    if (status == FJ_OK) status = fj_cuda_wait(gpu, call->launch.stream, error);
+    status = driver->download(driver, &noted, from, sizeof noted, call->launch.stream, error);
+    if (status == FJ_OK) status = driver->wait(driver, call->launch.stream, error);
     if (status != FJ_OK || !noted.found) return status;
     const fj_fault fault = {true, noted.b, noted.h, noted.q, noted.kv};
     bool inside = noted.b >= 0 && noted.b < r.all.batch && noted.h >= 0 && noted.h < r.all.heads_q &&

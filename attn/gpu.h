@@ -3,7 +3,7 @@
  *     fj_resolved  ->  gpu_args.c   the one parameter of the kernels (templates/cuda/abi.h), on the stack
  *                  ->  jit/launch.c grids and the workspace's layout
  *                  ->  gpu.c        entry points in their order
- *                  ->  driver/cuda, or driver/emu
+ *                  ->  the device's driver
  *
  * What the tensors, the workspace and the copies of literal tables point to is the device's memory: nothing here
  * follows such a pointer.
@@ -15,15 +15,9 @@
 #include "jit/launch.h"
 #include "templates/cuda/abi.h"
 
-/* An entry point that is ready; one of the two. */
-typedef struct fj_gpu_entry {
-    fj_cuda_kernel cuda;
-    const fj_emu_kernel *emu;
-} fj_gpu_entry;
-
 typedef struct fj_gpu_kernel {
-    fj_gpu_entry entries[FJ_JIT_MAX_ENTRIES]; /* as the variant lists them */
-    char *literals;                           /* cuda: the tables of the mod, one after the other */
+    fj_driver_entry entries[FJ_JIT_MAX_ENTRIES]; /* as the variant lists them */
+    char *literals; /* the tables of the mod, one after the other; NULL: the host's own will do */
 } fj_gpu_kernel;
 
 /* ---- gpu.c -------------------------------------------------------------------------------------- */
@@ -36,7 +30,7 @@ fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, f
                               fj_error *error);
 fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char *workspace,
                              size_t workspace_size, fj_error *error);
-/* fj_kernel_check, on cuda. */
+/* fj_kernel_check, where launches return before they are done. */
 fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call, char *workspace,
                             size_t workspace_size, fj_error *error);
 
@@ -45,7 +39,7 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call, char *
 /* A kernel's parameters, and the descriptors that they are made from, are on the stack of a launch: bounded by what a
  * GPU takes. */
 typedef struct fj_gpu_parameters {
-    _Alignas(16) char bytes[FJ_CUDA_PARAMETERS];
+    _Alignas(16) char bytes[FJ_DRIVER_PARAMETERS];
     size_t size;
 } fj_gpu_parameters;
 
@@ -54,7 +48,7 @@ typedef struct fj_gpu_parameters {
 #define FJ_GPU_RESOLVED (FJ_GPU_MOST_INPUTS * (2 * sizeof(fj_tensor) + sizeof(fj_scalar)))
 _Static_assert(sizeof(struct fj_cuda_backward) +
                        FJ_GPU_MOST_INPUTS * (sizeof(struct fj_cuda_capture) + sizeof(struct fj_cuda_sink)) <=
-                   FJ_CUDA_PARAMETERS,
+                   FJ_DRIVER_PARAMETERS,
                "parameters hold them");
 
 /* FJ_ERR_UNSUPPORTED: the mod's captures and scalars do not fit. At planning, so never at a launch. */

@@ -17,8 +17,7 @@ static size_t parameter_size(const fj_plan *plan) {
 
 fj_status fj_attn_gpu_check_parameters(const fj_plan *plan, fj_error *error) {
     const fj_device *device = plan->device;
-    int limit =
-        device->cuda ? fj_cuda_device_features(device->cuda)->parameter_limit : (int)FJ_CUDA_PARAMETERS;
+    int limit = device->driver ? device->driver->parameter_limit : (int)FJ_DRIVER_PARAMETERS;
     size_t size = parameter_size(plan),
            inputs = plan->mod->program.ir->captures.len + plan->mod->scalar_count;
     if (inputs > FJ_GPU_MOST_INPUTS)
@@ -66,8 +65,7 @@ static uint32_t vectors(const fj_resolved *all, bool backward) {
 
 /* Columns of the grid whose keys and values half of L2 holds. Query heads of one group share theirs. */
 static int32_t section(const fj_kernel *kernel, const fj_resolved *all) {
-    const fj_cuda_device *gpu = kernel->plan->device->cuda;
-    int64_t half = gpu ? fj_cuda_device_features(gpu)->cache / 2 : 0;
+    int64_t half = kernel->plan->device->driver->cache / 2;
     int64_t each = all->kv_len * (all->head_dim + all->value_dim) * (int64_t)fj_dtype_size(all->key.dtype);
     int64_t columns = all->batch * all->heads_kv, most = each > 0 ? half / each : columns;
     if (most > columns) most = columns;

@@ -46,7 +46,7 @@ static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     const fj_plan *plan = kernel->plan;
     const fj_device *device = plan->device;
     fj_jit_chosen chosen;
-    if (!fj_attn_is_compiled(device)) return FJ_OK;
+    if (device->traits->text == FJ_TEXT_NONE) return FJ_OK;
     if (!device->driver)
         return fj_error_set(error, FJ_ERR_DEVICE,
                             "%s is not on this machine: kernels can be built, not loaded",
@@ -56,7 +56,7 @@ static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     kernel->object = chosen.object;
     kernel->variant = chosen.variant;
     kernel->info = fj_attn_kernel_info(chosen.variant, &chosen.info);
-    if (fj_attn_is_gpu(device)) return fj_attn_gpu_prepare(kernel, error);
+    if (device->traits->text == FJ_TEXT_GPU) return fj_attn_gpu_prepare(kernel, error);
     kernel->cpu = fj_driver_cpu_kernel(fj_jit_object_code(kernel->object));
     if (kernel->cpu) return FJ_OK;
     return fj_error_set(error, FJ_ERR_DEVICE, "kernel %s exports no fj_cpu_kernel of ABI %d",
@@ -91,7 +91,7 @@ fj_kernel_info fj_kernel_describe(const fj_kernel *kernel) { return kernel->info
 
 fj_status fj_plan_build(const fj_plan *plan, bool verify, fj_kernel_info *ret_info, fj_error *error) {
     if (!plan || !ret_info) return fj_error_set(error, FJ_ERR_ARGUMENT, "plan or ret_info is NULL");
-    if (!fj_attn_is_compiled(plan->device))
+    if (plan->device->traits->text == FJ_TEXT_NONE)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels to build",
                             fj_device_name(plan->device));
     fj_jit_chosen chosen;

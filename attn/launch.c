@@ -5,7 +5,7 @@
  *     | captures, gradients, scalars as resolved | the same as the kernel reads them | faults |
  *     | padding to 256 | the kernel's own |
  *
- * so a launch allocates nothing. On the reference devices it is the first part; of cuda and emu gpu.c tells.
+ * so a launch allocates nothing. On the reference devices it is the first part; of those with kernels for a GPU gpu.c tells.
  */
 #include <string.h>
 
@@ -213,14 +213,10 @@ static fj_status launch_cpu(const fj_kernel *kernel, const fj_call *call, const 
 static fj_status launch_reference(const fj_kernel *kernel, const fj_call *call, const fj_resolved *all,
                                   fj_error *error) {
     const fj_plan *plan = kernel->plan;
-    fj_device_kind kind = plan->device->kind;
-    fj_reference_pass pass = kind == FJ_DEVICE_UNFUSED  ? FJ_PASS_UNFUSED
-                           : kind == FJ_DEVICE_ROUNDING ? FJ_PASS_ROUNDING
-                                                        : FJ_PASS_EXACT;
     fj_fault fault = {0};
     fj_status status =
         fj_reference_run(&plan->device->context->allocator, plan->mod->program.ir, plan->jit_problem.gradient,
-                         &plan->problem, all, pass, &call->launch, &fault, error);
+                         &plan->problem, all, plan->device->traits->pass, &call->launch, &fault, error);
     return status == FJ_ERR_INDEX ? fj_attn_explain(plan, all, &fault, NULL, error) : status;
 }
 
@@ -247,7 +243,7 @@ fj_status fj_kernel_check(const fj_kernel *kernel, const fj_args *args, const fj
                           void *workspace, size_t workspace_size, fj_error *error) {
     fj_call call = {0};
     fj_status status = read_call(kernel, args, launch, &call, error);
-    if (status != FJ_OK || !kernel->plan->device->cuda) return status;
+    if (status != FJ_OK || !kernel->gpu || kernel->plan->device->driver->is_host) return status;
     return fj_attn_gpu_check(kernel, &call, workspace, workspace_size, error);
 }
 

@@ -7,8 +7,6 @@
 #include "attn/resolved.h"
 #include "cache/cache.h"
 #include "driver/cpu.h"
-#include "driver/cuda.h"
-#include "driver/emu/emu.h"
 #include "expr/lang/mod.h"
 #include "jit/jit.h"
 
@@ -54,25 +52,29 @@ fj_mod *fj_attn_mod_ref(const fj_mod *mod);
 
 /* ---- Device, plan, kernel -------------------------------------------------------------------------- */
 
+/* Whose text a device's kernels have, or that it has none. */
+typedef enum fj_kernel_text { FJ_TEXT_NONE, FJ_TEXT_CPU, FJ_TEXT_GPU } fj_kernel_text;
+
+/* What a kind of device is: a row of the table in device.c, where alone kinds are named. */
+typedef struct fj_device_traits {
+    const char *name;
+    fj_status (*open)(fj_device *device, fj_arch arch, fj_error *error);
+    fj_kernel_text text;
+    fj_reference_pass pass; /* FJ_TEXT_NONE: what is computed instead */
+    int memory;             /* DLPack's device type */
+    bool exact;             /* mods are evaluated in double for every dtype */
+    bool has_arch;          /* fj_device_create_for_arch makes one */
+    bool needs_gpu;         /* ... which is not opened: the GPU need not be here */
+} fj_device_traits;
+
 struct fj_device {
     atomic_int refs;
     fj_context *context;
-    fj_device_kind kind;
-    const fj_driver *driver; /* NULL: the reference path, or a GPU that is not here */
-    fj_cuda_device *cuda;    /* NULL: not a GPU, or not here */
-    fj_emu *emu;             /* NULL: not the emulator */
+    const fj_device_traits *traits;
+    const fj_driver *driver; /* NULL: it is not on this machine */
     fj_features features;
     char name[FJ_ARCH_NAME + 8];
 };
-
-/* Whether the device has kernels that are compiled. */
-static inline bool fj_attn_is_compiled(const fj_device *device) {
-    return device->kind == FJ_DEVICE_CPU || device->kind == FJ_DEVICE_CUDA || device->kind == FJ_DEVICE_EMU;
-}
-/* Whether they are those of templates/cuda. */
-static inline bool fj_attn_is_gpu(const fj_device *device) {
-    return device->kind == FJ_DEVICE_CUDA || device->kind == FJ_DEVICE_EMU;
-}
 
 fj_device *fj_attn_device_ref(fj_device *device);
 
@@ -94,7 +96,7 @@ struct fj_kernel {
     fj_object *object;               /* NULL on the reference path */
     const fj_variant *variant;       /* what the object is of */
     const struct fj_cpu_kernel *cpu; /* cpu only */
-    struct fj_gpu_kernel *gpu;       /* cuda and emu only (attn/gpu.h) */
+    struct fj_gpu_kernel *gpu;       /* of FJ_TEXT_GPU only (attn/gpu.h) */
     fj_kernel_info info;
 };
 

@@ -57,7 +57,8 @@ static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *erro
     for (int i = 0; i < count; i++)
         if (!name || strcmp(variants[i].name, name) == 0) {
             plan->variant = variants[i];
-            return fj_attn_is_gpu(plan->device) ? fj_attn_gpu_check_parameters(plan, error) : FJ_OK;
+            return plan->device->traits->text == FJ_TEXT_GPU ? fj_attn_gpu_check_parameters(plan, error)
+                                                             : FJ_OK;
         }
     (void)fj_error_set(error, FJ_ERR_NAME, "unknown variant '%s' for this problem", name);
     list_variants(variants, count, error);
@@ -65,7 +66,7 @@ static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *erro
 }
 
 static fj_status choose(fj_plan *plan, const char *name, fj_error *error) {
-    if (fj_attn_is_compiled(plan->device)) return choose_compiled(plan, name, error);
+    if (plan->device->traits->text != FJ_TEXT_NONE) return choose_compiled(plan, name, error);
     const char *only = fj_device_name(plan->device);
     (void)snprintf(plan->variant.name, sizeof plan->variant.name, "%s", only);
     if (!name || strcmp(name, only) == 0) return FJ_OK;
@@ -149,7 +150,7 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(plan->mod->program.tier));
     fj_buf_printf(out, "deterministic %s\n", problem->nondeterministic ? "no" : "yes");
     fj_buf_printf(out, "variant       %s\n", plan->variant.name);
-    if (!fj_attn_is_compiled(plan->device)) return;
+    if (plan->device->traits->text == FJ_TEXT_NONE) return;
     fj_variant variants[FJ_JIT_MAX_VARIANTS];
     int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
     for (int i = 0; i < count; i++)
@@ -181,7 +182,7 @@ fj_status fj_plan_show(const fj_plan *plan, const char *stage, fj_text *ret_text
     fj_status status = FJ_OK;
     if (strcmp(stage, "plan") == 0)
         put_plan(plan, &out);
-    else if (!fj_attn_is_compiled(plan->device))
+    else if (plan->device->traits->text == FJ_TEXT_NONE)
         status = fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernel text",
                               fj_device_name(plan->device));
     else if (strcmp(stage, "key") == 0)

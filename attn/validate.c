@@ -160,7 +160,8 @@ static fj_status resolve(const struct validation *v, const DLTensor *tensor, con
 /* lse, max, dlse and gradients of captures: F32, or F64 for F64 inputs; the reference path takes F64
  * for any. */
 static struct expected statistic(const struct validation *v, bool written) {
-    bool wide = v->plan->problem.dtype == FJ_DTYPE_F64, reference = !v->plan->device->driver;
+    bool wide = v->plan->problem.dtype == FJ_DTYPE_F64,
+         reference = v->plan->device->traits->text == FJ_TEXT_NONE;
     return (struct expected){
         .dtype = wide ? FJ_DTYPE_F64 : FJ_DTYPE_F32,
         .also = wide || reference ? FJ_DTYPE_F64 : FJ_DTYPE_F32,
@@ -173,7 +174,7 @@ static fj_status operand(const struct validation *v, const char *name, const DLT
                          fj_tensor *ret_tensor) {
     fj_dtype dtype = v->plan->problem.dtype;
     struct expected want = {.rank = 4, .axes = axes, .dtype = dtype, .also = dtype, .written = written};
-    if (result && !v->plan->device->driver) want.also = FJ_DTYPE_F64;
+    if (result && v->plan->device->traits->text == FJ_TEXT_NONE) want.also = FJ_DTYPE_F64;
     (void)snprintf(want.name, sizeof want.name, "%s", name);
     memcpy(want.shape, shape, 4 * sizeof *shape);
     return resolve(v, tensor, &want, ret_tensor);

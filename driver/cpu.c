@@ -106,6 +106,7 @@ const fj_driver fj_driver_cpu = {
     .load = cpu_load,
     .unload = cpu_unload,
     .symbol = cpu_symbol,
+    FJ_DRIVER_HOST_MEMORY,
 };
 
 const struct fj_cpu_kernel *fj_driver_cpu_kernel(const fj_code *code) {

@@ -6,7 +6,8 @@
 
 #include "driver/cuda_device.h"
 
-enum { LARGE_PARAMETERS = 12010 }; /* the CUDA version from which Volta and newer take more */
+/* Bytes of parameters of a kernel; the CUDA version from which Volta and newer take FJ_DRIVER_PARAMETERS. */
+enum { OLD_PARAMETERS = 4096, LARGE_PARAMETERS = 12010 };
 
 struct fj_code {
     const fj_allocator *allocator;
@@ -46,7 +47,7 @@ static fj_status read_features(const fj_cuda_api *api, int ordinal, int *ret_han
     if (result != 0) return fj_cuda_api_fail(api, result, error, "GPU %d cannot be used", ordinal);
     features.arch = major * 10 + minor;
     features.parameter_limit =
-        features.arch >= 70 && api->version >= LARGE_PARAMETERS ? FJ_CUDA_PARAMETERS : FJ_CUDA_PARAMETERS_OLD;
+        features.arch >= 70 && api->version >= LARGE_PARAMETERS ? FJ_DRIVER_PARAMETERS : OLD_PARAMETERS;
     *ret_features = features;
     return FJ_OK;
 }
@@ -104,7 +105,7 @@ static int load_aligned(const fj_cuda_device *device, const fj_allocator *alloca
 
 static fj_status cuda_load(const fj_driver *driver, const fj_allocator *allocator, const void *payload,
                            size_t size, fj_code **ret_code, fj_error *error) {
-    const fj_cuda_device *device = (const fj_cuda_device *)(const void *)driver;
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     if (size < 4 || memcmp(payload, "\177ELF", 4) != 0)
         return fj_error_set(error, FJ_ERR_DEVICE, "a compiled kernel cannot be loaded: it is not a cubin");
     fj_code *code = fj_alloc_zeroed(allocator, sizeof *code);
@@ -138,6 +139,133 @@ static const void *cuda_symbol(const fj_code *code, const char *name) {
     return code->device->api->library_kernel(&kernel, code->library, name) == 0 ? kernel : NULL;
 }
 
+/* ---- Kernels ---------------------------------------------------------------------------------------------------- */
+
+/* The context that shares memory and code with that of a stream (NULL: with the current one): of a green one its primary
+ * one, of any other itself. `otherwise` where the driver does not tell. */
+static void *root_of(const fj_cuda_api *api, void *stream, void *otherwise) {
+    void *root = NULL, *green = NULL;
+    if (!api->stream_contexts || api->stream_contexts(stream, &root, &green) != 0 || !root) return otherwise;
+    return root;
+}
+
+/* CUDA's handles are not const. */
+static void *handle_of(const fj_driver_entry *kernel) { return (void *)(uintptr_t)kernel->handle; }
+
+/* SMs divide one memory into shared memory and L1 and may leave the former room for one block only. As much as the
+ * blocks take that an SM has registers and threads for. Only a wish: nothing fails here. */
+static void wish_carveout(const fj_cuda_device *device, const fj_driver_entry *kernel) {
+    const fj_cuda_api *api = device->api;
+    const int64_t all = device->multiprocessor_shared, block = kernel->shared + device->reserved_shared;
+    int blocks = 0;
+    if (kernel->shared == 0 || all <= 0) return;
+    if (api->occupancy(&blocks, handle_of(kernel), (int)kernel->threads, kernel->shared) != 0 || blocks < 1)
+        return;
+    const int64_t percent = (blocks * block * 100 + all - 1) / all;
+    (void)api->kernel_set(FJ_CUDA_FUNCTION_CARVEOUT, percent < 100 ? (int)percent : 100, handle_of(kernel),
+                          device->handle);
+}
+
+/* Attributes are the CUkernel's: those of a CUfunction are of one context. */
+static fj_status make_resident(const fj_cuda_device *device, fj_driver_entry *kernel, fj_error *error) {
+    const fj_cuda_api *api = device->api;
+    void *function = NULL;
+    int most = 0;
+    if (kernel->shared > 0) {
+        int result = api->kernel_set(FJ_CUDA_FUNCTION_DYNAMIC_SHARED, (int)kernel->shared, handle_of(kernel),
+                                     device->handle);
+        if (result != 0)
+            return fj_cuda_api_fail(api, result, error,
+                                    "kernel %s cannot have %u bytes of shared memory on GPU %d", kernel->name,
+                                    kernel->shared, device->features.ordinal);
+    }
+    int result = api->kernel_function(&function, handle_of(kernel));
+    if (result == 0) result = api->function_get(&most, FJ_CUDA_FUNCTION_THREADS, function);
+    if (result == 0 && (int)kernel->threads > most)
+        return fj_error_set(error, FJ_ERR_DEVICE,
+                            "kernel %s cannot have %u threads on GPU %d: %d is the most", kernel->name,
+                            kernel->threads, device->features.ordinal, most);
+    if (result == 0 && api->function_load) result = api->function_load(function);
+    if (result != 0)
+        return fj_cuda_api_fail(api, result, error, "kernel %s cannot be made resident", kernel->name);
+    wish_carveout(device, kernel);
+    return FJ_OK;
+}
+
+static fj_status cuda_prepare(const fj_code *code, const char *name, int threads, int shared,
+                              fj_driver_entry *ret_entry, fj_error *error) {
+    const fj_cuda_device *device = code->device;
+    const void *symbol = cuda_symbol(code, name);
+    if (!symbol)
+        return fj_error_set(error, FJ_ERR_DEVICE, "the compiled kernel has no entry point '%s'", name);
+    fj_driver_entry kernel = {
+        .code = code, .name = name, .threads = (uint32_t)threads, .shared = (uint32_t)shared};
+    kernel.handle = symbol;
+    bool pushed;
+    fj_status status = fj_cuda_enter(device, &kernel.context, &pushed, error);
+    if (status != FJ_OK) return status;
+    kernel.root = root_of(device->api, NULL, kernel.context);
+    status = make_resident(device, &kernel, error);
+    fj_cuda_leave(device, pushed);
+    if (status == FJ_OK) *ret_entry = kernel;
+    return status;
+}
+
+static fj_status wrong_context(const fj_driver_entry *kernel, const char *whose, void *stream,
+                               fj_error *error) {
+    int capturing = 0;
+    (void)kernel->code->device->api->capturing(stream, &capturing);
+    (void)fj_error_set(error, FJ_ERR_ARGUMENT, "kernel %s is not prepared for the %s%s", kernel->name, whose,
+                       capturing ? "; the capture of the stream goes on" : "");
+    fj_error_note(error, "make the kernel while this context is current, before the capture");
+    return FJ_ERR_ARGUMENT;
+}
+
+/* `context` is current. */
+static fj_status check_contexts(const fj_driver_entry *kernel, void *context, void *stream, fj_error *error) {
+    const fj_cuda_api *api = kernel->code->device->api;
+    void *of_stream = NULL;
+    if (context != kernel->context && root_of(api, NULL, context) != kernel->root)
+        return wrong_context(kernel, "current context", stream, error);
+    if (stream && api->stream_context(stream, &of_stream) == 0 && of_stream != kernel->context &&
+        root_of(api, stream, of_stream) != kernel->root)
+        return wrong_context(kernel, "context of the stream", stream, error);
+    return FJ_OK;
+}
+
+static fj_status cuda_check(const fj_driver_entry *kernel, void *stream, fj_error *error) {
+    void *context = NULL;
+    bool pushed;
+    fj_status status = fj_cuda_enter(kernel->code->device, &context, &pushed, error);
+    if (status != FJ_OK) return status;
+    status = check_contexts(kernel, context, stream, error);
+    fj_cuda_leave(kernel->code->device, pushed);
+    return status;
+}
+
+static fj_status cuda_launch(const fj_driver *driver, const fj_driver_entry *kernel, const uint32_t grid[3],
+                             const void *args, const fj_launch *launch, fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
+    void *stream = launch ? launch->stream : NULL;
+    void *context = NULL;
+    bool pushed;
+    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return FJ_OK;
+    fj_status status = fj_cuda_enter(device, &context, &pushed, error);
+    if (status != FJ_OK) return status;
+    status = check_contexts(kernel, context, stream, error);
+    if (status == FJ_OK) {
+        void *parameters[] = {(void *)(uintptr_t)args};
+        int result = device->api->launch(handle_of(kernel), grid[0], grid[1], grid[2], kernel->threads, 1, 1,
+                                         kernel->shared, stream, parameters, NULL);
+        if (result != 0)
+            status = fj_cuda_api_fail(device->api, result, error,
+                                      "kernel %s cannot be launched (%u x %u x %u blocks)", kernel->name,
+                                      grid[0], grid[1], grid[2]);
+    }
+    fj_cuda_leave(device, pushed);
+    return status;
+}
+
 /* ---- Devices ---------------------------------------------------------------------------------------------------- */
 
 /* The device of the current context, else the first. */
@@ -161,15 +289,35 @@ static void read_shared(fj_cuda_device *device) {
         device->reserved_shared = 0;
 }
 
+static void cuda_close(const fj_driver **driver) {
+    fj_cuda_device *device = (fj_cuda_device *)(uintptr_t)(const void *)*driver; /* allocated below */
+    *driver = NULL;
+    (void)device->api->primary_release(device->handle);
+    fj_free(device->allocator, device, sizeof *device);
+}
+
+static void fill_table(fj_cuda_device *device) {
+    device->driver = (fj_driver){.name = "cuda",
+                                 .ordinal = device->features.ordinal,
+                                 .parameter_limit = device->features.parameter_limit,
+                                 .cache = device->features.cache,
+                                 .load = cuda_load,
+                                 .unload = cuda_unload,
+                                 .symbol = cuda_symbol,
+                                 .prepare = cuda_prepare,
+                                 .check = cuda_check,
+                                 .launch = cuda_launch,
+                                 .close = cuda_close};
+    fj_cuda_fill_memory(&device->driver);
+}
+
 fj_status fj_cuda_device_open(const fj_allocator *allocator, int ordinal, int oldest,
-                              fj_cuda_device **ret_device, fj_error *error) {
+                              const fj_driver **ret_driver, fj_error *error) {
     const fj_cuda_api *api = NULL;
     fj_status status = fj_cuda_api_open(&api, error);
     if (status != FJ_OK) return status;
     fj_cuda_device *device = fj_alloc_zeroed(allocator, sizeof *device);
     if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-    device->driver =
-        (fj_driver){.name = "cuda", .load = cuda_load, .unload = cuda_unload, .symbol = cuda_symbol};
     device->allocator = allocator;
     device->api = api;
     if (ordinal < 0) ordinal = choose_ordinal(api);
@@ -187,140 +335,11 @@ fj_status fj_cuda_device_open(const fj_allocator *allocator, int ordinal, int ol
         fj_free(allocator, device, sizeof *device);
         return status;
     }
-    *ret_device = device;
+    fill_table(device);
+    *ret_driver = &device->driver;
     return FJ_OK;
 }
 
-void fj_cuda_device_close(fj_cuda_device **device) {
-    if (!device || !*device) return;
-    (void)(*device)->api->primary_release((*device)->handle);
-    fj_free((*device)->allocator, *device, sizeof **device);
-    *device = NULL;
-}
-
-const fj_driver *fj_cuda_device_driver(const fj_cuda_device *device) { return &device->driver; }
-
-const fj_cuda_features *fj_cuda_device_features(const fj_cuda_device *device) { return &device->features; }
-
-/* ---- Kernels ---------------------------------------------------------------------------------------------------- */
-
-/* The context that shares memory and code with that of a stream (NULL: with the current one): of a green one its primary
- * one, of any other itself. `otherwise` where the driver does not tell. */
-static void *root_of(const fj_cuda_api *api, void *stream, void *otherwise) {
-    void *root = NULL, *green = NULL;
-    if (!api->stream_contexts || api->stream_contexts(stream, &root, &green) != 0 || !root) return otherwise;
-    return root;
-}
-
-/* SMs divide one memory into shared memory and L1 and may leave the former room for one block only. As much as the
- * blocks take that an SM has registers and threads for. Only a wish: nothing fails here. */
-static void wish_carveout(const fj_cuda_device *device, const fj_cuda_kernel *kernel) {
-    const fj_cuda_api *api = device->api;
-    const int64_t all = device->multiprocessor_shared, block = kernel->shared + device->reserved_shared;
-    int blocks = 0;
-    if (kernel->shared == 0 || all <= 0) return;
-    if (api->occupancy(&blocks, kernel->handle, (int)kernel->threads, kernel->shared) != 0 || blocks < 1)
-        return;
-    const int64_t percent = (blocks * block * 100 + all - 1) / all;
-    (void)api->kernel_set(FJ_CUDA_FUNCTION_CARVEOUT, percent < 100 ? (int)percent : 100, kernel->handle,
-                          device->handle);
-}
-
-/* Attributes are the CUkernel's: those of a CUfunction are of one context. */
-static fj_status make_resident(const fj_cuda_device *device, fj_cuda_kernel *kernel, fj_error *error) {
-    const fj_cuda_api *api = device->api;
-    void *function = NULL;
-    int most = 0;
-    if (kernel->shared > 0) {
-        int result = api->kernel_set(FJ_CUDA_FUNCTION_DYNAMIC_SHARED, (int)kernel->shared, kernel->handle,
-                                     device->handle);
-        if (result != 0)
-            return fj_cuda_api_fail(api, result, error,
-                                    "kernel %s cannot have %u bytes of shared memory on GPU %d", kernel->name,
-                                    kernel->shared, device->features.ordinal);
-    }
-    int result = api->kernel_function(&function, kernel->handle);
-    if (result == 0) result = api->function_get(&most, FJ_CUDA_FUNCTION_THREADS, function);
-    if (result == 0 && (int)kernel->threads > most)
-        return fj_error_set(error, FJ_ERR_DEVICE,
-                            "kernel %s cannot have %u threads on GPU %d: %d is the most", kernel->name,
-                            kernel->threads, device->features.ordinal, most);
-    if (result == 0 && api->function_load) result = api->function_load(function);
-    if (result != 0)
-        return fj_cuda_api_fail(api, result, error, "kernel %s cannot be made resident", kernel->name);
-    wish_carveout(device, kernel);
-    return FJ_OK;
-}
-
-fj_status fj_cuda_kernel_prepare(const fj_code *code, const char *name, int threads, int shared,
-                                 fj_cuda_kernel *ret_kernel, fj_error *error) {
-    const fj_cuda_device *device = code->device;
-    const void *symbol = cuda_symbol(code, name);
-    if (!symbol)
-        return fj_error_set(error, FJ_ERR_DEVICE, "the compiled kernel has no entry point '%s'", name);
-    fj_cuda_kernel kernel = {
-        .code = code, .name = name, .threads = (uint32_t)threads, .shared = (uint32_t)shared};
-    kernel.handle = (void *)(uintptr_t)symbol; /* CUDA's handles are not const */
-    bool pushed;
-    fj_status status = fj_cuda_enter(device, &kernel.context, &pushed, error);
-    if (status != FJ_OK) return status;
-    kernel.root = root_of(device->api, NULL, kernel.context);
-    status = make_resident(device, &kernel, error);
-    fj_cuda_leave(device, pushed);
-    if (status == FJ_OK) *ret_kernel = kernel;
-    return status;
-}
-
-static fj_status wrong_context(const fj_cuda_kernel *kernel, const char *whose, void *stream,
-                               fj_error *error) {
-    int capturing = 0;
-    (void)kernel->code->device->api->capturing(stream, &capturing);
-    (void)fj_error_set(error, FJ_ERR_ARGUMENT, "kernel %s is not prepared for the %s%s", kernel->name, whose,
-                       capturing ? "; the capture of the stream goes on" : "");
-    fj_error_note(error, "make the kernel while this context is current, before the capture");
-    return FJ_ERR_ARGUMENT;
-}
-
-/* `context` is current. */
-static fj_status check_contexts(const fj_cuda_kernel *kernel, void *context, void *stream, fj_error *error) {
-    const fj_cuda_api *api = kernel->code->device->api;
-    void *of_stream = NULL;
-    if (context != kernel->context && root_of(api, NULL, context) != kernel->root)
-        return wrong_context(kernel, "current context", stream, error);
-    if (stream && api->stream_context(stream, &of_stream) == 0 && of_stream != kernel->context &&
-        root_of(api, stream, of_stream) != kernel->root)
-        return wrong_context(kernel, "context of the stream", stream, error);
-    return FJ_OK;
-}
-
-fj_status fj_cuda_launch_check(const fj_cuda_kernel *kernel, void *stream, fj_error *error) {
-    void *context = NULL;
-    bool pushed;
-    fj_status status = fj_cuda_enter(kernel->code->device, &context, &pushed, error);
-    if (status != FJ_OK) return status;
-    status = check_contexts(kernel, context, stream, error);
-    fj_cuda_leave(kernel->code->device, pushed);
-    return status;
-}
-
-fj_status fj_cuda_launch(const fj_cuda_kernel *kernel, const uint32_t grid[3], const void *args, void *stream,
-                         fj_error *error) {
-    const fj_cuda_device *device = kernel->code->device;
-    void *context = NULL;
-    bool pushed;
-    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return FJ_OK;
-    fj_status status = fj_cuda_enter(device, &context, &pushed, error);
-    if (status != FJ_OK) return status;
-    status = check_contexts(kernel, context, stream, error);
-    if (status == FJ_OK) {
-        void *parameters[] = {(void *)(uintptr_t)args};
-        int result = device->api->launch(kernel->handle, grid[0], grid[1], grid[2], kernel->threads, 1, 1,
-                                         kernel->shared, stream, parameters, NULL);
-        if (result != 0)
-            status = fj_cuda_api_fail(device->api, result, error,
-                                      "kernel %s cannot be launched (%u x %u x %u blocks)", kernel->name,
-                                      grid[0], grid[1], grid[2]);
-    }
-    fj_cuda_leave(device, pushed);
-    return status;
+const fj_cuda_features *fj_cuda_device_features(const fj_driver *driver) {
+    return &fj_cuda_device_of(driver)->features;
 }

@@ -14,7 +14,10 @@
         return result_ == 0 ? FJ_OK : fj_cuda_api_fail(api, result_, (error), __VA_ARGS__); \
     } while (0)
 
-fj_status fj_cuda_alloc(const fj_cuda_device *device, size_t size, uint64_t *ret_address, fj_error *error) {
+static fj_status cuda_alloc(const fj_driver *driver, const fj_allocator *allocator, size_t size,
+                            uint64_t *ret_address, fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
+    (void)allocator; /* the host's */
     *ret_address = 0;
     if (size == 0) return FJ_OK;
     IN_CONTEXT(device, error, api->alloc(ret_address, size), "%zu bytes on GPU %d", size,
@@ -25,25 +28,29 @@ static fj_status release(const fj_cuda_device *device, uint64_t address) {
     IN_CONTEXT(device, NULL, api->free(address), "memory of the GPU cannot be freed");
 }
 
-void fj_cuda_free(const fj_cuda_device *device, uint64_t address) {
-    if (address != 0) (void)release(device, address);
+static void cuda_free(const fj_driver *driver, const fj_allocator *allocator, uint64_t address) {
+    (void)allocator;
+    if (address != 0) (void)release(fj_cuda_device_of(driver), address);
 }
 
-fj_status fj_cuda_upload(const fj_cuda_device *device, uint64_t to, const void *from, size_t size,
-                         void *stream, fj_error *error) {
+static fj_status cuda_upload(const fj_driver *driver, uint64_t to, const void *from, size_t size,
+                             void *stream, fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     if (size == 0) return FJ_OK;
     IN_CONTEXT(device, error, api->copy_in(to, from, size, stream), "a copy of %zu bytes to the GPU", size);
 }
 
-fj_status fj_cuda_download(const fj_cuda_device *device, void *to, uint64_t from, size_t size, void *stream,
-                           fj_error *error) {
+static fj_status cuda_download(const fj_driver *driver, void *to, uint64_t from, size_t size, void *stream,
+                               fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     if (size == 0) return FJ_OK;
     IN_CONTEXT(device, error, api->copy_out(to, from, size, stream), "a copy of %zu bytes from the GPU",
                size);
 }
 
-fj_status fj_cuda_fill(const fj_cuda_device *device, uint64_t to, uint8_t byte, size_t size, void *stream,
-                       fj_error *error) {
+static fj_status cuda_fill(const fj_driver *driver, uint64_t to, uint8_t byte, size_t size, void *stream,
+                           fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     if (size == 0) return FJ_OK;
     IN_CONTEXT(device, error, api->fill(to, byte, size, stream), "a fill of %zu bytes on the GPU", size);
 }
@@ -57,7 +64,8 @@ static fj_status wait_stream(const fj_cuda_device *device, void *stream, fj_erro
     IN_CONTEXT(device, error, api->stream_wait(stream), "work on the GPU failed");
 }
 
-fj_status fj_cuda_wait(const fj_cuda_device *device, void *stream, fj_error *error) {
+static fj_status cuda_wait(const fj_driver *driver, void *stream, fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     int capturing = 0;
     fj_status status = is_capturing(device, stream, &capturing, error);
     if (status == FJ_OK && capturing)
@@ -76,30 +84,32 @@ static fj_status destroy_event(const fj_cuda_device *device, void *event) {
     IN_CONTEXT(device, NULL, api->event_destroy(event), "a timer of the GPU cannot be freed");
 }
 
-fj_status fj_cuda_timer_create(const fj_cuda_device *device, fj_cuda_timer *ret_timer, fj_error *error) {
-    fj_cuda_timer timer = {0};
+static void timer_destroy(const fj_driver *driver, fj_driver_timer *timer) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
+    if (timer->start) (void)destroy_event(device, timer->start);
+    if (timer->stop) (void)destroy_event(device, timer->stop);
+    *timer = (fj_driver_timer){0};
+}
+
+static fj_status timer_create(const fj_driver *driver, fj_driver_timer *ret_timer, fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
+    fj_driver_timer timer = {0};
     fj_status status = create_event(device, &timer.start, error);
     if (status == FJ_OK) status = create_event(device, &timer.stop, error);
     if (status == FJ_OK)
         *ret_timer = timer;
     else
-        fj_cuda_timer_destroy(device, &timer);
+        timer_destroy(driver, &timer);
     return status;
 }
 
-void fj_cuda_timer_destroy(const fj_cuda_device *device, fj_cuda_timer *timer) {
-    if (timer->start) (void)destroy_event(device, timer->start);
-    if (timer->stop) (void)destroy_event(device, timer->stop);
-    *timer = (fj_cuda_timer){0};
-}
-
-fj_status fj_cuda_timer_start(const fj_cuda_device *device, const fj_cuda_timer *timer, void *stream,
-                              fj_error *error) {
+static fj_status timer_start(const fj_driver *driver, fj_driver_timer *timer, void *stream, fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     IN_CONTEXT(device, error, api->event_record(timer->start, stream), "no timing on the GPU");
 }
 
-fj_status fj_cuda_timer_stop(const fj_cuda_device *device, const fj_cuda_timer *timer, void *stream,
-                             fj_error *error) {
+static fj_status timer_stop(const fj_driver *driver, fj_driver_timer *timer, void *stream, fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     IN_CONTEXT(device, error, api->event_record(timer->stop, stream), "no timing on the GPU");
 }
 
@@ -107,16 +117,31 @@ static fj_status wait_event(const fj_cuda_device *device, void *event, fj_error 
     IN_CONTEXT(device, error, api->event_wait(event), "work on the GPU failed");
 }
 
-static fj_status elapsed(const fj_cuda_device *device, const fj_cuda_timer *timer, float *ms,
+static fj_status elapsed(const fj_cuda_device *device, const fj_driver_timer *timer, float *ms,
                          fj_error *error) {
     IN_CONTEXT(device, error, api->event_elapsed(ms, timer->start, timer->stop), "no timing on the GPU");
 }
 
-fj_status fj_cuda_timer_elapsed(const fj_cuda_device *device, const fj_cuda_timer *timer, double *ret_ms,
-                                fj_error *error) {
+static fj_status timer_elapsed(const fj_driver *driver, const fj_driver_timer *timer, double *ret_ms,
+                               fj_error *error) {
+    const fj_cuda_device *device = fj_cuda_device_of(driver);
     float ms = 0;
     fj_status status = wait_event(device, timer->stop, error);
     if (status == FJ_OK) status = elapsed(device, timer, &ms, error);
     if (status == FJ_OK) *ret_ms = (double)ms;
     return status;
+}
+
+void fj_cuda_fill_memory(fj_driver *driver) {
+    driver->alloc = cuda_alloc;
+    driver->free = cuda_free;
+    driver->upload = cuda_upload;
+    driver->download = cuda_download;
+    driver->fill = cuda_fill;
+    driver->wait = cuda_wait;
+    driver->timer_create = timer_create;
+    driver->timer_destroy = timer_destroy;
+    driver->timer_start = timer_start;
+    driver->timer_stop = timer_stop;
+    driver->timer_elapsed = timer_elapsed;
 }

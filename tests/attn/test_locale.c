@@ -42,7 +42,7 @@ static void run_direction(outcome *to, const test_stack *stack, test_call *call,
     fj_text text;
     ck_assert_msg(fj_plan_create(stack->device, stack->mod, &problem, &plan, &error) == FJ_OK, "%s",
                   error.text);
-    if (stack->device->kind == FJ_DEVICE_CPU)
+    if (stack->device->traits->text == FJ_TEXT_CPU)
         keep(to, fj_plan_show(plan, "source", &text, &error), &text, &error);
     ck_assert_msg(fj_kernel_create(plan, &kernel, &error) == FJ_OK, "%s\n%s", error.text,
                   error.detail ? error.detail : "");

@@ -11,7 +11,7 @@
 static _Alignas(16) const char elf[] = "\177ELF a cubin";
 static const struct fake_cuda *fake;
 static fj_error error;
-static fj_cuda_device *device;
+static const fj_driver *device;
 
 static void setup(void) {
     const char *path = getenv("FJ_FAKE_CUDA");
@@ -27,7 +27,7 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-    fj_cuda_device_close(&device);
+    if (device) device->close(&device);
     fj_error_finish(&error);
 }
 
@@ -50,9 +50,15 @@ static void open_device(void) {
 
 static fj_code *load(void) {
     fj_code *code = NULL;
-    const fj_driver *driver = fj_cuda_device_driver(device);
+    const fj_driver *driver = device;
     ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, elf, sizeof elf, &code, &error), FJ_OK);
     return code;
+}
+
+static fj_status launch(const fj_driver_entry *entry, const uint32_t grid[3], const void *args, void *stream,
+                        fj_error *ret_error) {
+    const fj_launch launch = {.struct_size = sizeof launch, .stream = stream};
+    return device->launch(device, entry, grid, args, &launch, ret_error);
 }
 
 /* ---- What is missing -------------------------------------------------------------------------------------- */
@@ -108,7 +114,7 @@ START_TEST(the_device_is_that_of_the_current_context) {
     fake->set_current(FAKE_PRIMARY_1);
     open_device();
     ck_assert_int_eq(fj_cuda_device_features(device)->ordinal, 1);
-    fj_cuda_device_close(&device);
+    if (device) device->close(&device);
     fake->set_current(-1);
     open_device();
     ck_assert_int_eq(fj_cuda_device_features(device)->ordinal, 0);
@@ -120,19 +126,19 @@ END_TEST
 START_TEST(a_kernel_is_resident_before_it_is_launched) {
     open_device();
     fj_code *code = load();
-    fj_cuda_kernel kernel;
-    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 98304, &kernel, &error), FJ_OK);
+    fj_driver_entry kernel;
+    ck_assert_int_eq(device->prepare(code, "k", 128, 98304, &kernel, &error), FJ_OK);
     ck_assert_str_eq(fake->calls(),
                      "load ELF ;attribute 8=98304 of 100;function;resident;attribute 9=86 of 100;");
     ck_assert_int_eq(fake->depth(), 0);
     fake->reset();
     int argument = 42;
     void *stream = (void *)(intptr_t)7;
-    ck_assert_int_eq(fj_cuda_launch(&kernel, (uint32_t[]){3, 2, 1}, &argument, stream, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_launch(&kernel, (uint32_t[]){3, 0, 1}, &argument, stream, &error), FJ_OK);
+    ck_assert_int_eq(launch(&kernel, (uint32_t[]){3, 2, 1}, &argument, stream, &error), FJ_OK);
+    ck_assert_int_eq(launch(&kernel, (uint32_t[]){3, 0, 1}, &argument, stream, &error), FJ_OK);
     ck_assert_str_eq(fake->calls(), "launch 3,2,1 128,1,1 98304 stream 7 args 42;");
     ck_assert_int_eq(fake->depth(), 0);
-    fj_cuda_device_driver(device)->unload(&code);
+    device->unload(&code);
     ck_assert_ptr_null(code);
 }
 END_TEST
@@ -140,44 +146,44 @@ END_TEST
 START_TEST(a_launch_in_another_context_calls_nothing) {
     open_device();
     fj_code *code = load();
-    fj_cuda_kernel kernel;
+    fj_driver_entry kernel;
     int argument = 0;
     const uint32_t grid[3] = {1, 1, 1};
     fake->set_current(FAKE_OTHER);
-    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, NULL, &error), FJ_OK);
+    ck_assert_int_eq(device->prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    ck_assert_int_eq(launch(&kernel, grid, &argument, NULL, &error), FJ_OK);
     fake->set_current(FAKE_PRIMARY);
     fake->reset();
     setenv("FAKE_CUDA", "capturing=1", 1);
-    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, NULL, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(launch(&kernel, grid, &argument, NULL, &error), FJ_ERR_ARGUMENT);
     ck_assert_str_eq(error.text,
                      "kernel k is not prepared for the current context; the capture of the stream goes on");
     ck_assert_str_eq(fake->calls(), "");
-    fj_cuda_device_driver(device)->unload(&code);
+    device->unload(&code);
 }
 END_TEST
 
 START_TEST(a_stream_of_another_context_gets_nothing) {
     open_device();
     fj_code *code = load();
-    fj_cuda_kernel kernel;
+    fj_driver_entry kernel;
     int argument = 0;
     const uint32_t grid[3] = {1, 1, 1};
     void *mine = fake->stream(FAKE_PRIMARY), *other = fake->stream(FAKE_OTHER);
-    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    ck_assert_int_eq(device->prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
     fake->reset();
-    ck_assert_int_eq(fj_cuda_launch_check(&kernel, mine, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_launch_check(&kernel, other, &error), FJ_ERR_ARGUMENT);
-    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, other, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(device->check(&kernel, mine, &error), FJ_OK);
+    ck_assert_int_eq(device->check(&kernel, other, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(launch(&kernel, grid, &argument, other, &error), FJ_ERR_ARGUMENT);
     ck_assert_str_eq(error.text, "kernel k is not prepared for the context of the stream");
     ck_assert_str_eq(fake->calls(), "");
     ck_assert_int_eq(fake->depth(), 0);
     fake->capture(mine);
-    ck_assert_int_eq(fj_cuda_wait(device, mine, &error), FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(device->wait(device, mine, &error), FJ_ERR_ARGUMENT);
     has_text(error.text, "cannot be waited for; the capture goes on");
-    ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, mine, &error), FJ_OK);
+    ck_assert_int_eq(launch(&kernel, grid, &argument, mine, &error), FJ_OK);
     ck_assert(fake->end_capture());
-    fj_cuda_device_driver(device)->unload(&code);
+    device->unload(&code);
 }
 END_TEST
 
@@ -191,9 +197,9 @@ START_TEST(a_green_context_is_its_primary_one) {
     fj_code *code = load();
     for (int from = -1; from <= FAKE_GREEN;
          from += FAKE_GREEN + 1) { /* prepared without a context, in a green one */
-        fj_cuda_kernel kernel;
+        fj_driver_entry kernel;
         fake->set_current(from);
-        ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 98304, &kernel, &error), FJ_OK);
+        ck_assert_int_eq(device->prepare(code, "k", 128, 98304, &kernel, &error), FJ_OK);
         for (int current = -1; current < FAKE_CONTEXTS; current++) {
             const bool shares = current < 0 || current == FAKE_PRIMARY || current == FAKE_GREEN;
             if (current == FAKE_PRIMARY_1) continue; /* of another GPU: never entered */
@@ -202,14 +208,14 @@ START_TEST(a_green_context_is_its_primary_one) {
             for (int of = 0; of < 3; of++) {
                 void *stream = of == 0 ? NULL : of == 1 ? mine : green;
                 const fj_status expected = shares ? FJ_OK : FJ_ERR_ARGUMENT;
-                ck_assert_int_eq(fj_cuda_launch_check(&kernel, stream, &error), expected);
-                ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, stream, &error), expected);
+                ck_assert_int_eq(device->check(&kernel, stream, &error), expected);
+                ck_assert_int_eq(launch(&kernel, grid, &argument, stream, &error), expected);
             }
-            ck_assert_int_eq(fj_cuda_launch(&kernel, grid, &argument, other, &error), FJ_ERR_ARGUMENT);
+            ck_assert_int_eq(launch(&kernel, grid, &argument, other, &error), FJ_ERR_ARGUMENT);
             ck_assert(fake->end_capture());
         }
     }
-    fj_cuda_device_driver(device)->unload(&code);
+    device->unload(&code);
 }
 END_TEST
 
@@ -217,15 +223,14 @@ END_TEST
 START_TEST(a_green_context_of_an_older_driver_gets_nothing) {
     open_device();
     fj_code *code = load();
-    fj_cuda_kernel kernel;
+    fj_driver_entry kernel;
     int argument = 0;
     setenv("FAKE_CUDA", "contexts=1", 1);
-    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
-    ck_assert_int_eq(
-        fj_cuda_launch(&kernel, (uint32_t[]){1, 1, 1}, &argument, fake->stream(FAKE_GREEN), &error),
-        FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(device->prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    ck_assert_int_eq(launch(&kernel, (uint32_t[]){1, 1, 1}, &argument, fake->stream(FAKE_GREEN), &error),
+                     FJ_ERR_ARGUMENT);
     ck_assert_str_eq(error.text, "kernel k is not prepared for the context of the stream");
-    fj_cuda_device_driver(device)->unload(&code);
+    device->unload(&code);
 }
 END_TEST
 
@@ -246,16 +251,16 @@ START_TEST(blocks_have_room_beside_each_other) {
     };
     open_device();
     fj_code *code = load();
-    fj_cuda_kernel kernel;
+    fj_driver_entry kernel;
     for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
         setenv("FAKE_CUDA", cases[i].settings, 1);
         fake->reset();
-        ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, cases[i].shared, &kernel, &error), FJ_OK);
+        ck_assert_int_eq(device->prepare(code, "k", 128, cases[i].shared, &kernel, &error), FJ_OK);
         const char *wish = strstr(fake->calls(), "resident;");
         ck_assert_ptr_nonnull(wish);
         ck_assert_str_eq(wish + strlen("resident;"), cases[i].calls);
     }
-    fj_cuda_device_driver(device)->unload(&code);
+    device->unload(&code);
 }
 END_TEST
 
@@ -263,7 +268,7 @@ END_TEST
 START_TEST(an_image_is_loaded_from_any_address) {
     _Alignas(16) char bytes[16 + sizeof elf];
     open_device();
-    const fj_driver *driver = fj_cuda_device_driver(device);
+    const fj_driver *driver = device;
     failing_allocator failing = {.countdown = -1};
     fj_allocator allocator = {failing_resize, &failing};
     for (size_t at = 0; at < 16; at++) {
@@ -278,7 +283,7 @@ END_TEST
 
 START_TEST(what_does_not_load) {
     open_device();
-    const fj_driver *driver = fj_cuda_device_driver(device);
+    const fj_driver *driver = device;
     fj_code *code = NULL;
     ck_assert_int_eq(driver->load(driver, &fj_allocator_libc, "rubbish", 7, &code, &error), FJ_ERR_DEVICE);
     has_text(error.text, "it is not a cubin");
@@ -295,9 +300,9 @@ END_TEST
 START_TEST(what_cannot_be_launched) {
     open_device();
     fj_code *code = load();
-    fj_cuda_kernel kernel;
+    fj_driver_entry kernel;
     int argument = 0;
-    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "absent", 128, 0, &kernel, &error), FJ_ERR_DEVICE);
+    ck_assert_int_eq(device->prepare(code, "absent", 128, 0, &kernel, &error), FJ_ERR_DEVICE);
     has_text(error.text, "no entry point 'absent'");
     static const struct {
         const char *settings, *text;
@@ -309,17 +314,17 @@ START_TEST(what_cannot_be_launched) {
     };
     for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
         setenv("FAKE_CUDA", cases[i].settings, 1);
-        ck_assert_int_ne(fj_cuda_kernel_prepare(code, "k", 128, 1024, &kernel, &error), FJ_OK);
+        ck_assert_int_ne(device->prepare(code, "k", 128, 1024, &kernel, &error), FJ_OK);
         has_text(error.text, cases[i].text);
         ck_assert_int_eq(fake->depth(), 0);
     }
     unsetenv("FAKE_CUDA");
-    ck_assert_int_eq(fj_cuda_kernel_prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+    ck_assert_int_eq(device->prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
     setenv("FAKE_CUDA", "launch=719", 1);
-    ck_assert_int_eq(fj_cuda_launch(&kernel, (uint32_t[]){5, 1, 1}, &argument, NULL, &error), FJ_ERR_DEVICE);
+    ck_assert_int_eq(launch(&kernel, (uint32_t[]){5, 1, 1}, &argument, NULL, &error), FJ_ERR_DEVICE);
     has_text(error.text, "kernel k cannot be launched (5 x 1 x 1 blocks): CUDA_ERROR_FAKE (719");
     ck_assert_int_eq(fake->depth(), 0);
-    fj_cuda_device_driver(device)->unload(&code);
+    device->unload(&code);
 }
 END_TEST
 
@@ -329,24 +334,24 @@ START_TEST(memory_and_time) {
     open_device();
     char out[4] = "", in[4] = "abc";
     uint64_t address;
-    ck_assert_int_eq(fj_cuda_alloc(device, 4, &address, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_upload(device, address, in, 4, NULL, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_fill(device, address, 'x', 1, NULL, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_download(device, out, address, 4, NULL, &error), FJ_OK);
+    ck_assert_int_eq(device->alloc(device, NULL, 4, &address, &error), FJ_OK);
+    ck_assert_int_eq(device->upload(device, address, in, 4, NULL, &error), FJ_OK);
+    ck_assert_int_eq(device->fill(device, address, 'x', 1, NULL, &error), FJ_OK);
+    ck_assert_int_eq(device->download(device, out, address, 4, NULL, &error), FJ_OK);
     ck_assert_str_eq(out, "xbc");
-    fj_cuda_free(device, address);
-    ck_assert_int_eq(fj_cuda_alloc(device, 0, &address, &error), FJ_OK);
+    device->free(device, NULL, address);
+    ck_assert_int_eq(device->alloc(device, NULL, 0, &address, &error), FJ_OK);
     ck_assert_uint_eq(address, 0);
-    fj_cuda_timer timer;
+    fj_driver_timer timer;
     double ms = 0;
-    ck_assert_int_eq(fj_cuda_timer_create(device, &timer, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_timer_start(device, &timer, NULL, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_timer_stop(device, &timer, NULL, &error), FJ_OK);
-    ck_assert_int_eq(fj_cuda_timer_elapsed(device, &timer, &ms, &error), FJ_OK);
+    ck_assert_int_eq(device->timer_create(device, &timer, &error), FJ_OK);
+    ck_assert_int_eq(device->timer_start(device, &timer, NULL, &error), FJ_OK);
+    ck_assert_int_eq(device->timer_stop(device, &timer, NULL, &error), FJ_OK);
+    ck_assert_int_eq(device->timer_elapsed(device, &timer, &ms, &error), FJ_OK);
     ck_assert(ms == 1.5);
-    fj_cuda_timer_destroy(device, &timer);
+    device->timer_destroy(device, &timer);
     setenv("FAKE_CUDA", "wait=719", 1);
-    ck_assert_int_eq(fj_cuda_wait(device, NULL, &error), FJ_ERR_DEVICE);
+    ck_assert_int_eq(device->wait(device, NULL, &error), FJ_ERR_DEVICE);
     has_text(error.text, "work on the GPU failed: CUDA_ERROR_FAKE (719");
 }
 END_TEST
@@ -355,7 +360,7 @@ START_TEST(no_memory_on_the_gpu) {
     open_device();
     uint64_t address;
     setenv("FAKE_CUDA", "alloc=2", 1);
-    ck_assert_int_eq(fj_cuda_alloc(device, 123, &address, &error), FJ_ERR_MEMORY);
+    ck_assert_int_eq(device->alloc(device, NULL, 123, &address, &error), FJ_ERR_MEMORY);
     has_text(error.text, "123 bytes on GPU 0: CUDA_ERROR_OUT_OF_MEMORY (2: out of memory)");
 }
 END_TEST
@@ -365,11 +370,11 @@ START_TEST(any_allocation_may_fail) {
     fj_allocator allocator = {failing_resize, &failing};
     ck_assert_int_eq(fj_cuda_device_open(&allocator, 0, 75, &device, &error), FJ_ERR_MEMORY);
     ck_assert_int_eq(fj_cuda_device_open(&allocator, 0, 75, &device, &error), FJ_OK);
-    const fj_driver *driver = fj_cuda_device_driver(device);
+    const fj_driver *driver = device;
     fj_code *code = NULL;
     failing.countdown = 0;
     ck_assert_int_eq(driver->load(driver, &allocator, elf, sizeof elf, &code, &error), FJ_ERR_MEMORY);
-    fj_cuda_device_close(&device);
+    if (device) device->close(&device);
     ck_assert_int_eq(failing.live, 0);
     ck_assert_int_eq(fake->retained(), 0);
 }

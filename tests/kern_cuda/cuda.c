@@ -13,11 +13,11 @@ enum { MARGIN = 256 };
 
 struct object {
     fj_code *code;
-    fj_cuda_kernel kernels[FJ_JIT_MAX_ENTRIES];
+    fj_driver_entry kernels[FJ_JIT_MAX_ENTRIES];
 };
 
-static fj_cuda_device *gpu; /* of this process */
-static bool measuring;      /* launches are not waited for */
+static const fj_driver *gpu; /* of this process */
+static bool measuring;       /* launches are not waited for */
 
 static bool open_gpu(fj_error *error) {
     return gpu || fj_cuda_device_open(&fj_allocator_libc, -1, FJ_ARCH_OLDEST, &gpu, error) == FJ_OK;
@@ -47,19 +47,19 @@ static bool compile(const kernel *k, const char *text, fj_compiled *compiled, FI
 
 static bool load(const kernel *k, const fj_compiled *compiled, object *o, FILE *out) {
     fj_error error = {0};
-    const fj_driver *driver = fj_cuda_device_driver(gpu);
+    const fj_driver *driver = gpu;
     fj_status status =
         driver->load(driver, &fj_allocator_libc, compiled->bytes.data, compiled->bytes.len, &o->code, &error);
     for (int i = 0; i < k->variant.entry_count && status == FJ_OK; i++) {
         const fj_entry *e = &k->variant.entries[i];
-        status = fj_cuda_kernel_prepare(o->code, e->name, e->threads, e->shared, &o->kernels[i], &error);
+        status = gpu->prepare(o->code, e->name, e->threads, e->shared, &o->kernels[i], &error);
     }
     if (status != FJ_OK) say(out, &error);
     return status == FJ_OK;
 }
 
 static void unload(object *o) {
-    fj_cuda_device_driver(gpu)->unload(&o->code);
+    gpu->unload(&o->code);
     free(o);
 }
 
@@ -84,8 +84,8 @@ static uint32_t args_size(const object *o, int entry) { return (void)o, (void)en
 static fj_status launch(const object *o, int entry, const uint32_t grid[3], const void *args, const mode *m,
                         fj_emu_counts *counts, fj_error *error) {
     (void)m, (void)counts;
-    const fj_status status = fj_cuda_launch(&o->kernels[entry], grid, args, NULL, error);
-    return status == FJ_OK && !measuring ? fj_cuda_wait(gpu, NULL, error) : status;
+    const fj_status status = gpu->launch(gpu, &o->kernels[entry], grid, args, NULL, error);
+    return status == FJ_OK && !measuring ? gpu->wait(gpu, NULL, error) : status;
 }
 
 /* ---- Memory ----------------------------------------------------------------------------------------------- */
@@ -96,8 +96,8 @@ static void create(buffer *b, size_t size) {
     *b = (buffer){.host = malloc(size + 1), .size = size};
     if (!b->host) abort();
     memset(b->host, 0xff, size);
-    if (!open_gpu(&error) || fj_cuda_alloc(gpu, size + 2 * MARGIN, &base, &error) != FJ_OK ||
-        fj_cuda_fill(gpu, base, 0xff, size + 2 * MARGIN, NULL, &error) != FJ_OK) {
+    if (!open_gpu(&error) || gpu->alloc(gpu, NULL, size + 2 * MARGIN, &base, &error) != FJ_OK ||
+        gpu->fill(gpu, base, 0xff, size + 2 * MARGIN, NULL, &error) != FJ_OK) {
         say(stdout, &error);
         (void)fflush(stdout);
         abort(); /* ends this worker: its test has failed */
@@ -106,15 +106,15 @@ static void create(buffer *b, size_t size) {
 }
 
 static void destroy(buffer *b) {
-    if (b->address) fj_cuda_free(gpu, b->address - MARGIN);
+    if (b->address) gpu->free(gpu, NULL, b->address - MARGIN);
     free(b->host);
     *b = (buffer){0};
 }
 
 static bool put(const buffer *b) {
     if (!b->address) return true;
-    return fj_cuda_upload(gpu, b->address, b->host, b->size, NULL, NULL) == FJ_OK &&
-           fj_cuda_wait(gpu, NULL, NULL) == FJ_OK;
+    return gpu->upload(gpu, b->address, b->host, b->size, NULL, NULL) == FJ_OK &&
+           gpu->wait(gpu, NULL, NULL) == FJ_OK;
 }
 
 static bool is_margin(const unsigned char *bytes) {
@@ -127,8 +127,8 @@ static bool get(const buffer *b) {
     if (!b->address) return true;
     unsigned char *all = malloc(b->size + 2 * MARGIN);
     if (!all) abort();
-    bool good = fj_cuda_download(gpu, all, b->address - MARGIN, b->size + 2 * MARGIN, NULL, NULL) == FJ_OK &&
-                fj_cuda_wait(gpu, NULL, NULL) == FJ_OK;
+    bool good = gpu->download(gpu, all, b->address - MARGIN, b->size + 2 * MARGIN, NULL, NULL) == FJ_OK &&
+                gpu->wait(gpu, NULL, NULL) == FJ_OK;
     good = good && is_margin(all) && is_margin(all + MARGIN + b->size);
     if (good) memcpy(b->host, all + MARGIN, b->size);
     free(all);
@@ -138,18 +138,18 @@ static bool get(const buffer *b) {
 /* ---- Time --------------------------------------------------------------------------------------------------- */
 
 static bool measure(fj_status (*run)(void *user), void *user, int times, double *ret_ms) {
-    fj_cuda_timer timer;
-    fj_status status = fj_cuda_timer_create(gpu, &timer, NULL);
+    fj_driver_timer timer;
+    fj_status status = gpu->timer_create(gpu, &timer, NULL);
     if (status != FJ_OK) return false;
     measuring = true;
     for (int i = 0; i < times && status == FJ_OK; i++) {
-        status = fj_cuda_timer_start(gpu, &timer, NULL, NULL);
+        status = gpu->timer_start(gpu, &timer, NULL, NULL);
         if (status == FJ_OK) status = run(user);
-        if (status == FJ_OK) status = fj_cuda_timer_stop(gpu, &timer, NULL, NULL);
-        if (status == FJ_OK) status = fj_cuda_timer_elapsed(gpu, &timer, &ret_ms[i], NULL);
+        if (status == FJ_OK) status = gpu->timer_stop(gpu, &timer, NULL, NULL);
+        if (status == FJ_OK) status = gpu->timer_elapsed(gpu, &timer, &ret_ms[i], NULL);
     }
     measuring = false;
-    fj_cuda_timer_destroy(gpu, &timer);
+    gpu->timer_destroy(gpu, &timer);
     return status == FJ_OK;
 }
 

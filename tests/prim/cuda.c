@@ -6,14 +6,14 @@
 #include "driver/cuda.h"
 #include "tests/prim/nvrtc.h"
 
-static fj_cuda_device *gpu; /* of this process */
+static const fj_driver *gpu; /* of this process */
 
 /* The code of the file that was used last: cases come sorted by file. */
 static fj_status code_of(const char *source, const char *prim, const char *file, fj_code **ret_code,
                          fj_error *error) {
     static char loaded[64];
     static fj_code *code;
-    const fj_driver *driver = fj_cuda_device_driver(gpu);
+    const fj_driver *driver = gpu;
     char path[600], kernels[600];
     if (strcmp(loaded, file) == 0) return *ret_code = code, FJ_OK;
     loaded[0] = '\0';
@@ -40,35 +40,34 @@ typedef struct args {
     uint64_t in, out;
 } args;
 
-static fj_status launch(const fj_cuda_kernel *kernel, const struct prim_case *test, const args *a,
+static fj_status launch(const fj_driver_entry *kernel, const struct prim_case *test, const args *a,
                         const uint32_t *in, uint32_t *out, fj_error *error) {
     const size_t in_size = test->in_words * sizeof *in, out_size = test->out_words * sizeof *out;
     uint32_t grid[3];
     for (int i = 0; i < 3; i++) grid[i] = test->grid[i] ? test->grid[i] : 1;
-    fj_status status = fj_cuda_upload(gpu, a->in, in, in_size, NULL, error);
-    if (status == FJ_OK) status = fj_cuda_upload(gpu, a->out, out, out_size, NULL, error);
-    if (status == FJ_OK) status = fj_cuda_launch(kernel, grid, a, NULL, error);
-    if (status == FJ_OK) status = fj_cuda_wait(gpu, NULL, error);
-    if (status == FJ_OK) status = fj_cuda_download(gpu, out, a->out, out_size, NULL, error);
-    return status == FJ_OK ? fj_cuda_wait(gpu, NULL, error) : status;
+    fj_status status = gpu->upload(gpu, a->in, in, in_size, NULL, error);
+    if (status == FJ_OK) status = gpu->upload(gpu, a->out, out, out_size, NULL, error);
+    if (status == FJ_OK) status = gpu->launch(gpu, kernel, grid, a, NULL, error);
+    if (status == FJ_OK) status = gpu->wait(gpu, NULL, error);
+    if (status == FJ_OK) status = gpu->download(gpu, out, a->out, out_size, NULL, error);
+    return status == FJ_OK ? gpu->wait(gpu, NULL, error) : status;
 }
 
 fj_status cuda_run(const char *source, const char *prim, const struct prim_case *test, const uint32_t *in,
                    uint32_t *out, fj_error *error) {
     fj_code *code = NULL;
-    fj_cuda_kernel kernel;
+    fj_driver_entry kernel;
     args a = {0, 0};
     fj_status status = gpu ? FJ_OK : fj_cuda_device_open(&fj_allocator_libc, -1, FJ_ARCH_OLDEST, &gpu, error);
     if (status == FJ_OK) status = code_of(source, prim, test->file, &code, error);
     if (status == FJ_OK)
-        status =
-            fj_cuda_kernel_prepare(code, test->kernel, (int)test->threads, (int)test->shared, &kernel, error);
+        status = gpu->prepare(code, test->kernel, (int)test->threads, (int)test->shared, &kernel, error);
     /* Kernels without input get an address all the same. */
-    if (status == FJ_OK) status = fj_cuda_alloc(gpu, test->in_words * sizeof *in + 16, &a.in, error);
-    if (status == FJ_OK) status = fj_cuda_alloc(gpu, test->out_words * sizeof *out + 16, &a.out, error);
+    if (status == FJ_OK) status = gpu->alloc(gpu, NULL, test->in_words * sizeof *in + 16, &a.in, error);
+    if (status == FJ_OK) status = gpu->alloc(gpu, NULL, test->out_words * sizeof *out + 16, &a.out, error);
     if (status == FJ_OK) status = launch(&kernel, test, &a, in, out, error);
     if (!gpu) return status;
-    fj_cuda_free(gpu, a.in);
-    fj_cuda_free(gpu, a.out);
+    gpu->free(gpu, NULL, a.in);
+    gpu->free(gpu, NULL, a.out);
     return status;
 }

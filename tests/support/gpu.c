@@ -16,7 +16,7 @@ typedef struct answer {
 
 static void look(answer *to) {
     fj_error error = {0};
-    fj_cuda_device *device = NULL;
+    const fj_driver *device = NULL;
     const fj_nvrtc *nvrtc = NULL;
     to->status = fj_cuda_device_open(&fj_allocator_libc, -1, FJ_ARCH_OLDEST, &device, &error);
     if (to->status == FJ_OK) {
@@ -27,7 +27,7 @@ static void look(answer *to) {
     }
     if (to->status == FJ_OK) to->status = fj_jit_nvrtc_check_arch(nvrtc, (fj_arch){to->arch, 0}, &error);
     (void)snprintf(to->text, sizeof to->text, "%s", error.text);
-    fj_cuda_device_close(&device);
+    if (device) device->close(&device);
 }
 
 fj_status gpu_find(fj_arch *ret_arch, char name[128], fj_error *error) {
