@@ -203,6 +203,22 @@ START_TEST(strangers_are_not_read) {
 }
 END_TEST
 
+START_TEST(folders_that_others_may_write_to_are_not_used) {
+    static const struct {
+        mode_t mode;
+        bool used;
+    } cases[] = {{0700, true},  {0755, true},  {0770, false}, {0720, false},
+                 {0775, false}, {0707, false}, {0702, false}, {01777, false}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        ck_assert_int_eq(chmod(folder, cases[i].mode), 0);
+        fj_cache *cache = open_cache(folder);
+        ck_assert_msg(put(cache, 1) == cases[i].used, "mode %o", (unsigned)cases[i].mode);
+        ck_assert_msg(has(cache, 1) == cases[i].used, "mode %o", (unsigned)cases[i].mode);
+        fj_cache_destroy(&cache);
+    }
+}
+END_TEST
+
 START_TEST(folders_of_others_are_not_used) {
     char path[128], link[128];
     (void)snprintf(path, sizeof path, "%s/open", folder);
@@ -373,6 +389,7 @@ int main(void) {
     tcase_add_test(tests, an_entry_under_another_name_is_a_miss);
     tcase_add_test(tests, strangers_are_not_read);
     tcase_add_test(tests, folders_of_others_are_not_used);
+    tcase_add_test(tests, folders_that_others_may_write_to_are_not_used);
     tcase_add_test(tests, any_file_operation_may_fail);
     tcase_add_test(tests, a_full_disk_leaves_nothing_behind);
     tcase_add_test(tests, a_real_full_disk);
