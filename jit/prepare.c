@@ -177,7 +177,7 @@ static fj_status make(job *j, fj_error *error) {
 
 static fj_status prepare(job *j, fj_error *error) {
     fj_promise *promise;
-    j->made.object = fj_sharing_take(j->jit, j->request, &promise);
+    j->made.object = fj_sharing_take(j->jit, j->driver, j->request, &promise);
     if (!j->made.object && !promise) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     if (j->made.object) {
         share_resources(j);

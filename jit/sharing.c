@@ -44,9 +44,9 @@ static bool is_of(fj_digest key, fj_digest source, const fj_request *request) {
     return fj_cache_digest_equal(key, request->key) && fj_cache_digest_equal(source, request->source);
 }
 
-static fj_promise *find_promise(const fj_jit *jit, const fj_request *request) {
+static fj_promise *find_promise(const fj_jit *jit, const fj_driver *driver, const fj_request *request) {
     for (fj_promise *at = jit->promises; at; at = at->next)
-        if (is_of(at->key, at->source, request)) return at;
+        if (at->driver == driver && is_of(at->key, at->source, request)) return at;
     return NULL;
 }
 
@@ -63,23 +63,25 @@ static void drop_promises(fj_jit *jit, const fj_promise *this, const fj_object *
     }
 }
 
-static fj_promise *add_promise(fj_jit *jit, const fj_request *request) {
+static fj_promise *add_promise(fj_jit *jit, const fj_driver *driver, const fj_request *request) {
     fj_promise *fresh = fj_alloc_zeroed(jit->allocator, sizeof *fresh);
     if (!fresh) return NULL;
+    fresh->driver = driver;
     fresh->key = request->key;
     fresh->source = request->source;
     fresh->next = jit->promises;
     return jit->promises = fresh;
 }
 
-fj_object *fj_sharing_take(fj_jit *jit, const fj_request *request, fj_promise **ret_promise) {
+fj_object *fj_sharing_take(fj_jit *jit, const fj_driver *driver, const fj_request *request,
+                           fj_promise **ret_promise) {
     (void)pthread_mutex_lock(&jit->lock);
     fj_promise *found;
-    while ((found = find_promise(jit, request)) != NULL && !found->object)
+    while ((found = find_promise(jit, driver, request)) != NULL && !found->object)
         (void)pthread_cond_wait(&jit->changed, &jit->lock);
     fj_object *object = found ? found->object : NULL;
     if (object) object->refs++;
-    *ret_promise = object ? NULL : add_promise(jit, request);
+    *ret_promise = object ? NULL : add_promise(jit, driver, request);
     (void)pthread_mutex_unlock(&jit->lock);
     return object;
 }

@@ -17,9 +17,10 @@ struct fj_object {
     fj_resources resources[FJ_RESOURCES_MAX];
 };
 
-/* Request -> object; holds no reference: it goes with the object. */
+/* Request of a device -> object; holds no reference: it goes with the object. */
 typedef struct fj_promise {
     struct fj_promise *next;
+    const fj_driver *driver;
     fj_digest key, source;
     fj_object *object; /* NULL while a thread is at it */
 } fj_promise;
@@ -46,7 +47,8 @@ struct fj_jit {
 
 /* An object for the request, with a reference for the caller, waiting for a thread that is making it; or NULL and a
  * promise, which the caller settles. Both NULL: out of memory. */
-fj_object *fj_sharing_take(fj_jit *jit, const fj_request *request, fj_promise **ret_promise);
+fj_object *fj_sharing_take(fj_jit *jit, const fj_driver *driver, const fj_request *request,
+                           fj_promise **ret_promise);
 /* Ends a promise: with an object, or (NULL) without: then those who wait try themselves. */
 void fj_sharing_settle(fj_jit *jit, fj_promise *promise, fj_object *object);
 

@@ -46,6 +46,31 @@ START_TEST(every_problem_has_a_variant_that_fits) {
 }
 END_TEST
 
+/* What a block may have at most is what fits; a byte less is not enough. */
+START_TEST(shared_memory_may_be_the_limit) {
+    for (int kind = FJ_JIT_FORWARD; kind <= FJ_JIT_BACKWARD; kind++) {
+        fj_variant list[FJ_JIT_MAX_VARIANTS], fewer[FJ_JIT_MAX_VARIANTS];
+        fj_features features = fj_jit_arch_features((fj_arch){80, 0});
+        const fj_jit_problem of = {.kind = (fj_jit_kind)kind,
+                                   .dtype = FJ_DTYPE_BF16,
+                                   .head_dim = 64,
+                                   .value_dim = 64,
+                                   .deterministic = true};
+        const int count = fj_jit_variants(&of, &features, list);
+        int most = 0;
+        for (int i = 0; i < count; i++)
+            for (int k = 0; k < list[i].entry_count; k++)
+                most = list[i].entries[k].shared > most ? list[i].entries[k].shared : most;
+        features.shared_limit = most;
+        ck_assert_int_eq(fj_jit_variants(&of, &features, fewer), count);
+        features.shared_limit = most - 1;
+        const int left = fj_jit_variants(&of, &features, fewer);
+        ck_assert(left > 0 && left < count);
+        check_problem(&of, &features);
+    }
+}
+END_TEST
+
 START_TEST(names_spell_the_parameters) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
     fj_jit_problem of = {.kind = FJ_JIT_FORWARD,
@@ -280,7 +305,7 @@ START_TEST(what_no_kernel_covers_has_no_variant) {
 }
 END_TEST
 
-RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, names_spell_the_parameters,
-          names_and_requests_tell_everything_apart, large_captures_take_wide_variants,
-          few_queries_of_a_group_are_packed, heavy_mods_take_smaller_variants,
-          what_no_kernel_covers_has_no_variant)
+RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, shared_memory_may_be_the_limit,
+          names_spell_the_parameters, names_and_requests_tell_everything_apart,
+          large_captures_take_wide_variants, few_queries_of_a_group_are_packed,
+          heavy_mods_take_smaller_variants, what_no_kernel_covers_has_no_variant)

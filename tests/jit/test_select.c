@@ -2,7 +2,7 @@
 #include "driver/cuda.h"
 #include "tests/jit/session.h"
 
-static const fj_jit_problem gpu_problem = {
+static fj_jit_problem gpu_problem = {
     .kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_BF16, .head_dim = 64, .value_dim = 64, .deterministic = true};
 
 static fj_features features;
@@ -24,9 +24,19 @@ static void start(const char *settings) {
     for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) file_write(path, names[i], text, strlen(text), 0600);
     features = fj_jit_arch_features((fj_arch){80, 0});
     variant_count = fj_jit_variants(&gpu_problem, &features, variants);
+    if (variants[0].pack_heads) return;
     ck_assert_int_eq(variants[0].tile_q, 128); /* what the tests are about */
     for (next = 1; next < variant_count && variants[next].tile_q != 64;) next++;
     ck_assert_int_lt(next, 3);
+}
+
+/* Behind the last variant that is on tensor cores, and packed or not, as this one. */
+static int family_from(int first) {
+    int end = first;
+    for (int i = first; i < variant_count; i++)
+        if (variants[i].mma == variants[first].mma && variants[i].pack_heads == variants[first].pack_heads)
+            end = i + 1;
+    return end;
 }
 
 static fj_status choose(session *self, bool verify, fj_jit_chosen *ret_chosen) {
@@ -90,6 +100,45 @@ START_TEST(the_one_that_spills_least_is_taken) {
     ck_assert_ptr_ne(least, &variants[0]);
     check_choice(least, false);
     check_choice(least, true);
+}
+END_TEST
+
+/* All spill: a search looks at four more of its family, and at no other. */
+START_TEST(a_search_has_four_steps) {
+    start("rows=8");
+    ck_assert_int_gt(family_from(0), 6);
+    session self;
+    fj_jit_chosen chosen;
+    session_open(&self);
+    ck_assert_int_eq(choose(&self, false, &chosen), FJ_OK);
+    ck_assert_int_eq(folder_count(cache_path, ".kernel"), 5);
+    session_close(&self);
+}
+END_TEST
+
+static void check_family(bool packed_first) {
+    gpu_problem.few_queries = packed_first;
+    gpu_problem.gqa = packed_first ? 4 : 1;
+    start("rows=8");
+    int last = family_from(0) - 1;
+    ck_assert_int_eq(variants[0].pack_heads, packed_first);
+    ck_assert(variants[last].mma && variants[last].tile_q > 8);
+    session self;
+    fj_jit_chosen chosen;
+    session_open(&self);
+    ck_assert_int_eq(
+        fj_jit_choose(self.jit, NULL, &gpu_problem, &features, &variants[last], false, &chosen, &self.error),
+        FJ_OK);
+    ck_assert_str_eq(chosen.variant->name, variants[last].name);
+    ck_assert_int_eq(folder_count(cache_path, ".kernel"), 1);
+    session_close(&self);
+}
+
+START_TEST(a_search_keeps_to_packed_or_not) {
+    check_family(false);
+    teardown();
+    setup();
+    check_family(true);
 }
 END_TEST
 
@@ -186,6 +235,6 @@ START_TEST(any_allocation_may_fail) {
 END_TEST
 
 RUN_SUITE("select", what_does_not_spill_stays, few_spills_are_none, the_next_that_does_not_spill_is_taken,
-          the_one_that_spills_least_is_taken, one_that_does_not_compile_stops_the_search,
-          a_named_variant_is_that_one, a_mended_template_is_searched_again, a_process_remembers,
-          any_allocation_may_fail)
+          the_one_that_spills_least_is_taken, a_search_has_four_steps, a_search_keeps_to_packed_or_not,
+          one_that_does_not_compile_stops_the_search, a_named_variant_is_that_one,
+          a_mended_template_is_searched_again, a_process_remembers, any_allocation_may_fail)

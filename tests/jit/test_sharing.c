@@ -24,6 +24,33 @@ START_TEST(one_content_is_one_object) {
 }
 END_TEST
 
+/* Of two GPUs, say: what one has loaded is not the other's, and goes with its own device. */
+START_TEST(each_device_has_an_object_of_its_own) {
+    const fj_driver drivers[] = {fj_driver_cpu, fj_driver_cpu};
+    session self;
+    fj_object *objects[2] = {NULL}, *again = NULL;
+    session_open(&self);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(
+            fj_jit_prepare(self.jit, &drivers[i], &problem, &variant, &objects[i], &self.info, &self.error),
+            FJ_OK);
+        ck_assert_int_eq(self.info.cache_hit, i == 1); /* compiled once */
+        ck_assert_int_eq(number_of(objects[i]), 1);
+    }
+    ck_assert_ptr_ne(objects[0], objects[1]);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(
+            fj_jit_prepare(self.jit, &drivers[i], &problem, &variant, &again, &self.info, &self.error),
+            FJ_OK);
+        ck_assert_ptr_eq(again, objects[i]);
+        fj_jit_release(self.jit, &again);
+        fj_jit_release(self.jit, &objects[i]); /* the other one stays */
+        ck_assert(i == 1 || number_of(objects[1]) == 1);
+    }
+    session_close(&self);
+}
+END_TEST
+
 enum { THREADS = 8 };
 
 struct preparer {
@@ -107,5 +134,5 @@ START_TEST(processes_race_on_one_cold_key) {
 }
 END_TEST
 
-RUN_SUITE("sharing", one_content_is_one_object, threads_compile_once, threads_all_see_a_failure,
-          processes_race_on_one_cold_key)
+RUN_SUITE("sharing", one_content_is_one_object, each_device_has_an_object_of_its_own, threads_compile_once,
+          threads_all_see_a_failure, processes_race_on_one_cold_key)

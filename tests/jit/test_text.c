@@ -1,4 +1,5 @@
 /* Variants and their names; the text of a kernel. */
+#include "jit/request.h"
 #include "tests/jit/session.h"
 
 /* ---- Variants ------------------------------------------------------------------------------------------ */
@@ -97,5 +98,32 @@ START_TEST(a_missing_template_is_named) {
 }
 END_TEST
 
+/* ---- Keys ------------------------------------------------------------------------------------------------- */
+
+/* A content is of a text, its options in their order, and a compiler with its version: each makes another key. */
+START_TEST(keys_are_of_all_that_makes_a_content) {
+    static const struct {
+        const char *text, *options[3], *path, *version;
+    } cases[] = {
+        {"text", {"-O2", "-g"}, "cc", "12.2"}, {"texts", {"-O2", "-g"}, "cc", "12.2"},
+        {"text", {"-g", "-O2"}, "cc", "12.2"}, {"text", {"-O2-g"}, "cc", "12.2"},
+        {"text", {"-O2"}, "cc", "12.2"},       {"text", {"-O2", "-g"}, "/cc", "12.2"},
+        {"text", {"-O2", "-g"}, "cc", "12.3"}, {"text", {"-O2", "-g"}, "cc1", "2.2"},
+    };
+    fj_digest keys[FJ_ARRAY_LEN(cases)];
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        fj_options options = {0};
+        fj_compiler compiler = {0};
+        for (size_t k = 0; k < 3; k++) options.list[k] = cases[i].options[k];
+        (void)snprintf(compiler.path, sizeof compiler.path, "%s", cases[i].path);
+        (void)snprintf(compiler.version, sizeof compiler.version, "%s", cases[i].version);
+        keys[i] = fj_jit_content_key(fj_jit_source_digest(fj_str_from(cases[i].text), &options), &compiler);
+        for (size_t j = 0; j < i; j++)
+            ck_assert_msg(!fj_cache_digest_equal(keys[i], keys[j]), "cases %zu and %zu", j, i);
+    }
+}
+END_TEST
+
 RUN_SUITE("text", variants_spell_their_parameters, what_no_kernel_covers_has_no_variant,
-          features_are_consistent, includes_are_put_in_once, a_missing_template_is_named)
+          features_are_consistent, keys_are_of_all_that_makes_a_content, includes_are_put_in_once,
+          a_missing_template_is_named)
