@@ -107,7 +107,6 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .head_dim = all.head_dim,
         .value_dim = all.value_dim,
         .max = all.max && !backward,
-        .dlse = all.dlse && backward,
         .deterministic = !all.nondeterministic,
         .tf32 = all.tf32,
         .gqa = all.gqa,

@@ -69,7 +69,8 @@ typedef struct fj_jit_problem {
     const fj_ir *gradient; /* NULL for forward */
     fj_dtype dtype;
     int head_dim, value_dim;
-    bool max, dlse, deterministic;
+    bool max;
+    bool deterministic; /* of backward kernels for a GPU: the others always are */
     bool tf32; /* F32 products may be rounded to TF32; the cpu templates never do */
     /* Only for the order of the variants: kernels take any ratio and any lengths. */
     int gqa;          /* query heads for each key head; 0: not known */

@@ -127,6 +127,11 @@ static void put_part(fj_scope *scope, struct render *render, const char *name, i
     }
 }
 
+/* Whether the text is that of sums in one order: what does not change the text must not change the request either. */
+static bool is_deterministic(const fj_jit_problem *problem, const fj_variant *variant) {
+    return problem->deterministic || problem->kind != FJ_JIT_BACKWARD || variant->target == FJ_TARGET_CPU;
+}
+
 typedef struct constant {
     const char *name;
     int value;
@@ -177,8 +182,7 @@ static void put_prologue_cuda(const struct render *render) {
         {"HEAD_PAD", variant->head_pad},
         {"VALUE_PAD", variant->value_pad},
         {"WANT_MAX", problem->max},
-        {"HAVE_DLSE", problem->dlse},
-        {"DETERMINISTIC", problem->deterministic},
+        {"DETERMINISTIC", is_deterministic(problem, variant)},
         {"TF32", problem->tf32},
         {"TILE_Q", variant->tile_q},
         {"TILE_KV", variant->tile_kv},
@@ -216,8 +220,6 @@ static void put_prologue(const struct render *render) {
         {"HEAD_DIM", problem->head_dim},
         {"VALUE_DIM", problem->value_dim},
         {"WANT_MAX", problem->max},
-        {"HAVE_DLSE", problem->dlse},
-        {"DETERMINISTIC", problem->deterministic},
         {"TILE_Q", variant->tile_q},
         {"TILE_KV", variant->tile_kv},
     };
@@ -292,9 +294,8 @@ static void put_request(fj_scope *scope, void *argument) {
     }
     if (render->variant->target == FJ_TARGET_EMU) fj_buf_put(render->out, "target emu\n");
     if (problem->ir) {
-        fj_buf_printf(render->out, "head_dim %d\nvalue_dim %d\nmax %d\ndlse %d\ndeterministic %d\n",
-                      problem->head_dim, problem->value_dim, problem->max, problem->dlse,
-                      problem->deterministic);
+        fj_buf_printf(render->out, "head_dim %d\nvalue_dim %d\nmax %d\ndeterministic %d\n", problem->head_dim,
+                      problem->value_dim, problem->max, is_deterministic(problem, render->variant));
         fj_ir ir = fj_ir_view(problem->ir, scope->arena);
         fj_ir_print_canonical(&ir, render->out);
     }

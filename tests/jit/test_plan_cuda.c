@@ -148,7 +148,7 @@ static void ask_many(fj_scope *scope, void *unused) {
                                   .head_dim = 64,
                                   .value_dim = 64,
                                   .deterministic = true};
-    fj_jit_problem problems[10];
+    fj_jit_problem problems[9];
     for (size_t i = 0; i < FJ_ARRAY_LEN(problems); i++) problems[i] = start;
     problems[1].kind = FJ_JIT_BACKWARD;
     problems[2].dtype = FJ_DTYPE_F16;
@@ -157,8 +157,7 @@ static void ask_many(fj_scope *scope, void *unused) {
     problems[5].max = true;
     problems[6].dtype = FJ_DTYPE_F32;
     problems[7].dtype = FJ_DTYPE_F32, problems[7].tf32 = true;
-    problems[8].kind = FJ_JIT_BACKWARD, problems[8].dlse = true;
-    problems[9].kind = FJ_JIT_BACKWARD, problems[9].deterministic = false;
+    problems[8].kind = FJ_JIT_BACKWARD, problems[8].deterministic = false;
     for (size_t i = 0; i < FJ_ARRAY_LEN(problems); i++) {
         ask_all(problems[i], none, 80);
         ask_all(problems[i], none, 90);
@@ -305,7 +304,55 @@ START_TEST(what_no_kernel_covers_has_no_variant) {
 }
 END_TEST
 
+/* ... and nothing else is in a request: a kernel must not be compiled twice. */
+static void check_order(fj_scope *scope, void *unused) {
+    (void)unused;
+    const fj_features gpu = fj_jit_arch_features((fj_arch){80, 0}), cpu = {.isa = {true}};
+    const struct {
+        fj_jit_kind kind;
+        const fj_features *features;
+        bool same; /* the requests of sums in one order and in any */
+    } cases[] = {{FJ_JIT_FORWARD, &cpu, true},
+                 {FJ_JIT_BACKWARD, &cpu, true},
+                 {FJ_JIT_FORWARD, &gpu, true},
+                 {FJ_JIT_BACKWARD, &gpu, false}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        fj_variant list[FJ_JIT_MAX_VARIANTS];
+        char *request[2], *text[2];
+        for (int order = 0; order < 2; order++) {
+            fj_rendered rendered;
+            fj_buf out;
+            const fj_ir *none = fj_ir_create(scope->arena);
+            const fj_jit_problem of = {.kind = cases[i].kind,
+                                       .ir = none,
+                                       .gradient = cases[i].kind == FJ_JIT_BACKWARD ? none : NULL,
+                                       .dtype = FJ_DTYPE_F32,
+                                       .head_dim = 64,
+                                       .value_dim = 64,
+                                       .deterministic = order != 0};
+            ck_assert_int_gt(fj_jit_variants(&of, cases[i].features, list), 0);
+            request[order] = ask(&of, &list[0]).request;
+            fj_buf_init(&out, &fj_allocator_libc);
+            ck_assert_int_eq(fj_jit_render(&of, &list[0], &fj_allocator_libc, &out, &rendered, NULL), FJ_OK);
+            text[order] = strndup(out.data, out.len);
+            fj_buf_finish(&out);
+        }
+        ck_assert((strcmp(request[0], request[1]) == 0) == cases[i].same);
+        ck_assert((strcmp(text[0], text[1]) == 0) == cases[i].same);
+        for (int order = 0; order < 2; order++) free(request[order]), free(text[order]);
+    }
+}
+
+START_TEST(what_changes_no_text_changes_no_request) {
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    ck_assert_int_eq(fj_scope_run(&arena, NULL, check_order, NULL), FJ_OK);
+    fj_arena_finish(&arena);
+}
+END_TEST
+
 RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, shared_memory_may_be_the_limit,
           names_spell_the_parameters, names_and_requests_tell_everything_apart,
+          what_changes_no_text_changes_no_request,
           large_captures_take_wide_variants, few_queries_of_a_group_are_packed,
           heavy_mods_take_smaller_variants, what_no_kernel_covers_has_no_variant)

@@ -78,7 +78,7 @@ static bool write_text(const variant *v, const char *path) {
         file,
         "#define FJ_IN_DTYPE %d\n#define FJ_REAL_F64 %d\n#define FJ_HEAD_DIM %d\n#define FJ_VALUE_DIM %d\n",
         v->dtype, v->dtype == KERN_F64, v->head_dim, v->value_dim);
-    fprintf(file, "#define FJ_WANT_MAX 1\n#define FJ_HAVE_DLSE 1\n#include \"prim.h\"\n");
+    fprintf(file, "#define FJ_WANT_MAX 1\n#include \"prim.h\"\n");
     static const char *const reaches[] = {"lanes", "mixed", "uniform"}; /* captures are of the real type */
     for (int i = 0; i < 3; i++)
         fprintf(file, "#define fj_load_FREAL_%s fj_load_%s_%s\n", reaches[i],

@@ -13,9 +13,9 @@ bool kernel_is_backward(const kernel *k) { return k->problem.kind == FJ_JIT_BACK
 static void name_kernel(kernel *k) {
     fj_buf name;
     fj_buf_init(&name, &fj_allocator_libc);
-    fj_buf_printf(&name, "%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
-                  k->problem.max ? "_max" : "", k->problem.dlse ? "_dlse" : "", k->pack ? "_pack" : "",
-                  k->table ? "_table" : "", k->seams ? "_seams" : "");
+    fj_buf_printf(&name, "%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
+                  k->problem.max ? "_max" : "", k->pack ? "_pack" : "", k->table ? "_table" : "",
+                  k->seams ? "_seams" : "");
     if (k->splits > 0) fj_buf_printf(&name, "_split%d", k->splits);
     fj_buf_printf(&name, "_%s", k->mod->name);
     if (name.failed || name.len >= sizeof k->name) abort();
@@ -53,8 +53,11 @@ static bool parse_word(kernel *k, const char *word) {
     struct {
         const char *name;
         bool *flag;
-    } const flags[] = {{"tf32", &k->problem.tf32}, {"max", &k->problem.max}, {"dlse", &k->problem.dlse},
-                       {"pack", &k->pack},         {"table", &k->table},     {"seams", &k->seams}};
+    } const flags[] = {{"tf32", &k->problem.tf32},
+                       {"max", &k->problem.max},
+                       {"pack", &k->pack},
+                       {"table", &k->table},
+                       {"seams", &k->seams}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
         if (strcmp(flags[i].name, word) == 0) return *flags[i].flag = true;
     return sscanf(word, "split%d", &k->splits) == 1;

@@ -41,18 +41,18 @@ typedef struct row {
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
 static const struct {
-    bool max_dlse, pack, table, tf32, seams;
+    bool max, pack, table, tf32, seams;
     int splits;
 } extras[] = {{.seams = false},
-              {.max_dlse = true, .seams = true},
+              {.max = true, .seams = true},
               {.pack = true},
               {.table = true},
               {.tf32 = true},
-              {.max_dlse = true, .pack = true, .table = true},
+              {.max = true, .pack = true, .table = true},
               {.pack = true, .splits = 1},
               {.seams = true, .splits = 3},
-              {.max_dlse = true, .table = true, .seams = true, .splits = 7},
-              {.max_dlse = true, .splits = 40}};
+              {.max = true, .table = true, .seams = true, .splits = 7},
+              {.max = true, .splits = 40}};
 
 enum {
     DTYPES = FJ_ARRAY_LEN(dtypes),
@@ -121,8 +121,7 @@ static bool set_extra(kernel *k, int extra) {
     if (is_packed(&k->variant) && extras[extra].pack) return false;
     if (backward && (extras[extra].pack || extras[extra].splits > 0)) return false;
     if (extras[extra].tf32 && !f32) return false;
-    k->problem.max = extras[extra].max_dlse && !backward;
-    k->problem.dlse = extras[extra].max_dlse && backward;
+    k->problem.max = extras[extra].max && !backward;
     k->problem.tf32 = extras[extra].tf32;
     k->pack = extras[extra].pack;
     k->table = extras[extra].table;
