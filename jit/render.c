@@ -142,34 +142,11 @@ static void put_constants(fj_buf *out, const constant *constants, size_t count) 
         fj_buf_printf(out, "#define FJ_%s %d\n", constants[i].name, constants[i].value);
 }
 
-/* How often the mod stands in the text. A thread has m n / (32 w) scores: unrolled over all of them, in a copy for
- * partial blocks and one for full ones, a long mod costs seconds of compile time, and registers. From the costs of
- * fj_ir_cost and times of `./dev bench compile --corpus`. */
-enum { FORWARD_MOST = 2560, BACKWARD_MOST = 2048, ONE_COPY_FROM = 512, MOST_TURNS = 8, LONG_MASK = 48 };
-
-typedef struct unrolling {
-    int turns, mask; /* FJ_MOD_TURNS; columns per turn of the mask's loop */
-    bool one_copy;
-} unrolling;
-
-static unrolling unrolling_of(const fj_jit_problem *problem, const fj_variant *v) {
-    const bool forward = problem->kind == FJ_JIT_FORWARD;
-    const fj_ir_cost cost = fj_jit_mod_cost(problem);
-    const int64_t one = cost.score + cost.gradient, most = forward ? FORWARD_MOST : BACKWARD_MOST;
-    unrolling of = {.turns = 1, .mask = cost.mask > LONG_MASK ? 1 : 2};
-    if (one == 0) return of;
-    const int64_t all = one * (v->tile_q * v->tile_kv / (32 * v->warps));
-    while (of.turns < MOST_TURNS && all > most * of.turns) of.turns *= 2;
-    of.one_copy = all > ONE_COPY_FROM;
-    return of;
-}
-
 /* The dtypes' numbers are the text's own. */
 static void put_prologue_cuda(const struct render *render) {
     static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
     const fj_jit_problem *problem = render->problem;
     const fj_variant *variant = render->variant;
-    const unrolling unrolled = unrolling_of(problem, variant);
     const bool forward = problem->kind == FJ_JIT_FORWARD;
     int shared = 0;
     for (int i = 0; i < variant->entry_count; i++)
@@ -191,9 +168,9 @@ static void put_prologue_cuda(const struct render *render) {
         {"PACK_HEADS", variant->pack_heads},
         {"WIDE_CAPTURES", variant->wide_captures},
         {"SHARED_BYTES", shared},
-        {"MOD_TURNS", unrolled.turns},
-        {"MASK_UNROLL", unrolled.mask},
-        {forward ? "ONE_COPY" : "FULL_COPY", forward ? unrolled.one_copy : !unrolled.one_copy},
+        {"MOD_TURNS", variant->mod_turns},
+        {"MASK_UNROLL", variant->mask_unroll},
+        {forward ? "ONE_COPY" : "FULL_COPY", forward ? variant->one_copy : !variant->one_copy},
     };
     fj_buf_printf(render->out, "// flexjit %s: %s\n#define FJ_VARIANT \"%s\"\n", FJ_VERSION, variant->name,
                   variant->name);

@@ -277,10 +277,48 @@ static void check_heavy(fj_scope *scope, void *unused) {
     ck_assert_int_lt(b->tile_q * b->tile_kv / b->warps, a->tile_q * a->tile_kv / a->warps);
     for (int i = 0; i < count; i++) {
         int found = 0;
-        for (int k = 0; k < count; k++) found += strcmp(light[i].name, heavy[k].name) == 0;
+        for (int k = 0; k < count; k++) {
+            const fj_variant *v = &light[i], *w = &heavy[k];
+            found += v->mma == w->mma && v->pack_heads == w->pack_heads && v->tile_q == w->tile_q &&
+                     v->tile_kv == w->tile_kv && v->stages == w->stages && v->warps == w->warps;
+        }
         ck_assert_int_eq(found, 1);
     }
 }
+
+/* The name says how the text is unrolled: one name, one text. */
+static void check_turns(fj_scope *scope, void *unused) {
+    (void)unused;
+    const fj_features features = fj_jit_arch_features((fj_arch){80, 0});
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    fj_jit_problem of = {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_BF16, .head_dim = 64, .value_dim = 64};
+    fj_ir *ir = fj_ir_create(scope->arena);
+    ir->score = fj_ir_leaf(ir, FJ_OP_SCORE);
+    int least = 99, most = 0;
+    for (int tanhs = 0; tanhs < 12; tanhs++) {
+        of.ir = fj_ir_optimise(ir);
+        ck_assert_int_gt(fj_jit_variants(&of, &features, list), 0);
+        const fj_variant *v = &list[0];
+        char turns[16];
+        (void)snprintf(turns, sizeof turns, "_t%d", v->mod_turns);
+        ck_assert_int_eq(strstr(v->name, turns) != NULL, v->mod_turns > 1);
+        ck_assert_int_eq(strstr(v->name, "_one") != NULL, v->one_copy);
+        ck_assert_int_eq(strstr(v->name, "_roll") != NULL, v->mask_unroll == 1);
+        if (v->mod_turns < least) least = v->mod_turns;
+        if (v->mod_turns > most) most = v->mod_turns;
+        ir->score = fj_ir_op1(ir, FJ_OP_TANH, ir->score);
+    }
+    ck_assert_int_eq(least, 1);
+    ck_assert_int_gt(most, 1);
+}
+
+START_TEST(names_spell_turns) {
+    fj_arena arena;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    ck_assert_int_eq(fj_scope_run(&arena, NULL, check_turns, NULL), FJ_OK);
+    fj_arena_finish(&arena);
+}
+END_TEST
 
 START_TEST(heavy_mods_take_smaller_variants) {
     fj_arena arena;
@@ -355,4 +393,4 @@ RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, shared_memory_may_
           names_spell_the_parameters, names_and_requests_tell_everything_apart,
           what_changes_no_text_changes_no_request,
           large_captures_take_wide_variants, few_queries_of_a_group_are_packed,
-          heavy_mods_take_smaller_variants, what_no_kernel_covers_has_no_variant)
+          heavy_mods_take_smaller_variants, names_spell_turns, what_no_kernel_covers_has_no_variant)
