@@ -391,6 +391,6 @@ END_TEST
 
 RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, shared_memory_may_be_the_limit,
           names_spell_the_parameters, names_and_requests_tell_everything_apart,
-          what_changes_no_text_changes_no_request,
-          large_captures_take_wide_variants, few_queries_of_a_group_are_packed,
-          heavy_mods_take_smaller_variants, names_spell_turns, what_no_kernel_covers_has_no_variant)
+          what_changes_no_text_changes_no_request, large_captures_take_wide_variants,
+          few_queries_of_a_group_are_packed, heavy_mods_take_smaller_variants, names_spell_turns,
+          what_no_kernel_covers_has_no_variant)
