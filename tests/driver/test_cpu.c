@@ -1,5 +1,6 @@
 /* The cpu driver: loading, and phases of items on OpenMP and on an executor. */
 #include <check.h>
+#include <omp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -188,6 +189,27 @@ START_TEST(every_item_runs_once) {
 }
 END_TEST
 
+/* As on a machine of eight cores: OpenMP would have more threads than workers were asked for. */
+static atomic_int threads_seen[9];
+
+static void see_threads(void *arg, int64_t item, int worker) {
+    (void)arg, (void)item;
+    const int threads = omp_get_num_threads();
+    threads_seen[threads < 8 ? threads : 8]++;
+    if (worker >= threads) abort();
+}
+
+START_TEST(more_cores_than_workers) {
+    omp_set_num_threads(8);
+    fj_driver_parallel(NULL, 3, 50, see_threads, NULL);
+    ck_assert_int_eq(threads_seen[3], 50);
+    fj_driver_parallel(NULL, 8, 2, see_threads, NULL); /* nor than items */
+    ck_assert_int_eq(threads_seen[2], 2);
+    fj_driver_parallel(NULL, 1, 7, see_threads, NULL);
+    ck_assert_int_eq(threads_seen[1], 7);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("driver");
     TCase *tests = tcase_create("cpu");
@@ -198,6 +220,7 @@ int main(void) {
     tcase_add_test(tests, rubbish_is_refused);
     tcase_add_test(tests, another_abi_is_no_kernel);
     tcase_add_test(tests, every_item_runs_once);
+    tcase_add_test(tests, more_cores_than_workers);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -163,6 +163,33 @@ START_TEST(a_launch_in_another_context_calls_nothing) {
 }
 END_TEST
 
+/* Work of a GPU goes into a context of its own, whichever is current. */
+START_TEST(the_context_of_another_gpu_is_not_entered) {
+    const uint32_t grid[3] = {1, 1, 1};
+    int argument = 0;
+    setenv("FAKE_CUDA", "devices=2", 1);
+    for (int ordinal = 0; ordinal < 2; ordinal++) {
+        fj_driver_entry own, kernel;
+        uint64_t address;
+        const int other = ordinal == 0 ? FAKE_PRIMARY_1 : FAKE_PRIMARY;
+        ck_assert_int_eq(fj_cuda_device_open(&fj_allocator_libc, ordinal, 75, &device, &error), FJ_OK);
+        fj_code *code = load();
+        fake->set_current(ordinal == 0 ? FAKE_PRIMARY : FAKE_PRIMARY_1);
+        ck_assert_int_eq(device->prepare(code, "k", 128, 0, &own, &error), FJ_OK);
+        fake->set_current(other);
+        ck_assert_int_eq(device->prepare(code, "k", 128, 0, &kernel, &error), FJ_OK);
+        ck_assert_ptr_eq(kernel.context, own.context);
+        ck_assert_int_eq(launch(&kernel, grid, &argument, NULL, &error), FJ_OK);
+        ck_assert_int_eq(launch(&own, grid, &argument, NULL, &error), FJ_OK);
+        ck_assert_int_eq(device->alloc(device, NULL, 4, &address, &error), FJ_OK);
+        device->free(device, NULL, address);
+        ck_assert_int_eq(fake->depth(), 1);
+        device->unload(&code);
+        device->close(&device);
+    }
+}
+END_TEST
+
 START_TEST(a_stream_of_another_context_gets_nothing) {
     open_device();
     fj_code *code = load();
@@ -390,6 +417,7 @@ int main(void) {
         a_kernel_is_resident_before_it_is_launched,
         memory_and_time,
         a_launch_in_another_context_calls_nothing,
+        the_context_of_another_gpu_is_not_entered,
         a_stream_of_another_context_gets_nothing,
         a_green_context_is_its_primary_one,
         a_green_context_of_an_older_driver_gets_nothing,
