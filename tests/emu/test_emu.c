@@ -223,6 +223,30 @@ START_TEST(test_pending_copies) {
 }
 END_TEST
 
+/* Between a copy and its wait nobody sees what was there before; bytes that have no source become 0. */
+START_TEST(test_copies_over_what_was_there) {
+    for (int copies = 0; copies < FJ_EMU_COPIES_COUNT; copies++) {
+        const fj_emu_options options = {.copies = (fj_emu_copies)copies};
+        const bool late = copies == FJ_EMU_LATE;
+        memset(out, 1, sizeof out);
+        ck_assert_int_eq(launch_with("overwritten", 1, 32, 512, options), FJ_OK);
+        for (uint32_t i = 0; i < 128; i++) {
+            uint32_t word = 0;
+            if (i % 4 < 2) memcpy(&word, &in[i % 32], sizeof word);
+            ck_assert_uint_eq(out[i], late ? UINT32_MAX : word);
+            ck_assert_uint_eq(out[128 + i], word);
+        }
+        ck_assert_int_eq(launch_with("overwritten_bulk", 1, 32, 136, options), FJ_OK);
+        for (uint32_t i = 0; i < 32; i++) {
+            uint32_t word;
+            memcpy(&word, &in[i], sizeof word);
+            ck_assert_uint_eq(out[i], late ? UINT32_MAX : word);
+            ck_assert_uint_eq(out[32 + i], word);
+        }
+    }
+}
+END_TEST
+
 START_TEST(test_bank_conflicts) {
     ck_assert_int_eq(launch("conflicts", 32, 256), FJ_OK);
     ck_assert_int_eq((int)counts.matrix_loads, 2);
@@ -429,6 +453,7 @@ int main(void) {
     tcase_add_test(tcase, test_deep_frames);
     tcase_add_test(tcase, test_unset_registers);
     tcase_add_test(tcase, test_pending_copies);
+    tcase_add_test(tcase, test_copies_over_what_was_there);
     tcase_add_test(tcase, test_bank_conflicts);
     tcase_add_test(tcase, test_guarded_memory);
     tcase_add_test(tcase, test_out_of_memory);

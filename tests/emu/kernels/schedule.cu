@@ -217,6 +217,35 @@ FJ_KERNEL(pending, 32, 1, schedule_args) {
     for (uint32_t i = 0; i < 3; i++) args.out[96 + 32 * i + fj_lane()] = words[32 * i];
 }
 
+// Words that are written before they are copied over, and read before the wait and after; half of each copy has no source.
+FJ_KERNEL(overwritten, 32, 1, schedule_args) {
+    uint32_t *words = fj_shared_at<uint32_t>(0) + fj_lane() * 4;
+    for (uint32_t i = 0; i < 4; i++) words[i] = 7;
+    fj_copy_async_16(fj_shared_address(words), args.in + fj_lane() % 8 * 4, 8);
+    fj_copy_async_commit();
+    for (uint32_t i = 0; i < 4; i++) args.out[fj_lane() * 4 + i] = words[i];
+    fj_copy_async_wait<0>();
+    for (uint32_t i = 0; i < 4; i++) args.out[128 + fj_lane() * 4 + i] = words[i];
+}
+
+// The same by a bulk copy, of all of its bytes.
+FJ_KERNEL(overwritten_bulk, 32, 1, schedule_args) {
+    uint32_t *words = fj_shared_at<uint32_t>(0);
+    uint64_t *barrier = fj_shared_at<uint64_t>(128);
+    words[fj_lane()] = 7;
+    if (fj_lane() == 0) fj_mbarrier_init(barrier, 1);
+    fj_fence_async_shared();
+    fj_block_sync();
+    if (fj_lane() == 0) {
+        fj_mbarrier_arrive_expect(barrier, 128);
+        fj_copy_bulk(fj_shared_address(words), args.in, 128, barrier);
+    }
+    fj_warp_sync();
+    args.out[fj_lane()] = words[fj_lane()];
+    fj_mbarrier_wait(barrier, 0);
+    args.out[32 + fj_lane()] = words[fj_lane()];
+}
+
 // The formulas of prim.h, for the test of the tables.
 FJ_KERNEL(formulas, 32, 1, schedule_args) {
     for (uint32_t i = 0; i < 4; i++)
