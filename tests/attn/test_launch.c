@@ -313,6 +313,75 @@ START_TEST(bad_reads_are_reported) {
 }
 END_TEST
 
+/* Two workers, one of which has the greater heads and is done first: the least position is told. */
+static void run_split(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker), void *arg) {
+    (void)user;
+    for (int64_t item = items; item-- > 0;) fn(arg, item, item < items / 2);
+}
+
+START_TEST(the_least_of_two_faults_is_told) {
+    const fj_binding binding = {.name = "table", .dtype = FJ_DTYPE_F32, .rank = 1, .dims = {-1}};
+    const fj_mod_desc mod = {.struct_size = sizeof mod,
+                             .score = "score + table[torch.where((h == 0) | (h == 2), 0, q + h)]",
+                             .bindings = &binding,
+                             .binding_count = 1};
+    const int64_t three[] = {3};
+    const fj_executor executors[] = {{.workers = 2, .run = run_split}, {.workers = 1, .run = run_backwards}};
+    test_tensor table;
+    test_stack stack;
+    test_call call;
+    call_init(&call, (test_sizes){1, 4, 2, 5, 7, 16, 16});
+    tensor_init(&table, FJ_DTYPE_F32, 1, three);
+    const DLTensor *captures[] = {&table.dl};
+    call.args.captures = captures;
+    stack_open(&stack, FJ_DEVICE_CPU, &mod, &problems[FJ_FORWARD]);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(executors);
+         i++) { /* head 1 has its first at q = 2, head 3 at q = 0 */
+        fj_error error = {0};
+        const fj_launch launch = {.struct_size = sizeof launch, .executor = &executors[i]};
+        ck_assert_int_eq(call_launch(&call, stack.kernel, &launch, &error), FJ_ERR_INDEX);
+        ck_assert_msg(strstr(error.text, "index 3") && strstr(error.text, "b=0 h=1 q=2 kv=0"), "%s",
+                      error.text);
+        fj_error_finish(&error);
+    }
+    stack_finish(&stack);
+    free(table.dl.data);
+    call_finish(&call);
+}
+END_TEST
+
+/* What is told of an index that is made of the score: that of the keys which the query head shares. */
+START_TEST(an_index_of_the_score_is_told) {
+    const fj_binding binding = {.name = "table", .dtype = FJ_DTYPE_F32, .rank = 1, .dims = {-1}};
+    const fj_mod_desc mod = {.struct_size = sizeof mod,
+                             .score = "score + table[score.to(torch.int32)]",
+                             .bindings = &binding,
+                             .binding_count = 1};
+    const int64_t some[] = {35};
+    test_tensor table;
+    test_call call;
+    call_init(&call, (test_sizes){1, 4, 2, 2, 2, 16, 16});
+    tensor_init(&table, FJ_DTYPE_F32, 1, some);
+    const DLTensor *captures[] = {&table.dl};
+    call.args.captures = captures;
+    call.args.scale = 1;
+    for (int i = 0; i < 4 * 2 * 16; i++) ((float *)call.query.dl.data)[i] = (float)(i / 32); /* its head */
+    for (int i = 0; i < 2 * 2 * 16; i++) ((float *)call.key.dl.data)[i] = i < 32 ? 0.5F : 1.25F;
+    for (int kind = FJ_DEVICE_CPU; kind <= FJ_DEVICE_UNFUSED; kind++) {
+        fj_error error = {0};
+        test_stack stack;
+        stack_open(&stack, (fj_device_kind)kind, &mod, &problems[FJ_FORWARD]);
+        ck_assert_int_eq(call_launch(&call, stack.kernel, NULL, &error), FJ_ERR_INDEX);
+        ck_assert_msg(strstr(error.text, "index 40") && strstr(error.text, "b=0 h=2 q=0 kv=0"), "%s",
+                      error.text); /* 16 * 2 * 1.25 */
+        fj_error_finish(&error);
+        stack_finish(&stack);
+    }
+    free(table.dl.data);
+    call_finish(&call);
+}
+END_TEST
+
 /* ---- The cache ---------------------------------------------------------------------------------------------- */
 
 START_TEST(kernels_come_from_the_cache) {
@@ -465,6 +534,8 @@ int main(void) {
     tcase_add_test(tests, workspaces_are_checked);
     tcase_add_test(tests, sizes_need_no_data);
     tcase_add_test(tests, bad_reads_are_reported);
+    tcase_add_test(tests, the_least_of_two_faults_is_told);
+    tcase_add_test(tests, an_index_of_the_score_is_told);
     tcase_add_test(tests, workers_have_a_limit);
     tcase_add_test(tests, larger_descriptors);
     tcase_add_test(tests, kernels_come_from_the_cache);

@@ -161,7 +161,42 @@ START_TEST(lengths_that_overflow) {
     shape[2] = 3000000000;
     tensor.strides = strides;
     bad.args.value = &tensor;
+    size_t size; /* without data: to find it late takes minutes */
+    ck_assert_int_eq(fj_kernel_workspace(forward.kernel, &bad.args, NULL, &size, NULL), FJ_ERR_TENSOR);
     check(&bad, "key has a length of 3000000000, which is above 2147483647");
+}
+END_TEST
+
+/* Known from the shapes alone, before any memory is asked for. */
+START_TEST(sizes_beyond_32_bits) {
+    static const struct {
+        int64_t shape[4]; /* b, hq, l, s */
+        const char *text;
+    } cases[] = {
+        {{INT64_C(1) << 31, 1, 1, 1}, "query has a batch of 2147483648, which is above 2147483647"},
+        {{1, INT64_C(1) << 31, 1, 1}, "query has a number of heads of 2147483648, which is above 2147483647"},
+        {{1, 1, INT64_C(1) << 31, 1}, "query has a length of 2147483648, which is above 2147483647"},
+        {{1, 1, 1, INT64_C(1) << 31}, "key has a length of 2147483648, which is above 2147483647"},
+        {{1, 1, 1, 1}, NULL},
+        {{1, 1, 1, INT32_MAX}, NULL},
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        const int64_t *n = cases[i].shape;
+        int64_t q[4] = {n[0], n[1], n[2], 16}, k[4] = {n[0], 1, n[3], 16};
+        test_call call = good;
+        fj_error error = {0};
+        size_t size = 0;
+        call.query.dl.shape = call.out.dl.shape = call.lse.dl.shape = q;
+        call.key.dl.shape = call.value.dl.shape = k;
+        call.args.query = &call.query.dl;
+        call.args.key = &call.key.dl;
+        call.args.value = &call.value.dl;
+        call.args.out = &call.out.dl;
+        call.args.lse = &call.lse.dl;
+        const fj_status status = fj_kernel_workspace(forward.kernel, &call.args, NULL, &size, &error);
+        ck_assert_msg(status == (cases[i].text ? FJ_ERR_TENSOR : FJ_OK), "case %zu: %s", i, error.text);
+        ck_assert_str_eq(error.text, cases[i].text ? cases[i].text : "");
+    }
 }
 END_TEST
 
@@ -174,8 +209,11 @@ START_TEST(addresses) {
     tensor = good.key.dl;
     tensor.byte_offset = 2;
     check(&bad, "key is not aligned to its elements of 4 bytes");
-    tensor.byte_offset = UINT64_MAX - 3;
-    check(&bad, "key reaches further than 64-bit byte offsets");
+    static const uint64_t offsets[] = {UINT64_MAX - 3, UINT64_C(1) << 63, INT64_MAX - 3, INT64_MAX - 4 * 447};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(offsets); i++) {
+        tensor.byte_offset = offsets[i];
+        check(&bad, "key reaches further than 64-bit byte offsets");
+    }
 }
 END_TEST
 
@@ -516,6 +554,7 @@ int main(void) {
     tcase_add_test(tests, bad_shapes);
     tcase_add_test(tests, bad_strides);
     tcase_add_test(tests, lengths_that_overflow);
+    tcase_add_test(tests, sizes_beyond_32_bits);
     tcase_add_test(tests, addresses);
     tcase_add_test(tests, empty_tensors_are_legal);
     tcase_add_test(tests, descriptors);

@@ -47,7 +47,9 @@ class Usage(harness.Case):
         self.fails(2, "given twice", "check", "--score", "score", "--score=score")
         for text in ("inf", "nan", "0x1p3", "1e999", "1e-999", "1.5x", "", " 1", "1 ", "-", "1,5"):
             self.fails(2, "takes a finite number", "bench", "--shape", "1,1,1,1,1,8", f"--scale={text}")
-        self.fails(2, "takes an integer from", "bench", "--shape", "1,1,1,1,1,8", "--repeat", "0")
+        for text in ("0", "1x", "", "-", "1.0", "1" * 30, "-" + "1" * 30):
+            self.fails(2, "takes an integer from", "bench", "--shape", "1,1,1,1,1,8", f"--repeat={text}")
+        self.fails(2, "from 0 to 2147483647", "bench", "--shape", "1,1,1,1,1,8", "--seed", "2147483648")
 
     def test_names_of_choices(self):
         self.fails(2, "did you mean 'cpu'", "show", "--score", "score", "--stage", "plan", "--device", "cpuu")

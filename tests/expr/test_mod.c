@@ -1,5 +1,6 @@
 /* Compiling mods: choice, captures, parameters, shapes, errors, failing allocations. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -282,9 +283,20 @@ START_TEST(two_captures_of_one_name) {
 }
 END_TEST
 
+/* The caller gives these as inputs of the attention, dlse too. */
 START_TEST(reserved_names) {
-    ASSERT_FAILS(FJ_ERR_MOD, "name of an attention input",
-                 .source = "import torch\nk = torch.randn(8)\n" SCORE("score + k[h]"));
+    static const char *const names[] = {"q", "k", "v", "do", "dlse"};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(names); i++) {
+        char source[200], words[80];
+        (void)snprintf(source, sizeof source,
+                       "import torch\n%s = torch.randn(8)\ndef score_mod(score, b, h, q_idx, kv_idx):\n"
+                       "    return score + %s[h]\n",
+                       names[i], names[i]);
+        (void)snprintf(words, sizeof words, "'%s' is the name of an attention input", names[i]);
+        ASSERT_FAILS(FJ_ERR_MOD, words, .source = source);
+    }
+    ASSERT_OK(.source = "import torch\nlse = torch.randn(8)\n" SCORE("score + lse[h]"),
+              .bindings_open = true);
 }
 END_TEST
 
