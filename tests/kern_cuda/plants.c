@@ -156,6 +156,8 @@ static const plant plants[] = {
      NULL},
     {"fwd_merge: the output's hook twice", FWD_MERGE, PLAIN, "#if FJ_HAS_OUT && !FJ_PARTIAL",
      "#if FJ_HAS_OUT", NULL},
+    {"fwd_merge: NaN of a split is not the greatest", FWD_MERGE, PLAIN, "b > a || b != b ? b : a",
+     "b > a ? b : a", NULL},
     {"fwd_merge: the last split is forgotten", FWD_MERGE, PLAIN, "s = 0; s < a.splits; s++",
      "s = 0; s + 1 < a.splits; s++", NULL},
     {"bwd_mma: a cut tile is full", BWD_SUMS, PLAIN,
