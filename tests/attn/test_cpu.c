@@ -1,0 +1,209 @@
+/* Kernels of templates/cpu where the definition has a corner, against it; and items of a phase, which threads may run
+ * together, for memory that two of them change. */
+#include "driver/parallel.h"
+#include "tests/attn/calls.h"
+
+static char folder[64];
+
+static void setup(void) {
+    folder_create(folder);
+    setenv("FLEXJIT_CACHE_PATH", folder, 1);
+    unsetenv("FLEXJIT_NO_JIT");
+    unsetenv("FLEXJIT_TEMPLATE_PATH");
+}
+
+static void teardown(void) { folder_remove(folder); }
+
+static fj_problem problem_of(fj_direction direction) {
+    return (fj_problem){.struct_size = sizeof(fj_problem),
+                        .direction = direction,
+                        .dtype = FJ_DTYPE_F32,
+                        .head_dim = 16,
+                        .value_dim = 16,
+                        .max = direction == FJ_FORWARD};
+}
+
+/* NaN where the definition has one; else near. */
+static void check_near(const test_tensor *a, const test_tensor *b, const char *name) {
+    const float *x = a->dl.data, *y = b->dl.data;
+    for (size_t i = 0; i < a->bytes / sizeof *x; i++) {
+        const bool near =
+            isnan(y[i]) ? isnan(x[i]) : x[i] == y[i] || fabsf(x[i] - y[i]) <= 1e-4F * (1 + fabsf(y[i]));
+        ck_assert_msg(near, "%s[%zu]: %g, not %g", name, i, (double)x[i], (double)y[i]);
+    }
+}
+
+static float *row_of(test_tensor *t, int64_t h, int64_t i) {
+    return (float *)t->dl.data + (h * t->shape[2] + i) * t->shape[3];
+}
+
+/* ---- Against the definition ------------------------------------------------------------------------------ */
+
+static void check_forward(test_stack stacks[2], int64_t keys) {
+    const int64_t dims[] = {4, keys};
+    test_call calls[2];
+    test_tensor table;
+    tensor_init(&table, FJ_DTYPE_F32, 2, dims);
+    tensor_fill(&table, 5);
+    const DLTensor *captures[] = {&table.dl};
+    for (int i = 0; i < 2; i++) {
+        fj_error error = {0};
+        call_init(&calls[i], (test_sizes){1, 4, 2, 5, keys, 16, 16});
+        for (int d = 0; d < 16; d++) row_of(&calls[i].key, 1, 7)[d] = NAN;
+        calls[i].args.captures = captures;
+        calls[i].args.max = &calls[i].max.dl;
+        ck_assert_msg(call_launch(&calls[i], stacks[i].kernel, NULL, &error) == FJ_OK, "%s", error.text);
+    }
+    check_near(&calls[0].out, &calls[1].out, "out");
+    check_near(&calls[0].lse, &calls[1].lse, "lse");
+    check_near(&calls[0].max, &calls[1].max, "max");
+    for (int h = 0; h < 4; h++) ck_assert(((float *)calls[0].lse.dl.data)[h * 5 + 3] == -INFINITY);
+    ck_assert(isnan(((float *)calls[0].max.dl.data)[2 * 5]) && !isnan(((float *)calls[0].max.dl.data)[5]));
+    for (int i = 0; i < 2; i++) call_finish(&calls[i]);
+    free(table.dl.data);
+}
+
+/* One row is masked whole, in every split where keys are many and rows few; two heads of the four, which share a tile, see
+ * a key of NaN among others; a value of the column is another one for each head. */
+START_TEST(few_rows_and_many_keys) {
+    const fj_binding binding = {.name = "table", .dtype = FJ_DTYPE_F32, .rank = 2, .dims = {-1, -1}};
+    const fj_mod_desc mod = {.struct_size = sizeof mod,
+                             .score = "score + table[h, kv]",
+                             .mask = "q != 3",
+                             .bindings = &binding,
+                             .binding_count = 1};
+    const fj_problem problem = problem_of(FJ_FORWARD);
+    test_stack stacks[2];
+    stack_open(&stacks[0], FJ_DEVICE_CPU, &mod, &problem);
+    stack_open(&stacks[1], FJ_DEVICE_REFERENCE, &mod, &problem);
+    check_forward(stacks, 70);
+    check_forward(stacks, 2100);
+    for (int i = 0; i < 2; i++) stack_finish(&stacks[i]);
+}
+END_TEST
+
+/* A derivative that is infinite or NaN where it is masked, and a key of NaN that nobody sees. */
+START_TEST(what_is_masked_has_no_gradient) {
+    const fj_mod_desc mod = {
+        .struct_size = sizeof mod, .score = "score * log(q - kv)", .mask = "(q > kv) & (kv != 2)"};
+    test_call calls[2];
+    for (int i = 0; i < 2; i++) {
+        fj_error error = {0};
+        call_init(&calls[i], (test_sizes){1, 4, 2, 37, 40, 16, 16});
+        for (int d = 0; d < 16; d++) row_of(&calls[i].key, 1, 2)[d] = NAN;
+        for (int direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
+            const fj_problem problem = problem_of((fj_direction)direction);
+            test_stack stack;
+            stack_open(&stack, i == 0 ? FJ_DEVICE_CPU : FJ_DEVICE_REFERENCE, &mod, &problem);
+            calls[i].args.max = direction == FJ_FORWARD ? &calls[i].max.dl : NULL;
+            ck_assert_msg(call_launch(&calls[i], stack.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+            stack_finish(&stack);
+        }
+    }
+    check_near(&calls[0].dquery, &calls[1].dquery, "dquery");
+    check_near(&calls[0].dkey, &calls[1].dkey, "dkey");
+    check_near(&calls[0].dvalue, &calls[1].dvalue, "dvalue");
+    for (size_t i = 0; i < calls[0].dquery.bytes / sizeof(float); i++)
+        ck_assert(isfinite(((float *)calls[0].dquery.dl.data)[i]));
+    for (int i = 0; i < 2; i++) call_finish(&calls[i]);
+}
+END_TEST
+
+/* ---- Items of a phase -------------------------------------------------------------------------------------- */
+
+/* Runs items one after the other, each as one of many workers, and looks which bytes of the workspace each changes: what
+ * the items of two workers change, threads would change at once. A worker's own memory is changed by it alone. */
+typedef struct watch {
+    unsigned char *memory, *before, *owner; /* 0: nobody's in this phase */
+    size_t size, shared;                    /* shared: bytes that two workers changed */
+    int workers, phases;
+} watch;
+
+static void note_changes(watch *w, size_t from, size_t to, int worker) {
+    for (size_t i = from; i < to; i++) {
+        if (w->memory[i] == w->before[i]) continue;
+        w->shared += w->owner[i] != 0 && w->owner[i] != worker + 1;
+        w->owner[i] = (unsigned char)(worker + 1);
+    }
+}
+
+static void run_watched(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker),
+                        void *arg) {
+    enum { BLOCK = 4096 };
+    watch *w = user;
+    memset(w->owner, 0, w->size);
+    w->phases++;
+    for (int64_t item = 0; item < items; item++) {
+        const int worker = (int)(item % w->workers);
+        memcpy(w->before, w->memory, w->size);
+        fn(arg, item, worker);
+        for (size_t at = 0; at < w->size; at += BLOCK) {
+            const size_t end = at + BLOCK < w->size ? at + BLOCK : w->size;
+            if (memcmp(w->memory + at, w->before + at, end - at) != 0) note_changes(w, at, end, worker);
+        }
+    }
+}
+
+static size_t shared_bytes(const test_stack *stack, const test_call *call) {
+    watch w = {.workers = 12};
+    const fj_executor executor = {.user = &w, .workers = w.workers, .run = run_watched};
+    const fj_launch launch = {.struct_size = sizeof launch, .executor = &executor};
+    fj_error error = {0};
+    ck_assert_int_eq(fj_kernel_workspace(stack->kernel, &call->args, &launch, &w.size, &error), FJ_OK);
+    w.memory = aligned_alloc(256, (w.size + 255) / 256 * 256);
+    w.before = malloc(w.size);
+    w.owner = malloc(w.size);
+    memset(w.memory, 0x5a, w.size);
+    const fj_status status = fj_kernel_launch(stack->kernel, &call->args, &launch, w.memory, w.size, &error);
+    ck_assert_msg(status == FJ_OK, "%s", error.text);
+    ck_assert_int_ge(w.phases, 3);
+    free(w.memory);
+    free(w.before);
+    free(w.owner);
+    return w.shared;
+}
+
+/* bias[q, kv], which the query heads of a group share: of few keys and many rows, and the reverse. */
+START_TEST(items_of_a_phase_share_nothing) {
+    static const test_sizes sizes[] = {
+        {1, 2, 1, 200, 64, 16, 16}, {1, 2, 1, 40, 700, 16, 16}, {2, 4, 2, 100, 150, 16, 16}};
+    const fj_binding binding = {.name = "bias", .dtype = FJ_DTYPE_F32, .rank = 2, .dims = {-1, -1}};
+    const fj_mod_desc mod = {
+        .struct_size = sizeof mod, .score = "score + bias[q, kv]", .bindings = &binding, .binding_count = 1};
+    const fj_problem problem = problem_of(FJ_BACKWARD);
+    test_stack stack;
+    stack_open(&stack, FJ_DEVICE_CPU, &mod, &problem);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(sizes); i++) {
+        const int64_t dims[] = {sizes[i].l, sizes[i].s};
+        test_tensor bias, dbias;
+        test_call call;
+        call_init(&call, sizes[i]);
+        tensor_init(&bias, FJ_DTYPE_F32, 2, dims);
+        tensor_init(&dbias, FJ_DTYPE_F32, 2, dims);
+        const DLTensor *captures[] = {&bias.dl}, *dcaptures[] = {&dbias.dl};
+        call.args.captures = captures;
+        call.args.dcaptures = dcaptures;
+        ck_assert_msg(shared_bytes(&stack, &call) == 0, "case %zu: two items change the same bytes", i);
+        free(bias.dl.data);
+        free(dbias.dl.data);
+        call_finish(&call);
+    }
+    stack_finish(&stack);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("attn");
+    TCase *tests = tcase_create("cpu");
+    suite_add_tcase(suite, tests);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_set_timeout(tests, 100);
+    tcase_add_test(tests, few_rows_and_many_keys);
+    tcase_add_test(tests, what_is_masked_has_no_gradient);
+    tcase_add_test(tests, items_of_a_phase_share_nothing);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
