@@ -83,9 +83,9 @@ static fj_ir *rebuild(const fj_ir *ir) {
     for (fj_ref ref = 1; ref < ir->nodes.len; ref++) {
         if (!live[ref]) continue;
         const fj_node *node = fj_ir_at(ir, ref);
-        fj_ref args[FJ_IR_MAX_ARGS];
+        fj_ref args[FJ_IR_MAX_ARGS] = {0};
         for (int i = 0; i < node->argc; i++) args[i] = map[fj_ir_args(ir, ref)[i]];
-        if (node->op == FJ_OP_SCATTER) sum_lost_loops(to, &loops[ref], map, args, node->argc);
+        if (loops && node->op == FJ_OP_SCATTER) sum_lost_loops(to, &loops[ref], map, args, node->argc);
         map[ref] = fj_opt_node(to, (fj_op)node->op, (fj_type)node->type, node->imm.i, args, node->argc);
     }
     to->score = map[ir->score];
