@@ -6,7 +6,7 @@
 static fj_status check(const fj_device *device, const void *pointer, fj_error *error) {
     if (!device || !pointer) return fj_error_set(error, FJ_ERR_ARGUMENT, "device or memory is NULL");
     if (device->driver) return FJ_OK;
-    return fj_error_set(error, FJ_ERR_DEVICE, "%s is not on this machine: memory cannot be allocated",
+    return fj_error_set(error, FJ_ERR_DEVICE, "%s is not on this machine: kernels can be built for it, nothing else",
                         fj_device_name(device));
 }
 
@@ -22,7 +22,7 @@ fj_status fj_device_alloc(const fj_device *device, size_t size, void **ret_memor
 }
 
 void fj_device_free(const fj_device *device, void **memory) {
-    if (!device || !memory || !*memory) return;
+    if (!device || !device->driver || !memory || !*memory) return;
     device->driver->free(device->driver, &device->context->allocator, address_of(*memory));
     *memory = NULL;
 }

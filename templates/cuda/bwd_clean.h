@@ -23,11 +23,11 @@ enum : uint32_t {
     FJ_NOT_A_NUMBER = FJ_EXPONENT | FJ_EXPONENT >> 1
 };
 
-// A word of elements, of which those that are not finite become 0, or 1 where others become 0.
+// A word of elements, of which bad ones (fj_is_bad_element) become 0, or 1 where others become 0.
 FJ_DEVICE uint32_t fj_clean_word(uint32_t word, bool mark) {
 #pragma unroll
     for (uint32_t shift = 0; shift < 32; shift += FJ_ELEMENT_BITS) {
-        const bool bad = (word >> shift & FJ_EXPONENT) == FJ_EXPONENT;
+        const bool bad = fj_is_bad_element(word >> shift);
         if (bad || mark) word &= ~(FJ_ELEMENT << shift);
         if (bad && mark) word |= FJ_ONE << shift;
     }

@@ -1,5 +1,5 @@
 // What fwd_mma does where values are not finite: a key that a row does not see adds exactly nothing to it, whatever its
-// value. But 0 times NaN is NaN, in the products of a block. So the block votes whether something that it stored is not
+// value. But 0 times NaN is NaN, in the products of a block, and so is it with what rounds to infinity (fj_is_bad_element). So the block votes whether something that it stored is not
 // finite, and then takes care:
 //
 //      it walks again; values that are not finite are 0 in shared memory, and the outputs are stored again
@@ -21,7 +21,7 @@ FJ_DEVICE void fj_clean_values(uint32_t byte) {
     fj_raw *values = fj_shared_at<fj_raw>(byte);
 #pragma unroll 1
     for (uint32_t i = fj_thread_x(); i < elements; i += THREADS)
-        if (!fj_is_finite(values[i])) values[i] = 0;
+        if (fj_is_bad_element(values[i])) values[i] = 0;
     fj_block_sync();
 }
 
@@ -44,7 +44,7 @@ FJ_DEVICE bool fj_is_bad_key(const fj_raw *value) {
     bool bad = false;
 #pragma unroll 1
     for (uint32_t column = fj_lane(); column < FJ_VALUE_DIM; column += FJ_WARP)
-        bad |= !fj_is_finite(value[column]);
+        bad |= fj_is_bad_element(value[column]);
     return fj_any(bad);
 }
 
@@ -67,7 +67,7 @@ FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
         if (!takes_part || !fj_mask(&t.mod, &head, &state, &col)) continue;
 #pragma unroll 1
         for (int32_t column = 0; column < FJ_VALUE_DIM; column++)
-            if (!fj_is_finite(value[column])) fj_put_nan(t, &head, &state, h, q, column);
+            if (fj_is_bad_element(value[column])) fj_put_nan(t, &head, &state, h, q, column);
     }
 }
 

@@ -56,21 +56,17 @@ FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float 
     return x;
 }
 
-// ---- Elements that are not finite ------------------------------------------------------------------------
+// ---- Outputs that are not finite ------------------------------------------------------------------------
 
-// Bits of the exponent, of an element and of all of a word.
+// Bits of the exponents of a word.
 #if FJ_IN_DTYPE == FJ_DTYPE_F16
-#define FJ_EXPONENT 0x7c00u
 #define FJ_EXPONENTS 0x7c007c00u
 #elif FJ_IN_DTYPE == FJ_DTYPE_BF16
-#define FJ_EXPONENT 0x7f80u
 #define FJ_EXPONENTS 0x7f807f80u
 #else
-#define FJ_EXPONENT 0x7f800000u
-#define FJ_EXPONENTS FJ_EXPONENT
+#define FJ_EXPONENTS 0x7f800000u
 #endif
 
-FJ_DEVICE bool fj_is_finite(uint32_t raw) { return (raw & FJ_EXPONENT) != FJ_EXPONENT; }
 // Adding 1 to an exponent of ones carries into the place of the sign, and no further.
 FJ_DEVICE bool fj_is_finite(const fj_b128 &chunk) {
     constexpr uint32_t signs = FJ_EXPONENTS << 1 & ~FJ_EXPONENTS, ones = FJ_EXPONENTS & ~(FJ_EXPONENTS << 1);

@@ -8,7 +8,7 @@
 // 2. An infinite x has low = NaN, and so have finite ones that round to infinity: products with them are NaN, also where
 //    a score is -inf and its key seen, but of no weight. A bound on high would mend that at a third more instructions
 //    of the ALU, which limits backward (./dev bench sass). So scores are looked at, by one FMA each, which has a pipe of
-//    its own, and those that are NaN made again without a split.
+//    its own, and those that are not finite made again without a split.
 // 3. Forward and backward make the same scores, to the bit: P is an exponential of their difference from what forward
 //    left. So the order of sums is part of the result: steps of the depth ascend, in each the low part of the query
 //    comes first, then that of the key. Backward kernels have either of them for A.
@@ -63,7 +63,7 @@ FJ_DEVICE void fj_mend_products(float (&s)[rows][tiles][4], uint32_t a, uint32_t
 #pragma unroll
         for (uint32_t n = 0; n < rows * 4; n++) {
             float &x = s[n / 4][0][n % 4];
-            if (x == x) continue;
+            if (x - x == 0) continue;
             x = 0;
 #pragma unroll 1
             for (uint32_t e = 0; e < depth; e++)

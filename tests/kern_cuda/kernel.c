@@ -63,22 +63,36 @@ static bool parse_word(kernel *k, const char *word) {
     return sscanf(word, "split%d", &k->splits) == 1;
 }
 
-/* The variant whose name is the longest beginning of this one. */
-static bool find_variant(kernel *k, const char *name, const int *archs, int arch_count) {
+/* A variant's name but for what follows from the mod: a name in a table of tests may leave that out. */
+static size_t chosen_length(const char *name) {
+    static const char *const spelled[] = {"_t2", "_t4", "_t8", "_one", "_roll"};
+    size_t length = strlen(name);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(spelled); i++) {
+        const char *at = strstr(name, spelled[i]);
+        if (at && (size_t)(at - name) < length) length = (size_t)(at - name);
+    }
+    return length;
+}
+
+/* The variant whose name is the longest beginning of this one; returns how much of it that is, 0: there is none. */
+static size_t find_variant(kernel *k, const char *name, const int *archs, int arch_count) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
     size_t longest = 0;
     for (int a = 0; a < arch_count; a++) {
         const fj_features features = fj_jit_arch_features((fj_arch){archs[a], 0});
         const int count = fj_jit_cuda_variants(&k->problem, &features, list);
         for (int i = 0; i < count; i++) {
-            const size_t length = strlen(list[i].name);
-            if (length <= longest || strncmp(list[i].name, name, length) != 0 || name[length] != '_')
-                continue;
-            longest = length;
-            k->variant = list[i];
+            const size_t lengths[] = {chosen_length(list[i].name), strlen(list[i].name)};
+            for (int n = 0; n < 2; n++) {
+                if (lengths[n] <= longest || strncmp(list[i].name, name, lengths[n]) != 0 ||
+                    name[lengths[n]] != '_')
+                    continue;
+                longest = lengths[n];
+                k->variant = list[i];
+            }
         }
     }
-    return longest > 0;
+    return longest;
 }
 
 bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count) {
@@ -89,13 +103,14 @@ bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count)
     const graphs g = mod_graphs(k->mod);
     k->problem.ir = g.ir;
     k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
-    if (!find_variant(k, name, archs, arch_count)) return false;
-    const char *rest = name + strlen(k->variant.name);
+    const size_t length = find_variant(k, name, archs, arch_count);
+    if (length == 0) return false;
+    const char *rest = name + length;
     (void)snprintf(words, sizeof words, "%.*s", (int)(last - rest), rest);
     for (char *word = strtok(words, "_"); word; word = strtok(NULL, "_"))
         if (!parse_word(k, word)) return false;
     kernel_finish(k);
-    return strcmp(k->name, name) == 0;
+    return strcmp(k->name + strlen(k->variant.name), rest) == 0;
 }
 
 /* ---- Text ------------------------------------------------------------------------------------------------ */
