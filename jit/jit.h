@@ -73,8 +73,8 @@ typedef struct fj_jit_problem {
     bool deterministic; /* of backward kernels for a GPU: the others always are */
     bool tf32;          /* F32 products may be rounded to TF32; the cpu templates never do */
     /* Only for the order of the variants: kernels take any ratio and any lengths. */
-    int gqa;          /* query heads for each key head; 0: not known */
     bool few_queries; /* as in decoding: fewer rows of queries than a tile has */
+    int gqa;          /* query heads for each key head; 0: not known */
 } fj_jit_problem;
 
 typedef enum fj_target {
@@ -118,10 +118,10 @@ typedef struct fj_variant {
     bool mma;           /* tensor cores; else the simt templates */
     bool pack_heads;    /* rows of a tile are (query, head of a group) */
     bool wide_captures; /* a dimension of a capture may exceed 2^31 - 1 */
+    bool one_copy;      /* partial and full blocks share the text of the score mod (_one) */
     int head_pad, value_pad;
     int stages, warps;
     int mod_turns; /* of the loop over scores: the score mod stands in the text once a turn (_t2, _t4, _t8) */
-    bool one_copy; /* partial and full blocks share it (_one) */
     int mask_unroll; /* columns a turn of the mask's loop; 1: _roll */
     int entry_count; /* in the order in which they are launched */
     fj_entry entries[FJ_JIT_MAX_ENTRIES];

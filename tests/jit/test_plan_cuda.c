@@ -347,13 +347,13 @@ static void check_order(fj_scope *scope, void *unused) {
     (void)unused;
     const fj_features gpu = fj_jit_arch_features((fj_arch){80, 0}), cpu = {.isa = {true}};
     const struct {
-        fj_jit_kind kind;
         const fj_features *features;
+        fj_jit_kind kind;
         bool same; /* the requests of sums in one order and in any */
-    } cases[] = {{FJ_JIT_FORWARD, &cpu, true},
-                 {FJ_JIT_BACKWARD, &cpu, true},
-                 {FJ_JIT_FORWARD, &gpu, true},
-                 {FJ_JIT_BACKWARD, &gpu, false}};
+    } cases[] = {{&cpu, FJ_JIT_FORWARD, true},
+                 {&cpu, FJ_JIT_BACKWARD, true},
+                 {&gpu, FJ_JIT_FORWARD, true},
+                 {&gpu, FJ_JIT_BACKWARD, false}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
         fj_variant list[FJ_JIT_MAX_VARIANTS];
         char *request[2], *text[2];
