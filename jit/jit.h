@@ -64,9 +64,9 @@ typedef enum fj_jit_kind { FJ_JIT_FORWARD, FJ_JIT_BACKWARD, FJ_JIT_PEAK, FJ_JIT_
 
 /* What a kernel is specialised on. */
 typedef struct fj_jit_problem {
-    fj_jit_kind kind;
     const fj_ir *ir;       /* NULL for a peak kernel */
     const fj_ir *gradient; /* NULL for forward */
+    fj_jit_kind kind;
     fj_dtype dtype;
     int head_dim, value_dim;
     bool max;
