@@ -10,6 +10,7 @@ length     at most 800 lines in a source file
 locale     the library reads and writes numbers and letters by base/decimal.c and base.h, whatever the locale
 todo       a TODO names its issue: TODO(#12)
 listed     a source file is named in the meson.build of its folder or of one above
+walks      the functions of a ```walk block are defined in the files that it names, each is named once
 """
 
 import pathlib
@@ -145,6 +146,29 @@ def check_listed(path, text):
     yield 1, "in no meson.build"
 
 
+def is_defined(name, text):
+    """Whether a function begins in the text: FJ_KERNEL(name, ...) is one too."""
+    for match in re.finditer(rf"^(?:FJ_KERNEL\(|(?!return\b)[A-Za-z_][^;{{}}()=\n]*\b){name}\b", text, re.MULTILINE):
+        if re.match(r"[^;{}]*\{", text[match.end() :]):
+            return True
+    return False
+
+
+def check_walks(path, text):
+    for block in re.finditer(r"^```walk\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        seen = set()
+        for number, line in enumerate(block.group(1).split("\n")[:-1], line_of(text, block.start(1))):
+            name, *rest = line.split()
+            file = pathlib.Path(rest[0] if rest else "none")
+            if not file.is_file():
+                yield number, f"{name}: the second word is not a file"
+            elif not is_defined(name, code_only(file.read_text(encoding="utf-8"))):
+                yield number, f"{name} is not defined in {file}"
+            if (name, file) in seen:
+                yield number, f"{name} is named twice"
+            seen.add((name, file))
+
+
 def check_file(path):
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
@@ -152,6 +176,8 @@ def check_file(path):
         yield 1, "not UTF-8"
         return
     yield from check_blanks(path, text)
+    if path.suffix == ".md":
+        yield from check_walks(path, text)
     if path.suffix in C_SUFFIXES:
         for check in (check_primitive, check_rooms, check_locale, check_length, check_todo, check_listed):
             yield from check(path, text)
