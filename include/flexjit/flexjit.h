@@ -467,6 +467,100 @@ typedef struct fj_block_counts {
 FJ_NODISCARD FJ_API fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args,
                                                fj_block_counts *ret_counts, fj_error *error);
 
+/* ---- Block masks ------------------------------------------------------------------------- */
+
+/* What a mask is for blocks of queries and keys: empty (nothing is seen), full (all is), or partial. Kept as runs of
+ * blocks, never as an array of queries by keys; for each batch and head, or once where these are alike.
+ *
+ *   - Empty and full are proofs: a block that is called so is so, for the captured tensors that the mask was made from. One
+ *     that is called partial may be empty or full. Blocks at the ends of the lengths count for what they have.
+ *   - A mask does not follow its tensors: who changes them makes another one.
+ *   - Masks are immutable: any thread may use them at any time, and keep them for as many calls and layers as it likes.
+ *   - Batch or heads of 1 stand for any number (broadcast).
+ *   - Lengths are below 2^31; blocks have 1 to 2^30 queries and keys. */
+typedef struct fj_block_mask fj_block_mask;
+
+FJ_API void fj_block_mask_unref(fj_block_mask **mask);
+
+typedef struct fj_block_mask_info {
+    int64_t batch, heads, q_len, kv_len, block_q, block_kv;
+    int64_t q_blocks, kv_blocks;  /* along each axis */
+    int64_t full, partial, empty; /* over all batches and heads */
+    int64_t undecided;        /* of those: whose elements had to be looked at when it was made from a mod */
+    double sparsity;          /* percent of the blocks that are empty */
+    size_t bytes;             /* of memory that the mask has */
+    bool one_batch, one_head; /* all batches, all heads are alike, and kept once */
+} fj_block_mask_info;
+FJ_API fj_block_mask_info fj_block_mask_describe(const fj_block_mask *mask);
+
+/* Whether the mask fits tensors of these extents: FJ_ERR_TENSOR says what it was made for. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_check(const fj_block_mask *mask, int64_t batch, int64_t heads,
+                                                  int64_t q_len, int64_t kv_len, fj_error *error);
+
+/* From a dense mask, BOOL [B,H,L,S] in the host's memory, any strides: 0 stands for batches or heads that are alike.
+ * block_q, block_kv: 0 for 64. FJ_ERR_TENSOR, FJ_ERR_ARGUMENT, FJ_ERR_MEMORY. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_from_dense(fj_context *context, const DLTensor *dense,
+                                                       int64_t block_q, int64_t block_kv,
+                                                       fj_block_mask **ret_mask, fj_error *error);
+
+/* PyTorch's BlockMask as tensors of I32 (I64 is read too) in the host's memory, any strides. Row r of kv_indices lists, in
+ * any order, the kv_num_blocks[r] key blocks that are partial for query block r, that of full_kv_indices the full ones; what
+ * follows in a row is ignored. Qb = ceil(q_len / block_q), KVb = ceil(kv_len / block_kv).
+ *
+ *   kv_num_blocks, full_kv_num_blocks [B,H,Qb]     kv_indices, full_kv_indices [B,H,Qb,any]
+ *   q_num_blocks, full_q_num_blocks [B,H,KVb]      q_indices, full_q_indices [B,H,KVb,any]: the same by key block
+ *
+ * Pairs may be NULL: full ones, and transposes. */
+typedef struct fj_block_lists {
+    size_t struct_size;
+    const DLTensor *kv_num_blocks, *kv_indices, *full_kv_num_blocks, *full_kv_indices;
+    const DLTensor *q_num_blocks, *q_indices, *full_q_num_blocks, *full_q_indices;
+    int64_t block_q, block_kv; /* 0: 128, as PyTorch has it */
+    int64_t q_len, kv_len;     /* -1: as many as the blocks of the lists have */
+} fj_block_lists;
+
+/* FJ_ERR_TENSOR names the list, the row and what is wrong: a count or index out of range, a block listed twice or as
+ * partial and full, transposes that say something else. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_from_lists(fj_context *context, const fj_block_lists *lists,
+                                                       fj_block_mask **ret_mask, fj_error *error);
+/* Writes the tensors that are not NULL, of the mask's batch and heads; rows of indices have KVb (Qb) entries: first the
+ * blocks of the list, then the others, each in ascending order, as create_block_mask has them. block_q to kv_len are not
+ * read. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_to_lists(const fj_block_mask *mask, const fj_block_lists *lists,
+                                                     fj_error *error);
+
+/* Writes [B,H,Qb,KVb], any strides: U8 0 empty, 1 partial, 2 full; BOOL false empty. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_to_dense(const fj_block_mask *mask, const DLTensor *classes,
+                                                     fj_error *error);
+
+/* New masks from old ones of equal lengths and blocks; batch and heads are equal or 1. A partial block of both makes a
+ * partial one, though it may be empty or full: the mod that goes with the result combines the mods alike (and_masks,
+ * or_masks). FJ_ERR_TENSOR says what differs; FJ_ERR_MEMORY. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_and(const fj_block_mask *a, const fj_block_mask *b,
+                                                fj_block_mask **ret_mask, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_block_mask_or(const fj_block_mask *a, const fj_block_mask *b,
+                                               fj_block_mask **ret_mask, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_block_mask_not(const fj_block_mask *mask, fj_block_mask **ret_mask,
+                                                fj_error *error);
+
+/* Batches, heads and query blocks [first, last) of a mask, such as one step of decoding; of batches and heads that stand
+ * for any number any range may be taken. The mod that goes with it sees positions from 0: it adds what was cut off in
+ * front. FJ_ERR_ARGUMENT: a range that the mask does not have. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_slice(const fj_block_mask *mask, const int64_t batches[2],
+                                                  const int64_t heads[2], const int64_t q_blocks[2],
+                                                  fj_block_mask **ret_mask, fj_error *error);
+/* The first q_len queries and kv_len keys. FJ_ERR_ARGUMENT: the mask has fewer. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_crop(const fj_block_mask *mask, int64_t q_len, int64_t kv_len,
+                                                 fj_block_mask **ret_mask, fj_error *error);
+
+/* Pictures of at most `width` by `height` cells a plane (0: 64 by 64 for text, 512 by 512 for SVG), queries down and keys
+ * across; blocks share a cell where they are more. Text is UTF-8, a line for each row of cells: blocks that are full,
+ * shaded where partial or mixed, dots where empty. Planes that are alike are drawn once, 16 at most. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_text(const fj_block_mask *mask, int width, int height,
+                                                 fj_text *ret_text, fj_error *error);
+FJ_NODISCARD FJ_API fj_status fj_block_mask_svg(const fj_block_mask *mask, const char *title, int width,
+                                                int height, fj_text *ret_text, fj_error *error);
+
 /* ---- Cache ------------------------------------------------------------------------------- */
 
 /* The kernel cache of a context: folders of entries in layers, the first of which is written. An entry is
