@@ -266,7 +266,7 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
     *ret_counts = (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2]};
     if (kernel->gpu)
         *ret_counts =
-            fj_attn_count_blocks(plan, &sized.all, kernel->variant->tile_q, kernel->variant->tile_kv);
+            fj_attn_count_blocks(plan, &sized.all, kernel->variant->tile_m, kernel->variant->tile_n);
     free_front(kernel, &sized);
     return FJ_OK;
 }

@@ -87,8 +87,8 @@ const char *fj_jit_target_name(fj_target target); /* "cuda" */
 
 /* What the blocks of a launch are of (launch.c). */
 typedef enum fj_grid {
-    FJ_GRID_QUERY_TILES, /* tile_q queries of a head, or of the heads of a group */
-    FJ_GRID_KEY_TILES,   /* tile_q keys of a key head */
+    FJ_GRID_QUERY_TILES, /* tile_m queries of a head, or of the heads of a group */
+    FJ_GRID_KEY_TILES,   /* tile_m keys of a key head */
     FJ_GRID_ROWS,        /* some, for all queries and for the sums of gradients of captures */
     FJ_GRID_GRADIENTS,   /* some, for gradients of captures */
 } fj_grid;
@@ -112,7 +112,8 @@ typedef struct fj_variant {
                       fwd_mma_bf16_e128_v128_m128_n64_s2_w4 */
     fj_target target;
     fj_isa isa; /* cpu */
-    int tile_q, tile_kv;
+    int tile_m,
+        tile_n; /* rows a block keeps, rows it takes at a time: queries and keys; cuda's fj_bwd_kv: keys, queries */
     /* cuda, emu */
     fj_arch arch;
     bool mma;           /* tensor cores; else the simt templates */

@@ -11,11 +11,11 @@ enum { BLOCKS_PER_MULTIPROCESSOR = 8, DELTA_WARPS = 4, ELEMENTS_PER_BLOCK = 1024
 static int64_t query_tiles(const fj_variant *v, const fj_launch_extents *of) {
     if (of->heads_q == 0) return 0; /* of any number of key heads */
     const int64_t group = v->pack_heads ? of->heads_q / of->heads_kv : 1;
-    return FJ_CEIL_DIV(of->q_len * group, v->tile_q) * (of->batch * of->heads_q / group);
+    return FJ_CEIL_DIV(of->q_len * group, v->tile_m) * (of->batch * of->heads_q / group);
 }
 
 static int64_t key_tiles(const fj_variant *v, const fj_launch_extents *of) {
-    return FJ_CEIL_DIV(of->kv_len, v->tile_q) * (of->batch * of->heads_kv);
+    return FJ_CEIL_DIV(of->kv_len, v->tile_m) * (of->batch * of->heads_kv);
 }
 
 /* Of kernels that take any grid: as many blocks as there is work for, some for each multiprocessor at most. */

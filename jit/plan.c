@@ -29,8 +29,8 @@ static void name_variant(const fj_jit_problem *problem, fj_variant *variant) {
         (void)snprintf(variant->name, sizeof variant->name, "peak_cpu_%s_%s", dtype, isa);
     else
         (void)snprintf(variant->name, sizeof variant->name, "%s_cpu_%s_e%d_v%d_m%d_n%d_%s",
-                       prefixes[problem->kind], dtype, problem->head_dim, problem->value_dim, variant->tile_q,
-                       variant->tile_kv, isa);
+                       prefixes[problem->kind], dtype, problem->head_dim, problem->value_dim, variant->tile_m,
+                       variant->tile_n, isa);
 }
 
 static bool is_supported(const fj_jit_problem *problem) {
@@ -71,7 +71,7 @@ int fj_jit_variants(const fj_jit_problem *problem, const fj_features *features, 
         const int tile_count = list_tiles(problem, (fj_isa)isa, tiles);
         for (int i = 0; i < tile_count && count < FJ_JIT_MAX_VARIANTS; i++) {
             fj_variant *variant = &ret_variants[count++];
-            *variant = (fj_variant){.isa = (fj_isa)isa, .tile_q = tiles[i].q, .tile_kv = tiles[i].kv};
+            *variant = (fj_variant){.isa = (fj_isa)isa, .tile_m = tiles[i].q, .tile_n = tiles[i].kv};
             name_variant(problem, variant);
         }
     }

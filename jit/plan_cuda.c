@@ -101,7 +101,7 @@ static void unroll(const fj_jit_problem *problem, fj_variant *v) {
     const bool forward = problem->kind == FJ_JIT_FORWARD;
     const fj_ir_cost cost = fj_jit_mod_cost(problem);
     const int64_t one = cost.score + cost.gradient, most = forward ? FORWARD_MOST : BACKWARD_MOST;
-    const int64_t all = one * (v->tile_q * v->tile_kv / (32 * v->warps));
+    const int64_t all = one * (v->tile_m * v->tile_n / (32 * v->warps));
     v->mod_turns = 1;
     while (v->mod_turns < MOST_TURNS && all > most * v->mod_turns) v->mod_turns *= 2;
     v->mask_unroll = cost.mask > LONG_MASK ? 1 : 2;
@@ -116,7 +116,7 @@ static void name_variant(const fj_jit_problem *problem, fj_variant *v) {
                    problem->kind == FJ_JIT_BACKWARD ? "bwd" : "fwd", v->mma ? "mma" : "simt",
                    tf32 ? "tf32" : fj_dtype_code_name(problem->dtype),
                    problem->kind == FJ_JIT_BACKWARD && !problem->deterministic ? "_atomic" : "",
-                   problem->head_dim, problem->value_dim, v->tile_q, v->tile_kv, v->stages, v->warps,
+                   problem->head_dim, problem->value_dim, v->tile_m, v->tile_n, v->stages, v->warps,
                    v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "", turns,
                    v->one_copy ? "_one" : "", v->mask_unroll == 1 ? "_roll" : "");
 }
@@ -126,7 +126,7 @@ static void add_entry(fj_variant *v, const char *name, int threads, int shared, 
 }
 
 static void add_forward(fj_variant *v, int real, bool half) {
-    int m = v->tile_q, n = v->tile_kv, e = v->head_pad, d = v->value_pad;
+    int m = v->tile_m, n = v->tile_n, e = v->head_pad, d = v->value_pad;
     int shared = v->mma ? FJ_FWD_MMA_SHARED(m, n, e, d, v->stages) * (half ? 1 : 2)
                         : FJ_FWD_SIMT_SHARED(m, n, e, d, real);
     add_entry(v, "fj_fwd", v->warps * 32, shared, FJ_GRID_QUERY_TILES);
@@ -134,7 +134,7 @@ static void add_forward(fj_variant *v, int real, bool half) {
 }
 
 static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real, bool half) {
-    int m = v->tile_q, n = v->tile_kv, s = v->stages, w = v->warps;
+    int m = v->tile_m, n = v->tile_n, s = v->stages, w = v->warps;
     int shared = v->mma ? FJ_BWD_MMA_SHARED(m, n, v->head_pad, v->value_pad, s, w, !problem->deterministic,
                                             half ? 2 : 4)
                         : FJ_BWD_SIMT_SHARED(m, n, real);
@@ -169,8 +169,8 @@ static void consider(plan *p, const tile *t, bool mma, bool pack, bool busy) {
         .mma = mma,
         .pack_heads = pack,
         .wide_captures = p->wide,
-        .tile_q = t->m,
-        .tile_kv = t->n,
+        .tile_m = t->m,
+        .tile_n = t->n,
         .stages = t->stages,
         .warps = t->warps,
         .head_pad = mma ? FJ_MMA_PAD(problem->head_dim) : problem->head_dim,
@@ -185,7 +185,7 @@ static void consider(plan *p, const tile *t, bool mma, bool pack, bool busy) {
     for (int i = 0; i < p->count; i++) { /* the choice of a lesser dimension, or of busy ones, again */
         const fj_variant *other = &p->variants[i];
         if (other->mma == mma && other->pack_heads == pack && other->wide_captures == p->wide &&
-            other->tile_q == t->m && other->tile_kv == t->n && other->stages == t->stages &&
+            other->tile_m == t->m && other->tile_n == t->n && other->stages == t->stages &&
             other->warps == t->warps)
             return;
     }

@@ -161,8 +161,8 @@ static void put_prologue_cuda(const struct render *render) {
         {"WANT_MAX", problem->max},
         {"DETERMINISTIC", is_deterministic(problem, variant)},
         {"TF32", problem->tf32},
-        {"TILE_Q", variant->tile_q},
-        {"TILE_KV", variant->tile_kv},
+        {"TILE_M", variant->tile_m},
+        {"TILE_N", variant->tile_n},
         {"STAGES", variant->stages},
         {"WARPS", variant->warps},
         {"PACK_HEADS", variant->pack_heads},
@@ -197,8 +197,8 @@ static void put_prologue(const struct render *render) {
         {"HEAD_DIM", problem->head_dim},
         {"VALUE_DIM", problem->value_dim},
         {"WANT_MAX", problem->max},
-        {"TILE_Q", variant->tile_q},
-        {"TILE_KV", variant->tile_kv},
+        {"TILE_Q", variant->tile_m},
+        {"TILE_KV", variant->tile_n},
     };
     put_constants(render->out, constants, problem->kind == FJ_JIT_PEAK ? 4 : FJ_ARRAY_LEN(constants));
 }

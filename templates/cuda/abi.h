@@ -59,7 +59,7 @@ enum fj_cuda_vector {
 };
 
 /* The grid: x = tiles * columns, y = splits (1 without FJ_PARTIAL), z = slices of the value dimension (simt;
- * else 1). A column is a batch and a query head, or with FJ_PACK_HEADS a key head; a tile is FJ_TILE_Q rows. */
+ * else 1). A column is a batch and a query head, or with FJ_PACK_HEADS a key head; a tile is FJ_TILE_M rows. */
 struct fj_cuda_forward {
     struct fj_cuda_tensor query, key, value, out; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] [B,Hq,L,Ev] */
     struct fj_cuda_tensor lse, max, lse_low;      /* [B,Hq,L] float32 (F64: double); stride[2] is of rows */
@@ -113,7 +113,7 @@ struct fj_cuda_sink {
  *     fj_bwd_delta   any grid of x: its warps share the rows, its threads the zeros
  *     fj_bwd_measure x = tiles of m queries * batch * heads_q; with FJ_HAS_SINKS and 16-bit inputs (delta), and of
  *                    bwd_simt with F32 inputs for sm_80 and newer (lse)
- *     fj_bwd_kv      x = tiles of m keys (m: tile_q of the variant) * batch * heads_kv
+ *     fj_bwd_kv      x = tiles of m keys (m: tile_m of the variant) * batch * heads_kv
  *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
  *                    dquery, unless it adds to sinks (FJ_HAS_SINKS and FJ_DETERMINISTIC)
  *     fj_bwd_end     any grid of x; with FJ_HAS_SINKS only

@@ -37,7 +37,7 @@ FJ_DEVICE void fj_load_a(fj_add_a &a, uint32_t ds, uint32_t step, uint32_t tile)
     for (uint32_t n = 0; n < 4; n++) {
         const uint32_t key = step * 8 + fj_lane() % 4 * 2 + n / 2, query = fj_lane() / 4;
         const uint32_t depth = query % 2 * 4 + query / 2;
-        a[n] = fj_bits_from_f32(fj_tile_element<FJ_TILE_KV>(ds, key, tile * 16 + n % 2 * 8 + depth));
+        a[n] = fj_bits_from_f32(fj_tile_element<FJ_TILE_N>(ds, key, tile * 16 + n % 2 * 8 + depth));
     }
 }
 FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &bits, uint32_t keys, uint32_t step,
@@ -57,7 +57,7 @@ FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &bits, uint32_t ke
 typedef uint32_t fj_add_a[4];
 // Read transposed, with the addresses of a B.
 FJ_DEVICE void fj_load_a(fj_add_a &a, uint32_t ds, uint32_t step, uint32_t tile) {
-    const fj_read_b<FJ_TILE_KV> place(ds);
+    const fj_read_b<FJ_TILE_N> place(ds);
     fj_ldmatrix_x4_t(a, place.at(step * 16, tile));
 }
 FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &a, uint32_t keys, uint32_t step,
@@ -73,9 +73,9 @@ FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &a, uint32_t keys,
 // dQ of the walked queries += dS of all own keys, transposed, times these. A warp takes 16 queries and a part of the
 // columns.
 FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first, const fj_caring &care) {
-    constexpr uint32_t tiles = FJ_TILE_KV / 16, parts = FJ_WARPS > tiles ? FJ_WARPS / tiles : 1;
+    constexpr uint32_t tiles = FJ_TILE_N / 16, parts = FJ_WARPS > tiles ? FJ_WARPS / tiles : 1;
     constexpr uint32_t pairs = FJ_HEAD_PAD / 16, each = (pairs + parts - 1) / parts,
-                       steps = FJ_TILE_Q / DEPTH;
+                       steps = FJ_TILE_M / DEPTH;
     constexpr uint32_t chains =
         each % 2 == 0 && pairs % 2 == 0 ? 2 : 1; // products that do not wait for each other
     if (!t.a.dquery_sums) return;
@@ -121,7 +121,7 @@ FJ_DEVICE void fj_round_queries(const fj_task &t) {
     const fj_cuda_tensor &to = t.a.dquery;
     if (!to.data) return;
     const float scale = static_cast<float>(t.a.scale);
-    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_TILE_Q * FJ_HEAD_DIM; i += THREADS) {
+    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_TILE_M * FJ_HEAD_DIM; i += THREADS) {
         const int32_t q = t.at.first + i / FJ_HEAD_DIM, column = i % FJ_HEAD_DIM;
         if (q >= t.at.count) break;
         fj_element *row = static_cast<fj_element *>(to.data) + fj_offset(to, t.at.b, t.at.head, q);

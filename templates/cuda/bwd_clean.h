@@ -68,7 +68,7 @@ template <int pairs> FJ_DEVICE bool fj_all_finite(const fj_sums<pairs> &sum) {
 
 // In place of facts that are of no use between walks.
 FJ_DEVICE bool fj_block_any(bool vote) {
-    static_assert(FJ_WARPS <= FJ_TILE_KV / 2, "a gap for each warp");
+    static_assert(FJ_WARPS <= FJ_TILE_N / 2, "a gap for each warp");
     return fj_block_any<FJ_WARPS, 8>(fj_shared_at<uint32_t>(FACTS + 24), vote);
 }
 

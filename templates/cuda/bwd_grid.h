@@ -10,7 +10,7 @@
 //      keys    +---+---+---+---+---+---+      rows   +---+---+---+---+
 //              head 0          head 1
 //
-//  1. The two passes are one walk with sides exchanged: own is m = FJ_TILE_Q rows, walked n = FJ_TILE_KV at a time.
+//  1. The two passes are one walk with sides exchanged: own is m = FJ_TILE_M rows, walked n = FJ_TILE_N at a time.
 //     S = own walked^T and dP come from the walk in either; dK and dV, or dQ, stay in registers. Each result
 //     has one block that makes it, in one order: no sum between blocks, no atomics.
 //  2. Every warp finds the same classes: 32 steps at a time, one per lane, exchanged by ballots. No list is kept.
@@ -102,15 +102,15 @@ FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a, uint32_t number_in_gri
     const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole, heads = keys ? a.heads_kv : a.heads_q;
     at.count = keys ? a.kv_len : a.q_len;
     at.walked = keys ? a.q_len : a.kv_len;
-    at.tiles = FJ_CEIL_DIV(at.walked, FJ_TILE_KV);
-    const int32_t own = FJ_CEIL_DIV(at.count, FJ_TILE_Q), columns = a.batch * heads;
+    at.tiles = FJ_CEIL_DIV(at.walked, FJ_TILE_N);
+    const int32_t own = FJ_CEIL_DIV(at.count, FJ_TILE_M), columns = a.batch * heads;
     const int32_t number = static_cast<int32_t>(number_in_grid);
     const int32_t from = fj_divide(number, a.section * own).whole * a.section;
     const int32_t width = columns - from < a.section ? columns - from : a.section;
     const fj_quotient turn = fj_divide(number - from * own, width);
     const fj_quotient column = fj_divide(from + turn.rest, heads);
     // With a causal mask the first keys and the last queries have most to do: they begin.
-    at.first = (keys ? turn.whole : own - 1 - turn.whole) * FJ_TILE_Q;
+    at.first = (keys ? turn.whole : own - 1 - turn.whole) * FJ_TILE_M;
     at.b = column.whole;
     at.head_kv = keys ? column.rest : fj_divide(column.rest, ratio).whole;
     at.head = keys ? at.head_kv * ratio : column.rest;
@@ -134,7 +134,7 @@ FJ_DEVICE int32_t fj_kv_position(const fj_cuda_backward &a, [[maybe_unused]] int
 // ---- The walk ----------------------------------------------------------------------------------------------
 
 enum { FJ_WALK_END = -1 };
-static_assert(FJ_TILE_KV % 2 == 0, "the lowest bit of a tile's first row is free");
+static_assert(FJ_TILE_N % 2 == 0, "the lowest bit of a tile's first row is free");
 
 // A tile to walk: the head of its queries; its first row, plus 1 if it is full; FJ_WALK_END after the last.
 struct fj_step {
@@ -157,7 +157,7 @@ struct fj_walk {
 template <fj_side side>
 FJ_DEVICE int fj_class_of(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_place &at, int32_t head,
                           int32_t tile) {
-    const int32_t first = tile * FJ_TILE_KV, end = first + FJ_TILE_KV, own_end = at.first + FJ_TILE_Q;
+    const int32_t first = tile * FJ_TILE_N, end = first + FJ_TILE_N, own_end = at.first + FJ_TILE_M;
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
     const int64_t last = (end < at.walked ? end : at.walked) - 1,
                   own_last = (own_end < at.count ? own_end : at.count) - 1;
@@ -190,7 +190,7 @@ FJ_DEVICE fj_step fj_walk_take(const fj_cuda_backward &a, const fj_mod_args &mod
     const uint32_t lowest = walk.live & (0u - walk.live);
     walk.live ^= lowest;
     const int32_t tile = walk.next - FJ_WARP + static_cast<int32_t>(fj_popcount(lowest - 1));
-    return fj_step{walk.head, tile * FJ_TILE_KV + ((walk.full & lowest) != 0)};
+    return fj_step{walk.head, tile * FJ_TILE_N + ((walk.full & lowest) != 0)};
 }
 
 #else
@@ -205,9 +205,9 @@ FJ_DEVICE fj_step fj_walk_take(const fj_cuda_backward &, const fj_mod_args &, co
         walk.head++;
         walk.next = 0;
     }
-    const int32_t tile = walk.next++, end = (tile + 1) * FJ_TILE_KV;
+    const int32_t tile = walk.next++, end = (tile + 1) * FJ_TILE_N;
     return fj_step{walk.head,
-                   tile * FJ_TILE_KV + (end <= at.walked && at.first + FJ_TILE_Q <= at.count ? 1 : 0)};
+                   tile * FJ_TILE_N + (end <= at.walked && at.first + FJ_TILE_M <= at.count ? 1 : 0)};
 }
 
 #endif

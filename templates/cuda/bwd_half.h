@@ -17,7 +17,7 @@ FJ_DEVICE void fj_round(const fj_task &t, const fj_scores &s, fj_weights &w, uin
                 if (!shared) continue;
                 const uint32_t row = t.group_row() + static_cast<uint32_t>(i * 16 + half * 8) + fj_lane() / 4;
                 const uint32_t chunk = t.part() * COLUMN_TILES + static_cast<uint32_t>(j);
-                *fj_shared_at<uint32_t>(to + fj_tile<FJ_TILE_KV>::at(row, chunk) + fj_lane() % 4 * 4) =
+                *fj_shared_at<uint32_t>(to + fj_tile<FJ_TILE_N>::at(row, chunk) + fj_lane() % 4 * 4) =
                     w[i][j][half];
             }
 }
@@ -51,10 +51,10 @@ FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum,
                                    [[maybe_unused]] const fj_weights &w, [[maybe_unused]] uint32_t shared,
                                    uint32_t walked) {
     const fj_read_bt<pad> read_walked(walked);
-    [[maybe_unused]] const fj_read_a<FJ_TILE_KV> read_weights(shared, t.group_row());
+    [[maybe_unused]] const fj_read_a<FJ_TILE_N> read_weights(shared, t.group_row());
     const uint32_t from = t.part() * pairs;
 #pragma unroll
-    for (uint32_t step = 0; step < FJ_TILE_KV / 16; step++) {
+    for (uint32_t step = 0; step < FJ_TILE_N / 16; step++) {
         uint32_t a[ROW_TILES][4];
 #if SPLIT == 1
 #pragma unroll

@@ -10,7 +10,7 @@ FJ_DEVICE uint32_t fj_fact_at(uint32_t query, uint32_t which) {
 template <int columns>
 FJ_DEVICE void fj_load_rows(const fj_task &t, uint32_t to, const fj_cuda_tensor &from, bool vector,
                             int32_t head, int32_t dim) {
-    const fj_copier<columns, FJ_TILE_Q, THREADS> rows(fj_raw_start(from, t.at.b, head), from.stride[2]);
+    const fj_copier<columns, FJ_TILE_M, THREADS> rows(fj_raw_start(from, t.at.b, head), from.stride[2]);
     rows.send(to, dim, vector, from.stride[2], t.at.first, t.at.count - t.at.first);
 }
 
@@ -29,8 +29,8 @@ template <fj_side side> FJ_DEVICE void fj_load_own(const fj_task &t) {
 // Where a thread finds its part of the walked rows of a head.
 template <fj_side side> struct fj_walked {
     enum : bool { keys = side == FJ_OWN_KEYS };
-    fj_copier<FJ_HEAD_PAD, FJ_TILE_KV, THREADS> y;
-    fj_copier<FJ_VALUE_PAD, FJ_TILE_KV, THREADS> z;
+    fj_copier<FJ_HEAD_PAD, FJ_TILE_N, THREADS> y;
+    fj_copier<FJ_VALUE_PAD, FJ_TILE_N, THREADS> z;
     const float *facts;
     int32_t head;
     FJ_METHOD static const fj_cuda_tensor &y_of(const fj_cuda_backward &a) { return keys ? a.query : a.key; }
@@ -58,12 +58,12 @@ template <fj_side side> struct fj_walked {
         z.send(to + Y_BYTES, FJ_VALUE_DIM, a.vector & (keys ? FJ_CUDA_VECTOR_DOUT : FJ_CUDA_VECTOR_VALUE),
                z_of(a).stride[2], first, left);
         if (!keys) return;
-        static_assert(FJ_CUDA_ROW_REALS == 4 && FJ_TILE_KV % 2 == 0, "16 bytes a query, in pairs");
+        static_assert(FJ_CUDA_ROW_REALS == 4 && FJ_TILE_N % 2 == 0, "16 bytes a query, in pairs");
         const uint32_t shared = fj_shared_address(fj_shared()) + FACTS + stage * FACTS_BYTES;
 #pragma unroll
-        for (int32_t n = 0; n < FJ_TILE_KV; n += THREADS) {
+        for (int32_t n = 0; n < FJ_TILE_N; n += THREADS) {
             const int32_t i = n + static_cast<int32_t>(fj_thread_x());
-            if (FJ_TILE_KV % THREADS != 0 && i >= FJ_TILE_KV) break;
+            if (FJ_TILE_N % THREADS != 0 && i >= FJ_TILE_N) break;
             const bool there = i / 2 * 2 < left; // the pair, of which this is a half
             fj_copy_async_16(shared + static_cast<uint32_t>(i) * 16,
                              facts + FJ_CUDA_ROW_REALS * first + (there ? i * 4 : 0), there ? 16u : 0u);

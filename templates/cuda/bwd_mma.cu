@@ -1,7 +1,7 @@
 // Backward attention on tensor cores by mma.sync, sm_80 and newer: 16-bit inputs (bwd_half.h), and float32 in its own
 // precision as three products of TF32 (bwd_tf32.h).
 //
-//      own rows (FJ_TILE_Q)            walked rows (FJ_TILE_KV a time)
+//      own rows (FJ_TILE_M)            walked rows (FJ_TILE_N a time)
 //      X: keys      W: values          Y: queries   Z: douts                in fj_bwd_kv
 //      X: queries   W: douts           Y: keys      Z: values               in fj_bwd_q
 //
@@ -42,8 +42,8 @@
 #define FJ_VALUE_DIM 128
 #define FJ_HEAD_PAD 128
 #define FJ_VALUE_PAD 128
-#define FJ_TILE_Q 64
-#define FJ_TILE_KV 64
+#define FJ_TILE_M 64
+#define FJ_TILE_N 64
 #define FJ_STAGES 2
 #define FJ_WARPS 4
 #endif
@@ -63,23 +63,23 @@
 #include "tile_mma.h"
 
 #define THREADS (FJ_WARPS * FJ_WARP)
-#define SPLIT FJ_BWD_MMA_SPLIT(FJ_TILE_Q, FJ_WARPS)
-#define ROW_TILES (FJ_TILE_Q * SPLIT / (16 * FJ_WARPS))
-#define COLUMN_TILES (FJ_TILE_KV / 8 / SPLIT)
+#define SPLIT FJ_BWD_MMA_SPLIT(FJ_TILE_M, FJ_WARPS)
+#define ROW_TILES (FJ_TILE_M * SPLIT / (16 * FJ_WARPS))
+#define COLUMN_TILES (FJ_TILE_N / 8 / SPLIT)
 #define ROWS (2 * ROW_TILES)                         // of a thread
 #define COLUMNS (2 * COLUMN_TILES)                   // of a thread
 #define E_PAIRS FJ_CEIL_DIV(FJ_HEAD_PAD / 16, SPLIT) // pairs of column tiles of a warp's dX
 #define V_PAIRS FJ_CEIL_DIV(FJ_VALUE_PAD / 16, SPLIT)
 
-#define X_BYTES (FJ_TILE_Q * fj_tile<FJ_HEAD_PAD>::pitch)
-#define OWN_BYTES (X_BYTES + FJ_TILE_Q * fj_tile<FJ_VALUE_PAD>::pitch)
-#define Y_BYTES (FJ_TILE_KV * fj_tile<FJ_HEAD_PAD>::pitch)
-#define STAGE_BYTES (Y_BYTES + FJ_TILE_KV * fj_tile<FJ_VALUE_PAD>::pitch)
+#define X_BYTES (FJ_TILE_M * fj_tile<FJ_HEAD_PAD>::pitch)
+#define OWN_BYTES (X_BYTES + FJ_TILE_M * fj_tile<FJ_VALUE_PAD>::pitch)
+#define Y_BYTES (FJ_TILE_N * fj_tile<FJ_HEAD_PAD>::pitch)
+#define STAGE_BYTES (Y_BYTES + FJ_TILE_N * fj_tile<FJ_VALUE_PAD>::pitch)
 #define FACTS (OWN_BYTES + FJ_STAGES * STAGE_BYTES)
-#define FACTS_BYTES (FJ_TILE_KV * 16)
+#define FACTS_BYTES (FJ_TILE_N * 16)
 #define WEIGHTS (FACTS + FJ_STAGES * FACTS_BYTES)
 #define FUSED (!FJ_DETERMINISTIC)
-#define WEIGHTS_BYTES (FJ_TILE_Q * fj_tile<FJ_TILE_KV>::pitch)
+#define WEIGHTS_BYTES (FJ_TILE_M * fj_tile<FJ_TILE_N>::pitch)
 
 // Columns of a thread per turn of the mask's loop: more is faster and longer.
 #ifndef FJ_MASK_UNROLL
@@ -99,12 +99,12 @@
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,
               "inputs");
-static_assert(FJ_TILE_Q * SPLIT % (16 * FJ_WARPS) == 0 && ROW_TILES >= 1, "own rows of whole warps");
-static_assert(FJ_TILE_KV % (16 * SPLIT) == 0 && COLUMNS <= 32, "walked rows of whole warps");
+static_assert(FJ_TILE_M * SPLIT % (16 * FJ_WARPS) == 0 && ROW_TILES >= 1, "own rows of whole warps");
+static_assert(FJ_TILE_N % (16 * SPLIT) == 0 && COLUMNS <= 32, "walked rows of whole warps");
 static_assert(FJ_HEAD_PAD == FJ_MMA_PAD(FJ_HEAD_DIM) && FJ_VALUE_PAD == FJ_MMA_PAD(FJ_VALUE_DIM), "padding");
 #ifdef FJ_SHARED_BYTES
-static_assert(FJ_SHARED_BYTES >= FJ_BWD_MMA_SHARED(FJ_TILE_Q, FJ_TILE_KV, FJ_HEAD_PAD, FJ_VALUE_PAD,
-                                                   FJ_STAGES, FJ_WARPS, FUSED, int(sizeof(fj_raw))),
+static_assert(FJ_SHARED_BYTES >= FJ_BWD_MMA_SHARED(FJ_TILE_M, FJ_TILE_N, FJ_HEAD_PAD, FJ_VALUE_PAD, FJ_STAGES,
+                                                   FJ_WARPS, FUSED, int(sizeof(fj_raw))),
               "the plan's shared memory");
 #endif
 
@@ -211,7 +211,7 @@ FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector,
     typedef fj_tile<pad> tile;
     if (!to.data) return;
 #pragma unroll 1
-    for (uint32_t i = fj_thread_x(); i < FJ_TILE_Q * tile::chunks; i += THREADS) {
+    for (uint32_t i = fj_thread_x(); i < FJ_TILE_M * tile::chunks; i += THREADS) {
         const uint32_t row = i / tile::chunks, chunk = i % tile::chunks;
         const int32_t index = t.at.first + static_cast<int32_t>(row),
                       left = dim - static_cast<int32_t>(chunk) * FJ_CHUNK;

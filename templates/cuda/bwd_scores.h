@@ -112,8 +112,8 @@ FJ_DEVICE bool fj_has_large([[maybe_unused]] const fj_own<side> &own, [[maybe_un
     } else {
         bool large = false;
 #pragma unroll
-        for (uint32_t n = 0; n < FJ_TILE_KV; n += 2 * FJ_WARP) {
-            const uint32_t query = (n + 2 * fj_lane()) % FJ_TILE_KV;
+        for (uint32_t n = 0; n < FJ_TILE_N; n += 2 * FJ_WARP) {
+            const uint32_t query = (n + 2 * fj_lane()) % FJ_TILE_N;
             const fj_b64 both = *fj_shared_at<fj_b64>(facts + fj_fact_at(query, FJ_CUDA_ROW_NATURAL));
             large |= (both.r[0] | both.r[1]) != 0;
         }

@@ -1,12 +1,12 @@
 // Backward attention without tensor cores: any dtype, any dimension, any architecture, little shared memory. The
 // variant that always fits, and the one that computes F32 (and F64) in full precision.
 //
-//              walked rows (FJ_TILE_KV)        a thread holds own rows ty, ty + TY, ... and columns tx, tx + 8, ...
+//              walked rows (FJ_TILE_N)         a thread holds own rows ty, ty + TY, ... and columns tx, tx + 8, ...
 //            +-----------------------+
 //    own     |  S = own walked^T     |         for each tile that is not empty:
 //    rows    |  dP, in registers,    |           for each chunk of the depth: S += own chunk * walked chunk
 //    (FJ_    |  FJ_SIMT_DEPTH of     |           the same for dP, of the other pair of tensors
-//    TILE_Q) |  depth at a time      |           mod, mask, derivative; P and dS to shared memory
+//    TILE_M) |  depth at a time      |           mod, mask, derivative; P and dS to shared memory
 //            +-----------------------+           for each chunk of columns: dV += P dO, dK += dS Q
 //
 //      pass         own      walked    S from    dP from    sums
@@ -25,8 +25,8 @@
 #define FJ_IN_DTYPE FJ_DTYPE_F32
 #define FJ_HEAD_DIM 64
 #define FJ_VALUE_DIM 64
-#define FJ_TILE_Q 32
-#define FJ_TILE_KV 32
+#define FJ_TILE_M 32
+#define FJ_TILE_N 32
 #define FJ_WARPS 4
 #endif
 
@@ -50,15 +50,15 @@
 #define TX 8
 #define TY (THREADS / TX)
 #define DEPTH FJ_SIMT_DEPTH
-#define OWN (FJ_TILE_Q / TY)     // rows of a thread
-#define WALKED (FJ_TILE_KV / TX) // columns of a thread
-#define PART (DEPTH / TX)        // columns of a chunk of sums
+#define OWN (FJ_TILE_M / TY)    // rows of a thread
+#define WALKED (FJ_TILE_N / TX) // columns of a thread
+#define PART (DEPTH / TX)       // columns of a chunk of sums
 #define E_CHUNKS FJ_CEIL_DIV(FJ_HEAD_DIM, DEPTH)
 #define V_CHUNKS FJ_CEIL_DIV(FJ_VALUE_DIM, DEPTH)
 
-static_assert(FJ_TILE_Q % TY == 0 && FJ_TILE_KV % TX == 0, "tiles of whole threads");
+static_assert(FJ_TILE_M % TY == 0 && FJ_TILE_N % TX == 0, "tiles of whole threads");
 #ifdef FJ_SHARED_BYTES
-static_assert(FJ_SHARED_BYTES >= FJ_BWD_SIMT_SHARED(FJ_TILE_Q, FJ_TILE_KV, int(sizeof(fj_real))),
+static_assert(FJ_SHARED_BYTES >= FJ_BWD_SIMT_SHARED(FJ_TILE_M, FJ_TILE_N, int(sizeof(fj_real))),
               "the plan's shared memory");
 #endif
 
@@ -70,7 +70,7 @@ struct fj_simt {
     const fj_place at;
     const int32_t tx, ty;
     fj_real *own, *walked; // chunks: rows of DEPTH + 1
-    fj_real *p, *ds;       // rows of FJ_TILE_KV + 1
+    fj_real *p, *ds;       // rows of FJ_TILE_N + 1
     fj_real *facts;        // of walked queries: FJ_CUDA_ROW_REALS each
     fj_real factor;        // fj_factor_of
     FJ_METHOD int32_t row(int i) const { return at.first + ty + i * TY; }
@@ -107,7 +107,7 @@ FJ_DEVICE void fj_copy_chunk(fj_real *to, int32_t rows, const fj_cuda_tensor &t,
 
 // What the rows hold of the walked queries. The step before is past its barriers of sums, and this one has some to come.
 FJ_DEVICE void fj_copy_facts(const fj_simt &t, int32_t head, int32_t first) {
-    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_CUDA_ROW_REALS * FJ_TILE_KV; i += THREADS) {
+    for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_CUDA_ROW_REALS * FJ_TILE_N; i += THREADS) {
         const int32_t q = first + i / FJ_CUDA_ROW_REALS, which = i % FJ_CUDA_ROW_REALS;
         t.facts[i] = q < t.a.q_len ? fj_row_facts(t.a, t.at.b, head, q)[which] : fj_real(0);
     }
@@ -123,8 +123,8 @@ FJ_DEVICE void fj_multiply_rows(const fj_simt &t, fj_scores &s, const fj_cuda_te
 #pragma unroll 1
     for (int32_t from = 0; from < dim; from += DEPTH) {
         fj_block_sync();
-        fj_copy_chunk(t.own, FJ_TILE_Q, x, t.at.b, x_head, t.at.first, t.at.count, from, dim);
-        fj_copy_chunk(t.walked, FJ_TILE_KV, y, t.at.b, y_head, first, t.at.walked, from, dim);
+        fj_copy_chunk(t.own, FJ_TILE_M, x, t.at.b, x_head, t.at.first, t.at.count, from, dim);
+        fj_copy_chunk(t.walked, FJ_TILE_N, y, t.at.b, y_head, first, t.at.walked, from, dim);
         fj_block_sync();
 #pragma unroll 4
         for (int32_t d = 0; d < DEPTH; d++) {
@@ -149,13 +149,13 @@ FJ_DEVICE void fj_multiply_weights(const fj_simt &t, fj_real (&sum)[chunks][OWN]
 #pragma unroll
     for (int chunk = 0; chunk < chunks; chunk++) {
         fj_block_sync();
-        fj_copy_chunk(t.walked, FJ_TILE_KV, y, t.at.b, head, first, t.at.walked, chunk * DEPTH, dim, how);
+        fj_copy_chunk(t.walked, FJ_TILE_N, y, t.at.b, head, first, t.at.walked, chunk * DEPTH, dim, how);
         fj_block_sync();
 #pragma unroll 1
-        for (int32_t n = 0; n < FJ_TILE_KV; n++) {
+        for (int32_t n = 0; n < FJ_TILE_N; n++) {
             fj_real w[OWN];
 #pragma unroll
-            for (int i = 0; i < OWN; i++) w[i] = weights[(t.ty + i * TY) * (FJ_TILE_KV + 1) + n];
+            for (int i = 0; i < OWN; i++) w[i] = weights[(t.ty + i * TY) * (FJ_TILE_N + 1) + n];
 #pragma unroll
             for (int j = 0; j < PART; j++) {
                 const fj_real x = t.walked[n * (DEPTH + 1) + t.tx + j * TX];
@@ -237,7 +237,7 @@ FJ_DEVICE void fj_put_weights(const fj_simt &t, fj_real *to, const fj_scores &s)
 #pragma unroll
     for (int i = 0; i < OWN; i++)
 #pragma unroll
-        for (int j = 0; j < WALKED; j++) to[(t.ty + i * TY) * (FJ_TILE_KV + 1) + t.tx + j * TX] = s[i][j];
+        for (int j = 0; j < WALKED; j++) to[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = s[i][j];
 }
 
 // ---- Own rows --------------------------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ FJ_DEVICE void fj_store(const fj_simt &t, const fj_cuda_tensor &to, int32_t head
 // ---- The kernels -------------------------------------------------------------------------------------------------
 
 template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &args) {
-    fj_real *own = fj_shared_at<fj_real>(0), *walked = own + FJ_TILE_Q * (DEPTH + 1);
-    fj_real *p = walked + FJ_TILE_KV * (DEPTH + 1), *ds = p + FJ_TILE_Q * (FJ_TILE_KV + 1);
+    fj_real *own = fj_shared_at<fj_real>(0), *walked = own + FJ_TILE_M * (DEPTH + 1);
+    fj_real *p = walked + FJ_TILE_N * (DEPTH + 1), *ds = p + FJ_TILE_M * (FJ_TILE_N + 1);
     const int32_t thread = static_cast<int32_t>(fj_thread_x());
     return fj_simt{args.call,
                    fj_mod_of(args),
@@ -305,7 +305,7 @@ template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &arg
                    walked,
                    p,
                    ds,
-                   ds + FJ_TILE_Q * (FJ_TILE_KV + 1),
+                   ds + FJ_TILE_M * (FJ_TILE_N + 1),
                    fj_factor_of(args.call)};
 }
 

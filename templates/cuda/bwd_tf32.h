@@ -25,7 +25,7 @@ FJ_DEVICE void fj_round([[maybe_unused]] const fj_task &t, const fj_scores &s, f
                 const uint32_t row =
                     t.group_row() + static_cast<uint32_t>(i * 16 + n / 2 * 8) + fj_lane() / 4;
                 const uint32_t chunk = (t.part() * COLUMN_TILES + static_cast<uint32_t>(j)) * 2 + n % 2;
-                *fj_shared_at<float>(to + fj_tile<FJ_TILE_KV>::at(row, chunk) + fj_lane() % 4 * 4) =
+                *fj_shared_at<float>(to + fj_tile<FJ_TILE_N>::at(row, chunk) + fj_lane() % 4 * 4) =
                     s[i][j][n];
             }
 }
@@ -76,7 +76,7 @@ FJ_DEVICE void fj_split_weights([[maybe_unused]] const fj_task &t, [[maybe_unuse
 #pragma unroll
         for (int n = 0; n < 4; n++) a[i].set(n, w[i][step][n / 2 + n % 2 * 2]);
 #else
-    const fj_read_a<FJ_TILE_KV> read(shared, t.group_row());
+    const fj_read_a<FJ_TILE_N> read(shared, t.group_row());
 #pragma unroll
     for (uint32_t i = 0; i < ROW_TILES; i++) {
         uint32_t bits[4];
@@ -93,7 +93,7 @@ FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum, const 
                                    uint32_t shared, uint32_t walked) {
     const uint32_t part = fj_lane() % 4, own = fj_lane() / 4, from = t.part() * pairs;
 #pragma unroll
-    for (uint32_t step = 0; step < FJ_TILE_KV / 8; step += 2) {
+    for (uint32_t step = 0; step < FJ_TILE_N / 8; step += 2) {
         fj_split<4> a[2][ROW_TILES];
         fj_split_weights(t, w, shared, step, a[0]);
         fj_split_weights(t, w, shared, step + 1, a[1]);

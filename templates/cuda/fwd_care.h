@@ -17,7 +17,7 @@
 
 // The values of a block, at this byte of shared memory. All of them have arrived, and all threads are here.
 FJ_DEVICE void fj_clean_values(uint32_t byte) {
-    enum : uint32_t { elements = FJ_TILE_KV * FJ_VALUE_PAD };
+    enum : uint32_t { elements = FJ_TILE_N * FJ_VALUE_PAD };
     fj_raw *values = fj_shared_at<fj_raw>(byte);
 #pragma unroll 1
     for (uint32_t i = fj_thread_x(); i < elements; i += THREADS)
@@ -52,14 +52,14 @@ FJ_DEVICE bool fj_is_bad_key(const fj_raw *value) {
 FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
     const int32_t own = static_cast<int32_t>(fj_thread_x()), row = fj_last_row(t.at, t.at.first + own);
     const int32_t q = fj_row_query(t.at, row), h = fj_row_head(t.at, row);
-    const bool takes_part = own < FJ_TILE_Q && counts[own];
-    const int32_t end = t.at.block_end * FJ_TILE_KV < t.a.kv_len ? t.at.block_end * FJ_TILE_KV : t.a.kv_len;
+    const bool takes_part = own < FJ_TILE_M && counts[own];
+    const int32_t end = t.at.block_end * FJ_TILE_N < t.a.kv_len ? t.at.block_end * FJ_TILE_N : t.a.kv_len;
     struct fj_head_state head;
     struct fj_row_state state;
     fj_head_init(&t.mod, t.at.b, h, &head);
     fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &state);
 #pragma unroll 1
-    for (int32_t kv = t.at.block * FJ_TILE_KV; kv < end; kv++) {
+    for (int32_t kv = t.at.block * FJ_TILE_N; kv < end; kv++) {
         const fj_raw *value = fj_row_start(t.a.value, t.at.b, t.at.head_kv, kv);
         if (!fj_is_bad_key(value)) continue;
         struct fj_col_state col;

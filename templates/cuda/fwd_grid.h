@@ -1,7 +1,7 @@
 // Who computes what in the forward kernels, and which blocks of keys a tile walks: shared by fwd_mma and
 // fwd_simt.
 //
-//                    key blocks, FJ_TILE_KV each                  columns: (batch, head)
+//                    key blocks, FJ_TILE_N each                  columns: (batch, head)
 //                 0   1   2   3   4   5   6 ...                   a section of columns at a time, so that
 //              +---+---+---+---+---+---+---+                      their keys and values stay in L2; in it
 //        tile  | F | F | P |   |   |   |   |                      the last tiles first: with a causal mask
@@ -64,17 +64,17 @@ FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a, uint32_t number_in_grid
     const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole;
     at.group = FJ_PACK_HEADS ? ratio : 1;
     at.rows = a.q_len * at.group;
-    const int32_t tiles = FJ_CEIL_DIV(at.rows, FJ_TILE_Q), heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
+    const int32_t tiles = FJ_CEIL_DIV(at.rows, FJ_TILE_M), heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
     const int32_t columns = a.batch * heads, number = static_cast<int32_t>(number_in_grid);
     const int32_t from = fj_divide(number, a.section * tiles).whole * a.section;
     const int32_t width = columns - from < a.section ? columns - from : a.section;
     const fj_quotient turn = fj_divide(number - from * tiles, width);
     const fj_quotient column = fj_divide(from + turn.rest, heads);
-    at.first = (tiles - 1 - turn.whole) * FJ_TILE_Q;
+    at.first = (tiles - 1 - turn.whole) * FJ_TILE_M;
     at.b = column.whole;
     at.head_kv = FJ_PACK_HEADS ? column.rest : fj_divide(column.rest, ratio).whole;
     at.head = FJ_PACK_HEADS ? at.head_kv * ratio : column.rest;
-    const int32_t blocks = FJ_CEIL_DIV(a.kv_len, FJ_TILE_KV);
+    const int32_t blocks = FJ_CEIL_DIV(a.kv_len, FJ_TILE_N);
     at.block = 0;
     at.block_end = blocks;
     if (FJ_PARTIAL) {
@@ -133,10 +133,10 @@ struct fj_walk {
 // 0 empty, 1 partial, 2 full
 FJ_DEVICE int fj_class_of(const fj_cuda_forward &a, const fj_mod_args &mod, const fj_place &at,
                           int32_t block) {
-    const int32_t key = block * FJ_TILE_KV, end = key + FJ_TILE_KV;
+    const int32_t key = block * FJ_TILE_N, end = key + FJ_TILE_N;
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
     const int64_t q = fj_row_query(at, at.first) + a.q_offset;
-    const int64_t q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_Q - 1)) + a.q_offset;
+    const int64_t q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_M - 1)) + a.q_offset;
     const int64_t kv = key + a.kv_offset, kv_last = (end < a.kv_len ? end : a.kv_len) - 1 + a.kv_offset;
     int found = fj_block_class(&mod, at.b, at.head, q, q_last, kv, kv_last);
     for (int32_t i = 1; i < at.group; i++)
@@ -169,7 +169,7 @@ FJ_DEVICE int32_t fj_walk_take(const fj_cuda_forward &a, const fj_mod_args &, co
                                fj_walk &walk) {
     if (walk.next >= at.block_end) return FJ_WALK_END;
     const int32_t block = walk.next++;
-    return 2 * block + ((block + 1) * FJ_TILE_KV <= a.kv_len);
+    return 2 * block + ((block + 1) * FJ_TILE_N <= a.kv_len);
 }
 
 #endif
@@ -181,9 +181,9 @@ FJ_DEVICE bool fj_suspects([[maybe_unused]] const fj_cuda_forward &a, [[maybe_un
                            [[maybe_unused]] const fj_place &at, [[maybe_unused]] int32_t key) {
 #if FJ_HAS_FAULT
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return true;
-    const int32_t end = key + FJ_TILE_KV < a.kv_len ? key + FJ_TILE_KV : a.kv_len;
+    const int32_t end = key + FJ_TILE_N < a.kv_len ? key + FJ_TILE_N : a.kv_len;
     const int64_t q = fj_row_query(at, at.first) + a.q_offset;
-    const int64_t q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_Q - 1)) + a.q_offset;
+    const int64_t q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_M - 1)) + a.q_offset;
     for (int32_t i = 0; i < at.group; i++)
         if (fj_may_fault(&mod, at.b, at.head + i, q, q_last, key + a.kv_offset, end - 1 + a.kv_offset))
             return true;

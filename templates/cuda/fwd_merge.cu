@@ -17,8 +17,8 @@
 #define FJ_IN_DTYPE FJ_DTYPE_BF16
 #define FJ_HEAD_DIM 128
 #define FJ_VALUE_DIM 128
-#define FJ_TILE_Q 64
-#define FJ_TILE_KV 64
+#define FJ_TILE_M 64
+#define FJ_TILE_N 64
 #define FJ_WARPS 4
 #endif
 

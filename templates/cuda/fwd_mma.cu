@@ -41,8 +41,8 @@
 #define FJ_VALUE_DIM 128
 #define FJ_HEAD_PAD 128
 #define FJ_VALUE_PAD 128
-#define FJ_TILE_Q 64
-#define FJ_TILE_KV 64
+#define FJ_TILE_M 64
+#define FJ_TILE_N 64
 #define FJ_STAGES 2
 #define FJ_WARPS 4
 #endif
@@ -58,15 +58,15 @@
 #include "tile_mma.h"
 
 #define THREADS (FJ_WARPS * FJ_WARP)
-#define ROW_TILES (FJ_TILE_Q / (16 * FJ_WARPS))
-#define KEY_TILES (FJ_TILE_KV / 8)
+#define ROW_TILES (FJ_TILE_M / (16 * FJ_WARPS))
+#define KEY_TILES (FJ_TILE_N / 8)
 #define VALUE_TILES (FJ_VALUE_PAD / 8)
 #define ROWS (2 * ROW_TILES) // of a thread
 #define KEYS (2 * KEY_TILES) // of a thread
 
-#define Q_BYTES (FJ_TILE_Q * fj_tile<FJ_HEAD_PAD>::pitch)
-#define K_BYTES (FJ_TILE_KV * fj_tile<FJ_HEAD_PAD>::pitch)
-#define STAGE_BYTES (K_BYTES + FJ_TILE_KV * fj_tile<FJ_VALUE_PAD>::pitch)
+#define Q_BYTES (FJ_TILE_M * fj_tile<FJ_HEAD_PAD>::pitch)
+#define K_BYTES (FJ_TILE_N * fj_tile<FJ_HEAD_PAD>::pitch)
+#define STAGE_BYTES (K_BYTES + FJ_TILE_N * fj_tile<FJ_VALUE_PAD>::pitch)
 
 // Columns of a thread per turn of the mask's loop: more is faster and longer.
 #ifndef FJ_MASK_UNROLL
@@ -90,11 +90,11 @@
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,
               "inputs");
-static_assert(FJ_TILE_Q % (16 * FJ_WARPS) == 0 && FJ_TILE_KV % 16 == 0 && FJ_TILE_KV <= 128, "tiles");
+static_assert(FJ_TILE_M % (16 * FJ_WARPS) == 0 && FJ_TILE_N % 16 == 0 && FJ_TILE_N <= 128, "tiles");
 static_assert(FJ_HEAD_PAD == FJ_MMA_PAD(FJ_HEAD_DIM) && FJ_VALUE_PAD == FJ_MMA_PAD(FJ_VALUE_DIM), "padding");
 #ifdef FJ_SHARED_BYTES
 static_assert(FJ_SHARED_BYTES >=
-                  FJ_FWD_MMA_SHARED(FJ_TILE_Q, FJ_TILE_KV, FJ_HEAD_PAD, FJ_VALUE_PAD, FJ_STAGES) *
+                  FJ_FWD_MMA_SHARED(FJ_TILE_M, FJ_TILE_N, FJ_HEAD_PAD, FJ_VALUE_PAD, FJ_STAGES) *
                       int(sizeof(fj_raw)) / 2,
               "the plan's shared memory");
 #endif
@@ -113,8 +113,8 @@ struct fj_task {
     const fj_cuda_forward &a;
     const fj_mod_args mod;
     const fj_place at;
-    const fj_copier<FJ_HEAD_PAD, FJ_TILE_KV, THREADS> keys;
-    const fj_copier<FJ_VALUE_PAD, FJ_TILE_KV, THREADS> values;
+    const fj_copier<FJ_HEAD_PAD, FJ_TILE_N, THREADS> keys;
+    const fj_copier<FJ_VALUE_PAD, FJ_TILE_N, THREADS> values;
     const float unit; // fj_unit_of
     FJ_METHOD explicit fj_task(const fj_forward_args &args, const fj_place &place)
         : a(args.call), mod(fj_mod_of(args)), at(place),
@@ -148,7 +148,7 @@ struct fj_rows {
 // ---- From global memory ----------------------------------------------------------------------------------
 
 FJ_DEVICE void fj_load_queries(const fj_task &t) {
-    fj_tile_copy_rows<FJ_HEAD_PAD, FJ_TILE_Q, THREADS>(
+    fj_tile_copy_rows<FJ_HEAD_PAD, FJ_TILE_M, THREADS>(
         0, FJ_HEAD_DIM, t.a.vector & FJ_CUDA_VECTOR_QUERY, [&](int32_t i) -> const fj_raw * {
             const int32_t row = t.at.first + i;
             if (row >= t.at.rows) return nullptr;
@@ -158,12 +158,12 @@ FJ_DEVICE void fj_load_queries(const fj_task &t) {
 
 // The keys, the values of a block of fj_walk_take, into a stage.
 FJ_DEVICE void fj_load_keys(const fj_task &t, int32_t block, uint32_t stage) {
-    const int32_t first = block / 2 * FJ_TILE_KV;
+    const int32_t first = block / 2 * FJ_TILE_N;
     t.keys.send(Q_BYTES + stage * STAGE_BYTES, FJ_HEAD_DIM, t.a.vector & FJ_CUDA_VECTOR_KEY,
                 t.a.key.stride[2], first, t.a.kv_len - first);
 }
 FJ_DEVICE void fj_load_values(const fj_task &t, int32_t block, uint32_t stage) {
-    const int32_t first = block / 2 * FJ_TILE_KV;
+    const int32_t first = block / 2 * FJ_TILE_N;
     t.values.send(Q_BYTES + stage * STAGE_BYTES + K_BYTES, FJ_VALUE_DIM, t.a.vector & FJ_CUDA_VECTOR_VALUE,
                   t.a.value.stride[2], first, t.a.kv_len - first);
 }
@@ -175,7 +175,7 @@ FJ_DEVICE void fj_load_values(const fj_task &t, int32_t block, uint32_t stage) {
 // One block of keys that is there, up to its probabilities.
 FJ_DEVICE void fj_weigh_block(const fj_task &t, fj_rows &rows, fj_sums &o, int32_t block, uint32_t keys,
                               fj_weights &weights) {
-    const int32_t first = block / 2 * FJ_TILE_KV;
+    const int32_t first = block / 2 * FJ_TILE_N;
     fj_scores s;
     fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);
     uint32_t bits[ROWS];

@@ -1,11 +1,11 @@
 // Forward attention without tensor cores: any dtype, any dimension, any architecture. The variant that always
 // fits, and the one that computes F32 (and F64) in full precision.
 //
-//              keys (FJ_TILE_KV)            a thread holds rows ty, ty + TY, ... and columns tx, tx + 8, ...
+//              keys (FJ_TILE_N)             a thread holds rows ty, ty + TY, ... and columns tx, tx + 8, ...
 //            +-------------------+
 //    rows    |   S = Q K^T       |          for each block of keys that is not empty:
 //    (FJ_    |   in registers,   |            for each chunk of the depth: S += Q chunk * K chunk
-//    TILE_Q) |   FJ_SIMT_DEPTH   |            mod, mask, maximum over the row's 8 lanes
+//    TILE_M) |   FJ_SIMT_DEPTH   |            mod, mask, maximum over the row's 8 lanes
 //            |   of depth a time |            P = exp2(c (S - M)) to shared memory
 //            +-------------------+            O = factor O + P V
 //                                           out = O / sum, lse = M + log(sum), M of natural logarithms
@@ -28,8 +28,8 @@
 #define FJ_IN_DTYPE FJ_DTYPE_F32
 #define FJ_HEAD_DIM 64
 #define FJ_VALUE_DIM 64
-#define FJ_TILE_Q 64
-#define FJ_TILE_KV 32
+#define FJ_TILE_M 64
+#define FJ_TILE_N 32
 #define FJ_WARPS 4
 #endif
 
@@ -47,15 +47,15 @@
 #define TX 8
 #define TY (THREADS / TX)
 #define SLICE FJ_FWD_SIMT_SLICE(FJ_VALUE_DIM)
-#define OWN_ROWS (FJ_TILE_Q / TY)
-#define OWN_KEYS (FJ_TILE_KV / TX)
+#define OWN_ROWS (FJ_TILE_M / TY)
+#define OWN_KEYS (FJ_TILE_N / TX)
 #define OWN_VALUES (SLICE / TX)
 #define DEPTH FJ_SIMT_DEPTH
 
-static_assert(FJ_TILE_Q % TY == 0 && FJ_TILE_KV % TX == 0, "tiles of whole threads");
+static_assert(FJ_TILE_M % TY == 0 && FJ_TILE_N % TX == 0, "tiles of whole threads");
 #ifdef FJ_SHARED_BYTES
 static_assert(FJ_SHARED_BYTES >=
-                  FJ_FWD_SIMT_SHARED(FJ_TILE_Q, FJ_TILE_KV, FJ_HEAD_DIM, FJ_VALUE_DIM, int(sizeof(fj_real))),
+                  FJ_FWD_SIMT_SHARED(FJ_TILE_M, FJ_TILE_N, FJ_HEAD_DIM, FJ_VALUE_DIM, int(sizeof(fj_real))),
               "the plan's shared memory");
 #endif
 
@@ -111,13 +111,13 @@ FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
     for (int32_t from = 0; from < FJ_HEAD_DIM; from += DEPTH) {
         fj_block_sync();
         fj_simt_copy<DEPTH>(
-            t.q, DEPTH + 1, FJ_TILE_Q, from, FJ_HEAD_DIM, [&](int32_t i) -> const fj_element * {
+            t.q, DEPTH + 1, FJ_TILE_M, from, FJ_HEAD_DIM, [&](int32_t i) -> const fj_element * {
                 const int32_t row = t.at.first + i;
                 if (row >= t.at.rows) return nullptr;
                 return fj_row_start(a.query, t.at.b, fj_row_head(t.at, row), fj_row_query(t.at, row));
             });
         fj_simt_copy<DEPTH>(
-            t.k, DEPTH + 1, FJ_TILE_KV, from, FJ_HEAD_DIM, [&](int32_t i) -> const fj_element * {
+            t.k, DEPTH + 1, FJ_TILE_N, from, FJ_HEAD_DIM, [&](int32_t i) -> const fj_element * {
                 return key + i < a.kv_len ? fj_row_start(a.key, t.at.b, t.at.head_kv, key + i) : nullptr;
             });
         fj_block_sync();
@@ -135,18 +135,18 @@ FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
 // The place of P holds what each row sees.
 FJ_DEVICE void fj_simt_spread(fj_simt &t) {
 #pragma unroll 1
-    for (int32_t n = 0; n < FJ_TILE_KV; n++)
+    for (int32_t n = 0; n < FJ_TILE_N; n++)
         for (int j = 0; j < OWN_VALUES; j++) {
             const fj_real v = t.v[n * SLICE + t.tx + j * TX];
             for (int i = 0; i < OWN_ROWS; i++)
-                if (v - v != 0 && t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + n] != 0) t.o[i][j] = fj_real(NAN);
+                if (v - v != 0 && t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + n] != 0) t.o[i][j] = fj_real(NAN);
         }
 }
 
 FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
     const fj_cuda_forward &a = *t.a;
     fj_simt_copy<SLICE>(
-        t.v, SLICE, FJ_TILE_KV, t.column, FJ_VALUE_DIM,
+        t.v, SLICE, FJ_TILE_N, t.column, FJ_VALUE_DIM,
         [&](int32_t i) -> const fj_element * {
             return key + i < a.kv_len ? fj_row_start(a.value, t.at.b, t.at.head_kv, key + i) : nullptr;
         },
@@ -157,9 +157,9 @@ FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
         return;
     }
 #pragma unroll 2
-    for (int32_t n = 0; n < FJ_TILE_KV; n++) {
+    for (int32_t n = 0; n < FJ_TILE_N; n++) {
         fj_real p[OWN_ROWS];
-        for (int i = 0; i < OWN_ROWS; i++) p[i] = t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + n];
+        for (int i = 0; i < OWN_ROWS; i++) p[i] = t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + n];
         for (int j = 0; j < OWN_VALUES; j++) {
             const fj_real v = t.v[n * SLICE + t.tx + j * TX];
             for (int i = 0; i < OWN_ROWS; i++) t.o[i][j] = fj_fma_rn(p[i], v, t.o[i][j]);
@@ -207,7 +207,7 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
     if (t.care == FJ_CARE_SPREAD) {
         for (int n = 0; n < OWN_ROWS * OWN_KEYS; n++) {
             const int i = n / OWN_KEYS, j = n % OWN_KEYS;
-            t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + t.tx + j * TX] = t.s[i][j];
+            t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = t.s[i][j];
         }
         return;
     }
@@ -233,7 +233,7 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
             fj_col_init(&t.mod, &t.heads[i], fj_kv_position(*t.a, t.at.b, key + t.tx + j * TX), &col);
             p = fj_prob(&t.mod, &t.heads[i], &t.rows[i], &col, p);
 #endif
-            t.p[(t.ty + i * TY) * (FJ_TILE_KV + 1) + t.tx + j * TX] = p;
+            t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = p;
         }
         t.top[i] = top;
         t.sum[i] = fj_fma_rn(t.sum[i], factor, sum);
@@ -320,9 +320,9 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     t.ty = static_cast<int32_t>(fj_thread_x() / TX);
     t.column = static_cast<int32_t>(fj_block_z()) * SLICE;
     t.q = fj_shared_at<fj_real>(0);
-    t.k = t.q + FJ_TILE_Q * (DEPTH + 1);
-    t.p = t.k + FJ_TILE_KV * (DEPTH + 1);
-    t.v = t.p + FJ_TILE_Q * (FJ_TILE_KV + 1);
+    t.k = t.q + FJ_TILE_M * (DEPTH + 1);
+    t.p = t.k + FJ_TILE_N * (DEPTH + 1);
+    t.v = t.p + FJ_TILE_M * (FJ_TILE_N + 1);
     t.care = FJ_CARE_NONE;
     fj_simt_start(t);
     const fj_real unit = fj_unit_of(args.call);
@@ -335,7 +335,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
             walk = fj_walk_start(t.at);
             continue;
         }
-        const int32_t key = block / 2 * FJ_TILE_KV;
+        const int32_t key = block / 2 * FJ_TILE_N;
         fj_simt_scores(t, key);
         fj_simt_apply(t, key, block & 1);
         fj_simt_softmax(t, key, unit);

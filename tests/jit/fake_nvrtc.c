@@ -1,7 +1,7 @@
 /* An NVRTC that compiles nothing: its cubin is the text's first line behind "\177ELF", and the names of its kernels, FJ_KERNEL(NAME. FAKE_NVRTC is a list of settings
  * such as "major=12 minor=2 result=6 archs=90"; with emulate=1 the cubin is a shared object for the emulator, by the
  * host's C++ compiler, which the GPU of tests/driver/fake_gpu.c runs. With "rows=64" a kernel spills a byte for each row
- * of its tile (FJ_TILE_Q) beyond 64; "fails=32": one of 32 rows does not compile. FAKE_NVRTC_LOG is what it says; texts
+ * of its tile (FJ_TILE_M) beyond 64; "fails=32": one of 32 rows does not compile. FAKE_NVRTC_LOG is what it says; texts
  * whose first line has FAKE_NVRTC_BAD in it do not compile. A file "settings" beside the library is in front of that list.
  *
  * As real ones do, it keeps state between the compilations of a process: once --restrict or -G was an option, cubins are
@@ -132,8 +132,8 @@ EXPORT int nvrtcCreateProgram(void **program, const char *source, const char *na
         for (; *at == '_' || isalnum((unsigned char)*at); at++) made->cubin[made->size++] = *at;
         made->cubin[made->size++] = '\0';
     }
-    const char *rows = strstr(source, "#define FJ_TILE_Q ");
-    made->rows = rows ? atoi(rows + strlen("#define FJ_TILE_Q ")) : 0;
+    const char *rows = strstr(source, "#define FJ_TILE_M ");
+    made->rows = rows ? atoi(rows + strlen("#define FJ_TILE_M ")) : 0;
     *program = made;
     return headers;
 }

@@ -82,7 +82,7 @@ START_TEST(names_spell_the_parameters) {
     ck_assert_int_gt(fj_jit_variants(&of, &features, list), 0);
     const fj_variant *v = &list[0];
     char name[64];
-    (void)snprintf(name, sizeof name, "fwd_mma_bf16_e128_v64_m%d_n%d_s%d_w%d", v->tile_q, v->tile_kv,
+    (void)snprintf(name, sizeof name, "fwd_mma_bf16_e128_v64_m%d_n%d_s%d_w%d", v->tile_m, v->tile_n,
                    v->stages, v->warps);
     ck_assert_str_eq(v->name, name);
     ck_assert_int_eq(v->arch.number, 90);
@@ -172,8 +172,8 @@ static bool is_same_name(const asked *a, const asked *b) {
     const bool order = p->kind == FJ_JIT_FORWARD || p->deterministic == q->deterministic;
     const bool rounding = !v->mma || p->tf32 == q->tf32;
     return p->kind == q->kind && p->dtype == q->dtype && p->head_dim == q->head_dim &&
-           p->value_dim == q->value_dim && order && rounding && v->mma == w->mma && v->tile_q == w->tile_q &&
-           v->tile_kv == w->tile_kv && v->stages == w->stages && v->warps == w->warps &&
+           p->value_dim == q->value_dim && order && rounding && v->mma == w->mma && v->tile_m == w->tile_m &&
+           v->tile_n == w->tile_n && v->stages == w->stages && v->warps == w->warps &&
            v->pack_heads == w->pack_heads && v->wide_captures == w->wide_captures;
 }
 
@@ -274,13 +274,13 @@ static void check_heavy(fj_scope *scope, void *unused) {
     ck_assert_int_gt(fj_jit_mod_cost(&of).score, 16);
     ck_assert_int_eq(fj_jit_variants(&of, &features, heavy), count); /* the same ones in another order */
     const fj_variant *a = &light[0], *b = &heavy[0];
-    ck_assert_int_lt(b->tile_q * b->tile_kv / b->warps, a->tile_q * a->tile_kv / a->warps);
+    ck_assert_int_lt(b->tile_m * b->tile_n / b->warps, a->tile_m * a->tile_n / a->warps);
     for (int i = 0; i < count; i++) {
         int found = 0;
         for (int k = 0; k < count; k++) {
             const fj_variant *v = &light[i], *w = &heavy[k];
-            found += v->mma == w->mma && v->pack_heads == w->pack_heads && v->tile_q == w->tile_q &&
-                     v->tile_kv == w->tile_kv && v->stages == w->stages && v->warps == w->warps;
+            found += v->mma == w->mma && v->pack_heads == w->pack_heads && v->tile_m == w->tile_m &&
+                     v->tile_n == w->tile_n && v->stages == w->stages && v->warps == w->warps;
         }
         ck_assert_int_eq(found, 1);
     }

@@ -25,8 +25,8 @@ static void start(const char *settings) {
     features = fj_jit_arch_features((fj_arch){80, 0});
     variant_count = fj_jit_variants(&gpu_problem, &features, variants);
     if (variants[0].pack_heads) return;
-    ck_assert_int_eq(variants[0].tile_q, 128); /* what the tests are about */
-    for (next = 1; next < variant_count && variants[next].tile_q != 64;) next++;
+    ck_assert_int_eq(variants[0].tile_m, 128); /* what the tests are about */
+    for (next = 1; next < variant_count && variants[next].tile_m != 64;) next++;
     ck_assert_int_lt(next, 3);
 }
 
@@ -96,7 +96,7 @@ START_TEST(the_one_that_spills_least_is_taken) {
     start("rows=8"); /* all do; of four steps the least rows */
     const fj_variant *least = &variants[0];
     for (int i = 1; i <= 4 && variants[i].mma; i++)
-        if (variants[i].tile_q < least->tile_q) least = &variants[i];
+        if (variants[i].tile_m < least->tile_m) least = &variants[i];
     ck_assert_ptr_ne(least, &variants[0]);
     check_choice(least, false);
     check_choice(least, true);
@@ -122,7 +122,7 @@ static void check_family(bool packed_first) {
     start("rows=8");
     int last = family_from(0) - 1;
     ck_assert_int_eq(variants[0].pack_heads, packed_first);
-    ck_assert(variants[last].mma && variants[last].tile_q > 8);
+    ck_assert(variants[last].mma && variants[last].tile_m > 8);
     session self;
     fj_jit_chosen chosen;
     session_open(&self);

@@ -180,7 +180,7 @@ static int64_t live_tiles(const call *c, int64_t group, int64_t rows, int64_t ke
 /* Products of matrices that the visible tiles need. */
 static int64_t needed_products(const call *c) {
     const kernel *k = c->kernel;
-    const int64_t m = k->variant.tile_q, n = k->variant.tile_kv, unit = m / 16 * n / 8;
+    const int64_t m = k->variant.tile_m, n = k->variant.tile_n, unit = m / 16 * n / 8;
     const int64_t e = k->variant.head_pad / 16, v = k->variant.value_pad / 16;
     const int64_t steps = k->problem.dtype != FJ_DTYPE_F32 ? 1 : k->problem.tf32 ? 2 : 6; /* half as deep */
     if (kernel_is_backward(k))

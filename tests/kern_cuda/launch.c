@@ -210,7 +210,7 @@ static void put_args(packet *p, const call *c, const char *entry) {
 static void grid_of(const call *c, const char *entry, const mode *how, uint32_t grid[3]) {
     const shape *s = c->shape;
     const kernel *k = c->kernel;
-    const int64_t m = k->variant.tile_q;
+    const int64_t m = k->variant.tile_m;
     grid[0] = grid[1] = grid[2] = 1;
     if (strcmp(entry, "fj_fwd") == 0) {
         const int64_t group = kernel_packs(k) && s->heads_kv > 0 ? s->heads_q / s->heads_kv : 1;

@@ -71,7 +71,7 @@ static bool is_packed(const fj_variant *v) { return strstr(v->name, "_pack") != 
 
 static bool row_is(const row *r, const fj_jit_problem *p, const fj_variant *v) {
     return r->kind == p->kind && r->dtype == p->dtype && r->deterministic == p->deterministic &&
-           r->mma == v->mma && r->pack == is_packed(v) && r->m == v->tile_q && r->n == v->tile_kv &&
+           r->mma == v->mma && r->pack == is_packed(v) && r->m == v->tile_m && r->n == v->tile_n &&
            r->stages == v->stages && r->warps == v->warps;
 }
 
@@ -84,8 +84,8 @@ static int add_rows(row *rows, int count, const fj_jit_problem *p, const fj_feat
         if (at < count) continue;
         if (count == MOST_ROWS) abort();
         rows[count++] =
-            (row){p->kind,        p->dtype,        p->deterministic, list[i].mma,  is_packed(&list[i]),
-                  list[i].tile_q, list[i].tile_kv, list[i].stages,   list[i].warps};
+            (row){p->kind,        p->dtype,       p->deterministic, list[i].mma,  is_packed(&list[i]),
+                  list[i].tile_m, list[i].tile_n, list[i].stages,   list[i].warps};
     }
     return count;
 }
@@ -213,15 +213,15 @@ static int64_t length_of(int kind, int tile, int splits, generator *random) {
 }
 
 static int64_t cost_of(const kernel *k, const shape *s) {
-    const int64_t q = FJ_CEIL_DIV(s->q_len, k->variant.tile_q) * k->variant.tile_q,
-                  kv = FJ_CEIL_DIV(s->kv_len, k->variant.tile_kv) * k->variant.tile_kv;
+    const int64_t q = FJ_CEIL_DIV(s->q_len, k->variant.tile_m) * k->variant.tile_m,
+                  kv = FJ_CEIL_DIV(s->kv_len, k->variant.tile_n) * k->variant.tile_n;
     return s->batch * s->heads_q * q * kv * (k->problem.head_dim + k->problem.value_dim + 32) *
            (kernel_is_backward(k) ? 3 : 1);
 }
 
 /* CUDA threads of a launch, about: what a call costs under ThreadSanitizer, which makes a view of each. */
 static int64_t threads_of(const kernel *k, const shape *s) {
-    const int64_t m = k->variant.tile_q, rows = s->batch * s->heads_q * FJ_CEIL_DIV(s->q_len, m),
+    const int64_t m = k->variant.tile_m, rows = s->batch * s->heads_q * FJ_CEIL_DIV(s->q_len, m),
                   keys = s->batch * s->heads_kv * FJ_CEIL_DIV(s->kv_len, m);
     const int64_t blocks = kernel_is_backward(k) ? 2 * rows + keys : rows * (k->splits ? k->splits : 1);
     return blocks * k->variant.warps * 32;
@@ -242,7 +242,7 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     picked[9] = backward * 2 + (backward && random_below(random, 2));
     memcpy(values, picked, sizeof picked);
     /* Tiles of a backward kernel are of either. */
-    const int m = k->variant.tile_q, n = backward && random_below(random, 2) ? m : k->variant.tile_kv;
+    const int m = k->variant.tile_m, n = backward && random_below(random, 2) ? m : k->variant.tile_n;
     const unsigned unwanted =
         backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX | ABSENT_LOW);
     return (shape){
@@ -348,7 +348,7 @@ static int count_new(pairs *p, const kernel *k, bool take) {
     const int direction = kernel_is_backward(k) ? 2 + !k->problem.deterministic : 0;
     const int options = k->problem.tf32 | kernel_packs(k) << 1 | k->table << 2 | (k->splits > 0) << 3;
     const int values[] = {
-        (int)k->problem.dtype, v->tile_q / 16, v->tile_kv / 16, options, v->warps, v->stages};
+        (int)k->problem.dtype, v->tile_m / 16, v->tile_n / 16, options, v->warps, v->stages};
     bool *met = &p->seen[OF_MODS][direction][0][k->mod - mods];
     int found = !*met;
     *met |= take;
