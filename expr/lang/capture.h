@@ -55,7 +55,6 @@ typedef struct fj_hints {
 /* capture.c */
 fj_value fj_capture_unnamed(fj_elab *e, const fj_table *table);
 fj_value fj_capture_free(fj_elab *e, fj_str name, fj_place place);
-fj_table *fj_table_create(fj_elab *e, fj_place place);
 const fj_binding *fj_capture_binding(fj_elab *e, fj_str name);
 /* The value under one more variable name; module: assigned at module level. */
 fj_value fj_capture_name(fj_elab *e, fj_value value, fj_str name, bool module, fj_place place);
@@ -63,8 +62,6 @@ fj_captured *fj_capture_resolve(fj_elab *e, const struct fj_lazy_tensor *tensor,
 void fj_capture_want(fj_elab *e, fj_captured *captured, fj_place place);
 uint32_t fj_capture_register(fj_elab *e, fj_captured *captured, fj_place place);
 const char *fj_capture_note(fj_elab *e, const fj_captured *captured);
-/* torch.tensor([...]) */
-fj_value fj_capture_literal(fj_elab *e, fj_value list, fj_value dtype, fj_place place);
 void fj_capture_report_missing(fj_elab *e);
 /* A tensor without a name, which only the caller can supply. */
 bool fj_is_opaque(fj_value value);
@@ -82,5 +79,9 @@ void fj_capture_hint_dtype(fj_elab *e, fj_ref ref, fj_dtype dtype);
 void fj_capture_hint_rank(fj_elab *e, fj_value value);
 /* It is read with this many indices, or more. */
 void fj_capture_hint_indices(fj_elab *e, fj_captured *captured, int count);
+
+/* capture_literal.c: tables, and torch.tensor([...]) */
+fj_table *fj_table_create(fj_elab *e, fj_place place);
+fj_value fj_capture_literal(fj_elab *e, fj_value list, fj_value dtype, fj_place place);
 
 #endif

@@ -3,6 +3,7 @@
  *   mod.c             chooses the mods, applies them to the leaves, makes the graph
  *   elaborate.c       errors, steps, attempts
  *   elaborate_stmt.c  statements; elaborate_expr.c: expressions; elaborate_call.c: functions
+ *   elaborate_access.c   attributes, items, slices
  *   elaborate_require.c  what must hold at each launch
  *   names.h           the module's names, --param, frames, lookup
  *   operate.h         operators, promotion, Python's arithmetic on constants
@@ -134,13 +135,17 @@ fj_sequence fj_elab_iterate(fj_elab *e, fj_value value, fj_place place);
 
 /* elaborate_expr.c */
 fj_value fj_elab_expr(fj_elab *e, const fj_expr *x);
-fj_value fj_elab_attribute(fj_elab *e, fj_value object, fj_str name, fj_place place);
 /* Truth of a condition; what: "the condition of `if`". */
 bool fj_elab_truth(fj_elab *e, fj_value value, fj_place place, const char *what);
 /* -1: cannot be known now, and need not be (check without bindings); else 0 or 1. */
 int fj_elab_claim(fj_elab *e, fj_value value, fj_place place, const char *what);
 /* The int that a value has at compile time; what: "range". */
 int64_t fj_elab_int(fj_elab *e, fj_value value, fj_place place, const char *what);
+
+/* elaborate_access.c */
+fj_value fj_elab_attribute(fj_elab *e, fj_value object, fj_str name, fj_place place);
+fj_value fj_elab_attribute_expr(fj_elab *e, const fj_expr *x);
+fj_value fj_elab_subscript_expr(fj_elab *e, const fj_expr *x);
 
 /* elaborate_call.c */
 fj_value fj_elab_call(fj_elab *e, fj_value callee, const fj_arguments *arguments, fj_place place);

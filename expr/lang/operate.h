@@ -18,6 +18,8 @@ fj_value fj_operate_compare(fj_elab *e, fj_operator op, fj_value a, fj_value b, 
 /* not a; a and b; a or b, of run-time values. */
 fj_value fj_operate_not(fj_elab *e, fj_value a, fj_place place);
 fj_value fj_operate_logical(fj_elab *e, bool is_and, fj_value a, fj_value b, fj_place place);
+
+/* promote.c: types and nodes of the IR */
 fj_value fj_scalar_value(fj_elab *e, fj_ref ref, bool weak);
 /* A number or scalar (a tensor of rank 0 becomes one); anything else is an error. */
 fj_value fj_operand(fj_elab *e, fj_value value, fj_place place, const char *what);
@@ -27,6 +29,9 @@ fj_ref fj_to_ref(fj_elab *e, fj_value value, fj_type type, fj_place place);
 /* Applies an op of the IR to numbers and scalars, promoted to type (WHERE: but the first); folds
  * constants. */
 fj_value fj_pointwise(fj_elab *e, fj_op op, fj_type type, const fj_value *values, int count, fj_place place);
+/* What is known of operands at compile time, as of dimensions; false: not of each, or all are constants. */
+bool fj_known_values(const fj_value *values, int count, fj_value *ret_known);
+fj_value fj_with_known(fj_elab *e, fj_value value, fj_value known);
 /* Converts a number or scalar. */
 fj_value fj_convert(fj_elab *e, fj_value value, fj_type type, fj_place place);
 /* Type of a number or scalar: bool, int64 for an int, float. */

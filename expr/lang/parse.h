@@ -2,7 +2,8 @@
  *
  *   parse.c         blocks and compound statements
  *   parse_simple.c  statements of one line
- *   parse_expr.c    expressions
+ *   parse_expr.c    expressions: operators
+ *   parse_atom.c    literals, names, displays
  *   parse_call.c    calls, subscripts, comprehensions, lambdas, parameters
  *   parse_skip.c    statements that are not understood: where they end and which names they bind
  *
@@ -87,9 +88,15 @@ void fj_parse_enter(fj_parser *parser);
 
 /* ---- Expressions ------------------------------------------------------------------------- */
 
+/* Expressions that are collected, before their number is known. */
+typedef FJ_VEC(fj_expr *) fj_expr_vec;
+
 fj_expr *fj_parse_new(fj_parser *parser, fj_expr_kind kind);
 /* Sets place (from the token `first` to here) and depth, once the children are known. */
 fj_expr *fj_parse_finish(fj_parser *parser, fj_expr *expression, uint32_t first);
+/* One that is nothing but items. */
+fj_expr *fj_parse_finish_items(fj_parser *parser, fj_expr_kind kind, const fj_expr_vec *items,
+                               uint32_t first);
 /* An `unsupported` expression from the token `first` to here. */
 fj_expr *fj_parse_unsupported(fj_parser *parser, uint32_t first, const char *sentence);
 
@@ -108,6 +115,7 @@ fj_expr *fj_parse_for_target(fj_parser *parser);
 /* Operators from | up; or_test, for conditions of comprehensions. */
 fj_expr *fj_parse_operand(fj_parser *parser);
 fj_expr *fj_parse_or(fj_parser *parser);
+fj_expr *fj_parse_atom(fj_parser *parser);
 
 /* The rest of a call, of a subscript: their bracket is the current token. */
 fj_expr *fj_parse_call(fj_parser *parser, fj_expr *callee, uint32_t first);

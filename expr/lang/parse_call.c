@@ -1,12 +1,10 @@
 /* Calls, subscripts, comprehensions, parameters and lambdas. See parse.h. */
 #include "expr/lang/parse.h"
 
-typedef FJ_VEC(fj_expr *) expr_vec;
-
 /* ---- Calls ------------------------------------------------------------------------------- */
 
 typedef struct arguments {
-    expr_vec items;
+    fj_expr_vec items;
     FJ_VEC(fj_keyword) keywords;
     fj_name_set names;
 } arguments;
@@ -93,7 +91,7 @@ static fj_expr *parse_index(fj_parser *parser) {
 
 fj_expr *fj_parse_subscript(fj_parser *parser, fj_expr *object, uint32_t first) {
     parser->at++;
-    expr_vec items = {0};
+    fj_expr_vec items = {0};
     bool comma = false;
     if (fj_parse_peek(parser) == FJ_TOKEN_RBRACKET) fj_parse_unexpected(parser, "an index");
     do {
@@ -115,7 +113,7 @@ fj_expr *fj_parse_subscript(fj_parser *parser, fj_expr *object, uint32_t first) 
 
 fj_expr *fj_parse_for_target(fj_parser *parser) {
     uint32_t first = parser->at;
-    expr_vec items = {0};
+    fj_expr_vec items = {0};
     bool tuple = false;
     do {
         uint32_t start = parser->at;
@@ -158,7 +156,7 @@ fj_expr *fj_parse_comprehension(fj_parser *parser, fj_expr *element, uint32_t fi
         fj_parse_fail(parser, element->place, "'*' cannot be the element of a comprehension");
     while (at_for(parser)) {
         fj_clause clause = {0};
-        expr_vec conditions = {0};
+        fj_expr_vec conditions = {0};
         if (fj_parse_peek(parser) == FJ_TOKEN_ASYNC) {
             parser->at = start;
             return NULL;
