@@ -12,7 +12,8 @@ static size_t parameter_size(const fj_plan *plan) {
     size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
     size_t inputs = captures * sizeof(struct fj_cuda_capture) + scalars * sizeof(struct fj_cuda_scalar);
     if (plan->problem.direction == FJ_FORWARD) return sizeof(struct fj_cuda_forward) + inputs;
-    return sizeof(struct fj_cuda_backward) + inputs + (captures + scalars) * sizeof(struct fj_cuda_sink);
+    return sizeof(struct fj_cuda_backward) + inputs +
+           (captures + scalars) * sizeof(struct fj_cuda_capture_grad);
 }
 
 fj_status fj_attn_gpu_check_parameters(const fj_plan *plan, fj_error *error) {
@@ -104,24 +105,24 @@ int64_t fj_attn_gpu_count(const fj_tensor *tensor) {
     return count;
 }
 
-static void put_sinks(const fj_plan *plan, const fj_resolved *all, const fj_workspace *layout,
+static void put_grads(const fj_plan *plan, const fj_resolved *all, const fj_workspace *layout,
                       char *workspace, fj_gpu_parameters *to) {
     size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
     char *sums = workspace + layout->sums, *most = workspace + layout->most;
     const int64_t each = plan->problem.nondeterministic ? 8 : 16;
     for (size_t i = 0; i < captures + scalars; i++) {
         const fj_tensor *tensor = i < captures ? &all->dcaptures[i] : &all->dscalars[i - captures];
-        struct fj_cuda_sink sink = {0};
+        struct fj_cuda_capture_grad grad = {0};
         if (tensor->present) {
-            sink.sums = sums;
-            sink.most = (void *)most;
-            sink.out = tensor->data;
-            sink.count = fj_attn_gpu_count(tensor);
-            memcpy(sink.stride, tensor->strides, sizeof sink.stride);
-            sums += sink.count * each;
-            most += sink.count * 4;
+            grad.sums = sums;
+            grad.most = (void *)most;
+            grad.out = tensor->data;
+            grad.count = fj_attn_gpu_count(tensor);
+            memcpy(grad.stride, tensor->strides, sizeof grad.stride);
+            sums += grad.count * each;
+            most += grad.count * 4;
         }
-        put(to, &sink, sizeof sink);
+        put(to, &grad, sizeof grad);
     }
 }
 
@@ -187,5 +188,5 @@ void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all
     ret_parameters->size = 0;
     (backward ? put_backward : put_forward)(kernel, all, layout, workspace, ret_parameters);
     put_inputs(plan, all, ret_parameters);
-    if (backward) put_sinks(plan, all, layout, workspace, ret_parameters);
+    if (backward) put_grads(plan, all, layout, workspace, ret_parameters);
 }

@@ -31,7 +31,7 @@ typedef struct reference_call {
     bool backward, tf32;
     fj_reference_pass pass;
     fj_eval_input input;
-    fj_eval_sinks sinks;
+    fj_eval_grads grads;
     fj_fault *faults;   /* one per item */
     atomic_bool failed; /* out of memory somewhere */
 } reference_call;
@@ -126,7 +126,7 @@ static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
             .live = row->visible + kv,
         };
         fj_eval_run(item->eval_gradient, &call->input, &lanes, NULL, NULL, row->dscore + kv, NULL,
-                    &call->sinks);
+                    &call->grads);
     }
 }
 
@@ -207,31 +207,31 @@ static void store_packed(const fj_tensor *tensor, bool squares, const double *pa
 }
 
 /* Zeroed sums for every gradient that is wanted. True if there is any. */
-static bool make_sinks(reference_call *call, fj_arena *arena) {
+static bool make_grads(reference_call *call, fj_arena *arena) {
     const fj_resolved *args = call->args;
     size_t captures = call->ir->captures.len, scalars = call->ir->scalars.len;
-    double **sinks = FJ_NEW_ARRAY(arena, double *, captures);
+    double **grads = FJ_NEW_ARRAY(arena, double *, captures);
     bool any = false;
     for (size_t i = 0; i < captures; i++)
         if (args->dcaptures && args->dcaptures[i].present) {
-            sinks[i] = FJ_NEW_ARRAY(arena, double, element_count(&args->dcaptures[i]));
+            grads[i] = FJ_NEW_ARRAY(arena, double, element_count(&args->dcaptures[i]));
             any = true;
         }
-    call->sinks.captures = sinks;
-    call->sinks.squares = call->pass == FJ_PASS_ROUNDING;
+    call->grads.captures = grads;
+    call->grads.squares = call->pass == FJ_PASS_ROUNDING;
     for (size_t i = 0; i < scalars; i++) any |= args->dscalars && args->dscalars[i].present;
-    call->sinks.scalars = any ? FJ_NEW_ARRAY(arena, double, scalars) : NULL;
+    call->grads.scalars = any ? FJ_NEW_ARRAY(arena, double, scalars) : NULL;
     return any;
 }
 
-static void store_sinks(const reference_call *call) {
+static void store_grads(const reference_call *call) {
     const fj_resolved *args = call->args;
     for (size_t i = 0; i < call->ir->captures.len; i++)
-        if (call->sinks.captures[i])
-            store_packed(&args->dcaptures[i], call->sinks.squares, call->sinks.captures[i]);
+        if (call->grads.captures[i])
+            store_packed(&args->dcaptures[i], call->grads.squares, call->grads.captures[i]);
     for (size_t i = 0; i < call->ir->scalars.len; i++)
         if (args->dscalars && args->dscalars[i].present)
-            store_packed(&args->dscalars[i], call->sinks.squares, &call->sinks.scalars[i]);
+            store_packed(&args->dscalars[i], call->grads.squares, &call->grads.scalars[i]);
 }
 
 /* ---- The call --------------------------------------------------------------------------------------- */
@@ -263,13 +263,13 @@ static void call_body(fj_scope *scope, void *argument) {
     call->input.scalars = args->scalars;
     call->input.round_f32 = call->pass == FJ_PASS_UNFUSED && call->dtype != FJ_DTYPE_F64;
     call->faults = FJ_NEW_ARRAY(scope->arena, fj_fault, items);
-    bool sequential = call->backward && make_sinks(call, scope->arena);
+    bool sequential = call->backward && make_grads(call, scope->arena);
     if (sequential)
         for (int64_t item = 0; item < items; item++) run_item(call, item, 0);
     else
         fj_driver_parallel(setup->launch, fj_driver_workers(setup->launch), items, run_item, call);
     if (atomic_load(&call->failed)) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
-    if (sequential) store_sinks(call);
+    if (sequential) store_grads(call);
     for (int64_t item = 0; item < items; item++) {
         const fj_fault *fault = &call->faults[item], *least = setup->ret_fault;
         if (fault->found &&

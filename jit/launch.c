@@ -53,12 +53,12 @@ static bool add_part(fj_workspace *to, size_t *ret_at, int64_t count, int64_t ea
 static bool lay_out_backward(const fj_jit_problem *problem, const fj_variant *variant,
                              const fj_launch_extents *of, fj_workspace *to) {
     const int64_t heads = of->batch * of->heads_q, real = problem->dtype == FJ_DTYPE_F64 ? 8 : 4;
-    const bool sinks = problem->gradient->scatters.len > 0, exact = problem->deterministic;
+    const bool capture_grads = problem->gradient->scatters.len > 0, exact = problem->deterministic;
     const int64_t inputs = (int64_t)(problem->ir->captures.len + problem->ir->scalars.len);
     return add_part(to, &to->rows, FJ_BWD_ROWS(heads, of->q_len), FJ_CUDA_ROW_REALS * real) &&
            add_part(to, &to->sums, of->gradients, exact ? 16 : 8) &&
            add_part(to, &to->most, exact ? of->gradients : 0, 4) &&
-           add_part(to, &to->runs, sinks && exact ? inputs : 0, 8) &&
+           add_part(to, &to->runs, capture_grads && exact ? inputs : 0, 8) &&
            add_part(to, &to->dquery_sums, !exact && variant->mma ? FJ_BWD_SUM_ROWS(heads, of->q_len) : 0,
                     (int64_t)sizeof(float) * variant->head_pad);
 }

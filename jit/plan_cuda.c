@@ -138,14 +138,15 @@ static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real,
     int shared = v->mma ? FJ_BWD_MMA_SHARED(m, n, v->head_pad, v->value_pad, s, w, !problem->deterministic,
                                             half ? 2 : 4)
                         : FJ_BWD_SIMT_SHARED(m, n, real);
-    bool sinks = problem->gradient && problem->gradient->scatters.len > 0;
+    bool capture_grads = problem->gradient && problem->gradient->scatters.len > 0;
     add_entry(v, "fj_bwd_delta", DELTA_THREADS, 0, FJ_GRID_ROWS);
     /* delta; or of bwd_simt lse, as forward computed F32 on tensor cores */
     bool own_lse = !v->mma && problem->dtype == FJ_DTYPE_F32 && v->arch.number >= 80;
-    if ((sinks && half) || own_lse) add_entry(v, "fj_bwd_measure", w * 32, shared, FJ_GRID_QUERY_TILES);
+    if ((capture_grads && half) || own_lse)
+        add_entry(v, "fj_bwd_measure", w * 32, shared, FJ_GRID_QUERY_TILES);
     add_entry(v, "fj_bwd_kv", w * 32, shared, FJ_GRID_KEY_TILES);
     add_entry(v, "fj_bwd_q", w * 32, shared, FJ_GRID_QUERY_TILES);
-    if (sinks) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0, FJ_GRID_GRADIENTS);
+    if (capture_grads) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0, FJ_GRID_GRADIENTS);
 }
 
 static bool fits(const fj_variant *v, int limit) {

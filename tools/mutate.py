@@ -50,7 +50,7 @@ TESTS = {
              "cli run", "attn cpu", "attn gpu launch"],
     "cli": ["cli check", "cli safetensors", "cli usage", "cli files", "cli verbs", "cli casts", "cli prebuild",
             "cli cache", "cli run"],
-    "templates/cpu": ["prim", "kern sinks", "kern bwd", "kern fwd", "nonfinite", "attn cpu"],
+    "templates/cpu": ["prim", "kern capture grads", "kern bwd", "kern fwd", "nonfinite", "attn cpu"],
     "templates/cuda": ["prim emu sm_90", "kern_cuda fake", "captures emu", "kern_cuda truncate", "kern_cuda",
                        "attn emu"],
 }  # fmt: skip

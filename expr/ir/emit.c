@@ -222,7 +222,7 @@ static int bare_axis(const fj_ir *ir, fj_ref index) {
 
 /* The axes that are the same bare index, in the same dimension, of every scatter to the capture: then two
  * items that differ there cannot meet in one element. (bias[q, kv] and bias[kv, q] meet.) -1: no scatter. */
-static int sink_axes(const fj_ir *ir, int64_t capture) {
+static int grad_axes(const fj_ir *ir, int64_t capture) {
     int at[FJ_MAX_RANK] = {0}, axes = 0;
     bool any = false;
     for (size_t i = 0; i < ir->scatters.len; i++) {
@@ -236,10 +236,10 @@ static int sink_axes(const fj_ir *ir, int64_t capture) {
     return any ? axes : -1;
 }
 
-static void put_sink_axes(emission *e) {
-    fj_buf_put(e->emit.out, "#define FJ_SINK_AXES {");
+static void put_grad_axes(emission *e) {
+    fj_buf_put(e->emit.out, "#define FJ_CAPTURE_GRAD_AXES {");
     for (size_t capture = 0; capture < e->emit.ir->captures.len; capture++) {
-        fj_buf_printf(e->emit.out, "%d, ", sink_axes(e->emit.ir, (int64_t)capture));
+        fj_buf_printf(e->emit.out, "%d, ", grad_axes(e->emit.ir, (int64_t)capture));
     }
     fj_buf_put(e->emit.out, "-1}\n");
 }
@@ -265,22 +265,23 @@ static void put_facts(emission *e, bool gradient) {
     fj_buf_printf(out, "#define FJ_HAS_FAULT %d\n", ir->fault != 0);
     if (e->emit.target == FJ_EMIT_CUDA)
         fj_buf_printf(out, "#define FJ_FAULT_READS_SCORE %d\n", ir->fault != 0 && reads_score(e, ir->fault));
-    fj_buf_printf(out, "#define FJ_HAS_SINKS %d\n", gradient && ir->scatters.len > 0);
+    fj_buf_printf(out, "#define FJ_HAS_CAPTURE_GRADS %d\n", gradient && ir->scatters.len > 0);
     fj_buf_printf(out, "#define FJ_HEAD_EMPTY %d\n", e->members[STAGE_HEAD].len == 0);
     fj_buf_printf(out, "#define FJ_ROW_EMPTY %d\n", e->members[STAGE_ROW].len == 0);
     fj_buf_printf(out, "#define FJ_COL_EMPTY %d\n", e->members[STAGE_COL].len == 0);
     fj_buf_printf(out, "#define FJ_CAPTURES %zu\n", ir->captures.len);
     fj_buf_printf(out, "#define FJ_SCALARS %zu\n", ir->scalars.len);
-    put_sink_axes(e);
+    put_grad_axes(e);
     if (e->emit.target == FJ_EMIT_CUDA)
         fj_buf_printf(out, "// instructions per score, roughly: score %d, mask %d, gradient %d\n",
                       ir->cost.score, ir->cost.mask, ir->cost.gradient);
     fj_buf_put(out, "\n");
 }
 
-static void put_sinks(emission *e) {
-    fj_buf_printf(e->emit.out,
-                  "struct fj_sinks {\n    fj_acc *capture[FJ_CAPTURES + 1];\n    fj_acc *scalar;\n};\n\n");
+static void put_grads(emission *e) {
+    fj_buf_printf(
+        e->emit.out,
+        "struct fj_capture_grads {\n    fj_acc *capture[FJ_CAPTURES + 1];\n    fj_acc *scalar;\n};\n\n");
 }
 
 /* ---- The whole ------------------------------------------------------------------------------------------ */
@@ -290,12 +291,12 @@ static void put_gradient(emission *e) {
     const function score_grad = {
         "score_grad",
         "fj_f",
-        ",\n                         fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks",
-        ", (void)score, (void)adjoint, (void)live, (void)sinks",
+        ",\n                         fj_f score, fj_f adjoint, fj_b live, struct fj_capture_grads *grads",
+        ", (void)score, (void)adjoint, (void)live, (void)grads",
         ir->dscore,
         "adjoint",
     };
-    put_sinks(e);
+    put_grads(e);
     put_function(e, &score_grad, ir->scatters.data, ir->scatters.len);
 }
 
@@ -312,9 +313,9 @@ static void put_wrapper(fj_buf *out, const fj_ir *ir, bool gradient) {
     if (gradient) {
         fj_buf_put(
             out,
-            "    struct fj_sinks sinks = {.scalar = to->dscalars};\n"
-            "    for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = to->dcaptures[i];\n"
-            "    to->dscore = fj_score_grad(a, &head, &row, &col, at->score, at->adjoint, at->live, &sinks);\n");
+            "    struct fj_capture_grads grads = {.scalar = to->dscalars};\n"
+            "    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = to->dcaptures[i];\n"
+            "    to->dscore = fj_score_grad(a, &head, &row, &col, at->score, at->adjoint, at->live, &grads);\n");
     }
     fj_buf_put(out,
                ir->mask != 0

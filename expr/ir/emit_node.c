@@ -178,14 +178,14 @@ static void put_effect(fj_emit *emit, fj_ref ref, int depth) {
     fj_emit_indent(emit, depth);
     if (node->op == FJ_OP_SCATTER) {
         fj_buf_printf(emit->out,
-                      is_cuda(emit) ? "fj_scatter_f(sinks->capture[%d], "
-                                    : "fj_scatter_mixed_f(sinks->capture[%d], ",
+                      is_cuda(emit) ? "fj_scatter_f(grads->capture[%d], "
+                                    : "fj_scatter_mixed_f(grads->capture[%d], ",
                       (int)node->imm.i);
         put_access(emit, node->imm.i, args + 1, node->argc - 1);
         if (!is_cuda(emit))
             fj_buf_printf(emit->out, ", %uu", varying_indices(emit, args + 1, node->argc - 1));
     } else {
-        fj_buf_printf(emit->out, "fj_scatter_scalar_f(&sinks->scalar[%d]", (int)node->imm.i);
+        fj_buf_printf(emit->out, "fj_scatter_scalar_f(&grads->scalar[%d]", (int)node->imm.i);
     }
     fj_buf_put(emit->out, ", ");
     fj_emit_value(emit, args[0]);

@@ -373,13 +373,13 @@ static void take_bool(const fj_eval *eval, fj_ref root, bool *to, int count) {
 }
 
 void fj_eval_run(fj_eval *eval, const fj_eval_input *input, const fj_eval_lanes *lanes, double *score,
-                 bool *mask, double *dscore, bool *fault, const fj_eval_sinks *sinks) {
+                 bool *mask, double *dscore, bool *fault, const fj_eval_grads *grads) {
     const fj_ir *ir = eval->ir;
     const unsigned outputs = (score != NULL ? FJ_EVAL_SCORE : 0) | (mask != NULL ? FJ_EVAL_MASK : 0) |
                              (dscore != NULL ? FJ_EVAL_DSCORE : 0) | (fault != NULL ? FJ_EVAL_FAULT : 0) |
-                             (sinks != NULL ? FJ_EVAL_EFFECTS : 0);
+                             (grads != NULL ? FJ_EVAL_EFFECTS : 0);
     run_row(eval, input, lanes, outputs);
-    eval->sinks = sinks;
+    eval->grads = grads;
     for (int first = 0; first < lanes->count; first += eval->width) {
         const int count = lanes->count - first < eval->width ? lanes->count - first : eval->width;
         fill_leaves(eval, lanes, first, count);

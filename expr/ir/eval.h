@@ -41,7 +41,7 @@ struct fj_eval {
     int32_t b, h, q, kv_end;
     /* The call. */
     const fj_eval_input *input;
-    const fj_eval_sinks *sinks;
+    const fj_eval_grads *grads;
 };
 
 size_t fj_eval_type_size(fj_type type);

@@ -80,10 +80,10 @@ void fj_eval_out_of_range(fj_eval *eval, fj_ref ref, int count) {
 }
 
 static double added(const fj_eval *eval, double value) {
-    return eval->sinks->squares ? value * value : value;
+    return eval->grads->squares ? value * value : value;
 }
 
-static void scatter_capture(fj_eval *eval, fj_ref ref, double *sink, const double *value, int count) {
+static void scatter_capture(fj_eval *eval, fj_ref ref, double *grad, const double *value, int count) {
     const int64_t capture = fj_ir_at(eval->ir, ref)->imm.i;
     const int64_t *dims = eval->input->captures[capture].dims;
     const int rank = eval->ir->captures.data[capture].rank;
@@ -94,18 +94,18 @@ static void scatter_capture(fj_eval *eval, fj_ref ref, double *sink, const doubl
     }
     find_offsets(eval, ref, 1, dims, strides, count);
     for (int i = 0; i < count; i++) {
-        if (!eval->flags[i]) sink[eval->offsets[i]] += added(eval, value[i]);
+        if (!eval->flags[i]) grad[eval->offsets[i]] += added(eval, value[i]);
     }
 }
 
 void fj_eval_scatter(fj_eval *eval, fj_ref ref, int count) {
     const fj_node *node = fj_ir_at(eval->ir, ref);
     const double *value = eval->values[fj_ir_args(eval->ir, ref)[0]].lanes;
-    if (eval->sinks == NULL) return;
+    if (eval->grads == NULL) return;
     if (node->op == FJ_OP_SCATTER) {
-        double *sink = eval->sinks->captures != NULL ? eval->sinks->captures[node->imm.i] : NULL;
-        if (sink != NULL) scatter_capture(eval, ref, sink, value, count);
-    } else if (eval->sinks->scalars != NULL) {
-        for (int i = 0; i < count; i++) eval->sinks->scalars[node->imm.i] += added(eval, value[i]);
+        double *grad = eval->grads->captures != NULL ? eval->grads->captures[node->imm.i] : NULL;
+        if (grad != NULL) scatter_capture(eval, ref, grad, value, count);
+    } else if (eval->grads->scalars != NULL) {
+        for (int i = 0; i < count; i++) eval->grads->scalars[node->imm.i] += added(eval, value[i]);
     }
 }

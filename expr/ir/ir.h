@@ -241,11 +241,11 @@ typedef struct fj_eval_lanes {
 } fj_eval_lanes;
 
 /* Gradients of captures: double, packed row-major in the capture's shape, NULL where unwanted. */
-typedef struct fj_eval_sinks {
+typedef struct fj_eval_grads {
     double *const *captures;
     double *scalars; /* one per scalar, NULL: unwanted */
     bool squares;    /* adds up the squares of what is added */
-} fj_eval_sinks;
+} fj_eval_grads;
 
 typedef struct fj_eval fj_eval; /* scratch for one thread */
 fj_eval *fj_eval_create(fj_arena *arena, const fj_ir *shared);
@@ -253,7 +253,7 @@ fj_eval *fj_eval_create(fj_arena *arena, const fj_ir *shared);
  * neither kv nor the score is kept between calls that share (b, h, q) and input, and go forward in kv: what
  * the input points to must not change between them. */
 void fj_eval_run(fj_eval *eval, const fj_eval_input *input, const fj_eval_lanes *lanes, double *score,
-                 bool *mask, double *dscore, bool *fault, const fj_eval_sinks *sinks);
+                 bool *mask, double *dscore, bool *fault, const fj_eval_grads *grads);
 /* After a fault: describes the first bad read or division at this position in one sentence, e.g.
  * "captured tensor 'bias' F32 [8] is read at index 9 (dimension 0) at b=0 h=1 q=3 kv=9". False:
  * nothing is wrong there. */

@@ -12,7 +12,7 @@
  * Five products of tile.h; between them one pass over the tile, row by row, with lanes along the keys.
  * The hooks of the mod stand before this file, staged by rate: fj_head_state once per head of a key
  * block, fj_col_state with it, fj_row_state once per row of a tile, fj_score, fj_mask and fj_score_grad on
- * lanes. Their sinks are those of the item's slot (bwd_sinks.h).
+ * lanes. Their sums of gradients of captures are those of the item's slot (bwd_capture_grads.h).
  *
  * Invariants
  *  1. P and dS are selected to 0 after the mod where a position is masked or past the last key; rows past
@@ -30,11 +30,11 @@
  *     saw. dS is with respect to the scaled score: dQ and dK are multiplied by the scale once, on their way
  *     out.
  *  4. Accumulators are fj_real. With FJ_PAIRS the operands P and dS are rounded to BF16, as Q, K, V and dO
- *     are; delta, dP and the sinks' adjoints are not.
+ *     are; delta, dP and the adjoints of captures are not.
  *  5. Only a partial block, or one that ends within a pair of vectors, takes the masked copy of the pass.
  *  6. Faults are the forward kernel's to report.
  *  7. Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last
- *     digit, and one made of O in 16 bits leaves an error a thousand times larger. So with sinks and
+ *     digit, and one made of O in 16 bits leaves an error a thousand times larger. So with gradients of captures and
  *     16-bit inputs delta is measured, rowsum(P dP), by a phase of its own: two products more.
  *
  * What limits it, with figures: tests/kern/README.md. The products take nine tenths of the time in F32 and eight in
@@ -51,7 +51,7 @@
 
 #define FJ_LOG2_E ((fj_real)1.44269504088896340736)
 
-#include "bwd_sinks.h"
+#include "bwd_capture_grads.h"
 
 #include "bwd_rows.h"
 
@@ -67,7 +67,7 @@ struct pass {
     fj_real *dkey, *dvalue; /* sums of the block, lines of FJ_E_LINE and FJ_V_LINE */
     int measures;           /* delta instead of gradients (invariant 7) */
 #if FJ_HAS_SCORE
-    struct fj_sinks sinks;
+    struct fj_capture_grads grads;
 #endif
 };
 
@@ -124,7 +124,7 @@ FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real 
 #if FJ_HAS_SCORE
     const struct scratch *own = p->it->own;
     ds = fj_score_grad(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
-                       &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES], score, ds, live, &p->sinks);
+                       &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES], score, ds, live, &p->grads);
     if (masked) ds = fj_where_f(live, ds, zero);
 #endif
     tile_store(s + at, prob);
@@ -478,21 +478,21 @@ static void run_measure(const struct fj_cpu_args *a, const struct grid *g, int64
 }
 #endif
 
-static void run_item(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t round,
+static void run_item(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int64_t round,
                      int64_t number, int64_t slot, int worker) {
     const struct item it = item_of(a, g, round, number, worker);
     struct pass p = {.it = &it, .grid = g};
 #if FJ_HAS_SCORE
     for (int i = 0; i < FJ_CAPTURES; i++)
-        p.sinks.capture[i] = s->captures[i].count ? sink_array(a, s, i, slot) : NULL;
-    p.sinks.scalar = sink_scalars(a, s, slot);
+        p.grads.capture[i] = s->captures[i].count ? grad_array(a, s, i, slot) : NULL;
+    p.grads.scalar = grad_scalars(a, s, slot);
 #else
     (void)s, (void)slot;
 #endif
     for (int64_t block = it.block; block < it.block_end; block++) do_block(&p, block);
 }
 
-static void run_slot(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t round,
+static void run_slot(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int64_t round,
                      int64_t slot, int worker) {
     const int64_t end = (slot + 1) * s->classes / s->slots;
     for (int64_t class = slot * s->classes / s->slots; class < end; class ++) {
@@ -501,7 +501,7 @@ static void run_slot(const struct fj_cpu_args *a, const struct grid *g, const st
             continue;
         }
         for (int64_t item = 0; item < g->items; item++)
-            if (sink_class(a, s->apart, item) == class) run_item(a, g, s, round, item, slot, worker);
+            if (grad_class(a, s->apart, item) == class) run_item(a, g, s, round, item, slot, worker);
     }
 }
 
@@ -511,24 +511,24 @@ static void run_slot(const struct fj_cpu_args *a, const struct grid *g, const st
 
 static size_t kernel_workspace(const struct fj_cpu_args *a) {
     const struct grid g = grid_of(a);
-    return (size_t)sinks_of(a, &g).end;
+    return (size_t)grads_of(a, &g).end;
 }
 
 static int64_t kernel_items(const struct fj_cpu_args *a, int phase) {
     const struct grid g = grid_of(a);
-    const struct sinks s = sinks_of(a, &g);
+    const struct grads s = grads_of(a, &g);
     const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
     if (phase == 0) return queries + divide_up(s.end - g.dquery, FJ_ZERO_TASK);
 #if FJ_MEASURED_DELTA
     if (--phase == 0) return a->batch * a->heads_kv * measure_chunks(a, &g);
 #endif
-    if (phase <= g.rounds) return FJ_HAS_SINKS ? least(s.slots, g.items) : g.items;
+    if (phase <= g.rounds) return FJ_HAS_CAPTURE_GRADS ? least(s.slots, g.items) : g.items;
     if (phase > g.rounds + 1) return -1;
     const int64_t keys = g.sums_in_scratch ? 0 : row_tasks(a->batch, a->heads_kv, a->kv_len);
-    return queries + keys + sink_tasks(&s) + (FJ_HAS_SINKS && FJ_SCALARS > 0);
+    return queries + keys + grad_tasks(&s) + (FJ_HAS_CAPTURE_GRADS && FJ_SCALARS > 0);
 }
 
-static void run_first(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t item,
+static void run_first(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int64_t item,
                       int worker) {
     const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
     if (item < queries) return run_delta(a, g, item, worker);
@@ -536,24 +536,24 @@ static void run_first(const struct fj_cpu_args *a, const struct grid *g, const s
     memset(a->workspace + at, 0, (size_t)least(FJ_ZERO_TASK, s->end - at));
 }
 
-static void run_last(const struct fj_cpu_args *a, const struct grid *g, const struct sinks *s, int64_t item) {
+static void run_last(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int64_t item) {
     const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
     const int64_t keys = g->sums_in_scratch ? 0 : row_tasks(a->batch, a->heads_kv, a->kv_len);
     if (item < queries) return run_dquery(a, g, item);
     if ((item -= queries) < keys) return run_dkv(a, g, item);
-    if ((item -= keys) < sink_tasks(s)) return sink_reduce_task(a, s, item);
-    sink_reduce_scalars(a, s);
+    if ((item -= keys) < grad_tasks(s)) return grad_reduce_task(a, s, item);
+    grad_reduce_scalars(a, s);
 }
 
 static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {
     const struct grid g = grid_of(a);
-    const struct sinks s = sinks_of(a, &g);
+    const struct grads s = grads_of(a, &g);
     if (phase == 0) return run_first(a, &g, &s, item, worker);
 #if FJ_MEASURED_DELTA
     if (--phase == 0) return run_measure(a, &g, item, worker);
 #endif
     if (phase > g.rounds) return run_last(a, &g, &s, item);
-    if (FJ_HAS_SINKS) return run_slot(a, &g, &s, phase - 1, item, worker);
+    if (FJ_HAS_CAPTURE_GRADS) return run_slot(a, &g, &s, phase - 1, item, worker);
     run_item(a, &g, &s, phase - 1, item, 0, worker);
 }
 

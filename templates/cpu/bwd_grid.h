@@ -22,7 +22,7 @@
  *     few tiles, so that sums never take much more memory than one copy of dQ, dK and dV in fj_real.
  *  3. With a single round and no copies (many heads), dK and dV are summed in the worker's scratch.
  *
- * Workspace: | scratch of each worker | delta, base and low of rows | sums of dQ | sums of dK and dV | sinks |
+ * Workspace: | scratch of each worker | delta, base and low of rows | sums of dQ | sums of dK and dV | gradients of captures |
  */
 #ifndef FJ_BWD_GRID_H
 #define FJ_BWD_GRID_H
@@ -97,7 +97,7 @@ struct grid {
     int64_t dquery_copies, dkv_copies;
     /* Rows of a head in the sums: FJ_ROW_PAD more than there are; of dK and dV in every block. */
     int64_t q_rows, kv_rows;
-    int64_t delta, dquery, dkv, sinks; /* offsets in the workspace, in bytes */
+    int64_t delta, dquery, dkv, grads; /* offsets in the workspace, in bytes */
     int64_t dquery_copy, dkv_copy;     /* bytes */
     int sums_in_scratch;               /* of dK and dV */
 };
@@ -143,7 +143,7 @@ static struct grid grid_of(const struct fj_cpu_args *a) {
     g.delta = (int64_t)sizeof(struct scratch) * most(1, a->workers);
     g.dquery = g.delta + FJ_ROUND(3 * a->batch * a->heads_q * a->q_len * size, 256);
     g.dkv = g.dquery + g.dquery_copies * g.dquery_copy;
-    g.sinks = g.dkv + g.dkv_copies * g.dkv_copy;
+    g.grads = g.dkv + g.dkv_copies * g.dkv_copy;
     return g;
 }
 

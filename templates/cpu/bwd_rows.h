@@ -6,7 +6,7 @@
 
 #define FJ_INF ((fj_real)__builtin_inf())
 #define FJ_ROW_TASK 256 /* rows of a task of the first and the last phase */
-#define FJ_MEASURED_DELTA (FJ_HAS_SINKS && FJ_IN_SIZE == 2) /* invariant 7 */
+#define FJ_MEASURED_DELTA (FJ_HAS_CAPTURE_GRADS && FJ_IN_SIZE == 2) /* invariant 7 */
 
 static inline char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
     return t->data + (b * t->stride[0] + h * t->stride[1] + row * t->stride[2]) * FJ_IN_SIZE;

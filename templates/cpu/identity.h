@@ -5,13 +5,13 @@
 #define FJ_HAS_SCORE 0
 #define FJ_HAS_MASK 0
 #define FJ_HAS_FAULT 0
-#define FJ_HAS_SINKS 0
+#define FJ_HAS_CAPTURE_GRADS 0
 #define FJ_HEAD_EMPTY 1
 #define FJ_ROW_EMPTY 1
 #define FJ_COL_EMPTY 1
 #define FJ_CAPTURES 0
 #define FJ_SCALARS 0
-#define FJ_SINK_AXES \
+#define FJ_CAPTURE_GRAD_AXES \
     { -1 }
 
 struct fj_head_state {

@@ -99,7 +99,7 @@ enum {
 };
 
 /* The gradient of one captured tensor (packed row-major in its shape) or of one run-time scalar. */
-struct fj_cuda_sink {
+struct fj_cuda_capture_grad {
     void *sums;     /* workspace: 16 bytes each, or 8. NULL: not wanted, or nothing is scattered to it */
     uint32_t *most; /* workspace; with FJ_DETERMINISTIC 0 not used */
     void *out;      /* of reals */
@@ -107,23 +107,23 @@ struct fj_cuda_sink {
     int64_t stride[FJ_CUDA_MAX_RANK]; /* of out */
 };
 
-/* After it come the captures, the scalars, then fj_cuda_sink [FJ_CAPTURES + FJ_SCALARS]. Launches, one after the
+/* After it come the captures, the scalars, then fj_cuda_capture_grad [FJ_CAPTURES + FJ_SCALARS]. Launches, one after the
  * other, all with the same arguments, `threads` as the plan says:
  *
  *     fj_bwd_delta   any grid of x: its warps share the rows, its threads the zeros
- *     fj_bwd_measure x = tiles of m queries * batch * heads_q; with FJ_HAS_SINKS and 16-bit inputs (delta), and of
+ *     fj_bwd_measure x = tiles of m queries * batch * heads_q; with FJ_HAS_CAPTURE_GRADS and 16-bit inputs (delta), and of
  *                    bwd_simt with F32 inputs for sm_80 and newer (lse)
  *     fj_bwd_kv      x = tiles of m keys (m: tile_m of the variant) * batch * heads_kv
  *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
- *                    dquery, unless it adds to sinks (FJ_HAS_SINKS and FJ_DETERMINISTIC)
- *     fj_bwd_end     any grid of x; with FJ_HAS_SINKS only
+ *                    dquery, unless it adds to gradients of captures (FJ_HAS_CAPTURE_GRADS and FJ_DETERMINISTIC)
+ *     fj_bwd_end     any grid of x; with FJ_HAS_CAPTURE_GRADS only
  *
  * Workspace, each part aligned to 16 bytes, not initialised:
  *
  *     rows    FJ_CUDA_ROW_REALS reals * FJ_BWD_ROWS(batch * heads_q, q_len)
- *     sums    16 bytes * count of each wanted sink; 8 with FJ_DETERMINISTIC 0
- *     most    4 bytes * count of each wanted sink; with FJ_DETERMINISTIC
- *     runs    8 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_SINKS and FJ_DETERMINISTIC
+ *     sums    16 bytes * count of each wanted gradient; 8 with FJ_DETERMINISTIC 0
+ *     most    4 bytes * count of each wanted gradient; with FJ_DETERMINISTIC
+ *     runs    8 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_CAPTURE_GRADS and FJ_DETERMINISTIC
  *     dquery_sums    4 bytes * FJ_HEAD_PAD * FJ_BWD_SUM_ROWS(batch * heads_q, q_len); bwd_mma with FJ_DETERMINISTIC 0 */
 struct fj_cuda_backward {
     struct fj_cuda_tensor query, key, value, out, dout;

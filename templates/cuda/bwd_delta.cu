@@ -2,7 +2,7 @@
 //
 //      fj_bwd_delta    for each row of queries: fj_norm, delta = dlse - rowsum(out dout), or dlse
 //                      where fj_bwd_measure subtracts the sum;
-//                      zeros for what is added up atomically (sinks.h; dQ)
+//                      zeros for what is added up atomically (capture_grads.h; dQ)
 //      fj_bwd_end      those sums to the outputs, wherever their strides put them
 //
 //  1. A warp makes a row: lanes take columns, a fixed tree of shuffles adds them. The order is part of the result.
@@ -84,14 +84,14 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
         facts.own[2 * which + 1] = 0; // of the pair, none
 }
 
-#if FJ_HAS_SINKS
-FJ_DEVICE int64_t fj_sink_place(const fj_backward_args &args, int sink, int64_t n) {
+#if FJ_HAS_CAPTURE_GRADS
+FJ_DEVICE int64_t fj_grad_place(const fj_backward_args &args, int grad, int64_t n) {
     int64_t place = 0;
 #if FJ_CAPTURES
-    for (int d = FJ_CUDA_MAX_RANK - 1; d >= 0 && sink < FJ_CAPTURES; d--) {
-        const int64_t extent = args.captures[sink].shape[d];
+    for (int d = FJ_CUDA_MAX_RANK - 1; d >= 0 && grad < FJ_CAPTURES; d--) {
+        const int64_t extent = args.captures[grad].shape[d];
         if (extent <= 1) continue; // past the rank as well
-        place += n % extent * args.sinks[sink].stride[d];
+        place += n % extent * args.grads[grad].stride[d];
         n /= extent;
     }
 #endif
@@ -111,26 +111,26 @@ FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
     const int64_t sums = FJ_BWD_SUM_ROWS(static_cast<int64_t>(a.batch) * a.heads_q, a.q_len) * FJ_HEAD_PAD;
     for (int64_t n = first; a.dquery_sums && n < sums; n += threads) a.dquery_sums[n] = 0;
 #endif
-#if FJ_HAS_SINKS
-    for (int i = 0; i < FJ_SINKS; i++) {
-        const fj_cuda_sink &sink = args.sinks[i];
-        int64_t *sums = static_cast<int64_t *>(sink.sums);
-        const int64_t words = !sums ? 0 : FJ_DETERMINISTIC ? 2 * sink.count : sink.count;
+#if FJ_HAS_CAPTURE_GRADS
+    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) {
+        const fj_cuda_capture_grad &grad = args.grads[i];
+        int64_t *sums = static_cast<int64_t *>(grad.sums);
+        const int64_t words = !sums ? 0 : FJ_DETERMINISTIC ? 2 * grad.count : grad.count;
         for (int64_t n = first; n < words; n += threads) sums[n] = 0;
-        for (int64_t n = first; FJ_DETERMINISTIC && sums && n < sink.count; n += threads) {
-            sink.most[n] = 0;
-            static_cast<fj_real *>(sink.out)[fj_sink_place(args, i, n)] = 0; // for marks
+        for (int64_t n = first; FJ_DETERMINISTIC && sums && n < grad.count; n += threads) {
+            grad.most[n] = 0;
+            static_cast<fj_real *>(grad.out)[fj_grad_place(args, i, n)] = 0; // for marks
         }
         if (FJ_DETERMINISTIC && first == 0) a.runs[i] = 0;
     }
 #endif
 }
 
-#if FJ_HAS_SINKS
-FJ_DEVICE fj_real fj_sink_value([[maybe_unused]] const fj_backward_args &args, int sink, int64_t n) {
-    const int64_t *sums = static_cast<const int64_t *>(args.sinks[sink].sums);
+#if FJ_HAS_CAPTURE_GRADS
+FJ_DEVICE fj_real fj_grad_value([[maybe_unused]] const fj_backward_args &args, int grad, int64_t n) {
+    const int64_t *sums = static_cast<const int64_t *>(args.grads[grad].sums);
 #if FJ_DETERMINISTIC
-    return static_cast<fj_real>(fj_sink_sum(sums + 2 * n, args.sinks[sink].most[n], args.call.runs[sink]));
+    return static_cast<fj_real>(fj_grad_sum(sums + 2 * n, args.grads[grad].most[n], args.call.runs[grad]));
 #else
     return *reinterpret_cast<const fj_real *>(sums + n);
 #endif
@@ -139,11 +139,11 @@ FJ_DEVICE fj_real fj_sink_value([[maybe_unused]] const fj_backward_args &args, i
 FJ_KERNEL(fj_bwd_end, FJ_DELTA_THREADS, 1, fj_backward_args) {
     const int64_t first = fj_block_x() * static_cast<int64_t>(fj_block_threads()) + fj_thread_x();
     const int64_t threads = static_cast<int64_t>(fj_block_threads()) * fj_grid_x();
-    for (int i = 0; i < FJ_SINKS; i++) {
-        const fj_cuda_sink &sink = args.sinks[i];
-        for (int64_t n = first; sink.sums && n < sink.count; n += threads) {
-            fj_real *out = static_cast<fj_real *>(sink.out) + fj_sink_place(args, i, n);
-            if (!FJ_DETERMINISTIC || *out == 0) *out = fj_sink_value(args, i, n);
+    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) {
+        const fj_cuda_capture_grad &grad = args.grads[i];
+        for (int64_t n = first; grad.sums && n < grad.count; n += threads) {
+            fj_real *out = static_cast<fj_real *>(grad.out) + fj_grad_place(args, i, n);
+            if (!FJ_DETERMINISTIC || *out == 0) *out = fj_grad_value(args, i, n);
         }
     }
 }

@@ -30,12 +30,12 @@
 #ifndef FJ_DETERMINISTIC
 #define FJ_DETERMINISTIC 1
 #endif
-#define FJ_SINKS (FJ_CAPTURES + FJ_SCALARS)
+#define FJ_CAPTURE_GRADS (FJ_CAPTURES + FJ_SCALARS)
 
 // Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last digit; one made of
 // an out in 16 bits leaves an error a thousand times larger. So there delta is measured, rowsum(P dP), by a kernel of
 // its own: two products more.
-#define FJ_MEASURES (FJ_HAS_SINKS && (FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16))
+#define FJ_MEASURES (FJ_HAS_CAPTURE_GRADS && (FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16))
 static_assert(!FJ_HAS_PROB && !FJ_HAS_OUT, "seams of the forward kernels alone, so far");
 
 struct fj_backward_args {
@@ -46,8 +46,8 @@ struct fj_backward_args {
 #if FJ_SCALARS
     struct fj_cuda_scalar scalars[FJ_SCALARS];
 #endif
-#if FJ_SINKS
-    struct fj_cuda_sink sinks[FJ_SINKS];
+#if FJ_CAPTURE_GRADS
+    struct fj_cuda_capture_grad grads[FJ_CAPTURE_GRADS];
 #endif
 };
 
@@ -221,38 +221,38 @@ FJ_DEVICE fj_real fj_bwd_exp2(fj_real x) { return fj_ex2_approx(x); }
 #endif
 
 // Gradients of captures and scalars: what a thread keeps, and the hooks' view of it.
-struct fj_thread_sinks {
-#if FJ_HAS_SINKS
-    fj_acc acc[FJ_SINKS];
+struct fj_thread_grads {
+#if FJ_HAS_CAPTURE_GRADS
+    fj_acc acc[FJ_CAPTURE_GRADS];
 #endif
 };
 
 template <fj_side side>
-FJ_DEVICE void fj_sinks_start([[maybe_unused]] const fj_backward_args &args,
-                              [[maybe_unused]] fj_thread_sinks &own, [[maybe_unused]] bool off) {
-#if FJ_HAS_SINKS
+FJ_DEVICE void fj_grads_start([[maybe_unused]] const fj_backward_args &args,
+                              [[maybe_unused]] fj_thread_grads &own, [[maybe_unused]] bool off) {
+#if FJ_HAS_CAPTURE_GRADS
     constexpr bool keys = side == FJ_OWN_KEYS;
-    constexpr fj_sink_mode mode = FJ_DETERMINISTIC ? (keys ? FJ_SINK_LOOK : FJ_SINK_ADD)
-                                : keys             ? FJ_SINK_FLOAT
-                                                   : FJ_SINK_NONE;
+    constexpr fj_grad_mode mode = FJ_DETERMINISTIC ? (keys ? FJ_GRAD_LOOK : FJ_GRAD_ADD)
+                                : keys             ? FJ_GRAD_FLOAT
+                                                   : FJ_GRAD_NONE;
 #pragma unroll
-    for (int i = 0; i < FJ_SINKS; i++) {
-        const int32_t bits = mode == FJ_SINK_ADD ? fj_sink_run_bits(args.call.runs[i]) : 0;
-        own.acc[i] = fj_sink_start(mode, &args.sinks[i], off ? nullptr : args.sinks[i].sums, bits);
+    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) {
+        const int32_t bits = mode == FJ_GRAD_ADD ? fj_grad_run_bits(args.call.runs[i]) : 0;
+        own.acc[i] = fj_grad_start(mode, &args.grads[i], off ? nullptr : args.grads[i].sums, bits);
     }
 #endif
 }
-FJ_DEVICE void fj_sinks_settle([[maybe_unused]] fj_thread_sinks &own) {
-#if FJ_HAS_SINKS
+FJ_DEVICE void fj_grads_settle([[maybe_unused]] fj_thread_grads &own) {
+#if FJ_HAS_CAPTURE_GRADS
 #pragma unroll
-    for (int i = 0; i < FJ_SINKS; i++) fj_sink_settle(own.acc[i]);
+    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) fj_grad_settle(own.acc[i]);
 #endif
 }
-FJ_DEVICE void fj_sinks_end([[maybe_unused]] const fj_backward_args &args,
-                            [[maybe_unused]] fj_thread_sinks &own) {
-#if FJ_HAS_SINKS
+FJ_DEVICE void fj_grads_end([[maybe_unused]] const fj_backward_args &args,
+                            [[maybe_unused]] fj_thread_grads &own) {
+#if FJ_HAS_CAPTURE_GRADS
 #pragma unroll
-    for (int i = 0; i < FJ_SINKS; i++) fj_sink_end(own.acc[i], args.call.runs + i);
+    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) fj_grad_end(own.acc[i], args.call.runs + i);
 #endif
 }
 
@@ -319,19 +319,19 @@ FJ_DEVICE void fj_grad_score(fj_real factor, [[maybe_unused]] const fj_mod_args 
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
                              [[maybe_unused]] const struct fj_col_state *col, const fj_norm &norm, bool live,
-                             fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_sinks &own) {
+                             fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_grads &own) {
     [[maybe_unused]] const fj_real score = s * factor;
     const fj_real p = fj_prob_of(factor, mod, head, row, col, norm, s);
     s = live ? p : fj_real(0);
     d = live ? p * d : fj_real(0);
 #if FJ_HAS_SCORE
-    struct fj_sinks sinks;
-#if FJ_HAS_SINKS
+    struct fj_capture_grads grads;
+#if FJ_HAS_CAPTURE_GRADS
 #pragma unroll
-    for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = &own.acc[i];
-    sinks.scalar = own.acc + FJ_CAPTURES;
+    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = &own.acc[i];
+    grads.scalar = own.acc + FJ_CAPTURES;
 #endif
-    d = fj_score_grad(&mod, head, row, col, score, d, live, &sinks);
+    d = fj_score_grad(&mod, head, row, col, score, d, live, &grads);
     if (!live) d = 0;
 #endif
 }

@@ -87,7 +87,7 @@
 #endif
 // Full tiles have a copy of the mod of their own, without selection; not where it scatters, which is long.
 #ifndef FJ_FULL_COPY
-#define FJ_FULL_COPY (!FJ_HAS_SINKS)
+#define FJ_FULL_COPY (!FJ_HAS_CAPTURE_GRADS)
 #endif
 
 // Turns of the loop of the score mod and its derivative: more are slower, and shorter by as much.
@@ -236,7 +236,7 @@ FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector,
 template <fj_side side>
 FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
                           const fj_step &step, uint32_t stage, fj_sums<E_PAIRS> &dx, fj_sums<V_PAIRS> &dw,
-                          fj_thread_sinks &sinks, const fj_caring &care) {
+                          fj_thread_grads &grads, const fj_caring &care) {
     const uint32_t shared = fj_shared_address(fj_shared()), walked = shared + OWN_BYTES + stage * STAGE_BYTES;
     const uint32_t facts = FACTS + stage * FACTS_BYTES;
     const int32_t first = step.first();
@@ -249,10 +249,10 @@ FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struc
     fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
     const bool large = fj_has_large<side>(own, facts);
     if (FJ_FULL_COPY && step.is_full() && !care.how && !large && !(FUSED && fj_has_dead<side>(t, facts))) {
-        fj_apply<side, false>(t, own, head, first, true, facts, s, d, sinks, FJ_PLAIN);
+        fj_apply<side, false>(t, own, head, first, true, facts, s, d, grads, FJ_PLAIN);
     } else {
         if (large) fj_make_near<side>(t, facts, s);
-        fj_apply<side, true>(t, own, head, first, step.is_full(), facts, s, d, sinks, care.how);
+        fj_apply<side, true>(t, own, head, first, step.is_full(), facts, s, d, grads, care.how);
     }
     if (care.how) fj_clean(OWN_BYTES + stage * STAGE_BYTES, STAGE_BYTES, care.how == FJ_MARK);
     fj_weights p, ds;
@@ -278,7 +278,7 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
     fj_walk walk = fj_walk_start(t.at);
     fj_step ahead[FJ_STAGES]; // ahead[i]: what step now + i works on
     fj_own<side> own;
-    fj_thread_sinks sinks;
+    fj_thread_grads grads;
     struct fj_head_state head;
     int32_t h = -1; // of `head`
     uint32_t stage = 0, filled = 0;
@@ -286,7 +286,7 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
 #if FUSED
     fj_look_at_own(care);
 #endif
-    fj_sinks_start<side>(args, sinks, care.how != FJ_PLAIN);
+    fj_grads_start<side>(args, grads, care.how != FJ_PLAIN);
     if (side == FJ_OWN_QUERIES) {
         fj_head_init(&t.mod, t.at.b, t.at.head, &head);
         fj_start_own<side>(t, head, own);
@@ -315,15 +315,15 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
                 fj_head_init(&t.mod, t.at.b, h, &head);
                 fj_start_own<side>(t, head, own);
             }
-            fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, sinks, care);
-            fj_sinks_settle(sinks);
+            fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, grads, care);
+            fj_grads_settle(grads);
             stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
         }
 #pragma unroll
         for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
     }
     fj_copy_async_wait<0>(); // own rows of a block without steps
-    fj_sinks_end(args, sinks);
+    fj_grads_end(args, grads);
 }
 
 // The task again, from a number that the compiler does not know for the same: not kept in registers through the walk.

@@ -191,10 +191,10 @@ FJ_DEVICE void fj_mark_scores(const uint32_t (&bits)[ROWS], fj_scores &s, fj_sco
 template <fj_side side, bool masked>
 FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
                         int32_t first, bool full, uint32_t facts, fj_scores &s, fj_scores &d,
-                        fj_thread_sinks &sinks, int how) {
+                        fj_thread_grads &grads, int how) {
     [[maybe_unused]] uint32_t bits[ROWS];
     if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
-    if (masked && (FJ_HAS_SINKS || FUSED || how != FJ_PLAIN)) fj_hide_dead<side>(t, own, facts, bits);
+    if (masked && (FJ_HAS_CAPTURE_GRADS || FUSED || how != FJ_PLAIN)) fj_hide_dead<side>(t, own, facts, bits);
 #pragma unroll 1
     for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
 #pragma unroll
@@ -211,10 +211,10 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct 
                     const fj_norm norm = norms.at(r, j % 2);
                     if constexpr (side == FJ_OWN_KEYS)
                         fj_grad_score(t.factor, t.mod, &head, &walked, &own.state[r], norm, live, x, y,
-                                      sinks);
+                                      grads);
                     else
                         fj_grad_score(t.factor, t.mod, &head, &own.state[r], &walked, norm, live, x, y,
-                                      sinks);
+                                      grads);
                 }
             }
         }

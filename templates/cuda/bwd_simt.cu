@@ -183,7 +183,7 @@ FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, co
 
 // S and dP become P and dS, in shared memory. step: of fj_walk_take.
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks,
+                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_grads &grads,
                         int how) {
 #pragma unroll
     for (int j = 0; j < WALKED; j++) {
@@ -199,7 +199,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
             const bool there = q < t.at.walked && t.row(i) < t.at.count;
             const bool live = fj_is_live(t, &head, &row, &own.state[i], norm, full, there);
             d[i][j] += facts[FJ_CUDA_ROW_DELTA];
-            fj_grad_score(t.factor, t.mod, &head, &row, &own.state[i], norm, live, s[i][j], d[i][j], sinks);
+            fj_grad_score(t.factor, t.mod, &head, &row, &own.state[i], norm, live, s[i][j], d[i][j], grads);
             if (how == FJ_MARK) s[i][j] = d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
@@ -213,7 +213,7 @@ FJ_DEVICE void fj_make_near(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own,
     }
 }
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_sinks &sinks,
+                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_grads &grads,
                         int how) {
     fj_make_near(t, own, s);
 #pragma unroll
@@ -227,7 +227,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, con
             const bool live = fj_is_live(t, &head, &own.state[i], &col, own.norm[i], full, there);
             d[i][j] += own.delta[i];
             fj_grad_score(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], live, s[i][j], d[i][j],
-                          sinks);
+                          grads);
             if (how == FJ_MARK) d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
@@ -330,10 +330,10 @@ FJ_DEVICE int fj_next_walk(const fj_simt &t, int how, bool bad) {
 FJ_DEVICE void fj_walk_queries(const fj_backward_args &args, const fj_simt &t, int how,
                                fj_real (&dkey)[E_CHUNKS][OWN][PART], fj_real (&dvalue)[V_CHUNKS][OWN][PART]) {
     const fj_cuda_backward &a = t.a;
-    fj_thread_sinks sinks;
+    fj_thread_grads grads;
     fj_own<FJ_OWN_KEYS> own;
     struct fj_head_state head;
-    fj_sinks_start<FJ_OWN_KEYS>(args, sinks, how != FJ_PLAIN);
+    fj_grads_start<FJ_OWN_KEYS>(args, grads, how != FJ_PLAIN);
     fj_clear(dkey);
     fj_clear(dvalue);
     fj_walk walk = fj_walk_start(t.at);
@@ -350,14 +350,14 @@ FJ_DEVICE void fj_walk_queries(const fj_backward_args &args, const fj_simt &t, i
         fj_copy_facts(t, h, first);
         fj_multiply_rows(t, s, a.key, t.at.head_kv, a.query, h, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.value, t.at.head_kv, a.dout, h, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step.is_full(), s, d, sinks, how);
+        fj_apply(t, own, head, first, step.is_full(), s, d, grads, how);
         fj_put_weights(t, t.p, s);
         fj_put_weights(t, t.ds, d);
         fj_multiply_weights<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM, how);
         fj_multiply_weights<E_CHUNKS>(t, dkey, t.ds, a.query, h, first, FJ_HEAD_DIM, how);
-        fj_sinks_settle(sinks);
+        fj_grads_settle(grads);
     }
-    fj_sinks_end(args, sinks);
+    fj_grads_end(args, grads);
 }
 
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
@@ -378,10 +378,10 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
 FJ_DEVICE void fj_walk_keys(const fj_backward_args &args, const fj_simt &t, int how,
                             fj_real (&dquery)[E_CHUNKS][OWN][PART]) {
     const fj_cuda_backward &a = t.a;
-    fj_thread_sinks sinks;
+    fj_thread_grads grads;
     fj_own<FJ_OWN_QUERIES> own;
     struct fj_head_state head;
-    fj_sinks_start<FJ_OWN_QUERIES>(args, sinks, how != FJ_PLAIN);
+    fj_grads_start<FJ_OWN_QUERIES>(args, grads, how != FJ_PLAIN);
     fj_clear(dquery);
     fj_head_init(&t.mod, t.at.b, t.at.head, &head);
     fj_start_own(t, head, own);
@@ -393,12 +393,12 @@ FJ_DEVICE void fj_walk_keys(const fj_backward_args &args, const fj_simt &t, int 
         fj_scores s, d;
         fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step.is_full(), s, d, sinks, how);
+        fj_apply(t, own, head, first, step.is_full(), s, d, grads, how);
         fj_put_weights(t, t.ds, d);
         fj_multiply_weights<E_CHUNKS>(t, dquery, t.ds, a.key, t.at.head_kv, first, FJ_HEAD_DIM, how);
-        fj_sinks_settle(sinks);
+        fj_grads_settle(grads);
     }
-    fj_sinks_end(args, sinks);
+    fj_grads_end(args, grads);
 }
 
 FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {

@@ -304,6 +304,6 @@ FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) {
 FJ_DEVICE fj_real fj_neighbour(fj_real x, uint32_t mask) { return fj_shuffle_xor(x, mask); }
 #endif
 
-#include "sinks.h"
+#include "capture_grads.h"
 
 #endif

@@ -6,7 +6,7 @@
 #define FJ_HAS_MASK 0
 #define FJ_HAS_FAULT 0
 #define FJ_FAULT_READS_SCORE 0
-#define FJ_HAS_SINKS 0
+#define FJ_HAS_CAPTURE_GRADS 0
 #define FJ_HEAD_EMPTY 1
 #define FJ_ROW_EMPTY 1
 #define FJ_COL_EMPTY 1

@@ -85,7 +85,8 @@ static bool write_text(const variant *v, const char *path) {
                 v->dtype == KERN_F64 ? "f64" : "f32", reaches[i]);
     if (v->mod->hooks)
         fprintf(file, "%s%s", v->mod->hooks,
-                v->backward ? v->mod->backward_hooks : "#define FJ_HAS_SINKS 0\n#define FJ_SINK_AXES {-1}\n");
+                v->backward ? v->mod->backward_hooks
+                            : "#define FJ_HAS_CAPTURE_GRADS 0\n#define FJ_CAPTURE_GRAD_AXES {-1}\n");
     fprintf(file, "#include \"%s.c\"\n", v->backward ? "bwd" : "fwd");
     return fclose(file) == 0;
 }

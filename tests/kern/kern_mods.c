@@ -14,7 +14,7 @@
     "#define FJ_HAS_SCORE " #score "\n#define FJ_HAS_MASK " #mask "\n#define FJ_HAS_FAULT 0\n" \
     "#define FJ_HEAD_EMPTY 0\n#define FJ_ROW_EMPTY 0\n#define FJ_COL_EMPTY 0\n"                \
     "#define FJ_CAPTURES " #captures "\n#define FJ_SCALARS " #scalars "\n"                     \
-    "struct fj_sinks { fj_acc *capture[FJ_CAPTURES + 1]; fj_acc *scalar; };\n"
+    "struct fj_capture_grads { fj_acc *capture[FJ_CAPTURES + 1]; fj_acc *scalar; };\n"
 /* States that keep the positions. */
 #define STATES                                                                                        \
     "struct fj_head_state { int32_t h; fj_real slope; };\n"                                           \
@@ -67,9 +67,11 @@ static const char bias_hooks[] = FACTS(1, 1, 1, 0) STATES NO_SLOPE HOOK(
         "    int32_t k0, int32_t k1) {\n    (void)a, (void)b, (void)h, (void)q0, (void)q1, (void)k0, (void)k1;\n"
         "    return 1;\n}\n" HOOK("fj_f", "score", ", fj_f score") BIAS_INDICES
     "    return fj_add_f(score, fj_load_FREAL_mixed(&a->captures[0], 3, at, 4u));\n}\n";
-static const char bias_backward[] = "#define FJ_HAS_SINKS 1\n#define FJ_SINK_AXES {14, -1}\n" HOOK(
-    "fj_f", "score_grad", ", fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks") BIAS_INDICES
-    "    (void)score;\n    fj_scatter_mixed_f(sinks->capture[0], &a->captures[0], 3, at, 4u, adjoint, live);\n"
+static const char bias_backward[] =
+    "#define FJ_HAS_CAPTURE_GRADS 1\n#define FJ_CAPTURE_GRAD_AXES {14, -1}\n" HOOK(
+        "fj_f", "score_grad", ", fj_f score, fj_f adjoint, fj_b live, struct fj_capture_grads *grads")
+        BIAS_INDICES
+    "    (void)score;\n    fj_scatter_mixed_f(grads->capture[0], &a->captures[0], 3, at, 4u, adjoint, live);\n"
     "    return adjoint;\n}\n";
 
 /* ---- softcap and ALiBi ------------------------------------------------------------------------------ */
@@ -93,13 +95,13 @@ static const char softcap_hooks[] = FACTS(1, 0, 1, 0) STATES
         ", fj_f score") "    fj_f t = fj_tanh_f(fj_div_f(score, fj_splat_f(5)));\n"
                         "    fj_f d = fj_mul_f(fj_cast_i_f(fj_sub_i(col->kv, fj_splat_i(row->q))), fj_splat_f(0.0625f));\n"
                         "    return fj_add_f(fj_mul_f(fj_splat_f(5), t), fj_mul_f(fj_splat_f(head->slope), d));\n}\n";
-static const char softcap_backward[] = "#define FJ_HAS_SINKS 1\n#define FJ_SINK_AXES {2, -1}\n" HOOK(
+static const char softcap_backward[] = "#define FJ_HAS_CAPTURE_GRADS 1\n#define FJ_CAPTURE_GRAD_AXES {2, -1}\n" HOOK(
     "fj_f", "score_grad",
-    ", fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks") "    fj_f t = fj_tanh_f(fj_div_f(score, fj_splat_f(5)));\n"
-                                                                     "    fj_f d = fj_mul_f(fj_cast_i_f(fj_sub_i(col->kv, fj_splat_i(row->q))), fj_splat_f(0.0625f));\n"
-                                                                     "    const fj_l at[1] = {fj_splat_l(head->h)};\n"
-                                                                     "    fj_scatter_mixed_f(sinks->capture[0], &a->captures[0], 1, at, 0u, fj_mul_f(adjoint, d), live);\n"
-                                                                     "    return fj_mul_f(adjoint, fj_sub_f(fj_splat_f(1), fj_mul_f(t, t)));\n}\n";
+    ", fj_f score, fj_f adjoint, fj_b live, struct fj_capture_grads *grads") "    fj_f t = fj_tanh_f(fj_div_f(score, fj_splat_f(5)));\n"
+                                                                             "    fj_f d = fj_mul_f(fj_cast_i_f(fj_sub_i(col->kv, fj_splat_i(row->q))), fj_splat_f(0.0625f));\n"
+                                                                             "    const fj_l at[1] = {fj_splat_l(head->h)};\n"
+                                                                             "    fj_scatter_mixed_f(grads->capture[0], &a->captures[0], 1, at, 0u, fj_mul_f(adjoint, d), live);\n"
+                                                                             "    return fj_mul_f(adjoint, fj_sub_f(fj_splat_f(1), fj_mul_f(t, t)));\n}\n";
 
 /* ---- table: a gather that collides, a run-time scalar, scores of -inf ----------------------------- */
 
@@ -132,11 +134,13 @@ static double table_grad(kern_captures *c, int64_t h, int64_t q, int64_t kv, dou
 static const char table_hooks[] =
     FACTS(1, 0, 1, 1) STATES NO_SLOPE HOOK("fj_f", "score", ", fj_f score") TABLE_VALUES
     "    return fj_where_f(hides, fj_splat_f((fj_real)-INFINITY), fj_add_f(score, fj_mul_f(factor, value)));\n}\n";
-static const char table_backward[] = "#define FJ_HAS_SINKS 1\n#define FJ_SINK_AXES {0, -1}\n" HOOK(
-    "fj_f", "score_grad", ", fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks") TABLE_VALUES
+static const char table_backward[] =
+    "#define FJ_HAS_CAPTURE_GRADS 1\n#define FJ_CAPTURE_GRAD_AXES {0, -1}\n" HOOK(
+        "fj_f", "score_grad", ", fj_f score, fj_f adjoint, fj_b live, struct fj_capture_grads *grads")
+        TABLE_VALUES
     "    const fj_b adds = fj_and_b(live, fj_not_b(hides));\n    (void)score;\n"
-    "    fj_scatter_f(sinks->capture[0], &a->captures[0], 1, at, fj_mul_f(adjoint, factor), adds);\n"
-    "    fj_scatter_scalar_f(&sinks->scalar[0], fj_mul_f(adjoint, value), adds);\n"
+    "    fj_scatter_f(grads->capture[0], &a->captures[0], 1, at, fj_mul_f(adjoint, factor), adds);\n"
+    "    fj_scatter_scalar_f(&grads->scalar[0], fj_mul_f(adjoint, value), adds);\n"
     "    return fj_where_f(hides, fj_splat_f(0), adjoint);\n}\n";
 
 /* ---- fill: rows of one score, of a score and its negative, of scores among such, all of the scalar --------------- */
@@ -168,14 +172,16 @@ static double fill_grad(kern_captures *c, int64_t h, int64_t q, int64_t kv, doub
     "    const fj_b negates = turn == 2 ? fj_not_b(third) : turn == 3 ? fj_gt_f(c, fj_splat_f(0)) : fj_splat_b(0);\n"
 static const char fill_hooks[] = FACTS(1, 0, 0, 1) STATES NO_SLOPE HOOK("fj_f", "score", ", fj_f score")
     FILL_VALUES "    return fj_where_f(keeps, score, fj_where_f(negates, fj_neg_f(c), c));\n}\n";
-static const char fill_backward[] = "#define FJ_HAS_SINKS 1\n#define FJ_SINK_AXES {-1}\n" HOOK(
-    "fj_f", "score_grad", ", fj_f score, fj_f adjoint, fj_b live, struct fj_sinks *sinks") FILL_VALUES
+static const char fill_backward[] =
+    "#define FJ_HAS_CAPTURE_GRADS 1\n#define FJ_CAPTURE_GRAD_AXES {-1}\n" HOOK(
+        "fj_f", "score_grad", ", fj_f score, fj_f adjoint, fj_b live, struct fj_capture_grads *grads")
+        FILL_VALUES
     "    (void)score;\n"
-    "    fj_scatter_scalar_f(&sinks->scalar[0], fj_where_f(negates, fj_neg_f(adjoint), adjoint),\n"
+    "    fj_scatter_scalar_f(&grads->scalar[0], fj_where_f(negates, fj_neg_f(adjoint), adjoint),\n"
     "                        fj_and_b(live, fj_not_b(keeps)));\n"
     "    return fj_where_f(keeps, adjoint, fj_splat_f(0));\n}\n";
 
-static const char no_backward[] = "#define FJ_HAS_SINKS 0\n#define FJ_SINK_AXES {-1}\n";
+static const char no_backward[] = "#define FJ_HAS_CAPTURE_GRADS 0\n#define FJ_CAPTURE_GRAD_AXES {-1}\n";
 
 const kern_mod kern_mods[] = {
     {.name = "identity"},

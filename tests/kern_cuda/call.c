@@ -95,9 +95,9 @@ static void make_captures(call *c, generator *random) {
         t->dtype = c->kernel->mod->capture[i].dtype;
         c->device->create(&c->capture_data[i], (size_t)count * fj_dtype_size(t->dtype));
         fill_capture(t, c->capture_data[i].host, count, random);
-        if (kernel_is_backward(c->kernel) && ir->captures.data[i].gradient) c->sinks[i].count = count;
+        if (kernel_is_backward(c->kernel) && ir->captures.data[i].gradient) c->grads[i].count = count;
     }
-    if (kernel_is_backward(c->kernel) && ir->scalars.len > 0) c->sinks[MAX_CAPTURES].count = 1;
+    if (kernel_is_backward(c->kernel) && ir->scalars.len > 0) c->grads[MAX_CAPTURES].count = 1;
 }
 
 /* ---- Tensors ------------------------------------------------------------------------------------------ */
@@ -197,11 +197,11 @@ static void make_work(call *c) {
     if (!k->problem.deterministic && k->variant.mma)
         d->create(&c->query_sums, FJ_BWD_SUM_ROWS((size_t)(s->batch * s->heads_q), (size_t)s->q_len) *
                                       (size_t)k->variant.head_pad * sizeof(float));
-    for (int i = 0; i < SINKS; i++) {
-        if (c->sinks[i].count == 0 && (i == MAX_CAPTURES || !c->captures[i].data)) continue;
-        d->create(&c->sinks[i].sums, (size_t)c->sinks[i].count * (k->problem.deterministic ? 16 : 8));
-        d->create(&c->sinks[i].most, (size_t)c->sinks[i].count * 4);
-        d->create(&c->sinks[i].out, (size_t)c->sinks[i].count * call_real_size(c));
+    for (int i = 0; i < GRADS; i++) {
+        if (c->grads[i].count == 0 && (i == MAX_CAPTURES || !c->captures[i].data)) continue;
+        d->create(&c->grads[i].sums, (size_t)c->grads[i].count * (k->problem.deterministic ? 16 : 8));
+        d->create(&c->grads[i].most, (size_t)c->grads[i].count * 4);
+        d->create(&c->grads[i].out, (size_t)c->grads[i].count * call_real_size(c));
     }
 }
 
@@ -223,9 +223,9 @@ void call_finish(call *c) {
     for (int t = 0; t < TENSORS; t++) tensor_finish(&c->tensors[t], d);
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) d->destroy(work[i]);
     for (int i = 0; i < MAX_CAPTURES; i++) d->destroy(&c->capture_data[i]);
-    for (int i = 0; i < SINKS; i++)
-        d->destroy(&c->sinks[i].sums), d->destroy(&c->sinks[i].most), d->destroy(&c->sinks[i].out);
-    for (int i = 0; i < TENSORS + SINKS; i++)
+    for (int i = 0; i < GRADS; i++)
+        d->destroy(&c->grads[i].sums), d->destroy(&c->grads[i].most), d->destroy(&c->grads[i].out);
+    for (int i = 0; i < TENSORS + GRADS; i++)
         free(c->answers[i].exact), free(c->answers[i].unfused), free(c->answers[i].bound);
     free(c->visible);
 }

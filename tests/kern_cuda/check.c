@@ -78,8 +78,8 @@ static bool is_untouched(const tensor *t) {
 }
 
 /* The gradient of a capture lies column-major. */
-static bool check_sink(const call *c, int index, FILE *out) {
-    const sink *s = &c->sinks[index];
+static bool check_grad(const call *c, int index, FILE *out) {
+    const grad *s = &c->grads[index];
     const fj_eval_tensor *t = index < MAX_CAPTURES ? &c->captures[index] : NULL;
     const bool wide = c->kernel->problem.dtype == FJ_DTYPE_F64;
     answer *a = (answer *)(uintptr_t)&c->answers[TENSORS + index];
@@ -106,15 +106,15 @@ static bool check_sink(const call *c, int index, FILE *out) {
     return good;
 }
 
-static bool check_sinks(const call *c, FILE *out) {
+static bool check_grads(const call *c, FILE *out) {
     bool good = true;
-    for (int i = 0; i < SINKS; i++) {
-        if (c->sinks[i].count == 0) continue;
-        if ((c->shape->absent & ABSENT_SINKS) == 0) {
-            good &= check_sink(c, i, out);
+    for (int i = 0; i < GRADS; i++) {
+        if (c->grads[i].count == 0) continue;
+        if ((c->shape->absent & ABSENT_CAPTURE_GRADS) == 0) {
+            good &= check_grad(c, i, out);
             continue;
         }
-        for (size_t n = 0; n < c->sinks[i].out.size; n++) good &= c->sinks[i].out.host[n] == 0xff;
+        for (size_t n = 0; n < c->grads[i].out.size; n++) good &= c->grads[i].out.host[n] == 0xff;
         if (!good) (void)fprintf(out, "    a gradient that is not wanted was written\n");
     }
     return good;
@@ -142,7 +142,7 @@ bool check_answers(call *c, FILE *out) {
             x->values[i] += c->tensors[LSE].values[i];
         good &= agrees(c, t, tensor_names[t], x->values, out);
     }
-    return good & check_sinks(c, out);
+    return good & check_grads(c, out);
 }
 
 bool check_fault(const call *c, FILE *out) {

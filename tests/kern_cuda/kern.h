@@ -28,7 +28,7 @@
 #include "templates/cuda/abi.h"
 #include "tests/support/isolate.h"
 
-enum { MAX_CAPTURES = 2, MAX_SCALARS = 1, SINKS = MAX_CAPTURES + MAX_SCALARS };
+enum { MAX_CAPTURES = 2, MAX_SCALARS = 1, GRADS = MAX_CAPTURES + MAX_SCALARS };
 
 /* ---- Random numbers --------------------------------------------------------------------------- */
 
@@ -102,7 +102,7 @@ enum {
     ABSENT_DQUERY = 1,
     ABSENT_DKEY = 2,
     ABSENT_DVALUE = 4,
-    ABSENT_SINKS = 8,
+    ABSENT_CAPTURE_GRADS = 8,
     ABSENT_LSE = 16,
     ABSENT_MAX = 32,
     ABSENT_LOW = 64
@@ -186,11 +186,11 @@ enum { QUERY, KEY, VALUE, OUT, LSE, LOW, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, 
 extern const char *const tensor_names[TENSORS];
 
 /* The gradient of a capture, or of the scalar (the last). */
-typedef struct sink {
+typedef struct grad {
     int64_t count;
     double mass; /* of all that is scattered, about */
     buffer sums, most, out;
-} sink;
+} grad;
 
 /* What the definition gives, packed. bound: how much an element may be off. */
 typedef struct answer {
@@ -214,9 +214,9 @@ typedef struct call {
     fj_eval_tensor captures[MAX_CAPTURES];
     buffer capture_data[MAX_CAPTURES], positions[2]; /* of queries, of keys */
     int64_t position_stride[2];                      /* from one batch to the next */
-    sink sinks[SINKS];
+    grad grads[GRADS];
     buffer rows, query_sums, runs, parts, fault;
-    answer answers[TENSORS + SINKS];
+    answer answers[TENSORS + GRADS];
     bool *visible; /* [B,Hq,L,S] */
     spoil spoils[SPOILS];
     int spoil_count;

@@ -171,17 +171,17 @@ static void put_captures(packet *p, const call *c) {
 }
 
 /* Gradients of captures go to column-major memory. */
-static void put_sinks(packet *p, const call *c) {
+static void put_grads(packet *p, const call *c) {
     const fj_ir *ir = c->kernel->problem.ir;
     for (size_t i = 0; i < ir->captures.len + ir->scalars.len; i++) {
         const size_t at = i < ir->captures.len ? i : MAX_CAPTURES + i - ir->captures.len;
-        struct fj_cuda_sink to = {0};
-        const bool wanted = c->sinks[at].count > 0 && (c->shape->absent & ABSENT_SINKS) == 0;
+        struct fj_cuda_capture_grad to = {0};
+        const bool wanted = c->grads[at].count > 0 && (c->shape->absent & ABSENT_CAPTURE_GRADS) == 0;
         if (wanted)
-            to = (struct fj_cuda_sink){.sums = address_of(&c->sinks[at].sums),
-                                       .most = address_of(&c->sinks[at].most),
-                                       .out = address_of(&c->sinks[at].out),
-                                       .count = c->sinks[at].count};
+            to = (struct fj_cuda_capture_grad){.sums = address_of(&c->grads[at].sums),
+                                               .most = address_of(&c->grads[at].most),
+                                               .out = address_of(&c->grads[at].out),
+                                               .count = c->grads[at].count};
         int64_t stride = 1;
         for (int d = 0; i < ir->captures.len && d < ir->captures.data[i].rank; d++) {
             to.stride[d] = stride;
@@ -203,7 +203,7 @@ static void put_args(packet *p, const call *c, const char *entry) {
     else
         (strcmp(entry, "fj_fwd_merge") == 0 ? put_merge : put_forward)(p, c);
     put_captures(p, c);
-    if (backward) put_sinks(p, c);
+    if (backward) put_grads(p, c);
 }
 
 /* As abi.h says; where any will do, another one in other modes. */
@@ -266,8 +266,8 @@ static bool put_all(call *c) {
         if (fresh[i]->size) memset(fresh[i]->host, 0xff, fresh[i]->size);
         there &= c->device->put(fresh[i]);
     }
-    for (int i = 0; i < SINKS; i++) {
-        buffer *each[] = {&c->sinks[i].sums, &c->sinks[i].most, &c->sinks[i].out};
+    for (int i = 0; i < GRADS; i++) {
+        buffer *each[] = {&c->grads[i].sums, &c->grads[i].most, &c->grads[i].out};
         for (int n = 0; n < 3; n++) {
             if (each[n]->size)
                 memset(each[n]->host, n == 0 ? 0x55 : 0xff, each[n]->size); /* -1 would add little */
@@ -289,9 +289,9 @@ static bool get_all(call *c, FILE *out) {
         }
     buffer *const work[] = {&c->rows, &c->query_sums, &c->runs, &c->parts, &c->fault};
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) clean &= c->device->get(work[i]);
-    for (int i = 0; i < SINKS; i++)
-        clean &= c->device->get(&c->sinks[i].sums) && c->device->get(&c->sinks[i].most) &&
-                 c->device->get(&c->sinks[i].out);
+    for (int i = 0; i < GRADS; i++)
+        clean &= c->device->get(&c->grads[i].sums) && c->device->get(&c->grads[i].most) &&
+                 c->device->get(&c->grads[i].out);
     if (!clean) (void)fprintf(out, "    memory around a tensor or the workspace was written\n");
     return clean;
 }

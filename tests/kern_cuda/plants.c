@@ -186,12 +186,13 @@ static const plant plants[] = {
      "x", NULL},
     {"bwd_simt: NaN that is seen is not marked", BWD_SIMT_CAUSAL, PLAIN,
      "how == FJ_CLEAN ? FJ_MARK : FJ_PLAIN", "FJ_PLAIN", NULL},
-    {"sinks: units are not counted", BWD_TABLE, PLAIN, "        fj_sink_count(acc);\n        int64_t",
+    {"capture grads: units are not counted", BWD_TABLE, PLAIN, "        fj_grad_count(acc);\n        int64_t",
      "        int64_t", NULL},
-    {"sinks: sums are not zeroed", BWD_SUMS, PLAIN, "threads) sums[n] = 0;", "threads) (void)sums;", NULL},
-    {"sinks: units of the wrong size", BWD_SUMS, PLAIN, "return 61 - count;", "return 3;", NULL},
-    {"sinks: float atomics", BWD_TABLE, PLAIN,
-     "mode = FJ_DETERMINISTIC ? (keys ? FJ_SINK_LOOK : FJ_SINK_ADD)", "mode = false ? FJ_SINK_NONE", NULL},
+    {"capture grads: sums are not zeroed", BWD_SUMS, PLAIN, "threads) sums[n] = 0;", "threads) (void)sums;",
+     NULL},
+    {"capture grads: units of the wrong size", BWD_SUMS, PLAIN, "return 61 - count;", "return 3;", NULL},
+    {"capture grads: float atomics", BWD_TABLE, PLAIN,
+     "mode = FJ_DETERMINISTIC ? (keys ? FJ_GRAD_LOOK : FJ_GRAD_ADD)", "mode = false ? FJ_GRAD_NONE", NULL},
 };
 
 bool plant_apply(const plant *p, fj_buf *text) { return text_replace(text, p->from, p->to); }

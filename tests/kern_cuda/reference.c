@@ -194,24 +194,24 @@ static void keep_row(const pass *p, const row *r) {
 
 /* ---- Backward ----------------------------------------------------------------------------------------------- */
 
-/* Where the gradients of what a mod captures are added up: results, or squares of errors (check_sink). */
+/* Where the gradients of what a mod captures are added up: results, or squares of errors (check_grad). */
 typedef enum scatter { SCATTER_NOTHING, SCATTER_GRADIENTS, SCATTER_SQUARES } scatter;
 
 /* Through the mod. */
 static void adjoin_mod(const pass *p, const row *r, const double *adjoint, double *dscore, scatter what) {
     const call *c = p->c;
     const fj_eval_input input = input_of(p);
-    double *arrays[SINKS] = {0};
-    for (int i = 0; i < SINKS; i++)
-        if (c->sinks[i].count > 0 && what != SCATTER_NOTHING)
+    double *arrays[GRADS] = {0};
+    for (int i = 0; i < GRADS; i++)
+        if (c->grads[i].count > 0 && what != SCATTER_NOTHING)
             arrays[i] = what == SCATTER_SQUARES ? c->answers[TENSORS + i].bound : result(p, TENSORS + i);
-    const fj_eval_sinks sinks = {
+    const fj_eval_grads grads = {
         .captures = arrays, .scalars = arrays[MAX_CAPTURES], .squares = what == SCATTER_SQUARES};
     for (int64_t kv = 0; kv < c->shape->kv_len; kv += run_length(c, kv)) {
         fj_eval_lanes lanes = lanes_of(c, r, kv);
         lanes.adjoint = adjoint + kv;
         lanes.live = r->live + kv;
-        fj_eval_run(p->eval, &input, &lanes, NULL, NULL, dscore + kv, NULL, &sinks);
+        fj_eval_run(p->eval, &input, &lanes, NULL, NULL, dscore + kv, NULL, &grads);
     }
     for (int64_t kv = 0; kv < c->shape->kv_len; kv++)
         if (!r->live[kv]) dscore[kv] = 0;
@@ -249,7 +249,7 @@ static void make_adjoints(const pass *p, row *r) {
         const double *value = of_row(c, VALUE, r->b, r->hk, kv);
         r->dp[kv] = r->p[kv] * (rounded(p, dot(p, dout, value, v)) - delta);
         r->mass[kv] = p->unfused ? 0 : r->p[kv] * (size_of(dout, value, v) + delta_size);
-        for (int i = 0; i < SINKS; i++) c->sinks[i].mass += r->mass[kv] * (i < MAX_CAPTURES ? 1 : 64);
+        for (int i = 0; i < GRADS; i++) c->grads[i].mass += r->mass[kv] * (i < MAX_CAPTURES ? 1 : 64);
     }
     memcpy(r->ds, r->dp, (size_t)n * sizeof *r->ds);
     memcpy(r->mass_ds, r->mass, (size_t)n * sizeof *r->ds);
@@ -372,7 +372,7 @@ void reference_run(call *c) {
     make_answer(&c->answers[MAX], rows);
     for (int t = DQUERY; t <= DVALUE && kernel_is_backward(c->kernel); t++)
         make_answer(&c->answers[t], tensor_count(&c->tensors[t]));
-    for (int i = 0; i < SINKS; i++) make_answer(&c->answers[TENSORS + i], c->sinks[i].count);
+    for (int i = 0; i < GRADS; i++) make_answer(&c->answers[TENSORS + i], c->grads[i].count);
     c->visible = calloc((size_t)(rows * s->kv_len) + 1, sizeof(bool));
     const bool tf32 = c->kernel->problem.tf32;
     pass p = {.c = c, .slack = tf32 ? 0x1p-9 : dtype == FJ_DTYPE_F64 ? 0x1p-46 : 0x1p-18};

@@ -19,8 +19,8 @@ static size_t collect(const call *c, unsigned char *to) {
         if (to) memcpy(to + at, b->host, b->size);
         at += b->size;
     }
-    for (int i = 0; i < SINKS && all; i++) {
-        const buffer *b = &c->sinks[i].out;
+    for (int i = 0; i < GRADS && all; i++) {
+        const buffer *b = &c->grads[i].out;
         if (to && b->size) memcpy(to + at, b->host, b->size);
         at += b->size;
     }

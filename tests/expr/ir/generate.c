@@ -391,8 +391,8 @@ void fj_world_run(const fj_world *world, fj_eval *eval, const int32_t *position,
         .adjoint = &adjoint,
         .live = &live,
     };
-    const fj_eval_sinks sinks = {.captures = ret->dcaptures, .scalars = ret->dscalars};
-    fj_eval_run(eval, &world->input, &lanes, &ret->score, &ret->mask, &ret->dscore, &ret->fault, &sinks);
+    const fj_eval_grads grads = {.captures = ret->dcaptures, .scalars = ret->dscalars};
+    fj_eval_run(eval, &world->input, &lanes, &ret->score, &ret->mask, &ret->dscore, &ret->fault, &grads);
 }
 
 bool fj_same(double a, double b) { return (a != a && b != b) || (a == b && signbit(a) == signbit(b)); }

@@ -245,27 +245,28 @@ void ops_evaluate(fj_arena *arena, const ops_case *c, const ops_inputs *inputs, 
     fj_eval *eval = fj_eval_create(arena, c->graph);
     const fj_eval_input input = {inputs->captures, inputs->scalars, round};
     double *captures[OPS_CAPTURES] = {ret->dcaptures[OPS_FA], ret->dcaptures[OPS_FB]};
-    const fj_eval_sinks sinks = {.captures = captures, .scalars = (double[OPS_SCALARS]){0}};
+    const fj_eval_grads grads = {.captures = captures, .scalars = (double[OPS_SCALARS]){0}};
     memset(ret, 0, sizeof *ret);
     for (int p = 0; p < OPS_POSITIONS; p += FJ_EVAL_LANES) {
         const int count = OPS_POSITIONS - p < FJ_EVAL_LANES ? OPS_POSITIONS - p : FJ_EVAL_LANES;
         const fj_eval_lanes lanes = {
             1, 2, query, p, count, inputs->score + p, inputs->adjoint + p, inputs->live + p};
-        fj_eval_run(eval, &input, &lanes, ret->score + p, NULL, ret->dscore + p, ret->fault + p, &sinks);
+        fj_eval_run(eval, &input, &lanes, ret->score + p, NULL, ret->dscore + p, ret->fault + p, &grads);
     }
-    ret->dscalar = sinks.scalars[0];
+    ret->dscalar = grads.scalars[0];
 }
 
 /* ---- Text --------------------------------------------------------------------------------------------- */
 
 static const char *const renamed[] = {
-    "fj_head_state", "fj_row_state",   "fj_col_state", "fj_head_init", "fj_row_init",
-    "fj_col_init",   "fj_score",       "fj_mask",      "fj_fault",     "fj_score_grad",
-    "fj_sinks",      "fj_block_class", "fj_may_fault",
+    "fj_head_state",    "fj_row_state",   "fj_col_state", "fj_head_init", "fj_row_init",
+    "fj_col_init",      "fj_score",       "fj_mask",      "fj_fault",     "fj_score_grad",
+    "fj_capture_grads", "fj_block_class", "fj_may_fault",
 };
 static const char *const undefined[] = {
-    "FJ_HAS_SCORE", "FJ_HAS_MASK", "FJ_HAS_FAULT", "FJ_HAS_SINKS", "FJ_HEAD_EMPTY",        "FJ_ROW_EMPTY",
-    "FJ_COL_EMPTY", "FJ_CAPTURES", "FJ_SCALARS",   "FJ_SINK_AXES", "FJ_FAULT_READS_SCORE",
+    "FJ_HAS_SCORE",  "FJ_HAS_MASK",          "FJ_HAS_FAULT",         "FJ_HAS_CAPTURE_GRADS",
+    "FJ_HEAD_EMPTY", "FJ_ROW_EMPTY",         "FJ_COL_EMPTY",         "FJ_CAPTURES",
+    "FJ_SCALARS",    "FJ_CAPTURE_GRAD_AXES", "FJ_FAULT_READS_SCORE",
 };
 
 void ops_emit(const ops_cases *cases, fj_emit_target target, bool f64, fj_buf *out) {

@@ -20,7 +20,7 @@ struct ops_args {
 
 // One capture has gradients, and one scalar: the code for each would be most of the text.
 FJ_DEVICE fj_acc ops_start(void *sums) {
-    return fj_sink_start(sums ? FJ_SINK_FLOAT : FJ_SINK_NONE, nullptr, sums, 0);
+    return fj_grad_start(sums ? FJ_GRAD_FLOAT : FJ_GRAD_NONE, nullptr, sums, 0);
 }
 
 #define OPS_TRY(name)                                                                           \
@@ -30,11 +30,11 @@ FJ_DEVICE fj_acc ops_start(void *sums) {
         struct fj_head_state head;                                                              \
         struct fj_row_state row;                                                                \
         struct fj_col_state col;                                                                \
-        struct fj_sinks sinks;                                                                  \
+        struct fj_capture_grads grads;                                                          \
         fj_acc none = ops_start(nullptr), sums = ops_start(c.sums);                             \
         fj_acc scalars[FJ_SCALARS] = {ops_start(c.scalar_sums), none, none};                    \
-        for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = i == c.summed ? &sums : &none; \
-        sinks.scalar = scalars;                                                                 \
+        for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = i == c.summed ? &sums : &none; \
+        grads.scalar = scalars;                                                                 \
         fj_head_init(&mod, 1, 2, &head);                                                        \
         fj_row_init(&mod, &head, c.query, &row);                                                \
         for (int32_t p = static_cast<int32_t>(fj_thread_x()); p < c.positions; p += FJ_WARP) {  \
@@ -44,10 +44,10 @@ FJ_DEVICE fj_acc ops_start(void *sums) {
             fj_col_init(&mod, &head, p, &col);                                                  \
             c.fault[p] = fj_fault(&mod, &head, &row, &col, score, live);                        \
             c.out[p] = fj_score(&mod, &head, &row, &col, score);                                \
-            c.dout[p] = fj_score_grad(&mod, &head, &row, &col, score, adjoint, live, &sinks);   \
+            c.dout[p] = fj_score_grad(&mod, &head, &row, &col, score, adjoint, live, &grads);   \
         }                                                                                       \
-        fj_sink_flush(sums);                                                                    \
-        fj_sink_flush(scalars[0]);                                                              \
+        fj_grad_flush(sums);                                                                    \
+        fj_grad_flush(scalars[0]);                                                              \
     }
 
 #define OPS_ALL_BEGIN                     \

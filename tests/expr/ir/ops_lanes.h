@@ -13,9 +13,9 @@
         struct fj_head_state head;                                                                           \
         struct fj_row_state row;                                                                             \
         struct fj_col_state col;                                                                             \
-        struct fj_sinks sinks;                                                                               \
-        for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = i == c->summed ? (double *)c->sums : NULL;  \
-        sinks.scalar = (double *)c->scalar_sums;                                                             \
+        struct fj_capture_grads grads;                                                                       \
+        for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = i == c->summed ? (double *)c->sums : NULL;  \
+        grads.scalar = (double *)c->scalar_sums;                                                             \
         fj_head_init(a, 1, 2, &head);                                                                        \
         fj_row_init(a, &head, c->query, &row);                                                               \
         for (int32_t p = 0; p < c->positions; p += FJ_LANES) {                                               \
@@ -30,7 +30,7 @@
             fj_col_init(a, &head, fj_add_i(fj_splat_i(p), fj_iota_i()), &col);                               \
             const uint32_t fault = fj_bits_b(fj_fault(a, &head, &row, &col, score, fj_unbits_b(live)));      \
             fj_put_f(x, fj_score(a, &head, &row, &col, score));                                              \
-            fj_put_f(g, fj_score_grad(a, &head, &row, &col, score, fj_get_f(g), fj_unbits_b(live), &sinks)); \
+            fj_put_f(g, fj_score_grad(a, &head, &row, &col, score, fj_get_f(g), fj_unbits_b(live), &grads)); \
             for (int i = 0; i < FJ_LANES; i++) {                                                             \
                 c->out[p + i] = x[i];                                                                        \
                 c->dout[p + i] = g[i];                                                                       \

@@ -41,14 +41,24 @@ typedef struct batch {
 } batch;
 
 static const char *const renamed[] = {
-    "fj_head_state", "fj_row_state",   "fj_col_state", "fj_head_init",  "fj_row_init",
-    "fj_col_init",   "fj_score",       "fj_mask",      "fj_fault",      "fj_score_grad",
-    "fj_sinks",      "fj_block_class", "fj_may_fault", "fj_scalar_mod",
+    "fj_head_state",    "fj_row_state",   "fj_col_state", "fj_head_init",  "fj_row_init",
+    "fj_col_init",      "fj_score",       "fj_mask",      "fj_fault",      "fj_score_grad",
+    "fj_capture_grads", "fj_block_class", "fj_may_fault", "fj_scalar_mod",
 };
 static const char *const undefined[] = {
-    "FJ_HAS_SCORE",   "FJ_HAS_MASK",    "FJ_HAS_FAULT",   "FJ_HAS_SINKS", "FJ_HEAD_EMPTY",
-    "FJ_ROW_EMPTY",   "FJ_COL_EMPTY",   "FJ_CAPTURES",    "FJ_SCALARS",   "FJ_SINK_0_AXES",
-    "FJ_SINK_1_AXES", "FJ_SINK_2_AXES", "FJ_SINK_3_AXES",
+    "FJ_HAS_SCORE",
+    "FJ_HAS_MASK",
+    "FJ_HAS_FAULT",
+    "FJ_HAS_CAPTURE_GRADS",
+    "FJ_HEAD_EMPTY",
+    "FJ_ROW_EMPTY",
+    "FJ_COL_EMPTY",
+    "FJ_CAPTURES",
+    "FJ_SCALARS",
+    "FJ_CAPTURE_GRAD_0_AXES",
+    "FJ_CAPTURE_GRAD_1_AXES",
+    "FJ_CAPTURE_GRAD_2_AXES",
+    "FJ_CAPTURE_GRAD_3_AXES",
 };
 
 static const char cuda_wrapper[] =
@@ -58,9 +68,9 @@ static const char cuda_wrapper[] =
     "    fj_col_init(a, &head, at->kv, &col);\n"
     "    to->score = fj_score(a, &head, &row, &col, at->score);\n    to->mask = fj_mask(a, &head, &row, &col);\n"
     "    to->fault = fj_fault(a, &head, &row, &col, at->score, at->live);\n"
-    "    struct fj_sinks sinks;\n    sinks.scalar = to->dscalars;\n"
-    "    for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = to->dcaptures[i];\n"
-    "    to->dscore = fj_score_grad(a, &head, &row, &col, at->score, at->adjoint, at->live, &sinks);\n"
+    "    struct fj_capture_grads grads;\n    grads.scalar = to->dscalars;\n"
+    "    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = to->dcaptures[i];\n"
+    "    to->dscore = fj_score_grad(a, &head, &row, &col, at->score, at->adjoint, at->live, &grads);\n"
     "    to->block_class = 1;\n"
     "#if FJ_HAS_FAULT\n" /* no fault where analysis proves that there is none */
     "    to->fault &= fj_may_fault(a, at->b, at->h, at->q, at->q, at->kv, at->kv);\n"
@@ -82,9 +92,9 @@ static const char lanes_wrapper[] =
     "    fj_put_f(score, fj_score(a, &head, &row, &col, fj_get_f(score)));\n    to->score = score[lane];\n"
     "    to->mask = fj_bits_b(fj_mask(a, &head, &row, &col)) >> lane & 1;\n"
     "    to->fault = fj_bits_b(fj_fault(a, &head, &row, &col, fj_splat_f(at->score), one)) >> lane & 1;\n"
-    "    struct fj_sinks sinks = {.scalar = to->dscalars};\n"
-    "    for (int i = 0; i < FJ_CAPTURES; i++) sinks.capture[i] = to->dcaptures[i];\n"
-    "    fj_put_f(adjoint, fj_score_grad(a, &head, &row, &col, fj_splat_f(at->score), fj_get_f(adjoint), one, &sinks));\n"
+    "    struct fj_capture_grads grads = {.scalar = to->dscalars};\n"
+    "    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = to->dcaptures[i];\n"
+    "    fj_put_f(adjoint, fj_score_grad(a, &head, &row, &col, fj_splat_f(at->score), fj_get_f(adjoint), one, &grads));\n"
     "    to->dscore = adjoint[lane];\n    to->block_class = 1;\n}\n";
 
 static void put_graph(batch *b, int number) {
@@ -279,7 +289,7 @@ static void axes_body(fj_scope *scope, void *argument) {
     (void)snprintf(text, sizeof text,
                    "capture 0 F32 [-1,-1] \"bias\" gradient\n%%1 = q\n%%2 = kv\n%%3 = h\n%%4 = adjoint\n%s",
                    c->scatters);
-    (void)snprintf(want, sizeof want, "#define FJ_SINK_AXES %s\n", c->axes);
+    (void)snprintf(want, sizeof want, "#define FJ_CAPTURE_GRAD_AXES %s\n", c->axes);
     const fj_ir *ir = fj_ir_parse(scope->arena, scope, fj_str_from(text));
     fj_buf_init(&out, &fj_allocator_libc);
     fj_ir_emit(ir, ir, FJ_EMIT_CPU, &out);

@@ -3,7 +3,7 @@
  * Items of a round that may meet in an element of a capture either have an array each, summed in order at the end,
  * or, where that takes too much memory, run one after the other on one array:
  *
- *   shared   the scatters (FJ_SINK_AXES) never let two items meet: one array for all
+ *   shared   the scatters (FJ_CAPTURE_GRAD_AXES) never let two items meet: one array for all
  *   slots    one array per *slot*; a slot is a range of classes, whose items run one after the other
  *   classes  a capture too large for slots is shared, and items that may meet in it form a *class*
  *
@@ -14,20 +14,20 @@
  *  1. Classes and slots follow from the shapes. No capture takes more than FJ_SLOT_BYTES, or one array.
  *  2. All arrays are zeroed in phase 0.
  */
-#ifndef FJ_BWD_SINKS_H
-#define FJ_BWD_SINKS_H
+#ifndef FJ_BWD_CAPTURE_GRADS_H
+#define FJ_BWD_CAPTURE_GRADS_H
 
 #include "bwd_grid.h"
 
 #ifndef FJ_SLOT_BYTES
 #define FJ_SLOT_BYTES ((int64_t)32 << 20)
 #endif
-#define FJ_SINK_CHUNK 16384 /* elements of a task */
+#define FJ_GRAD_CHUNK 16384 /* elements of a task */
 #define FJ_SCALAR_LINE FJ_ROUND(FJ_SCALARS + 1, 8)
 
-static const int sink_axes[FJ_CAPTURES + 1] = FJ_SINK_AXES;
+static const int grad_axes[FJ_CAPTURES + 1] = FJ_CAPTURE_GRAD_AXES;
 
-struct sinks {
+struct grads {
     int64_t classes, slots;
     int apart; /* what tells classes apart: APART_ bits */
     struct {
@@ -41,7 +41,7 @@ enum { APART_BATCH = 1, APART_HEAD = 2, APART_CHUNK = 4, APART_ALL = 7 };
 
 /* In which of these two items of a round cannot differ and yet meet in an element. Their chunks differ along both
  * axes, but along one alone where the other has copies. */
-static int sink_apart(const struct fj_cpu_args *a, const struct grid *g, int axes) {
+static int grad_apart(const struct fj_cpu_args *a, const struct grid *g, int axes) {
     const int has_b = axes & 1, has_h = axes & 2, has_q = axes & 4, has_kv = axes & 8;
     const int by_q = g->dquery_copies == 1 && has_q && (g->group == 1 || has_h);
     const int by_kv = g->dkv_copies == 1 && has_kv;
@@ -50,37 +50,37 @@ static int sink_apart(const struct fj_cpu_args *a, const struct grid *g, int axe
            (by_q || by_kv || one_chunk ? APART_CHUNK : 0);
 }
 
-static int64_t sink_classes(const struct fj_cpu_args *a, const struct grid *g, int apart) {
+static int64_t grad_classes(const struct fj_cpu_args *a, const struct grid *g, int apart) {
     const int64_t chunks = g->items / most(1, a->batch * a->heads_kv);
     return (apart & APART_BATCH ? a->batch : 1) * (apart & APART_HEAD ? a->heads_kv : 1) *
            (apart & APART_CHUNK ? chunks : 1);
 }
 
 /* The class of an item, by its number in the round (item_of). */
-static int64_t sink_class(const struct fj_cpu_args *a, int apart, int64_t number) {
+static int64_t grad_class(const struct fj_cpu_args *a, int apart, int64_t number) {
     const int64_t h = number % a->heads_kv, b = number / a->heads_kv % a->batch;
     int64_t class = apart & APART_CHUNK ? number / a->heads_kv / a->batch : 0;
     if (apart & APART_BATCH) class = class * a->batch + b;
     return apart & APART_HEAD ? class * a->heads_kv + h : class;
 }
 
-static struct sinks sinks_of(const struct fj_cpu_args *a, const struct grid *g) {
-    struct sinks s = {.slots = most(1, g->items), .apart = APART_ALL};
-    int64_t at = g->sinks;
-    for (int i = 0; FJ_HAS_SINKS && i < FJ_CAPTURES; i++) {
+static struct grads grads_of(const struct fj_cpu_args *a, const struct grid *g) {
+    struct grads s = {.slots = most(1, g->items), .apart = APART_ALL};
+    int64_t at = g->grads;
+    for (int i = 0; FJ_HAS_CAPTURE_GRADS && i < FJ_CAPTURES; i++) {
         int64_t count = 1;
-        if (sink_axes[i] < 0) continue;
+        if (grad_axes[i] < 0) continue;
         for (int r = 0; r < FJ_CPU_MAX_RANK; r++) count *= a->captures[i].shape[r];
-        const int apart = sink_apart(a, g, sink_axes[i]);
+        const int apart = grad_apart(a, g, grad_axes[i]);
         const int64_t slots = most(1, FJ_SLOT_BYTES / most(1, count * (int64_t)sizeof(fj_acc)));
         s.captures[i].count = count;
-        s.captures[i].shared = apart == APART_ALL || (slots < g->items && slots < sink_classes(a, g, apart));
+        s.captures[i].shared = apart == APART_ALL || (slots < g->items && slots < grad_classes(a, g, apart));
         if (s.captures[i].shared)
             s.apart &= apart;
         else
             s.slots = least(s.slots, slots);
     }
-    s.classes = most(1, sink_classes(a, g, s.apart));
+    s.classes = most(1, grad_classes(a, g, s.apart));
     s.slots = least(s.slots, s.classes);
     for (int i = 0; i < FJ_CAPTURES; i++) {
         s.captures[i].offset = at;
@@ -88,44 +88,45 @@ static struct sinks sinks_of(const struct fj_cpu_args *a, const struct grid *g) 
                        256);
     }
     s.scalars = at;
-    s.end = at + (FJ_HAS_SINKS && FJ_SCALARS > 0 ? s.slots * FJ_SCALAR_LINE * (int64_t)sizeof(fj_acc) : 0);
+    s.end = at +
+            (FJ_HAS_CAPTURE_GRADS && FJ_SCALARS > 0 ? s.slots * FJ_SCALAR_LINE * (int64_t)sizeof(fj_acc) : 0);
     return s;
 }
 
-static inline fj_acc *sink_array(const struct fj_cpu_args *a, const struct sinks *s, int capture,
+static inline fj_acc *grad_array(const struct fj_cpu_args *a, const struct grads *s, int capture,
                                  int64_t slot) {
     fj_acc *first = (fj_acc *)(a->workspace + s->captures[capture].offset);
     return s->captures[capture].shared ? first : first + slot * s->captures[capture].count;
 }
-static inline fj_acc *sink_scalars(const struct fj_cpu_args *a, const struct sinks *s, int64_t slot) {
+static inline fj_acc *grad_scalars(const struct fj_cpu_args *a, const struct grads *s, int64_t slot) {
     return (fj_acc *)(a->workspace + s->scalars) + slot * FJ_SCALAR_LINE;
 }
 
 /* ---- Sums to outputs: tasks are chunks of the arrays of all captures, counted through ---------------- */
 
-struct sink_task {
+struct grad_task {
     int capture; /* FJ_CAPTURES and nothing to do past the last */
     int64_t begin, end;
 };
 
-static inline struct sink_task sink_task(const struct sinks *s, int64_t number) {
+static inline struct grad_task grad_task(const struct grads *s, int64_t number) {
     for (int i = 0; i < FJ_CAPTURES; i++) {
-        int64_t chunks = divide_up(s->captures[i].count, FJ_SINK_CHUNK), begin = number * FJ_SINK_CHUNK;
+        int64_t chunks = divide_up(s->captures[i].count, FJ_GRAD_CHUNK), begin = number * FJ_GRAD_CHUNK;
         if (number < chunks)
-            return (struct sink_task){i, begin, least(begin + FJ_SINK_CHUNK, s->captures[i].count)};
+            return (struct grad_task){i, begin, least(begin + FJ_GRAD_CHUNK, s->captures[i].count)};
         number -= chunks;
     }
-    return (struct sink_task){.capture = FJ_CAPTURES};
+    return (struct grad_task){.capture = FJ_CAPTURES};
 }
-static inline int64_t sink_tasks(const struct sinks *s) {
+static inline int64_t grad_tasks(const struct grads *s) {
     int64_t count = 0;
-    for (int i = 0; i < FJ_CAPTURES; i++) count += divide_up(s->captures[i].count, FJ_SINK_CHUNK);
+    for (int i = 0; i < FJ_CAPTURES; i++) count += divide_up(s->captures[i].count, FJ_GRAD_CHUNK);
     return count;
 }
 
 /* The slots' sums to the output, wherever its strides put it. */
-static inline void sink_reduce_task(const struct fj_cpu_args *a, const struct sinks *s, int64_t number) {
-    const struct sink_task t = sink_task(s, number);
+static inline void grad_reduce_task(const struct fj_cpu_args *a, const struct grads *s, int64_t number) {
+    const struct grad_task t = grad_task(s, number);
     const struct fj_cpu_tensor *to = &a->dcaptures[t.capture];
     if (t.begin == t.end || !to->data) return;
     const int64_t slots = s->captures[t.capture].shared ? 1 : s->slots;
@@ -136,7 +137,7 @@ static inline void sink_reduce_task(const struct fj_cpu_args *a, const struct si
     }
     for (int64_t i = t.begin; i < t.end; i++) {
         fj_acc sum = 0;
-        for (int64_t slot = 0; slot < slots; slot++) sum += sink_array(a, s, t.capture, slot)[i];
+        for (int64_t slot = 0; slot < slots; slot++) sum += grad_array(a, s, t.capture, slot)[i];
         ((fj_real *)to->data)[offset] = (fj_real)sum;
         for (int r = FJ_CPU_MAX_RANK - 1; r >= 0; r--) {
             offset += to->stride[r];
@@ -147,11 +148,11 @@ static inline void sink_reduce_task(const struct fj_cpu_args *a, const struct si
     }
 }
 
-static inline void sink_reduce_scalars(const struct fj_cpu_args *a, const struct sinks *s) {
+static inline void grad_reduce_scalars(const struct fj_cpu_args *a, const struct grads *s) {
     for (int i = 0; i < FJ_SCALARS; i++) {
         const struct fj_cpu_tensor *to = &a->dscalars[i];
         fj_acc sum = 0;
-        for (int64_t slot = 0; slot < s->slots; slot++) sum += sink_scalars(a, s, slot)[i];
+        for (int64_t slot = 0; slot < s->slots; slot++) sum += grad_scalars(a, s, slot)[i];
         if (to->data) *(fj_real *)to->data = (fj_real)sum;
     }
 }
