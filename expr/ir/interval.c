@@ -8,15 +8,8 @@
  * may come out PARTIAL where it is FULL or EMPTY, never the other way round. */
 #include "expr/ir/interval.h"
 
-#include <math.h>
-
 #include "expr/ir/interval_rules.h"
-
-typedef union value {
-    fj_iv i; /* int32, int64 */
-    fj_iv_f f;
-    fj_iv_b b;
-} value;
+#include "expr/ir/interval_table.inc"
 
 /* ---- Kinds ------------------------------------------------------------------------------------------ */
 
@@ -58,75 +51,6 @@ const bool *fj_iv_needed(const fj_ir *ir) {
     return needed;
 }
 
-/* ---- Operations --------------------------------------------------------------------------------------- */
-
-#define FIELD_b b
-#define FIELD_i i
-#define FIELD_l i
-#define FIELD_f f
-#define RESULT_NUM(letter) FIELD_##letter
-#define RESULT_INT(letter) FIELD_##letter
-#define RESULT_FLOAT(letter) FIELD_##letter
-#define RESULT_BITS(letter) FIELD_##letter
-#define RESULT_WHERE(letter) FIELD_##letter
-#define RESULT_COMPARE(letter) b
-#define RESULT_TEST(letter) b
-#define RESULT_CAST_BOOL(letter) b
-#define RESULT_CAST_I32(letter) i
-#define RESULT_CAST_I64(letter) i
-#define RESULT_CAST_FLOAT(letter) f
-
-/* The name of the function; casts are named by both types. */
-#define CALLEE(letter, name, RULE) CALLEE_##RULE(letter, name)
-#define CALLEE_NUM(letter, name) fj_iv_##name##_##letter
-#define CALLEE_INT CALLEE_NUM
-#define CALLEE_FLOAT CALLEE_NUM
-#define CALLEE_BITS CALLEE_NUM
-#define CALLEE_WHERE CALLEE_NUM
-#define CALLEE_COMPARE CALLEE_NUM
-#define CALLEE_TEST CALLEE_NUM
-#define CALLEE_CAST_BOOL(letter, name) fj_iv_cast_##letter##_b
-#define CALLEE_CAST_I32(letter, name) fj_iv_cast_##letter##_i
-#define CALLEE_CAST_I64(letter, name) fj_iv_cast_##letter##_l
-#define CALLEE_CAST_FLOAT(letter, name) fj_iv_cast_##letter##_f
-
-#define ARGUMENTS_1(letter) (v[0]->FIELD_##letter)
-#define ARGUMENTS_2(letter) (v[0]->FIELD_##letter, v[1]->FIELD_##letter)
-#define ARGUMENTS_3(letter) (v[0]->b, v[1]->FIELD_##letter, v[2]->FIELD_##letter)
-
-#define WHEN_IV(...) __VA_ARGS__
-#define WHEN_TOP(...)
-#define WHEN_INC(f) WHEN_TOP
-
-#define APPLY(letter, name, arity, RULE)                                                               \
-    static value name##_##letter(const value *const *v) {                                              \
-        return (value){.RESULT_##RULE(letter) = CALLEE(letter, name, RULE) ARGUMENTS_##arity(letter)}; \
-    }
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
-    WHEN_##INTERVAL(FJ_LETTERS(RULE, APPLY, name, arity, RULE))
-#include "expr/ir/ops.def"
-
-#define TYPE_b FJ_TYPE_BOOL
-#define TYPE_i FJ_TYPE_I32
-#define TYPE_l FJ_TYPE_I64
-#define TYPE_f FJ_TYPE_FLOAT
-#define ENTRY(letter, name) [TYPE_##letter] = name##_##letter,
-
-static value (*const apply_table[FJ_OP_COUNT][FJ_TYPE_COUNT])(const value *const *) = {
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
-    [FJ_OP_##NAME] = {[FJ_TYPE_VOID] = NULL, WHEN_##INTERVAL(FJ_LETTERS(RULE, ENTRY, name))},
-#include "expr/ir/ops.def"
-};
-
-static double (*const increasing_table[FJ_OP_COUNT])(double) = {
-#define FUNCTION_IV NULL
-#define FUNCTION_TOP NULL
-#define FUNCTION_INC(f) f
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
-    [FJ_OP_##NAME] = FUNCTION_##INTERVAL,
-#include "expr/ir/ops.def"
-};
-
 /* ---- Analysis -------------------------------------------------------------------------------------------- */
 
 typedef struct analysis {
@@ -134,75 +58,75 @@ typedef struct analysis {
     const fj_block *block;
     const fj_scalar *scalars;
     const int64_t *dims;
-    value *values;
+    fj_iv_value *values;
 } analysis;
 
-static value unknown(fj_type type) {
+static fj_iv_value unknown(fj_type type) {
     switch (type) {
-    case FJ_TYPE_BOOL: return (value){.b = fj_iv_top_b()};
-    case FJ_TYPE_I32: return (value){.i = fj_iv_top_i()};
-    case FJ_TYPE_I64: return (value){.i = fj_iv_top_l()};
-    default: return (value){.f = fj_iv_top_f()};
+    case FJ_TYPE_BOOL: return (fj_iv_value){.b = fj_iv_top_b()};
+    case FJ_TYPE_I32: return (fj_iv_value){.i = fj_iv_top_i()};
+    case FJ_TYPE_I64: return (fj_iv_value){.i = fj_iv_top_l()};
+    default: return (fj_iv_value){.f = fj_iv_top_f()};
     }
 }
 
-static value constant(fj_type type, int64_t i, double f) {
-    if (type == FJ_TYPE_BOOL) return (value){.b = fj_iv_const_b(i)};
-    if (type == FJ_TYPE_FLOAT) return (value){.f = fj_iv_const_f(f)};
-    return (value){.i = fj_iv_const_l(i)};
+static fj_iv_value constant(fj_type type, int64_t i, double f) {
+    if (type == FJ_TYPE_BOOL) return (fj_iv_value){.b = fj_iv_const_b(i)};
+    if (type == FJ_TYPE_FLOAT) return (fj_iv_value){.f = fj_iv_const_f(f)};
+    return (fj_iv_value){.i = fj_iv_const_l(i)};
 }
 
-static value position(const fj_block *block, fj_op op) {
+static fj_iv_value position(const fj_block *block, fj_op op) {
     const int64_t *ends = op == FJ_OP_B ? block->b
                         : op == FJ_OP_H ? block->h
                         : op == FJ_OP_Q ? block->q
                                         : block->kv;
-    return (value){.i = fj_iv_range(ends[0], ends[1])};
+    return (fj_iv_value){.i = fj_iv_range(ends[0], ends[1])};
 }
 
-static value scalar(const analysis *an, const fj_node *node) {
+static fj_iv_value scalar(const analysis *an, const fj_node *node) {
     const fj_runtime_scalar *s = &an->ir->scalars.data[node->imm.i];
     const fj_scalar *given = an->scalars != NULL ? &an->scalars[node->imm.i] : NULL;
     return constant((fj_type)node->type, given != NULL ? given->i : s->i, given != NULL ? given->f : s->f);
 }
 
-static value dimension(const analysis *an, const fj_node *node) {
+static fj_iv_value dimension(const analysis *an, const fj_node *node) {
     const int64_t capture = node->imm.i >> 8, axis = node->imm.i & 255;
     const int64_t known =
         an->dims != NULL ? an->dims[capture * FJ_MAX_RANK + axis] : an->ir->captures.data[capture].dims[axis];
-    return (value){.i = known >= 0 ? fj_iv_const_l(known) : fj_iv_range(0, INT64_MAX)};
+    return (fj_iv_value){.i = known >= 0 ? fj_iv_const_l(known) : fj_iv_range(0, INT64_MAX)};
 }
 
-static value call(const analysis *an, fj_ref ref) {
+static fj_iv_value call(const analysis *an, fj_ref ref) {
     const fj_node *node = fj_ir_at(an->ir, ref);
     const fj_ref *args = fj_ir_args(an->ir, ref);
-    const value *arguments[3] = {NULL, NULL, NULL};
+    const fj_iv_value *arguments[3] = {NULL, NULL, NULL};
     for (int i = 0; i < node->argc; i++) arguments[i] = &an->values[args[i]];
-    return apply_table[node->op][fj_ir_type(an->ir, args[node->op == FJ_OP_WHERE ? 1 : 0])](arguments);
+    return fj_iv_table[node->op][fj_ir_type(an->ir, args[node->op == FJ_OP_WHERE ? 1 : 0])](arguments);
 }
 
-static value reduction(const analysis *an, fj_ref ref) {
+static fj_iv_value reduction(const analysis *an, fj_ref ref) {
     const fj_node *node = fj_ir_at(an->ir, ref);
     const fj_ref *args = fj_ir_args(an->ir, ref);
     const fj_iv extent = an->values[fj_ir_args(an->ir, args[0])[0]].i;
-    const value *body = &an->values[args[1]];
-    if (node->op == FJ_OP_REDUCE_ANY) return (value){.b = fj_iv_reduce_any(extent, body->b)};
-    if (node->op == FJ_OP_REDUCE_ALL) return (value){.b = fj_iv_reduce_all(extent, body->b)};
+    const fj_iv_value *body = &an->values[args[1]];
+    if (node->op == FJ_OP_REDUCE_ANY) return (fj_iv_value){.b = fj_iv_reduce_any(extent, body->b)};
+    if (node->op == FJ_OP_REDUCE_ALL) return (fj_iv_value){.b = fj_iv_reduce_all(extent, body->b)};
     return extent.lo >= 1 ? *body : unknown((fj_type)node->type);
 }
 
-static value analyse(const analysis *an, fj_ref ref) {
+static fj_iv_value analyse(const analysis *an, fj_ref ref) {
     const fj_node *node = fj_ir_at(an->ir, ref);
     const fj_ref *args = fj_ir_args(an->ir, ref);
     switch (fj_iv_kind_of(an->ir, ref)) {
     case FJ_IV_CALL: return call(an, ref);
     case FJ_IV_INCREASING:
-        return (value){.f = fj_iv_increasing(an->values[args[0]].f, increasing_table[node->op])};
+        return (fj_iv_value){.f = fj_iv_increasing(an->values[args[0]].f, fj_iv_increasing_table[node->op])};
     case FJ_IV_CONSTANT: return constant((fj_type)node->type, node->imm.i, node->imm.f);
     case FJ_IV_POSITION: return position(an->block, (fj_op)node->op);
     case FJ_IV_SCALAR: return scalar(an, node);
     case FJ_IV_DIM: return dimension(an, node);
-    case FJ_IV_LOOP: return (value){.i = fj_iv_counter(an->values[args[0]].i)};
+    case FJ_IV_LOOP: return (fj_iv_value){.i = fj_iv_counter(an->values[args[0]].i)};
     case FJ_IV_REDUCE:
     case FJ_IV_BODY: return reduction(an, ref);
     default: return unknown((fj_type)node->type);
@@ -222,7 +146,7 @@ static void classify_body(fj_scope *scope, void *argument) {
     const fj_ir view = fj_ir_view(call->ir, scope->arena);
     const bool *needed = fj_iv_needed(&view);
     const analysis an = {
-        &view, call->block, call->scalars, call->dims, FJ_NEW_ARRAY(scope->arena, value, view.mask + 1),
+        &view, call->block, call->scalars, call->dims, FJ_NEW_ARRAY(scope->arena, fj_iv_value, view.mask + 1),
     };
     for (fj_ref ref = 1; ref <= view.mask; ref++) {
         if (needed[ref]) an.values[ref] = analyse(&an, ref);

@@ -13,7 +13,7 @@
 #ifdef INTERVAL_NVRTC
 #define __CUDACC_RTC__ 1 /* NOLINT(bugprone-reserved-identifier): NVRTC's own */
 #endif
-#include "expr/ir/interval_rules.h"
+#include "expr/ir/interval_table.inc"
 
 enum { ARGUMENTS = 3, SAMPLES = 12, FEW = 5, ULPS = 4 };
 
@@ -24,78 +24,9 @@ typedef union value {
     double f;
 } value;
 
-typedef union interval {
-    fj_iv_b b;
-    fj_iv i;
-    fj_iv_f f;
-} interval;
+typedef fj_iv_value interval;
 
 /* ---- The rules of ops.def ------------------------------------------------------------------------------ */
-
-#define FIELD_b b
-#define FIELD_i i
-#define FIELD_l i
-#define FIELD_f f
-#define RESULT_NUM(letter) FIELD_##letter
-#define RESULT_INT(letter) FIELD_##letter
-#define RESULT_FLOAT(letter) FIELD_##letter
-#define RESULT_BITS(letter) FIELD_##letter
-#define RESULT_WHERE(letter) FIELD_##letter
-#define RESULT_COMPARE(letter) b
-#define RESULT_TEST(letter) b
-#define RESULT_CAST_BOOL(letter) b
-#define RESULT_CAST_I32(letter) i
-#define RESULT_CAST_I64(letter) i
-#define RESULT_CAST_FLOAT(letter) f
-
-#define NAME_NUM(letter, name) fj_iv_##name##_##letter
-#define NAME_INT NAME_NUM
-#define NAME_FLOAT NAME_NUM
-#define NAME_BITS NAME_NUM
-#define NAME_COMPARE NAME_NUM
-#define NAME_TEST NAME_NUM
-#define NAME_WHERE NAME_NUM
-#define NAME_CAST_BOOL(letter, name) fj_iv_cast_##letter##_b
-#define NAME_CAST_I32(letter, name) fj_iv_cast_##letter##_i
-#define NAME_CAST_I64(letter, name) fj_iv_cast_##letter##_l
-#define NAME_CAST_FLOAT(letter, name) fj_iv_cast_##letter##_f
-
-#define GIVE_1(letter) (v[0].FIELD_##letter)
-#define GIVE_2(letter) (v[0].FIELD_##letter, v[1].FIELD_##letter)
-#define GIVE_3(letter) (v[0].b, v[1].FIELD_##letter, v[2].FIELD_##letter) /* where */
-
-#define WHEN_IV(...) __VA_ARGS__
-#define WHEN_TOP(...)
-#define WHEN_INC(f) WHEN_TOP
-
-#define RULE_FUNCTION(letter, name, arity, RULE)                                                    \
-    static interval name##_##letter(const interval *v) {                                            \
-        return (interval){.RESULT_##RULE(letter) = NAME_##RULE(letter, name) GIVE_##arity(letter)}; \
-    }
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
-    WHEN_##INTERVAL(FJ_LETTERS(RULE, RULE_FUNCTION, name, arity, RULE))
-#include "expr/ir/ops.def"
-
-#define TYPE_b FJ_TYPE_BOOL
-#define TYPE_i FJ_TYPE_I32
-#define TYPE_l FJ_TYPE_I64
-#define TYPE_f FJ_TYPE_FLOAT
-#define ENTRY(letter, name) [TYPE_##letter] = name##_##letter,
-
-static interval (*const rules[FJ_OP_COUNT][FJ_TYPE_COUNT])(const interval *) = {
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
-    [FJ_OP_##NAME] = {[FJ_TYPE_VOID] = NULL, WHEN_##INTERVAL(FJ_LETTERS(RULE, ENTRY, name))},
-#include "expr/ir/ops.def"
-};
-
-static double (*const increasing[FJ_OP_COUNT])(double) = {
-#define FUNCTION_IV NULL
-#define FUNCTION_TOP NULL
-#define FUNCTION_INC(f) f
-#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) \
-    [FJ_OP_##NAME] = FUNCTION_##INTERVAL,
-#include "expr/ir/ops.def"
-};
 
 /* One op at one type of its arguments; of where that of the second and third. */
 typedef struct rule {
@@ -105,9 +36,19 @@ typedef struct rule {
 } rule;
 
 static interval apply(const rule *r, const interval *v) {
-    return increasing[r->op] != NULL ? (interval){.f = fj_iv_increasing(v[0].f, increasing[r->op])}
-                                     : rules[r->op][r->type](v);
+    double (*const increasing)(double) = fj_iv_increasing_table[r->op];
+    if (increasing != NULL) return (interval){.f = fj_iv_increasing(v[0].f, increasing)};
+    return fj_iv_table[r->op][r->type]((const interval *const[]){&v[0], &v[1], &v[2]});
 }
+
+/* The table is the library's own: that it has what ops.def says is read here once more. */
+static const bool has_rule[FJ_OP_COUNT] = {
+#define HAS_IV true
+#define HAS_TOP false
+#define HAS_INC(f) true
+#define OP(NAME, name, arity, RULE, INT, FLOAT, CUDA, COST, D, INTERVAL, DOC) [FJ_OP_##NAME] = HAS_##INTERVAL,
+#include "expr/ir/ops.def"
+};
 
 static fj_type type_of(const rule *r, int argument) {
     return r->op == FJ_OP_WHERE && argument == 0 ? FJ_TYPE_BOOL : r->type;
@@ -115,11 +56,16 @@ static fj_type type_of(const rule *r, int argument) {
 
 static void for_each_rule(void (*visit)(const rule *, fj_random *), fj_random *random) {
     for (fj_op op = (fj_op)1; op < FJ_OP_COUNT; op = (fj_op)(op + 1)) {
+        bool any = false;
         for (fj_type type = FJ_TYPE_BOOL; type <= FJ_TYPE_FLOAT; type = (fj_type)(type + 1)) {
             const rule r = {op, type, (fj_type)fj_op_result(op, (int)type), fj_op_table[op].arity};
-            if (rules[op][type] != NULL || (increasing[op] != NULL && type == FJ_TYPE_FLOAT))
-                visit(&r, random);
+            if (fj_iv_table[op][type] == NULL &&
+                (fj_iv_increasing_table[op] == NULL || type != FJ_TYPE_FLOAT))
+                continue;
+            any = true;
+            visit(&r, random);
         }
+        ck_assert_msg(any == has_rule[op], "%s", fj_op_table[op].name);
     }
 }
 
@@ -295,7 +241,7 @@ static void hold_in_f32(const rule *r, const interval *v, const value *x, const 
     const float rounded = r->result == FJ_TYPE_FLOAT ? (float)got.f : 0;
     if (r->result == FJ_TYPE_FLOAT) got.f = (double)rounded;
     hold(r, v, near, whole, &got);
-    if (increasing[r->op] == NULL || !isfinite(rounded)) return;
+    if (fj_iv_increasing_table[r->op] == NULL || !isfinite(rounded)) return;
     float low = rounded, high = rounded;
     for (int i = 0; i < ULPS; i++) {
         low = nextafterf(low, -INFINITY);
@@ -344,7 +290,7 @@ static bool is_tight(const rule *r, const interval *v) {
     case FJ_OP_XOR: return r->type == FJ_TYPE_BOOL || (one && v[0].i.lo == v[0].i.hi);
     case FJ_OP_SHR: return v[1].i.lo >= 0;
     case FJ_OP_ISNAN: return false; /* it says what float32 may make of it */
-    default: return increasing[r->op] == NULL;
+    default: return fj_iv_increasing_table[r->op] == NULL;
     }
 }
 
