@@ -145,6 +145,8 @@ START_TEST(names_and_dlpack_round_trip) {
         ck_assert_int_eq(dtype, i);
         ck_assert(fj_dtype_from_dlpack(fj_dtype_to_dlpack((fj_dtype)i), &dtype));
         ck_assert_int_eq(dtype, i);
+        const char *name = fj_dtype_name((fj_dtype)i); /* F32, BF16 */
+        ck_assert_int_eq(fj_dtype_is_float((fj_dtype)i), name[0] == 'F' || name[1] == 'F');
     }
     fj_dtype dtype;
     ck_assert(!fj_dtype_parse("F31", &dtype));

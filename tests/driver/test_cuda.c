@@ -66,6 +66,10 @@ static fj_status launch(const fj_driver_entry *entry, const uint32_t grid[3], co
 START_TEST(no_driver) {
     setenv("FLEXJIT_LIBCUDA", "/nowhere/libcuda.so.1", 1);
     check_no_device("", FJ_ERR_DEVICE, "FLEXJIT_LIBCUDA='/nowhere/libcuda.so.1' cannot be opened");
+    ck_assert(!fj_cuda_driver_saw_unusable());
+    setenv("FLEXJIT_LIBCUDA", "/proc/self/exe", 1);
+    check_no_device("", FJ_ERR_DEVICE, "FLEXJIT_LIBCUDA='/proc/self/exe' cannot be opened");
+    ck_assert(fj_cuda_driver_saw_unusable()); /* it is there */
     const char *old = getenv("FJ_FAKE_OLD_CUDA");
     ck_assert_ptr_nonnull(old);
     setenv("FLEXJIT_LIBCUDA", old, 1);

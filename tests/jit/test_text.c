@@ -81,6 +81,20 @@ START_TEST(includes_are_put_in_once) {
 }
 END_TEST
 
+/* What is read after it lies behind it in memory. */
+START_TEST(a_template_of_any_size_is_whole) {
+    for (int pad = 0; pad < 32; pad++) {
+        char text[128];
+        fj_buf out;
+        (void)snprintf(text, sizeof text, "#include \"abi.h\"\n%*sint end;", pad, "");
+        write_template(text);
+        ck_assert_int_eq(render(&out, NULL), FJ_OK);
+        ck_assert_msg(out.len > 9 && memcmp(out.data + out.len - 9, "int end;\n", 9) == 0, "%d", pad);
+        fj_buf_finish(&out);
+    }
+}
+END_TEST
+
 START_TEST(a_missing_template_is_named) {
     fj_buf text;
     fj_error error = {0};
@@ -126,4 +140,4 @@ END_TEST
 
 RUN_SUITE("text", variants_spell_their_parameters, what_no_kernel_covers_has_no_variant,
           features_are_consistent, keys_are_of_all_that_makes_a_content, includes_are_put_in_once,
-          a_missing_template_is_named)
+          a_missing_template_is_named, a_template_of_any_size_is_whole)

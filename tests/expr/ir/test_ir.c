@@ -293,6 +293,14 @@ static void explain_body(fj_scope *scope, void *unused) {
     ck_assert(fj_eval_explain(eval, &input, 0, 1, 3, 9, 0.0, said, sizeof said));
     ck_assert_str_eq(said,
                      "captured tensor 'bias' F32 [8] is read at index 9 (dimension 0) at b=0 h=1 q=3 kv=9");
+    for (size_t size = 1; size <= strlen(said); size++) { /* as much of it as there is room for */
+        char less[sizeof said];
+        memset(less, '~', sizeof less);
+        ck_assert(fj_eval_explain(eval, &input, 0, 1, 3, 9, 0.0, less, size));
+        ck_assert_uint_eq(strlen(less), size - 1);
+        ck_assert_int_eq(memcmp(less, said, size - 1), 0);
+        for (size_t i = size; i < sizeof less; i++) ck_assert_int_eq(less[i], '~');
+    }
     ck_assert(!fj_eval_explain(eval, &input, 0, 1, 3, 7, 0.0, said, sizeof said));
     ck_assert(!fj_eval_explain(eval, &input, 0, 1, 9, 9, 0.0, said, sizeof said)); /* not selected */
 }
