@@ -46,18 +46,23 @@ def tool_of(place):
     return path.resolve()
 
 
-def kernels_of(tool):
-    """The folder of what a tool has compiled: the tool holds all that decides a kernel's text."""
-    folder = ROOT / "build/same" / hashlib.sha256(tool.read_bytes()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+class Tool:
+    """A copy of a tool, which may be built again meanwhile, and the folder of what it has compiled."""
+
+    def __init__(self, place, folder):
+        data = place.read_bytes()
+        self.path = Path(folder) / hashlib.sha256(data).hexdigest()[:16]
+        self.kernels = ROOT / "build/same" / self.path.name
+        self.kernels.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.write_bytes(data)
+        self.path.chmod(0o700)
 
 
 def run(tool, arguments, output):
     """What a tool makes of a case: (outputs by name, variants) or (None, its status and error)."""
     environment = {name: value for name, value in os.environ.items() if name != "FLEXJIT_TEMPLATE_PATH"}
-    environment |= {"FLEXJIT_CACHE_PATH": str(kernels_of(tool)), "OMP_NUM_THREADS": "1"}
-    command = [str(tool), "run", *arguments, "--output", str(output), "--json"]
+    environment |= {"FLEXJIT_CACHE_PATH": str(tool.kernels), "OMP_NUM_THREADS": "1"}
+    command = [str(tool.path), "run", *arguments, "--output", str(output), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         said = done.stdout + done.stderr
@@ -97,7 +102,7 @@ def compare(old, new):
     return ("DIFFERS" if found else "same"), found
 
 
-def run_case(options, case, folder):
+def run_case(options, case, tools, folder):
     name, entry, dtype, shape, device = case
     stem = Path(folder) / f"{name}-{dtype}-{shape.L}-{shape.S}-{device}"
     path = stem.with_suffix(".safetensors")
@@ -106,7 +111,7 @@ def run_case(options, case, folder):
     arguments = [str(entry["path"]), "--input", str(path), "--device", device, "--backward", "--max"]
     arguments += ["--arch", options.arch] if options.arch and device == "emu" else []
     arguments += inputs.mod_options(entry, shape)
-    results = [run(tool, arguments, stem.with_suffix(end)) for tool, end in ((options.old, ".old"), (options.new, ".new"))]
+    results = [run(tool, arguments, stem.with_suffix(f".{tool.path.name}")) for tool in tools]
     path.unlink()
     return compare(*results)
 
@@ -137,13 +142,14 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at a time")
     options = parser.parse_args()
 
-    if kernels_of(options.old) == kernels_of(options.new):
-        print(f"{options.old} and {options.new} are the same bytes: nothing was run")
-        return 0
     counts = dict.fromkeys(("same", "DIFFERS", "refused"), 0)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        tools = [Tool(place, folder) for place in (options.old, options.new)]
+        if tools[0].path == tools[1].path:
+            print(f"{options.old} and {options.new} are the same bytes: nothing was run")
+            return 0
         cases = list(choose(options))
-        for case, (verdict, found) in zip(cases, pool.map(lambda case: run_case(options, case, folder), cases)):
+        for case, (verdict, found) in zip(cases, pool.map(lambda case: run_case(options, case, tools, folder), cases)):
             counts[verdict] += 1
             name, _, dtype, shape, device = case
             sizes = ",".join(map(str, shape[:-1] if shape.E == shape.Ev else shape))
