@@ -324,6 +324,38 @@ START_TEST(noise_past_the_range_may_be_infinite) {
 }
 END_TEST
 
+/* Means and bounds of three rows by hand: the formulas at the head of compare.c. */
+START_TEST(means_and_bounds_are_those_of_the_page) {
+    double x[] = {0.5, -0.5, 0.5, 0.5, 3, 3}, noise[] = {1, 1, 2, 2, 4, 4}, zero[6] = {0};
+    double unfused[] = {1, 1, 4, -4, 4, 4};
+    const int64_t dims[] = {3, 2};
+    cli_view views[4];
+    double *const data[] = {x, noise, unfused, zero};
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(cli_view_borrow(&views[i], "x", FJ_DTYPE_F64, 2, dims, data[i]), 0);
+    const cli_evidence evidence = {.x = &views[0],
+                                   .noise = &views[1],
+                                   .unfused = &views[2],
+                                   .reference = &views[3],
+                                   .unfused_reference = &views[3],
+                                   .unfused_scale = 1,
+                                   .rows = 3,
+                                   .factor = 1.5,
+                                   .slack = 1.25};
+    cli_comparison found;
+    ck_assert_int_eq(cli_compare(&evidence, &found), 0);
+    ck_assert_double_eq_tol(found.max, 3, 1e-12);
+    ck_assert_double_eq_tol(found.mean, 2 * (0.5 + 0.25 + 0.75) / 3, 1e-12);
+    ck_assert_double_eq_tol(found.usual, (1. + 2 + 1) / 3, 1e-12);
+    ck_assert_double_eq_tol(found.unfused, 2 * found.usual, 1e-12);
+    ck_assert_double_eq_tol(found.bound, 1.5 * found.unfused + 1.25 * 2, 1e-12);
+    ck_assert_double_eq_tol(found.worst, 3 / (2 * (1.5 * (4 + 4 * found.usual) + 1.25 * 4)), 1e-12);
+    ck_assert_uint_eq(found.row, 2);
+    ck_assert(found.ok);
+    for (int i = 0; i < 4; i++) cli_view_finish(&views[i]);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("cli");
     TCase *tests = tcase_create("check");
@@ -340,6 +372,7 @@ int main(void) {
     tcase_add_test(tests, rows_of_nan_agree);
     tcase_add_loop_test(tests, large_products_are_checked, 0, 2);
     tcase_add_test(tests, noise_past_the_range_may_be_infinite);
+    tcase_add_test(tests, means_and_bounds_are_those_of_the_page);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
