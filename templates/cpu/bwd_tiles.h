@@ -1,0 +1,302 @@
+/* What the rounds of backward do with a tile: the products, and between them the pass over its rows. The invariants are at
+ * the head of bwd.c. */
+#ifndef FJ_BWD_TILES_H
+#define FJ_BWD_TILES_H
+
+#include "bwd_capture_grads.h"
+
+#include "bwd_rows.h"
+
+#define FJ_LOG2_E ((fj_real)1.44269504088896340736)
+
+/* ---- Rows --------------------------------------------------------------------------------------- */
+
+struct pass {
+    const struct item *it;
+    const struct grid *grid;
+    int64_t head, q, key; /* the tile's head, first row and first key */
+    int rows, keys;
+    fj_real *dkey, *dvalue; /* sums of the block, lines of FJ_E_LINE and FJ_V_LINE */
+    int measures;           /* delta instead of gradients (invariant 7) */
+#if FJ_HAS_SCORE
+    struct fj_capture_grads grads;
+#endif
+};
+
+/* What a row's exponents are made with (invariant 2). */
+struct exponent {
+    fj_f base, unit, low;
+};
+FJ_INLINE struct exponent exponent_of(const struct scratch *own, int row) {
+    return (struct exponent){tile_splat(own->base[row]), tile_splat(own->unit[row]),
+                             tile_splat(own->low[row])};
+}
+
+/* One vector of a row: P of S, whether masked or not; *ret_score is what the mod saw. */
+FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, struct exponent x,
+                           fj_f *ret_score) {
+    const struct scratch *own = p->it->own;
+    const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
+    const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
+    (void)state, (void)col;
+#if FJ_HAS_SCORE
+    const struct fj_cpu_args *a = p->it->args;
+    *ret_score = raw * tile_splat((fj_real)a->scale);
+    const fj_f score = fj_score(a, &own->head, state, col, *ret_score);
+#else
+    const fj_f score = *ret_score = raw;
+#endif
+    return tile_exp2(tile_fma(score - x.base, x.unit, x.low));
+}
+
+/* The lanes of a vector that are neither masked nor past the last key. */
+FJ_INLINE fj_b live_vector(const struct pass *p, int row, int at) {
+    fj_b live = fj_lanes_below(p->keys - at);
+    (void)row;
+#if FJ_HAS_MASK
+    const struct scratch *own = p->it->own;
+    live = fj_and_b(live, fj_mask(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
+                                  &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]));
+#endif
+    return live;
+}
+
+/* One vector of a row: S and dP become P and dS. */
+FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, struct exponent x,
+                           fj_f delta, const int masked) {
+    const fj_f zero = tile_splat(0);
+    fj_f score, prob = prob_vector(p, row, at, tile_load(s + at), x, &score);
+    fj_f ds = prob * (tile_load(d + at) - delta);
+    fj_b live = fj_splat_b(1);
+    if (masked) {
+        live = live_vector(p, row, at);
+        prob = fj_where_f(live, prob, zero);
+        ds = fj_where_f(live, ds, zero);
+    }
+#if FJ_HAS_SCORE
+    const struct scratch *own = p->it->own;
+    ds = fj_score_grad(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
+                       &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES], score, ds, live, &p->grads);
+    if (masked) ds = fj_where_f(live, ds, zero);
+#endif
+    tile_store(s + at, prob);
+    tile_store(d + at, ds);
+}
+
+static inline int is_dead(const struct scratch *own, int row) { return own->base[row] == -FJ_INF; }
+
+/* A row of S, where its scores are large. */
+FJ_INLINE void open_row(const struct pass *p, int row, fj_real *s, int count) {
+    if (!FJ_HAS_SCORE && __builtin_expect(p->it->own->natural[row], 0))
+        tile_scale_line(s, count, (fj_real)p->it->args->scale);
+}
+
+FJ_INLINE void grad_rows(struct pass *p, const int masked) {
+    struct scratch *own = p->it->own;
+    const int count = FJ_ROUND(p->keys, 2 * FJ_LANES);
+    for (int row = 0; row < p->rows; row++) {
+        fj_real *s = own->scores + (int64_t)row * FJ_S_LINE, *d = own->adjoints + (int64_t)row * FJ_S_LINE;
+        if (is_dead(own, row)) {
+            memset(s, 0, sizeof(fj_real) * (size_t)count);
+            memset(d, 0, sizeof(fj_real) * (size_t)count);
+            continue;
+        }
+        open_row(p, row, s, count);
+        const struct exponent x = exponent_of(own, row);
+        const fj_f delta = tile_splat(own->delta[row]);
+        for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, x, delta, masked);
+    }
+}
+/* Flat, so that what fj_score and fj_score_grad both compute is computed once. */
+static __attribute__((noinline, flatten)) void grad_masked(struct pass *p) { grad_rows(p, 1); }
+static __attribute__((noinline, flatten)) void grad_full(struct pass *p) { grad_rows(p, 0); }
+
+#if FJ_MEASURED_DELTA
+/* delta += rowsum(P dP) of the tile. */
+static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p) {
+    const struct scratch *own = p->it->own;
+    fj_real *delta = grid_delta(p->it->args, p->grid, p->it->batch, p->head) + p->q;
+    for (int row = 0; row < p->rows; row++) {
+        const fj_real *s = own->scores + (int64_t)row * FJ_S_LINE,
+                      *d = own->adjoints + (int64_t)row * FJ_S_LINE;
+        fj_f sum = tile_splat(0), score;
+        if (is_dead(own, row)) continue;
+        const struct exponent x = exponent_of(own, row);
+        for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES) {
+            fj_f part = prob_vector(p, row, at, tile_load(s + at), x, &score) * tile_load(d + at);
+            sum += fj_where_f(live_vector(p, row, at), part, tile_splat(0));
+        }
+        delta[row] += sum_lanes(sum);
+    }
+}
+#endif
+
+#if FJ_PAIRS
+/* P and dS as operands: along the queries for dV and dK, along the keys for dQ. */
+static __attribute__((noinline)) void make_pairs(const struct pass *p) {
+    struct scratch *own = p->it->own;
+    const int count = FJ_ROUND(p->keys, 2 * FJ_LANES);
+    const fj_f zero = tile_splat(0);
+    for (int row = 0; row < p->rows; row += 2) {
+        const int64_t at = (int64_t)row * FJ_S_LINE;
+        const int both = row + 1 < p->rows;
+        const fj_real *s = own->scores + at, *d = own->adjoints + at;
+        fj_opd *p_row = own->p_rows + at / 2, *ds_row = own->ds_rows + at / 2;
+        fj_opd *keys = own->ds_keys + (int64_t)row * FJ_K_LINE;
+        for (int j = 0; j < count; j += 2 * FJ_LANES) {
+            fj_f d0[2], d1[2];
+            FJ_UNROLL for (int k = 0; k < 2; k++) {
+                const int c = j + k * FJ_LANES;
+                d0[k] = tile_load(d + c);
+                d1[k] = both ? tile_load(d + FJ_S_LINE + c) : zero;
+                *(fj_ov *)(p_row + c) =
+                    tile_zip(tile_load(s + c), both ? tile_load(s + FJ_S_LINE + c) : zero);
+                *(fj_ov *)(ds_row + c) = tile_zip(d0[k], d1[k]);
+            }
+            tile_store_depth(keys + j / 2, d0[0], d0[1]);
+            tile_store_depth(keys + FJ_K_LINE + j / 2, d1[0], d1[1]);
+        }
+    }
+}
+#endif
+
+/* A B operand of rows of input without what is not finite; the rows that hold some are listed and counted. */
+static int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor *t, int rows, int columns,
+                     uint16_t *list) {
+    const int64_t stride = t->stride[2] * FJ_IN_SIZE;
+    if (!tile_pack_depth(packed, src, stride, rows, columns)) return 0;
+    return tile_clear_nonfinite(packed, src, stride, rows, columns, list);
+}
+
+/* Q, dO, lse and delta of the tile, and the states of its rows. */
+static void load_tile(const struct pass *p) {
+    const struct fj_cpu_args *a = p->it->args;
+    struct scratch *own = p->it->own;
+    const int64_t b = p->it->batch, h = p->head;
+    const fj_real *delta = grid_delta(a, p->grid, b, h) + p->q, scale = FJ_HAS_SCORE ? 1 : (fj_real)a->scale;
+    const fj_real unit = scale != 0 ? (fj_real)((double)scale * 1.44269504088896340736) : 1;
+    for (int row = 0; row < p->rows; row++) {
+        const int64_t q = p->q + row;
+        fj_opd *line = own->queries + (int64_t)row * FJ_Q_OPERANDS;
+        tile_pack_row(line, FJ_Q_OPERANDS, row_at(&a->query, b, h, q), FJ_HEAD_DIM, 0);
+        if (!FJ_HAS_SCORE && (fj_real)a->scale == 0) tile_annul(line, FJ_Q_OPERANDS);
+        tile_pack_row(own->douts + (int64_t)row * FJ_O_OPERANDS, FJ_O_OPERANDS, row_at(&a->dout, b, h, q),
+                      FJ_VALUE_DIM, 0);
+        own->natural[row] = (unsigned char)is_large(real_at(&a->lse, b, h, q));
+        own->unit[row] = own->natural[row] ? FJ_LOG2_E : unit;
+        own->base[row] = delta[row + grid_base(a)];
+        own->low[row] = delta[row + grid_low(a)];
+        own->delta[row] = delta[row];
+#if !FJ_ROW_EMPTY
+        fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);
+#endif
+    }
+    own->nonfinite_queries = pack_rows(own->query_rows, row_at(&a->query, b, h, p->q), &a->query, p->rows,
+                                       FJ_HEAD_DIM, own->query_list);
+    own->nonfinite_douts = pack_rows(own->dout_rows, row_at(&a->dout, b, h, p->q), &a->dout, p->rows,
+                                     FJ_VALUE_DIM, own->dout_list);
+    for (int row = 0; row < p->rows; row++)
+        if (__builtin_expect(is_dead(own, row), 0)) {
+            tile_clear_row(own->query_rows, p->rows, row, FJ_HEAD_DIM);
+            tile_clear_row(own->dout_rows, p->rows, row, FJ_VALUE_DIM);
+        }
+}
+
+/* S = Q K^T and dP = dO V^T. */
+static void multiply_in(const struct pass *p) {
+    struct scratch *own = p->it->own;
+    struct tile_product qk = {.a = own->queries,
+                              .a_row = FJ_Q_OPERANDS,
+                              .a_depth = 1,
+                              .b = own->keys,
+                              .c = own->scores,
+                              .c_row = FJ_S_LINE,
+                              .depth = FJ_DEPTH(FJ_HEAD_DIM)};
+    tile_multiply(qk, p->rows, p->keys, (int64_t)FJ_DEPTH(FJ_HEAD_DIM) * FJ_PANEL, TILE_SET);
+    struct tile_product ov = {.a = own->douts,
+                              .a_row = FJ_O_OPERANDS,
+                              .a_depth = 1,
+                              .b = own->values,
+                              .c = own->adjoints,
+                              .c_row = FJ_S_LINE,
+                              .depth = FJ_DEPTH(FJ_VALUE_DIM)};
+    tile_multiply(ov, p->rows, p->keys, (int64_t)FJ_DEPTH(FJ_VALUE_DIM) * FJ_PANEL, TILE_SET);
+}
+
+/* dV += P^T dO, dK += dS^T Q, dQ += dS K. */
+static void multiply_out(const struct pass *p) {
+    const struct item *it = p->it;
+    struct scratch *own = it->own;
+#if FJ_PAIRS
+    const fj_opd *p_rows = own->p_rows, *ds_rows = own->ds_rows, *ds_keys = own->ds_keys;
+    const int64_t ds_line = FJ_K_LINE;
+#else
+    const fj_opd *p_rows = own->scores, *ds_rows = own->adjoints, *ds_keys = own->adjoints;
+    const int64_t ds_line = FJ_S_LINE;
+#endif
+    const int64_t rows = FJ_DEPTH(p->rows), keys = FJ_DEPTH(p->keys);
+    struct tile_product dv = {.a = p_rows,
+                              .a_row = 1,
+                              .a_depth = FJ_S_LINE,
+                              .b = own->dout_rows,
+                              .c = p->dvalue,
+                              .c_row = FJ_V_LINE,
+                              .depth = rows};
+    tile_multiply(dv, p->keys, FJ_VALUE_DIM, rows * FJ_PANEL, TILE_ADD);
+    struct tile_product dk = {.a = ds_rows,
+                              .a_row = 1,
+                              .a_depth = FJ_S_LINE,
+                              .b = own->query_rows,
+                              .c = p->dkey,
+                              .c_row = FJ_E_LINE,
+                              .depth = rows};
+    tile_multiply(dk, p->keys, FJ_HEAD_DIM, rows * FJ_PANEL, TILE_ADD);
+    struct tile_product dq = {.a = ds_keys,
+                              .a_row = ds_line,
+                              .a_depth = 1,
+                              .b = own->key_rows,
+                              .c = grid_dquery(it->args, p->grid, it->dquery_copy, it->batch, p->head, p->q),
+                              .c_row = FJ_E_LINE,
+                              .depth = keys};
+    tile_multiply(dq, p->rows, FJ_HEAD_DIM, keys * FJ_PANEL, TILE_ADD);
+}
+
+#if FJ_WATCH
+/* ---- What is not finite -------------------------------------------------------------------- */
+
+static __attribute__((noinline)) uint32_t live_bits(const struct pass *p, int row, int at, int masked) {
+    if (is_dead(p->it->own, row)) return 0;
+    return fj_bits_b(masked ? live_vector(p, row, at) : fj_lanes_below(p->keys - at));
+}
+
+/* A row of Q or dO to the sums of the keys that it sees. */
+static void add_to_keys(const struct pass *p, int row, const char *src, int columns, fj_real *sums, int line,
+                        int masked) {
+    for (int at = 0; at < p->keys; at += FJ_LANES)
+        for (uint32_t bits = live_bits(p, row, at, masked); bits; bits &= bits - 1)
+            tile_add_nonfinite(sums + (int64_t)(at + __builtin_ctz(bits)) * line, src, columns);
+}
+
+/* What elements of K, Q and dO that are not finite give to dQ, dK and dV of what sees them. */
+static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int masked) {
+    const struct item *it = p->it;
+    const struct fj_cpu_args *a = it->args;
+    const struct scratch *own = it->own;
+    for (int i = 0; i < own->nonfinite_douts; i++)
+        add_to_keys(p, own->dout_list[i], row_at(&a->dout, it->batch, p->head, p->q + own->dout_list[i]),
+                    FJ_VALUE_DIM, p->dvalue, FJ_V_LINE, masked);
+    for (int i = 0; i < own->nonfinite_queries; i++)
+        add_to_keys(p, own->query_list[i], row_at(&a->query, it->batch, p->head, p->q + own->query_list[i]),
+                    FJ_HEAD_DIM, p->dkey, FJ_E_LINE, masked);
+    for (int i = 0; i < own->nonfinite_keys; i++) {
+        const int key = own->key_list[i], at = key / FJ_LANES * FJ_LANES;
+        const char *src = row_at(&a->key, it->batch, it->head_kv, p->key + key);
+        fj_real *sums = grid_dquery(a, p->grid, it->dquery_copy, it->batch, p->head, p->q);
+        for (int row = 0; row < p->rows; row++)
+            if (live_bits(p, row, at, masked) >> (key - at) & 1)
+                tile_add_nonfinite(sums + (int64_t)row * FJ_E_LINE, src, FJ_HEAD_DIM);
+    }
+}
+#endif
+
+#endif
