@@ -207,6 +207,9 @@ class Tree:
         tests = json.loads(self.call(["meson", "introspect", "build", "--tests"], check=True).stdout)
         targets = json.loads(self.call(["meson", "introspect", "build", "--targets"], check=True).stdout)
         self.tests = {test["name"]: test for test in tests}
+        unknown = {name for names in TESTS.values() for name in names} - self.tests.keys()
+        if unknown:
+            sys.exit(f"mutate.py: there are no such tests: {', '.join(sorted(unknown))}")
         self.files = {t["id"]: [os.path.relpath(name, self.build) for name in t["filename"]] for t in targets}
         # Libraries that pretend to be others are opened by name: tests do not depend on them.
         self.fakes = [name for t in targets if t["type"] == "shared module" for name in self.files[t["id"]]]
