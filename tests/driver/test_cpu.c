@@ -5,6 +5,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "driver/cpu.h"
 #include "driver/parallel.h"
@@ -82,6 +85,13 @@ static fj_code *load(const fj_buf *object) {
 
 /* ---- Loading ---------------------------------------------------------------------------------- */
 
+/* In place of the C library's: some machines have none, or run no code of them. */
+static bool no_memory_files;
+int memfd_create(const char *name, unsigned flags) {
+    errno = EPERM;
+    return no_memory_files ? -1 : (int)syscall(SYS_memfd_create, name, flags);
+}
+
 START_TEST(objects_stay_apart) {
     enum { OBJECTS = 3, TIMES = 40 };
     fj_buf objects[OBJECTS];
@@ -100,6 +110,39 @@ START_TEST(objects_stay_apart) {
     fj_driver_cpu.unload(&codes[0]);
     fj_driver_cpu.unload(NULL);
     for (int i = 0; i < OBJECTS; i++) fj_buf_finish(&objects[i]);
+}
+END_TEST
+
+START_TEST(without_memory_files_a_file_is_loaded) {
+    static const char *const bases[] = {NULL, "", "nowhere",
+                                        "/"}; /* of these, /tmp; of the last, our folder */
+    fj_buf object;
+    fj_code *code = NULL;
+    fj_error error = {0};
+    compile("FJ_CPU_ABI", 7, &object);
+    no_memory_files = true;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(bases); i++) {
+        const char *base = bases[i] && bases[i][0] == '/' ? folder : bases[i];
+        (void)(base ? setenv("TMPDIR", base, 1) : unsetenv("TMPDIR"));
+        struct fj_cpu_args args = {.q_len = 1};
+        int64_t counts[3];
+        code = load(&object);
+        fj_driver_cpu_kernel(code)->blocks(&args, counts);
+        ck_assert_int_eq(counts[1], 7);
+        fj_driver_cpu.unload(&code);
+    }
+    char left[128]; /* nothing but the templates */
+    (void)snprintf(left, sizeof left, "test \"$(ls %s)\" = cpu", folder);
+    ck_assert_int_eq(system(left), 0);
+    setenv("TMPDIR", "/nowhere", 1);
+    ck_assert_int_eq(
+        fj_driver_cpu.load(&fj_driver_cpu, &fj_allocator_libc, object.data, object.len, &code, &error),
+        FJ_ERR_DEVICE);
+    ck_assert_str_eq(error.text, "a compiled kernel cannot be loaded: No such file or directory");
+    fj_error_finish(&error);
+    no_memory_files = false;
+    unsetenv("TMPDIR");
+    fj_buf_finish(&object);
 }
 END_TEST
 
@@ -217,6 +260,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, objects_stay_apart);
+    tcase_add_test(tests, without_memory_files_a_file_is_loaded);
     tcase_add_test(tests, rubbish_is_refused);
     tcase_add_test(tests, another_abi_is_no_kernel);
     tcase_add_test(tests, every_item_runs_once);
