@@ -76,6 +76,9 @@ bool fj_value_has_tensor(const fj_value *values, int count);
 fj_lazy_tensor *fj_tensor_create(fj_elab *e, fj_tensor_kind kind, const fj_lazy_tensor *base, fj_place place);
 /* A value of rank 0 as a tensor whose dimensions are 1. */
 const fj_lazy_tensor *fj_tensor_wrap(fj_elab *e, fj_value value, int rank, fj_place place);
+
+/* tensor_dims.c */
+bool fj_dim_is_one(fj_value dim); /* known to be */
 /* The common dimension of two that broadcast. */
 fj_value fj_dim_join(fj_elab *e, fj_value a, fj_value b, fj_place place);
 /* The int that a dimension has at compile time; false: not known. */
