@@ -194,6 +194,16 @@ START_TEST(no_folder_for_temporary_files) {
     ck_assert_int_eq(prepare(&self, &object), FJ_ERR_IO);
     ck_assert_str_eq(self.error.text, "no temporary folder in '/nowhere': No such file or directory");
     session_close(&self);
+    const char *const none[] = {NULL}; /* by a compiler that was found before */
+    const fj_compiler compiler = {.path = "/bin/true"};
+    fj_error error = {0};
+    fj_buf out;
+    fj_buf_init(&out, &fj_allocator_libc);
+    ck_assert_int_eq(
+        fj_jit_compile(&compiler, FJ_LANGUAGE_C, none, &fj_file_ops_system, FJ_STR("x"), &out, &error),
+        FJ_ERR_IO);
+    ck_assert_str_eq(error.text, "no temporary folder in '/nowhere': No such file or directory");
+    fj_error_finish(&error);
 }
 END_TEST
 

@@ -66,9 +66,13 @@ static void substitute_body(fj_scope *scope, void *unused) {
     fj_ir *ir = fj_ir_create(scope->arena);
     (void)unused;
     const fj_ref two = fj_ir_i64(ir, 2), loop = fj_ir_loop(ir, two), other = fj_ir_loop(ir, two);
+    const fj_ref twice = fj_ir_op2(ir, FJ_OP_MUL, loop, two), more = fj_ir_op2(ir, FJ_OP_ADD, twice, two);
     const fj_ref sum = fj_ir_reduce(ir, FJ_OP_REDUCE_SUM, loop, loop);
     const fj_ref body = fj_ir_op2(ir, FJ_OP_ADD, loop, sum);
     ck_assert_uint_eq(fj_ir_substitute(ir, body, loop, other), fj_ir_op2(ir, FJ_OP_ADD, other, sum));
+    const fj_ref want = fj_ir_op2(ir, FJ_OP_ADD, fj_ir_op2(ir, FJ_OP_MUL, other, two), two);
+    ck_assert_uint_eq(fj_ir_substitute(ir, fj_ir_op2(ir, FJ_OP_ADD, more, sum), loop, other),
+                      fj_ir_op2(ir, FJ_OP_ADD, want, sum)); /* also what stands before the reduction */
     ck_assert_uint_eq(fj_ir_substitute(ir, sum, loop, other), sum);
     ck_assert_uint_eq(fj_ir_substitute(ir, loop, loop, two), two);
     ck_assert_uint_eq(fj_ir_substitute(ir, two, loop, other), two);
