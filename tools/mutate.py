@@ -9,7 +9,8 @@ cheapest first, with an empty kernel cache, until one fails or takes five times 
 changed: comments, strings, preprocessor conditions, asserts, and prim_ptx.h, which only a GPU runs. A change that leaves
 every object of the library as it was is equivalent; others that no test can notice have to be judged by a reader.
 
-Results are kept in build-mutate/SEED.jsonl; --again takes only those that survived there, after a test was added.
+Results are kept in build-mutate/SEED.jsonl; --again takes only those that survived there, after a test was added, and
+finds them by their lines.
 """
 
 import argparse
@@ -56,6 +57,7 @@ TESTS = {
     "templates/cuda": ["prim emu sm_90", "kern_cuda fake", "captures emu", "kern_cuda truncate", "kern_cuda",
                        "attn emu"],
 }  # fmt: skip
+ARROW = "  ->  "
 SUFFIXES = {".c", ".h", ".def", ".inc", ".cpp", ".cu"}
 UNSEEN = {"templates/cuda/prim_ptx.h"}
 
@@ -100,7 +102,7 @@ class Change(NamedTuple):
     def describe(self, source):
         first = source.rfind("\n", 0, self.start) + 1
         last = source.find("\n", max(self.end, first))
-        return source[first:last].strip() + "  ->  " + (source[first : self.start] + self.text + source[self.end : last]).strip()
+        return source[first:last].strip() + ARROW + (source[first : self.start] + self.text + source[self.end : last]).strip()
 
 
 def close_of(text, opening):
@@ -193,6 +195,25 @@ def sample(rooms, count, seed):
     turns = {room: [change for change in chosen if change.room == room] for room in rooms}
     longest = max(map(len, turns.values()))
     return [part[i] for i in range(longest) for part in turns.values() if i < len(part)]
+
+
+def survivors(log):
+    """The changes of a log that survived last, in the text as it is now."""
+    last = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        last[record["path"], record["line"], record["change"]] = record
+    for r in last.values():
+        if r["verdict"] != "survived":
+            continue
+        old, new = r["change"].split(ARROW)
+        source = (ROOT / r["path"]).read_text(encoding="utf-8") if (ROOT / r["path"]).is_file() else ""
+        places = [m.start(1) for m in re.finditer(rf"^[ ]*({re.escape(old)})[ ]*$", source, re.MULTILINE)]
+        if not places:
+            print(f"{r['path']}:{r['line']}: the line is gone: {old}")
+            continue
+        at = min(places, key=lambda place: abs(source.count("\n", 0, place) + 1 - r["line"]))
+        yield Change(r["room"], r["path"], r["line"], r["kind"], at, at + len(old), new)
 
 
 class Tree:
@@ -325,7 +346,11 @@ def main():
     options = parser.parse_args()
 
     rooms = options.room or list(TESTS)
-    changes = sample(rooms, options.count, options.seed)
+    log = TREES / f"{options.seed}.jsonl"
+    if options.again and not log.is_file():
+        parser.error(f"there is no {log}: run without --again first")
+    changes = list(survivors(log)) if options.again else sample(rooms, options.count, options.seed)
+    changes = [change for change in changes if change.room in rooms]
     sources = {change.path: (ROOT / change.path).read_text(encoding="utf-8") for change in changes}
     if options.list:
         for change in changes:
@@ -333,11 +358,6 @@ def main():
         return 0
 
     TREES.mkdir(exist_ok=True)
-    log = TREES / f"{options.seed}.jsonl"
-    before = [json.loads(line) for line in log.read_text().splitlines()] if options.again and log.is_file() else []
-    if options.again:
-        last = {(r["path"], r["change"]): r["verdict"] for r in before}
-        changes = [c for c in changes if last.get((c.path, c.describe(sources[c.path]))) == "survived"]
     trees = Queue()
     for number in range(min(options.jobs, len(changes))):
         trees.put(Tree(number))
