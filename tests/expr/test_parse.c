@@ -1,4 +1,5 @@
-/* The parser: trees, located errors, what is tolerated until it is reached, and bounds. */
+/* The parser: trees, located errors, what is tolerated until it is reached, and bounds. More than 400 lines: one harness
+ * serves them all. */
 #include "expr/lang/ast.h"
 #include "expr/lang/lex.h"
 
