@@ -65,7 +65,7 @@ static uint32_t vectors(const fj_resolved *all, bool backward) {
 }
 
 /* Columns of the grid whose keys and values half of L2 holds. Query heads of one group share theirs. */
-static int32_t section(const fj_kernel *kernel, const fj_resolved *all) {
+static int32_t l2_group(const fj_kernel *kernel, const fj_resolved *all) {
     int64_t half = kernel->plan->device->driver->cache / 2;
     int64_t each = all->kv_len * (all->head_dim + all->value_dim) * (int64_t)fj_dtype_size(all->key.dtype);
     int64_t columns = all->batch * all->heads_kv, most = each > 0 ? half / each : columns;
@@ -144,7 +144,7 @@ static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const f
         .heads_kv = (int32_t)all->heads_kv,
         .q_len = (int32_t)all->q_len,
         .kv_len = (int32_t)all->kv_len,
-        .section = section(kernel, all),
+        .l2_group = l2_group(kernel, all),
         .vector = vectors(all, false),
     };
     put(to, &forward, sizeof forward);
@@ -175,7 +175,7 @@ static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const 
         .heads_kv = (int32_t)all->heads_kv,
         .q_len = (int32_t)all->q_len,
         .kv_len = (int32_t)all->kv_len,
-        .section = section(kernel, all),
+        .l2_group = l2_group(kernel, all),
         .vector = vectors(all, true),
     };
     put(to, &backward, sizeof backward);

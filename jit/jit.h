@@ -122,8 +122,8 @@ typedef struct fj_variant {
     bool one_copy;      /* partial and full blocks share the text of the score mod (_one) */
     int head_pad, value_pad;
     int stages, warps;
-    int mod_turns; /* of the loop over scores: the score mod stands in the text once a turn (_t2, _t4, _t8) */
-    int mask_unroll; /* columns a turn of the mask's loop; 1: _roll */
+    int mod_chunks; /* of the loop over scores: the score mod stands in the text once a chunk (_t2, _t4, _t8) */
+    int mask_unroll; /* columns an iteration of the mask's loop; 1: _roll */
     int entry_count; /* in the order in which they are launched */
     fj_entry entries[FJ_JIT_MAX_ENTRIES];
 } fj_variant;

@@ -95,29 +95,29 @@ typedef struct plan {
 /* How often the mod stands in the text. A thread has m n / (32 w) scores: unrolled over all of them, in a copy for
  * partial blocks and one for full ones, a long mod costs seconds of compile time, and registers. From the costs of
  * fj_ir_cost and times of `./dev bench compile --corpus`. */
-enum { FORWARD_MOST = 2560, BACKWARD_MOST = 2048, ONE_COPY_FROM = 512, MOST_TURNS = 8, LONG_MASK = 48 };
+enum { FORWARD_MOST = 2560, BACKWARD_MOST = 2048, ONE_COPY_FROM = 512, MOST_CHUNKS = 8, LONG_MASK = 48 };
 
 static void unroll(const fj_jit_problem *problem, fj_variant *v) {
     const bool forward = problem->kind == FJ_JIT_FORWARD;
     const fj_ir_cost cost = fj_jit_mod_cost(problem);
     const int64_t one = cost.score + cost.gradient, most = forward ? FORWARD_MOST : BACKWARD_MOST;
     const int64_t all = one * (v->tile_m * v->tile_n / (32 * v->warps));
-    v->mod_turns = 1;
-    while (v->mod_turns < MOST_TURNS && all > most * v->mod_turns) v->mod_turns *= 2;
+    v->mod_chunks = 1;
+    while (v->mod_chunks < MOST_CHUNKS && all > most * v->mod_chunks) v->mod_chunks *= 2;
     v->mask_unroll = cost.mask > LONG_MASK ? 1 : 2;
     v->one_copy = all > ONE_COPY_FROM;
 }
 
 static void name_variant(const fj_jit_problem *problem, fj_variant *v) {
-    char turns[8] = "";
-    if (v->mod_turns > 1) (void)snprintf(turns, sizeof turns, "_t%d", v->mod_turns);
+    char chunks[8] = "";
+    if (v->mod_chunks > 1) (void)snprintf(chunks, sizeof chunks, "_t%d", v->mod_chunks);
     const bool tf32 = v->mma && problem->dtype == FJ_DTYPE_F32 && problem->tf32;
     (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s%s%s%s",
                    problem->kind == FJ_JIT_BACKWARD ? "bwd" : "fwd", v->mma ? "mma" : "simt",
                    tf32 ? "tf32" : fj_dtype_code_name(problem->dtype),
                    problem->kind == FJ_JIT_BACKWARD && !problem->deterministic ? "_atomic" : "",
                    problem->head_dim, problem->value_dim, v->tile_m, v->tile_n, v->stages, v->warps,
-                   v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "", turns,
+                   v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "", chunks,
                    v->one_copy ? "_one" : "", v->mask_unroll == 1 ? "_roll" : "");
 }
 

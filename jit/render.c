@@ -168,7 +168,7 @@ static void put_prologue_cuda(const struct render *render) {
         {"PACK_HEADS", variant->pack_heads},
         {"WIDE_CAPTURES", variant->wide_captures},
         {"SHARED_BYTES", shared},
-        {"MOD_TURNS", variant->mod_turns},
+        {"MOD_CHUNKS", variant->mod_chunks},
         {"MASK_UNROLL", variant->mask_unroll},
         {forward ? "ONE_COPY" : "FULL_COPY", forward ? variant->one_copy : !variant->one_copy},
     };

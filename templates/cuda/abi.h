@@ -71,8 +71,8 @@ struct fj_cuda_forward {
     int32_t q_offset, kv_offset;
     int32_t batch, heads_q;
     int32_t heads_kv, q_len;
-    int32_t kv_len, section; /* section: columns whose keys and values fit into L2 together; >= 1 */
-    uint32_t vector, unused; /* of enum fj_cuda_vector */
+    int32_t kv_len, l2_group; /* l2_group: columns whose keys and values fit into L2 together; >= 1 */
+    uint32_t vector, unused;  /* of enum fj_cuda_vector */
 };
 
 /* The one argument of fj_fwd_merge, before captures and scalars; any grid of x: its warps share the rows. The parts are
@@ -138,8 +138,8 @@ struct fj_cuda_backward {
     int32_t q_offset, kv_offset;
     int32_t batch, heads_q;
     int32_t heads_kv, q_len;
-    int32_t kv_len, section; /* as in fj_cuda_forward */
-    uint32_t vector, unused; /* of enum fj_cuda_vector */
+    int32_t kv_len, l2_group; /* as in fj_cuda_forward */
+    uint32_t vector, unused;  /* of enum fj_cuda_vector */
 };
 
 #endif

@@ -105,12 +105,12 @@ FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a, uint32_t number_in_gri
     at.tiles = FJ_CEIL_DIV(at.walked, FJ_TILE_N);
     const int32_t own = FJ_CEIL_DIV(at.count, FJ_TILE_M), columns = a.batch * heads;
     const int32_t number = static_cast<int32_t>(number_in_grid);
-    const int32_t from = fj_divide(number, a.section * own).whole * a.section;
-    const int32_t width = columns - from < a.section ? columns - from : a.section;
-    const fj_quotient turn = fj_divide(number - from * own, width);
-    const fj_quotient column = fj_divide(from + turn.rest, heads);
+    const int32_t from = fj_divide(number, a.l2_group * own).whole * a.l2_group;
+    const int32_t width = columns - from < a.l2_group ? columns - from : a.l2_group;
+    const fj_quotient in_group = fj_divide(number - from * own, width);
+    const fj_quotient column = fj_divide(from + in_group.rest, heads);
     // With a causal mask the first keys and the last queries have most to do: they begin.
-    at.first = (keys ? turn.whole : own - 1 - turn.whole) * FJ_TILE_M;
+    at.first = (keys ? in_group.whole : own - 1 - in_group.whole) * FJ_TILE_M;
     at.b = column.whole;
     at.head_kv = keys ? column.rest : fj_divide(column.rest, ratio).whole;
     at.head = keys ? at.head_kv * ratio : column.rest;

@@ -20,9 +20,9 @@ FJ_DEVICE void fj_measure_step(const fj_task &t, const fj_own<FJ_OWN_QUERIES> &o
     if (fj_has_large<FJ_OWN_QUERIES>(own, FACTS)) fj_make_near<FJ_OWN_QUERIES>(t, FACTS, s);
     fj_mask_bits<FJ_OWN_QUERIES>(t, own, head, first, step.is_full(), bits);
 #pragma unroll 1
-    for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
+    for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_CHUNKS) {
 #pragma unroll
-        for (int j = 0; j < COLUMNS / MOD_TURNS; j++) {
+        for (int j = 0; j < COLUMNS / MOD_CHUNKS; j++) {
             struct fj_col_state col;
             fj_start_walked<FJ_OWN_QUERIES>(t, head, first + t.column(from + j), col);
 #pragma unroll
@@ -32,9 +32,9 @@ FJ_DEVICE void fj_measure_step(const fj_task &t, const fj_own<FJ_OWN_QUERIES> &o
                 sums[r] += bits[r] >> (from + j) & 1u ? p * y : 0.0f;
             }
         }
-        if (MOD_TURNS > 1) {
-            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(s);
-            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(d);
+        if (MOD_CHUNKS > 1) {
+            fj_rotate_tiles<COLUMN_TILES / MOD_CHUNKS>(s);
+            fj_rotate_tiles<COLUMN_TILES / MOD_CHUNKS>(d);
         }
     }
 }

@@ -81,7 +81,7 @@
 #define FUSED (!FJ_DETERMINISTIC)
 #define WEIGHTS_BYTES (FJ_TILE_M * fj_tile<FJ_TILE_N>::pitch)
 
-// Columns of a thread per turn of the mask's loop: more is faster and longer.
+// Columns of a thread per iteration of the mask's loop: more is faster and longer.
 #ifndef FJ_MASK_UNROLL
 #define FJ_MASK_UNROLL 2
 #endif
@@ -91,10 +91,10 @@
 #endif
 
 // Turns of the loop of the score mod and its derivative: more are slower, and shorter by as much.
-#ifndef FJ_MOD_TURNS
-#define FJ_MOD_TURNS 1
+#ifndef FJ_MOD_CHUNKS
+#define FJ_MOD_CHUNKS 1
 #endif
-#define MOD_TURNS FJ_TILE_TURNS(COLUMN_TILES)
+#define MOD_CHUNKS FJ_TILE_CHUNKS(COLUMN_TILES)
 
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,

@@ -187,7 +187,7 @@ FJ_DEVICE void fj_mark_scores(const uint32_t (&bits)[ROWS], fj_scores &s, fj_sco
     }
 }
 
-// S and dP become P and dS, or marks (bwd_care.h). With FJ_MOD_TURNS > 1 in turns, as fj_apply_mod of fwd_scores.h.
+// S and dP become P and dS, or marks (bwd_care.h). With FJ_MOD_CHUNKS > 1 in chunks, as fj_apply_mod of fwd_scores.h.
 template <fj_side side, bool masked>
 FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
                         int32_t first, bool full, uint32_t facts, fj_scores &s, fj_scores &d,
@@ -196,9 +196,9 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct 
     if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
     if (masked && (FJ_HAS_CAPTURE_GRADS || FUSED || how != FJ_PLAIN)) fj_hide_dead<side>(t, own, facts, bits);
 #pragma unroll 1
-    for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_TURNS) {
+    for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_CHUNKS) {
 #pragma unroll
-        for (int pair = 0; pair < COLUMNS / MOD_TURNS; pair += 2) {
+        for (int pair = 0; pair < COLUMNS / MOD_CHUNKS; pair += 2) {
             const fj_norms<side> norms(t, own, facts, from + pair);
 #pragma unroll
             for (int j = pair; j < pair + 2; j++) {
@@ -218,9 +218,9 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct 
                 }
             }
         }
-        if (MOD_TURNS > 1) {
-            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(s);
-            fj_turn_tiles<COLUMN_TILES / MOD_TURNS>(d);
+        if (MOD_CHUNKS > 1) {
+            fj_rotate_tiles<COLUMN_TILES / MOD_CHUNKS>(s);
+            fj_rotate_tiles<COLUMN_TILES / MOD_CHUNKS>(d);
         }
     }
     if (masked && how == FJ_MARK) fj_mark_scores(bits, s, d);

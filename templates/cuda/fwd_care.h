@@ -5,7 +5,7 @@
 //      it walks again; values that are not finite are 0 in shared memory, and the outputs are stored again
 //      outputs become NaN whose row sees such a value: key by key, from global memory
 //
-//  1. The second walk is a turn of the same loop, of the same text: where all is finite, the vote costs something, at the
+//  1. The second walk is an iteration of the same loop, of the same text: where all is finite, the vote costs something, at the
 //     end of a tile, and one comparison for a block. Without a mask every row sees every key, and nobody votes.
 //  2. Outputs whose row sees none of these values have the bits that they have with zeros in their place.
 //  3. A row that sees keys, but all with a score of -inf, is 0; of a split it takes part, as others may have its sum.

@@ -2,7 +2,7 @@
 // fwd_simt.
 //
 //                    key blocks, FJ_TILE_N each                  columns: (batch, head)
-//                 0   1   2   3   4   5   6 ...                   a section of columns at a time, so that
+//                 0   1   2   3   4   5   6 ...                   a group of columns at a time, so that
 //              +---+---+---+---+---+---+---+                      their keys and values stay in L2; in it
 //        tile  | F | F | P |   |   |   |   |                      the last tiles first: with a causal mask
 //              +---+---+---+---+---+---+---+                      they are the heaviest
@@ -66,11 +66,11 @@ FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a, uint32_t number_in_grid
     at.rows = a.q_len * at.group;
     const int32_t tiles = FJ_CEIL_DIV(at.rows, FJ_TILE_M), heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
     const int32_t columns = a.batch * heads, number = static_cast<int32_t>(number_in_grid);
-    const int32_t from = fj_divide(number, a.section * tiles).whole * a.section;
-    const int32_t width = columns - from < a.section ? columns - from : a.section;
-    const fj_quotient turn = fj_divide(number - from * tiles, width);
-    const fj_quotient column = fj_divide(from + turn.rest, heads);
-    at.first = (tiles - 1 - turn.whole) * FJ_TILE_M;
+    const int32_t from = fj_divide(number, a.l2_group * tiles).whole * a.l2_group;
+    const int32_t width = columns - from < a.l2_group ? columns - from : a.l2_group;
+    const fj_quotient in_group = fj_divide(number - from * tiles, width);
+    const fj_quotient column = fj_divide(from + in_group.rest, heads);
+    at.first = (tiles - 1 - in_group.whole) * FJ_TILE_M;
     at.b = column.whole;
     at.head_kv = FJ_PACK_HEADS ? column.rest : fj_divide(column.rest, ratio).whole;
     at.head = FJ_PACK_HEADS ? at.head_kv * ratio : column.rest;

@@ -68,7 +68,7 @@
 #define K_BYTES (FJ_TILE_N * fj_tile<FJ_HEAD_PAD>::pitch)
 #define STAGE_BYTES (K_BYTES + FJ_TILE_N * fj_tile<FJ_VALUE_PAD>::pitch)
 
-// Columns of a thread per turn of the mask's loop: more is faster and longer.
+// Columns of a thread per iteration of the mask's loop: more is faster and longer.
 #ifndef FJ_MASK_UNROLL
 #define FJ_MASK_UNROLL 2
 #endif
@@ -82,10 +82,10 @@
 #endif
 
 // Turns of the loop of the score mod: more are slower, and shorter by as much.
-#ifndef FJ_MOD_TURNS
-#define FJ_MOD_TURNS 1
+#ifndef FJ_MOD_CHUNKS
+#define FJ_MOD_CHUNKS 1
 #endif
-#define MOD_TURNS FJ_TILE_TURNS(KEY_TILES)
+#define MOD_CHUNKS FJ_TILE_CHUNKS(KEY_TILES)
 
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,
@@ -291,7 +291,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     bool care = false;
 #pragma unroll 1
     do {
-        // What the first turn knows is not to be kept for another.
+        // What the first iteration knows is not to be kept for another.
         const uint32_t number = FJ_HAS_MASK ? fj_shuffle_index(fj_block_x(), 0u) : fj_block_x();
         const fj_task t(args, fj_place_of(args.call, number));
         fj_rows rows;

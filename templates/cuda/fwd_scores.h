@@ -61,7 +61,7 @@ FJ_DEVICE void fj_look_for_faults(const fj_task &t, const fj_rows &rows, int32_t
 
 #define FJ_FAULT_HERE (FJ_HAS_FAULT && FJ_FAULT_READS_SCORE)
 
-// The mod on all scores of a block, and -inf where masked. With FJ_MOD_TURNS > 1 in so many turns of a loop that stays
+// The mod on all scores of a block, and -inf where masked. With FJ_MOD_CHUNKS > 1 in so many chunks, by a loop that stays
 // rolled: each works on the first key tiles and moves them behind the others, so that registers have constant numbers.
 // Raw products get their sign with the mask: blocks of a scale that is not positive are taken as masked ones.
 template <bool masked>
@@ -69,9 +69,9 @@ FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &ro
                             [[maybe_unused]] int32_t first, fj_scores &s, const uint32_t (&bits)[ROWS]) {
     [[maybe_unused]] const float scale = static_cast<float>(t.a.scale), sign = fj_sign_of(t.a.scale);
 #pragma unroll 1
-    for (int from = 0; from < KEYS; from += KEYS / MOD_TURNS) {
+    for (int from = 0; from < KEYS; from += KEYS / MOD_CHUNKS) {
 #pragma unroll
-        for (int j = 0; j < KEYS / MOD_TURNS; j++) {
+        for (int j = 0; j < KEYS / MOD_CHUNKS; j++) {
 #if FJ_HAS_SCORE || FJ_FAULT_HERE
             const int32_t position = fj_kv_position(t.a, t.at.b, t.key(first, from + j));
             struct fj_col_state col;
@@ -95,7 +95,7 @@ FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &ro
                 if (masked) x = live ? x : -INFINITY;
             }
         }
-        if (MOD_TURNS > 1) fj_turn_tiles<KEY_TILES / MOD_TURNS>(s);
+        if (MOD_CHUNKS > 1) fj_rotate_tiles<KEY_TILES / MOD_CHUNKS>(s);
     }
 }
 

@@ -46,7 +46,7 @@ template <int columns> FJ_DEVICE float fj_tile_element(uint32_t tile, uint32_t r
     return *fj_shared_at<float>(tile - fj_shared_address(fj_shared()) + byte);
 }
 
-// Point 2. s: products of a's rows, from `row`, with those of b, from `column`; by the warp together. A turn of the loop
+// Point 2. s: products of a's rows, from `row`, with those of b, from `column`; by the warp together. An iteration of the loop
 // mends the first tile of each row of tiles and moves it behind the others, so that registers have constant numbers.
 template <int depth, int rows, int tiles>
 FJ_DEVICE void fj_mend_products(float (&s)[rows][tiles][4], uint32_t a, uint32_t row, uint32_t b,
@@ -70,7 +70,7 @@ FJ_DEVICE void fj_mend_products(float (&s)[rows][tiles][4], uint32_t a, uint32_t
                 x = fj_fma_rn(fj_tile_element<depth>(a, row + n / 2 * 8, e),
                               fj_tile_element<depth>(b, column + n % 2, e), x);
         }
-        fj_turn_tiles<1>(s);
+        fj_rotate_tiles<1>(s);
         column += 8;
     }
 }

@@ -40,9 +40,9 @@ template <int columns> struct fj_tile {
                                : 2
     };
     // The XOR of a row, in chunks.
-    static constexpr uint32_t turn(uint32_t row) { return row / (8 / span) % span; }
+    static constexpr uint32_t swizzle(uint32_t row) { return row / (8 / span) % span; }
     static constexpr uint32_t at(uint32_t row, uint32_t chunk) {
-        return row * pitch + ((chunk ^ turn(row)) << 4);
+        return row * pitch + ((chunk ^ swizzle(row)) << 4);
     }
 };
 
@@ -112,7 +112,7 @@ template <int columns, int rows, int threads> struct fj_copier {
 #pragma unroll
         for (uint32_t i = 0; i < rows; i += step) {
             if (!even && (row() >= step || i + row() >= rows)) break;
-            // Rows a multiple of 8 further are turned alike.
+            // Rows a multiple of 8 further are swizzled alike.
             const uint32_t place =
                 step % 8 == 0 ? tile::at(row(), chunk()) + i * tile::pitch : tile::at(i + row(), chunk());
             fj_copy_async_16(shared + place, at, bytes);
@@ -140,10 +140,10 @@ FJ_DEVICE void fj_put_chunk(fj_raw *to, fj_b128 chunk, int32_t left, bool vector
 
 template <int columns> struct fj_reader {
     uint32_t base;
-    // Chunk 0 or 1 of a lane's own row; `turn` is the XOR that the row and this choice make, in chunks.
-    FJ_METHOD explicit fj_reader(uint32_t shared, uint32_t own, uint32_t turn)
-        : base(shared + own * fj_tile<columns>::pitch + (turn << 4)) {}
-    // Rows further down, a multiple of 8, and steps to the right: what passes the span is added, the rest turned.
+    // Chunk 0 or 1 of a lane's own row; `swizzle` is the XOR that the row and this choice make, in chunks.
+    FJ_METHOD explicit fj_reader(uint32_t shared, uint32_t own, uint32_t swizzle)
+        : base(shared + own * fj_tile<columns>::pitch + (swizzle << 4)) {}
+    // Rows further down, a multiple of 8, and steps to the right: what passes the span is added, the rest is XORed.
     FJ_METHOD uint32_t at(uint32_t rows, uint32_t step) const {
         constexpr uint32_t within = fj_tile<columns>::span * 16 - 1;
         return (base ^ (step * 32 & within)) + (step * 32 & ~within) + rows * fj_tile<columns>::pitch;
@@ -155,7 +155,7 @@ template <int columns> struct fj_read_a : fj_reader<columns> {
     FJ_METHOD explicit fj_read_a(uint32_t shared, uint32_t row)
         : fj_read_a(shared, fj_lane(), row + fj_lane() % 16) {}
     FJ_METHOD explicit fj_read_a(uint32_t shared, uint32_t lane, uint32_t own)
-        : fj_reader<columns>(shared, own, (fj_tile<columns>::turn(own) ^ (lane / 16))) {}
+        : fj_reader<columns>(shared, own, (fj_tile<columns>::swizzle(own) ^ (lane / 16))) {}
     FJ_METHOD void load(uint32_t (&a)[4], uint32_t tile, uint32_t step) const {
         fj_ldmatrix_x4(a, this->at(tile * 16, step));
     }
@@ -166,7 +166,7 @@ template <int columns> struct fj_read_b : fj_reader<columns> {
     FJ_METHOD explicit fj_read_b(uint32_t shared)
         : fj_read_b(shared, fj_lane(), fj_lane() % 8 + fj_lane() / 16 * 8) {}
     FJ_METHOD explicit fj_read_b(uint32_t shared, uint32_t lane, uint32_t own)
-        : fj_reader<columns>(shared, own, (fj_tile<columns>::turn(own) ^ (lane / 8 % 2))) {}
+        : fj_reader<columns>(shared, own, (fj_tile<columns>::swizzle(own) ^ (lane / 8 % 2))) {}
     // r[0], r[1]: columns 16 pair .. + 7; r[2], r[3]: the next 8.
     FJ_METHOD void load(uint32_t (&r)[4], uint32_t pair, uint32_t step) const {
         fj_ldmatrix_x4(r, this->at(pair * 16, step));
@@ -177,7 +177,7 @@ template <int columns> struct fj_read_b : fj_reader<columns> {
 template <int columns> struct fj_read_bt : fj_reader<columns> {
     FJ_METHOD explicit fj_read_bt(uint32_t shared) : fj_read_bt(shared, fj_lane(), fj_lane() % 16) {}
     FJ_METHOD explicit fj_read_bt(uint32_t shared, uint32_t lane, uint32_t own)
-        : fj_reader<columns>(shared, own, (fj_tile<columns>::turn(own) ^ (lane / 16))) {}
+        : fj_reader<columns>(shared, own, (fj_tile<columns>::swizzle(own) ^ (lane / 16))) {}
     FJ_METHOD void load(uint32_t (&r)[4], uint32_t pair, uint32_t step) const {
         fj_ldmatrix_x4_t(r, this->at(step * 16, pair));
     }
@@ -195,11 +195,11 @@ FJ_DEVICE bool fj_is_bad_element(uint32_t raw) {
 #endif
 }
 
-// Turns for an even number of tiles: FJ_MOD_TURNS, or as many as divide it.
-#define FJ_TILE_TURNS(tiles) ((tiles) % FJ_MOD_TURNS == 0 ? FJ_MOD_TURNS : (tiles) % 4 == 0 ? 4 : 2)
+// Turns for an even number of tiles: FJ_MOD_CHUNKS, or as many as divide it.
+#define FJ_TILE_CHUNKS(tiles) ((tiles) % FJ_MOD_CHUNKS == 0 ? FJ_MOD_CHUNKS : (tiles) % 4 == 0 ? 4 : 2)
 
 // The first `step` tiles of each row of tiles behind the others.
-template <int step, int rows, int tiles> FJ_DEVICE void fj_turn_tiles(float (&c)[rows][tiles][4]) {
+template <int step, int rows, int tiles> FJ_DEVICE void fj_rotate_tiles(float (&c)[rows][tiles][4]) {
 #pragma unroll
     for (int i = 0; i < rows * 4; i++) {
         float first[step];

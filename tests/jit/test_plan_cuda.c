@@ -287,7 +287,7 @@ static void check_heavy(fj_scope *scope, void *unused) {
 }
 
 /* The name says how the text is unrolled: one name, one text. */
-static void check_turns(fj_scope *scope, void *unused) {
+static void check_chunks(fj_scope *scope, void *unused) {
     (void)unused;
     const fj_features features = fj_jit_arch_features((fj_arch){80, 0});
     fj_variant list[FJ_JIT_MAX_VARIANTS];
@@ -299,23 +299,23 @@ static void check_turns(fj_scope *scope, void *unused) {
         of.ir = fj_ir_optimise(ir);
         ck_assert_int_gt(fj_jit_variants(&of, &features, list), 0);
         const fj_variant *v = &list[0];
-        char turns[16];
-        (void)snprintf(turns, sizeof turns, "_t%d", v->mod_turns);
-        ck_assert_int_eq(strstr(v->name, turns) != NULL, v->mod_turns > 1);
+        char chunks[16];
+        (void)snprintf(chunks, sizeof chunks, "_t%d", v->mod_chunks);
+        ck_assert_int_eq(strstr(v->name, chunks) != NULL, v->mod_chunks > 1);
         ck_assert_int_eq(strstr(v->name, "_one") != NULL, v->one_copy);
         ck_assert_int_eq(strstr(v->name, "_roll") != NULL, v->mask_unroll == 1);
-        if (v->mod_turns < least) least = v->mod_turns;
-        if (v->mod_turns > most) most = v->mod_turns;
+        if (v->mod_chunks < least) least = v->mod_chunks;
+        if (v->mod_chunks > most) most = v->mod_chunks;
         ir->score = fj_ir_op1(ir, FJ_OP_TANH, ir->score);
     }
     ck_assert_int_eq(least, 1);
     ck_assert_int_gt(most, 1);
 }
 
-START_TEST(names_spell_turns) {
+START_TEST(names_spell_chunks) {
     fj_arena arena;
     fj_arena_init(&arena, &fj_allocator_libc);
-    ck_assert_int_eq(fj_scope_run(&arena, NULL, check_turns, NULL), FJ_OK);
+    ck_assert_int_eq(fj_scope_run(&arena, NULL, check_chunks, NULL), FJ_OK);
     fj_arena_finish(&arena);
 }
 END_TEST
@@ -392,5 +392,5 @@ END_TEST
 RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, shared_memory_may_be_the_limit,
           names_spell_the_parameters, names_and_requests_tell_everything_apart,
           what_changes_no_text_changes_no_request, large_captures_take_wide_variants,
-          few_queries_of_a_group_are_packed, heavy_mods_take_smaller_variants, names_spell_turns,
+          few_queries_of_a_group_are_packed, heavy_mods_take_smaller_variants, names_spell_chunks,
           what_no_kernel_covers_has_no_variant)

@@ -13,9 +13,9 @@ const char *const tensor_names[TENSORS] = {"query", "key",  "value", "out",    "
 void shape_name(const shape *s, char name[128]) {
     static const char *const layouts[] = {"packed", "rows", "odd", "shared"};
     _Static_assert(FJ_ARRAY_LEN(layouts) == LAYOUT_COUNT, "a name for each");
-    (void)snprintf(name, 128, "b%d hq%d hkv%d l%d s%d %s scale %.3g at %d,%d section %d%s%s absent %u",
+    (void)snprintf(name, 128, "b%d hq%d hkv%d l%d s%d %s scale %.3g at %d,%d l2_group %d%s%s absent %u",
                    (int)s->batch, (int)s->heads_q, (int)s->heads_kv, (int)s->q_len, (int)s->kv_len,
-                   layouts[s->how], s->scale, s->q_offset, s->kv_offset, s->section, s->dlse ? " dlse" : "",
+                   layouts[s->how], s->scale, s->q_offset, s->kv_offset, s->l2_group, s->dlse ? " dlse" : "",
                    s->spoilt ? " spoilt" : "", s->absent);
 }
 

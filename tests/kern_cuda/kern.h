@@ -81,7 +81,7 @@ void kernel_finish(kernel *k);
 /* The kernel that the name spells, on the first of the architectures that has it; false: there is none. */
 bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count);
 bool kernel_is_backward(const kernel *k);
-extern int kernel_turns; /* FJ_MOD_TURNS where the plan says 1: costly mods have more; 0: as planned */
+extern int kernel_chunks; /* FJ_MOD_CHUNKS where the plan says 1: costly mods have more; 0: as planned */
 bool kernel_packs(const kernel *k); /* rows of a tile are (query, head of a group) */
 /* The seams by definition: a logit that joins each row, and what becomes of an element of the output. */
 double kernel_sink(const kernel *k);
@@ -112,7 +112,7 @@ typedef struct shape {
     int64_t batch, heads_q, heads_kv, q_len, kv_len;
     double scale;
     layout how;
-    int32_t q_offset, kv_offset, section;
+    int32_t q_offset, kv_offset, l2_group;
     unsigned absent;
     bool dlse;
     bool spoilt; /* forward: elements that are not finite; outputs that see none are as with zeros there */

@@ -36,7 +36,7 @@ static int usage(void) {
            "                 [--device emu|cuda] [--arch sm_80] [--schedule forward|reverse|random]\n"
            "                 [--copies eager|late] [--mma nearest|truncate] [--jobs N]\n"
            "                 [--length N] [--day N|today] [--bench | --plants | --nvrtc]\n"
-           "                 [--turns N] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
+           "                 [--chunks N] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]\n");
     return 2;
 }
 
@@ -66,8 +66,8 @@ static bool parse_value(const char *name, const char *value) {
         options.range.seed = strtoull(value, &end, 10);
     else if (strcmp(name, "--jobs") == 0)
         options.jobs = (int)strtol(value, &end, 10);
-    else if (strcmp(name, "--turns") == 0)
-        kernel_turns = (int)strtol(value, &end, 10);
+    else if (strcmp(name, "--chunks") == 0)
+        kernel_chunks = (int)strtol(value, &end, 10);
     else if (strcmp(name, "--length") == 0)
         options.length = options.range.length = strtol(value, &end, 10);
     else if (strcmp(name, "--day") == 0)

@@ -151,12 +151,12 @@ static void set_constant(fj_buf *text, const char *name, int value) {
     *text = all;
 }
 
-int kernel_turns;
+int kernel_chunks;
 
 static void set_turns(fj_buf *text) {
     char wanted[40];
-    (void)snprintf(wanted, sizeof wanted, "#define FJ_MOD_TURNS %d\n", kernel_turns);
-    if (kernel_turns > 0) (void)text_replace(text, "#define FJ_MOD_TURNS 1\n", wanted);
+    (void)snprintf(wanted, sizeof wanted, "#define FJ_MOD_CHUNKS %d\n", kernel_chunks);
+    if (kernel_chunks > 0) (void)text_replace(text, "#define FJ_MOD_CHUNKS 1\n", wanted);
 }
 
 /* Neither is the same when it acts twice. */

@@ -114,7 +114,7 @@ static void put_forward(packet *p, const call *c) {
         .heads_kv = (int32_t)s->heads_kv,
         .q_len = (int32_t)s->q_len,
         .kv_len = (int32_t)s->kv_len,
-        .section = s->section,
+        .l2_group = s->l2_group,
         .vector = vectors_of(c),
     };
     put(p, &args, sizeof args);
@@ -149,7 +149,7 @@ static void put_backward(packet *p, const call *c) {
         .heads_kv = (int32_t)s->heads_kv,
         .q_len = (int32_t)s->q_len,
         .kv_len = (int32_t)s->kv_len,
-        .section = s->section,
+        .l2_group = s->l2_group,
         .vector = vectors_of(c),
     };
     put(p, &args, sizeof args);
@@ -226,7 +226,7 @@ static void grid_of(const call *c, const char *entry, const mode *how, uint32_t 
         const bool adds = k->problem.gradient->scatters.len > 0 && k->problem.deterministic;
         if ((s->absent & ABSENT_DQUERY) && !adds) grid[0] = 0; /* may be left out */
     } else {
-        grid[0] = ((uint32_t)s->section + how->schedule + how->copies) % 5 + 1;
+        grid[0] = ((uint32_t)s->l2_group + how->schedule + how->copies) % 5 + 1;
     }
 }
 

@@ -105,12 +105,12 @@ static const plant plants[] = {
     {"bwd_mma: own rows past the last scatter", BWD_TABLE, PLAIN,
      "index < t.at.walked && t.row(r) < t.at.count", "index < t.at.walked", NULL},
     /* Swizzles */
-    {"fwd_mma: a swizzle is missing", FWD_MMA, PLAIN, "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
+    {"fwd_mma: a swizzle is missing", FWD_MMA, PLAIN, "(fj_tile<columns>::swizzle(own) ^ (lane / 8 % 2))",
      "(lane / 8 % 2)", NULL},
     {"fwd_mma: values without a swizzle", FWD_MMA, PLAIN,
-     "(fj_tile<columns>::turn(own) ^ (lane / 16))) {}\n    FJ_METHOD void load(uint32_t (&r)",
+     "(fj_tile<columns>::swizzle(own) ^ (lane / 16))) {}\n    FJ_METHOD void load(uint32_t (&r)",
      "(lane / 16)) {}\n    FJ_METHOD void load(uint32_t (&r)", NULL},
-    {"bwd_mma: a swizzle is missing", BWD_MMA, PLAIN, "(fj_tile<columns>::turn(own) ^ (lane / 8 % 2))",
+    {"bwd_mma: a swizzle is missing", BWD_MMA, PLAIN, "(fj_tile<columns>::swizzle(own) ^ (lane / 8 % 2))",
      "(lane / 8 % 2)", NULL},
     /* Registers that are not set */
     {"fwd_simt: scores are not set", FWD_SIMT, PLAIN, "for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = 0;",

@@ -186,7 +186,7 @@ static void choose_kernel(kernel *k, const row *r, const range *x, pairs *p, gen
 static const int64_t heads[][2] = {{1, 1}, {3, 1}, {2, 2}, {8, 1}, {6, 2}, {4, 4}};
 static const double scales[] = {0.35, -0.3, 0.0, 1.0, 0.125};
 static const int32_t offsets[][2] = {{0, 0}, {59, 0}, {100, 3}, {0, 33}};
-static const int32_t sections[] = {2, 1, 1000};
+static const int32_t l2_groups[] = {2, 1, 1000};
 static const unsigned absences[] = {0,
                                     ABSENT_DQUERY,
                                     ABSENT_DKEY,
@@ -237,7 +237,7 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     picked[4] = random_below(random, LAYOUT_COUNT);
     picked[5] = random_below(random, FJ_ARRAY_LEN(scales));
     picked[6] = random_below(random, FJ_ARRAY_LEN(offsets));
-    picked[7] = random_below(random, FJ_ARRAY_LEN(sections));
+    picked[7] = random_below(random, FJ_ARRAY_LEN(l2_groups));
     picked[8] = random_below(random, 2) ? 0 : random_below(random, FJ_ARRAY_LEN(absences));
     picked[9] = backward * 2 + (backward && random_below(random, 2));
     memcpy(values, picked, sizeof picked);
@@ -255,7 +255,7 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
         .how = (layout)picked[4],
         .q_offset = offsets[picked[6]][0],
         .kv_offset = offsets[picked[6]][1],
-        .section = sections[picked[7]],
+        .l2_group = l2_groups[picked[7]],
         .absent = absences[picked[8]] & ~unwanted,
         .dlse = picked[9] == 3,
     };
