@@ -257,15 +257,15 @@ FJ_DEVICE void fj_grads_end([[maybe_unused]] const fj_backward_args &args,
 }
 
 // What raw products are multiplied with: by a score mod's kernels at once, by others after the base is subtracted.
-FJ_DEVICE fj_real fj_factor_of(const fj_cuda_backward &a) {
-    const fj_real scale = static_cast<fj_real>(a.scale), unit = scale * FJ_LOG2_E;
+FJ_DEVICE fj_real fj_product_scale_of(const fj_cuda_backward &a) {
+    const fj_real scale = static_cast<fj_real>(a.scale), scale_log2 = scale * FJ_LOG2_E;
     if (FJ_HAS_SCORE) return scale;
-    return unit > FJ_MOST_REAL ? FJ_MOST_REAL : unit < -FJ_MOST_REAL ? -FJ_MOST_REAL : unit;
+    return scale_log2 > FJ_MOST_REAL ? FJ_MOST_REAL : scale_log2 < -FJ_MOST_REAL ? -FJ_MOST_REAL : scale_log2;
 }
 
-// lse of a query as P takes it: P = exp2(unit (x - base) + low), x the score, or without a score mod the product. base
-// is the x nearest to lse, so that the difference of two large numbers is exact, and low the rest: small. natural: 0, or
-// the base of a large row; then x is the difference from it already (large.h), and base is 0.
+// lse of a query as P takes it: P = exp2(scale_log2 (x - base) + low), x the score, or without a score mod the product.
+// base is the x nearest to lse, so that the difference of two large numbers is exact, and low the rest: small. natural:
+// 0, or the base of a large row; then x is the difference from it already (large.h), and base is 0.
 struct fj_norm {
     fj_real base, low, natural;
 };
@@ -294,34 +294,34 @@ FJ_DEVICE void fj_put_norm(const fj_facts &facts, const fj_norm &norm) {
     facts[FJ_CUDA_ROW_LOW] = norm.low;
     facts[FJ_CUDA_ROW_NATURAL] = norm.natural;
 }
-// natural: of a row's fj_norm. factor: of fj_factor_of.
-FJ_DEVICE fj_base fj_base_of(const fj_cuda_backward &a, fj_real factor, fj_real natural) {
+// natural: of a row's fj_norm. product_scale: of fj_product_scale_of.
+FJ_DEVICE fj_base fj_base_of(const fj_cuda_backward &a, fj_real product_scale, fj_real natural) {
     return natural == 0 ? fj_plain_base(fj_real(0))
-                        : fj_large_base(natural, static_cast<fj_real>(a.scale), factor);
+                        : fj_large_base(natural, static_cast<fj_real>(a.scale), product_scale);
 }
 
-// P of a raw product, whether masked or not. factor: of fj_factor_of.
-FJ_DEVICE fj_real fj_prob_of(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
+// P of a raw product, whether masked or not. product_scale: of fj_product_scale_of.
+FJ_DEVICE fj_real fj_prob_of(fj_real product_scale, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
                              [[maybe_unused]] const struct fj_col_state *col, const fj_norm &norm,
                              fj_real s) {
 #if FJ_HAS_SCORE
-    const fj_real x = fj_score(&mod, head, row, col, s * factor), unit = FJ_LOG2_E;
+    const fj_real x = fj_score(&mod, head, row, col, s * product_scale), scale_log2 = FJ_LOG2_E;
 #else
-    const fj_real x = s, unit = factor;
+    const fj_real x = s, scale_log2 = product_scale;
 #endif
-    return fj_bwd_exp2(fj_fma_rn(fj_sub_rn(x, norm.base), unit, norm.low));
+    return fj_bwd_exp2(fj_fma_rn(fj_sub_rn(x, norm.base), scale_log2, norm.low));
 }
 
 // s: the raw product, becomes P; d: dP + delta, becomes dS.
-FJ_DEVICE void fj_grad_score(fj_real factor, [[maybe_unused]] const fj_mod_args &mod,
+FJ_DEVICE void fj_grad_score(fj_real product_scale, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
                              [[maybe_unused]] const struct fj_col_state *col, const fj_norm &norm, bool live,
                              fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_grads &own) {
-    [[maybe_unused]] const fj_real score = s * factor;
-    const fj_real p = fj_prob_of(factor, mod, head, row, col, norm, s);
+    [[maybe_unused]] const fj_real score = s * product_scale;
+    const fj_real p = fj_prob_of(product_scale, mod, head, row, col, norm, s);
     s = live ? p : fj_real(0);
     d = live ? p * d : fj_real(0);
 #if FJ_HAS_SCORE

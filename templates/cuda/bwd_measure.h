@@ -28,7 +28,8 @@ FJ_DEVICE void fj_measure_step(const fj_task &t, const fj_own<FJ_OWN_QUERIES> &o
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 const float x = s[r / 2][j / 2][r % 2 * 2 + j % 2], y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
-                const float p = fj_prob_of(t.factor, t.mod, &head, &own.state[r], &col, own.norm[r], x);
+                const float p =
+                    fj_prob_of(t.product_scale, t.mod, &head, &own.state[r], &col, own.norm[r], x);
                 sums[r] += bits[r] >> (from + j) & 1u ? p * y : 0.0f;
             }
         }

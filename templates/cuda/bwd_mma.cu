@@ -116,9 +116,9 @@ struct fj_task {
     const fj_cuda_backward &a;
     const fj_mod_args mod;
     const fj_place at;
-    const float factor; // fj_factor_of
+    const float product_scale; // fj_product_scale_of
     FJ_METHOD explicit fj_task(const fj_backward_args &args, const fj_place &place)
-        : a(args.call), mod(fj_mod_of(args)), at(place), factor(fj_factor_of(args.call)) {}
+        : a(args.call), mod(fj_mod_of(args)), at(place), product_scale(fj_product_scale_of(args.call)) {}
     FJ_METHOD uint32_t group_row() const { return fj_warp() / SPLIT * 16 * ROW_TILES; }
     FJ_METHOD uint32_t part() const { return fj_warp() % SPLIT; }
     FJ_METHOD int32_t row(int r) const {

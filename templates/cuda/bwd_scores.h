@@ -46,7 +46,8 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
-// What the rows hold of two neighbouring walked queries, from column j, which is even: base, low; or one of the other facts.
+// What the rows hold of two neighbouring walked queries, from column j, which is even: base, low; or one of the other
+// facts.
 struct fj_pair_norm {
     float base[2], low[2];
     FJ_METHOD explicit fj_pair_norm(const fj_task &t, uint32_t facts, int j) {
@@ -129,7 +130,7 @@ template <fj_side side> FJ_DEVICE void fj_make_near(const fj_task &t, uint32_t f
             const fj_pair_fact natural(t, facts, FJ_CUDA_ROW_NATURAL, j);
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                const fj_base less = fj_base_of(t.a, t.factor, natural.of[i]);
+                const fj_base less = fj_base_of(t.a, t.product_scale, natural.of[i]);
 #pragma unroll
                 for (int r = 0; r < ROWS; r++)
                     s[r / 2][j / 2][r % 2 * 2 + i] = less(s[r / 2][j / 2][r % 2 * 2 + i]);
@@ -139,7 +140,7 @@ template <fj_side side> FJ_DEVICE void fj_make_near(const fj_task &t, uint32_t f
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             const fj_facts row = fj_row_facts(t.a, t.at.b, t.at.head, t.last_row(r));
-            const fj_base less = fj_base_of(t.a, t.factor, row[FJ_CUDA_ROW_NATURAL]);
+            const fj_base less = fj_base_of(t.a, t.product_scale, row[FJ_CUDA_ROW_NATURAL]);
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++)
                 s[r / 2][j / 2][r % 2 * 2 + j % 2] = less(s[r / 2][j / 2][r % 2 * 2 + j % 2]);
@@ -210,10 +211,10 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct 
                     const bool live = !masked || (bits[r] >> (from + j) & 1u);
                     const fj_norm norm = norms.at(r, j % 2);
                     if constexpr (side == FJ_OWN_KEYS)
-                        fj_grad_score(t.factor, t.mod, &head, &walked, &own.state[r], norm, live, x, y,
+                        fj_grad_score(t.product_scale, t.mod, &head, &walked, &own.state[r], norm, live, x, y,
                                       grads);
                     else
-                        fj_grad_score(t.factor, t.mod, &head, &own.state[r], &walked, norm, live, x, y,
+                        fj_grad_score(t.product_scale, t.mod, &head, &own.state[r], &walked, norm, live, x, y,
                                       grads);
                 }
             }

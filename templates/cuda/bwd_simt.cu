@@ -72,7 +72,7 @@ struct fj_simt {
     fj_real *own, *walked; // chunks: rows of DEPTH + 1
     fj_real *p, *ds;       // rows of FJ_TILE_N + 1
     fj_real *facts;        // of walked queries: FJ_CUDA_ROW_REALS each
-    fj_real factor;        // fj_factor_of
+    fj_real product_scale; // fj_product_scale_of
     FJ_METHOD int32_t row(int i) const { return at.first + ty + i * TY; }
 };
 
@@ -105,7 +105,8 @@ FJ_DEVICE void fj_copy_chunk(fj_real *to, int32_t rows, const fj_cuda_tensor &t,
     }
 }
 
-// What the rows hold of the walked queries. The step before is past its barriers of sums, and this one has some to come.
+// What the rows hold of the walked queries. The step before is past its barriers of sums, and this one has some to
+// come.
 FJ_DEVICE void fj_copy_facts(const fj_simt &t, int32_t head, int32_t first) {
     for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_CUDA_ROW_REALS * FJ_TILE_N; i += THREADS) {
         const int32_t q = first + i / FJ_CUDA_ROW_REALS, which = i % FJ_CUDA_ROW_REALS;
@@ -193,13 +194,14 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
         struct fj_row_state row;
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &row);
         if (!FJ_HAS_SCORE && norm.natural != 0)
-            for (int i = 0; i < OWN; i++) s[i][j] = fj_base_of(t.a, t.factor, norm.natural)(s[i][j]);
+            for (int i = 0; i < OWN; i++) s[i][j] = fj_base_of(t.a, t.product_scale, norm.natural)(s[i][j]);
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const bool there = q < t.at.walked && t.row(i) < t.at.count;
             const bool live = fj_is_live(t, &head, &row, &own.state[i], norm, full, there);
             d[i][j] += facts[FJ_CUDA_ROW_DELTA];
-            fj_grad_score(t.factor, t.mod, &head, &row, &own.state[i], norm, live, s[i][j], d[i][j], grads);
+            fj_grad_score(t.product_scale, t.mod, &head, &row, &own.state[i], norm, live, s[i][j], d[i][j],
+                          grads);
             if (how == FJ_MARK) s[i][j] = d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
@@ -208,7 +210,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const 
 FJ_DEVICE void fj_make_near(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, fj_scores &s) {
     for (int i = 0; i < OWN && !FJ_HAS_SCORE; i++) {
         if (own.norm[i].natural == 0) continue;
-        const fj_base less = fj_base_of(t.a, t.factor, own.norm[i].natural);
+        const fj_base less = fj_base_of(t.a, t.product_scale, own.norm[i].natural);
         for (int j = 0; j < WALKED; j++) s[i][j] = less(s[i][j]);
     }
 }
@@ -226,8 +228,8 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, con
             const bool there = kv < t.at.walked && t.row(i) < t.at.count;
             const bool live = fj_is_live(t, &head, &own.state[i], &col, own.norm[i], full, there);
             d[i][j] += own.delta[i];
-            fj_grad_score(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], live, s[i][j], d[i][j],
-                          grads);
+            fj_grad_score(t.product_scale, t.mod, &head, &own.state[i], &col, own.norm[i], live, s[i][j],
+                          d[i][j], grads);
             if (how == FJ_MARK) d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
@@ -306,7 +308,7 @@ template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &arg
                    p,
                    ds,
                    ds + FJ_TILE_M * (FJ_TILE_N + 1),
-                   fj_factor_of(args.call)};
+                   fj_product_scale_of(args.call)};
 }
 
 #include "bwd_simt_measure.h"
@@ -319,7 +321,8 @@ template <int chunks> FJ_DEVICE bool fj_all_finite(const fj_real (&sum)[chunks][
     return none == 0;
 }
 
-// After a walk, the next one (bwd_care.h); FJ_PLAIN: what there is, is the result. Facts were last read before barriers.
+// After a walk, the next one (bwd_care.h); FJ_PLAIN: what there is, is the result. Facts were last read before
+// barriers.
 FJ_DEVICE int fj_next_walk(const fj_simt &t, int how, bool bad) {
     if (how != FJ_PLAIN) return how == FJ_CLEAN ? FJ_MARK : FJ_PLAIN;
     const bool any = fj_block_any<FJ_WARPS, 1>(reinterpret_cast<uint32_t *>(t.facts), bad);

@@ -1,31 +1,31 @@
-// fj_bwd_measure of bwd_simt.cu: what forward's results do not tell exactly enough, lse (FJ_OWN_LSE) or delta (FJ_MEASURES).
-// Included by it, after its own rows.
+// fj_bwd_measure of bwd_simt.cu: what forward's results do not tell exactly enough, lse (FJ_OWN_LSE) or delta
+// (FJ_MEASURES). Included by it, after its own rows.
 #ifndef FJ_CUDA_BWD_SIMT_MEASURE_H
 #define FJ_CUDA_BWD_SIMT_MEASURE_H
 
 #if FJ_OWN_LSE
 // The maximum of scores after a column, and the sum of exponentials of their difference from it.
 struct fj_mass {
-    fj_real most, sum;
-    FJ_METHOD fj_real base() const { return most == -fj_real(INFINITY) ? fj_real(0) : most; }
-    // factor: makes natural scores.
-    FJ_METHOD void add(fj_real x, fj_real weight, fj_real factor, fj_real unit) {
-        const fj_real before = most;
-        most = fj_max_real(before, x);
-        const fj_real natural = fj_mul_rn(base(), factor);
+    fj_real max, sum;
+    FJ_METHOD fj_real base() const { return max == -fj_real(INFINITY) ? fj_real(0) : max; }
+    // natural_scale: makes natural scores.
+    FJ_METHOD void add(fj_real x, fj_real weight, fj_real natural_scale, fj_real scale_log2) {
+        const fj_real before = max;
+        max = fj_max_real(before, x);
+        const fj_real natural = fj_mul_rn(base(), natural_scale);
         const fj_base less =
-            fj_is_large(natural) ? fj_large_base(natural, factor, unit) : fj_plain_base(base());
-        const fj_real down = sum == 0 ? fj_real(0) : sum * fj_bwd_exp2(less(before) * unit);
-        sum = down + weight * fj_bwd_exp2(less(x) * unit);
+            fj_is_large(natural) ? fj_large_base(natural, natural_scale, scale_log2) : fj_plain_base(base());
+        const fj_real down = sum == 0 ? fj_real(0) : sum * fj_bwd_exp2(less(before) * scale_log2);
+        sum = down + weight * fj_bwd_exp2(less(x) * scale_log2);
     }
 };
 
-// lse in two parts, factor most + log(sum), as P takes it.
+// lse in two parts, natural_scale max + log(sum), as P takes it.
 FJ_DEVICE void fj_put_lse(const fj_cuda_backward &a, const fj_facts &facts, const fj_mass &mass,
-                          fj_real factor) {
-    const fj_real high = fj_mul_rn(factor, mass.base()), log = fj_log(mass.sum), all = high + log,
+                          fj_real natural_scale) {
+    const fj_real high = fj_mul_rn(natural_scale, mass.base()), log = fj_log(mass.sum), all = high + log,
                   rest = all - high;
-    const fj_real product = fj_is_large(high) ? fj_real(0) : fj_fma_rn(factor, mass.base(), -high);
+    const fj_real product = fj_is_large(high) ? fj_real(0) : fj_fma_rn(natural_scale, mass.base(), -high);
     const fj_real low = (high - (all - rest)) + (log - rest) + product;
     fj_put_norm(facts, fj_norm_of(a, mass.sum == 0 ? -fj_real(INFINITY) : all, low));
     if (mass.sum == 0) facts[FJ_CUDA_ROW_DELTA] = 0;
@@ -35,9 +35,10 @@ FJ_DEVICE void fj_put_lse(const fj_cuda_backward &a, const fj_facts &facts, cons
 FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
     const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
     const fj_cuda_backward &a = t.a;
-    // Without a mod scores are products, signed so that their factor is not negative.
-    const fj_real scale = static_cast<fj_real>(a.scale), factor = FJ_HAS_SCORE ? fj_real(1) : fj_abs(scale),
-                  unit = fj_abs(FJ_HAS_SCORE ? FJ_LOG2_E : t.factor);
+    // Without a mod scores are products, signed so that their natural_scale is not negative.
+    const fj_real scale = static_cast<fj_real>(a.scale),
+                  natural_scale = FJ_HAS_SCORE ? fj_real(1) : fj_abs(scale),
+                  scale_log2 = fj_abs(FJ_HAS_SCORE ? FJ_LOG2_E : t.product_scale);
     fj_own<FJ_OWN_QUERIES> own;
     struct fj_head_state head;
     fj_mass mass[OWN];
@@ -64,20 +65,20 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
                 if (!fj_is_live(t, &head, &own.state[i], &col, own.norm[i], step.is_full(), there)) continue;
                 fj_real x = scale < 0 ? -s[i][j] : s[i][j];
 #if FJ_HAS_SCORE
-                x = fj_score(&t.mod, &head, &own.state[i], &col, s[i][j] * t.factor);
+                x = fj_score(&t.mod, &head, &own.state[i], &col, s[i][j] * t.product_scale);
 #endif
-                mass[i].add(x, 1, factor, unit);
+                mass[i].add(x, 1, natural_scale, scale_log2);
             }
         }
     }
 #pragma unroll
     for (int i = 0; i < OWN; i++) {
         for (uint32_t lane = 1; lane < TX; lane *= 2) {
-            const fj_real most = fj_neighbour(mass[i].most, lane), sum = fj_neighbour(mass[i].sum, lane);
-            if (sum != 0) mass[i].add(most, sum, factor, unit);
+            const fj_real max = fj_neighbour(mass[i].max, lane), sum = fj_neighbour(mass[i].sum, lane);
+            if (sum != 0) mass[i].add(max, sum, natural_scale, scale_log2);
         }
         if (t.tx == 0 && t.row(i) < t.at.count)
-            fj_put_lse(a, fj_row_facts(a, t.at.b, t.at.head, t.row(i)), mass[i], factor);
+            fj_put_lse(a, fj_row_facts(a, t.at.b, t.at.head, t.row(i)), mass[i], natural_scale);
     }
 }
 #endif
@@ -112,7 +113,7 @@ FJ_KERNEL(fj_bwd_measure, THREADS, 1, fj_backward_args) {
                 const bool live =
                     fj_is_live(t, &head, &own.state[i], &col, own.norm[i], step.is_full(), there);
                 const fj_real p =
-                    fj_prob_of(t.factor, t.mod, &head, &own.state[i], &col, own.norm[i], s[i][j]);
+                    fj_prob_of(t.product_scale, t.mod, &head, &own.state[i], &col, own.norm[i], s[i][j]);
                 sums[i] += live ? p * d[i][j] : fj_real(0);
             }
         }

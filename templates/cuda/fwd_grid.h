@@ -213,9 +213,9 @@ FJ_DEVICE fj_real fj_natural_scale(const fj_cuda_forward &a) {
     return scale < 0 ? -scale : scale;
 }
 // And this makes logarithms of base 2.
-FJ_DEVICE fj_real fj_unit_of(const fj_cuda_forward &a) {
-    const fj_real unit = fj_natural_scale(a) * FJ_LOG2_E;
-    return unit > FJ_MOST_REAL ? FJ_MOST_REAL : unit > 0 ? unit : fj_real(1);
+FJ_DEVICE fj_real fj_scale_log2_of(const fj_cuda_forward &a) {
+    const fj_real scale_log2 = fj_natural_scale(a) * FJ_LOG2_E;
+    return scale_log2 > FJ_MOST_REAL ? FJ_MOST_REAL : scale_log2 > 0 ? scale_log2 : fj_real(1);
 }
 // True is a proof: without the arithmetic of doubles, which is slow on most GPUs.
 FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_from_f64(x) >> 32) > 0; }
@@ -223,9 +223,9 @@ FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_fr
 FJ_DEVICE fj_real fj_sign_of(double scale) { return scale < 0 ? fj_real(-1) : fj_cast_float(scale > 0); }
 
 // What is subtracted from the scores of a row with this greatest one.
-FJ_DEVICE fj_base fj_base_of(const fj_cuda_forward &a, fj_real unit, fj_real top) {
-    const fj_real scale = fj_natural_scale(a), natural = fj_mul_rn(top, scale);
-    return fj_is_large(natural) ? fj_large_base(natural, scale, unit) : fj_plain_base(top);
+FJ_DEVICE fj_base fj_base_of(const fj_cuda_forward &a, fj_real scale_log2, fj_real row_max) {
+    const fj_real scale = fj_natural_scale(a), natural = fj_mul_rn(row_max, scale);
+    return fj_is_large(natural) ? fj_large_base(natural, scale, scale_log2) : fj_plain_base(row_max);
 }
 
 // high + low, the second less than the rounding of the first.
@@ -241,15 +241,15 @@ FJ_DEVICE fj_parts fj_exact_product(fj_real a, const fj_parts &b) {
     return fj_parts{product, fj_fma_rn(a, b.low, fj_fma_rn(a, b.high, -product))};
 }
 // A row's greatest score as a natural one.
-FJ_DEVICE fj_parts fj_natural_top(const fj_cuda_forward &a, fj_real top) {
-    const fj_parts exact = fj_exact_product(top, fj_parts{fj_natural_scale(a), fj_real(0)});
+FJ_DEVICE fj_parts fj_natural_max(const fj_cuda_forward &a, fj_real row_max) {
+    const fj_parts exact = fj_exact_product(row_max, fj_parts{fj_natural_scale(a), fj_real(0)});
     return fj_parts{exact.high, fj_is_large(exact.high) ? fj_real(0) : exact.low};
 }
-// fj_unit_of in natural logarithms, nearer than a real: scores near each other then have the same difference, wherever
-// they are, in the forward kernels and in the backward ones.
-FJ_DEVICE fj_parts fj_natural_unit(const fj_cuda_forward &a, fj_real unit) {
-    const fj_real scale = fj_natural_scale(a), high = fj_div_rn(scale, unit);
-    return fj_parts{high, fj_div_rn(fj_fma_rn(-high, unit, scale), unit)};
+// fj_scale_log2_of in natural logarithms, nearer than a real: scores near each other then have the same difference,
+// wherever they are, in the forward kernels and in the backward ones.
+FJ_DEVICE fj_parts fj_natural_of_log2(const fj_cuda_forward &a, fj_real scale_log2) {
+    const fj_real scale = fj_natural_scale(a), high = fj_div_rn(scale, scale_log2);
+    return fj_parts{high, fj_div_rn(fj_fma_rn(-high, scale_log2, scale), scale_log2)};
 }
 
 // What a row ends as: the factor of its output; lse in two parts. dead: it saw nothing, its output is 0.

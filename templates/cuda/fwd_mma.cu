@@ -19,12 +19,13 @@
 //  3. A score that is masked, or past the last key, is -inf after the mod: its P is 0, whatever the mod gave.
 //     The mask is evaluated before, as bits, by a loop that stays rolled: it does not depend on scores.
 //  4. M of a row that has seen nothing is the least float, not -inf: P is exp2(-inf - M) = 0, not NaN. Its limit is
-//     -inf: every finite score passes it. NaN in a score, or +inf, makes that row NaN and no other: a maximum may lose it, the sum does not.
+//     -inf: every finite score passes it. NaN in a score, or +inf, makes that row NaN and no other: a maximum may lose
+//     it, the sum does not.
 //  5. A thread has rows lane / 4 and + 8 of each 16; a row's four threads keep equal M, and each a part of the sum
 //     until the end. Sums are of P before rounding.
-//  6. M need not be the maximum: P is at most 2^SLACK, and the final division is by a sum of the same P. So o is
-//     seldom rescaled, and a warp asks its threads only whether a score passes the limit, that much ahead of M. Where
-//     the maximum itself is wanted, SLACK is 0, and limits are maxima.
+//  6. M need not be the maximum: P is at most 2^RESCALE_THRESHOLD, and the final division is by a sum of the same P. So
+//     o is seldom rescaled, and a warp asks its threads only whether a score passes the limit, that much ahead of M.
+//     Where the maximum itself is wanted, RESCALE_THRESHOLD is 0, and limits are maxima.
 //  7. With FJ_STAGES 1, keys and values take turns: the values of a block arrive during its scores, the next keys
 //     during P V, behind a barrier each. Half the shared memory: two blocks of the grid fit where one did.
 //  8. c S - M is one fused operation: what the rounding of M takes is the same for all P of a row, and the division
@@ -73,7 +74,7 @@
 #define FJ_MASK_UNROLL 2
 #endif
 
-#define SLACK (FJ_WANT_MAX ? 0.0f : 8.0f)
+#define RESCALE_THRESHOLD (FJ_WANT_MAX ? 0.0f : 8.0f)
 #define FAR 16777216.0f // 2^24, in units of log2
 
 // 1: the score mod stands in the text once, with the mask's selects: for mods so costly that these do not matter.
@@ -115,14 +116,16 @@ struct fj_task {
     const fj_place at;
     const fj_copier<FJ_HEAD_PAD, FJ_TILE_N, THREADS> keys;
     const fj_copier<FJ_VALUE_PAD, FJ_TILE_N, THREADS> values;
-    const float unit; // fj_unit_of
+    const float scale_log2; // fj_scale_log2_of
     FJ_METHOD explicit fj_task(const fj_forward_args &args, const fj_place &place)
         : a(args.call), mod(fj_mod_of(args)), at(place),
           keys(fj_row_start(args.call.key, place.b, place.head_kv, 0), args.call.key.stride[2]),
           values(fj_row_start(args.call.value, place.b, place.head_kv, 0), args.call.value.stride[2]),
-          unit(fj_unit_of(args.call)) {}
+          scale_log2(fj_scale_log2_of(args.call)) {}
     // M of a row, in units of log2, where it is not far: computed where it is used, and so the same each time.
-    FJ_METHOD float base(float limit) const { return fj_max(fj_fma_rn(limit, unit, -SLACK), -FJ_MOST_REAL); }
+    FJ_METHOD float base(float limit) const {
+        return fj_max(fj_fma_rn(limit, scale_log2, -RESCALE_THRESHOLD), -FJ_MOST_REAL);
+    }
     FJ_METHOD int32_t row(int r) const {
         const int32_t in_warp = r / 2 * 16 + r % 2 * 8 + static_cast<int32_t>(fj_lane() / 4);
         return at.first + static_cast<int32_t>(fj_warp()) * 16 * ROW_TILES + in_warp;
@@ -173,8 +176,8 @@ FJ_DEVICE void fj_load_values(const fj_task &t, int32_t block, uint32_t stage) {
 #include "fwd_care.h"
 
 // One block of keys that is there, up to its probabilities.
-FJ_DEVICE void fj_weigh_block(const fj_task &t, fj_rows &rows, fj_sums &o, int32_t block, uint32_t keys,
-                              fj_weights &weights) {
+FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, int32_t block, uint32_t keys,
+                                fj_weights &weights) {
     const int32_t first = block / 2 * FJ_TILE_N;
     fj_scores s;
     fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);
@@ -241,7 +244,7 @@ FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe
         fj_block_sync(); // the keys are there, and the values of the block before are done with
         fj_load_values(t, block, 0);
         fj_copy_async_commit();
-        fj_weigh_block(t, rows, o, block, keys, weights);
+        fj_compute_probs(t, rows, o, block, keys, weights);
         fj_copy_async_wait<0>();
         fj_block_sync(); // the values are there, and the keys done with
         if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + K_BYTES);
@@ -276,7 +279,7 @@ FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe
             const uint32_t keys = fj_shared_address(fj_shared()) + Q_BYTES + stage * STAGE_BYTES;
             fj_weights weights;
             if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + stage * STAGE_BYTES + K_BYTES);
-            fj_weigh_block(t, rows, o, ahead[0], keys, weights);
+            fj_compute_probs(t, rows, o, ahead[0], keys, weights);
             fj_multiply_values(o, weights, keys + K_BYTES);
             stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
         }

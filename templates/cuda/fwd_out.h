@@ -20,14 +20,15 @@ FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
         if (FJ_PACK_HEADS && r == own) head = *rows.head(r);
     }
     // What the row's base is in natural logarithms; far: a score, else in units of log2.
-    const fj_parts base = rows.is_far(own) ? fj_natural_top(t.a, limit)
-                                           : fj_exact_product(t.base(limit), fj_natural_unit(t.a, t.unit));
+    const fj_parts base = rows.is_far(own)
+                            ? fj_natural_max(t.a, limit)
+                            : fj_exact_product(t.base(limit), fj_natural_of_log2(t.a, t.scale_log2));
     const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, head, base, sum);
     if (t.row(own) < t.at.rows && fj_lane() % 4 < ROWS) {
         const int32_t b = t.at.b, h = t.head(own), q = t.query(own);
         const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) * t.a.split_lse : 0;
         fj_store_lse(t.a.lse, t.a.lse_low, end, b, h, q, split);
-        // Without SLACK, limits are maxima.
+        // Without RESCALE_THRESHOLD, limits are maxima.
         if (FJ_WANT_MAX && t.a.max.data)
             static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] =
                 sum != sum && limit < INFINITY ? sum

@@ -61,9 +61,9 @@ FJ_DEVICE void fj_look_for_faults(const fj_task &t, const fj_rows &rows, int32_t
 
 #define FJ_FAULT_HERE (FJ_HAS_FAULT && FJ_FAULT_READS_SCORE)
 
-// The mod on all scores of a block, and -inf where masked. With FJ_MOD_CHUNKS > 1 in so many chunks, by a loop that stays
-// rolled: each works on the first key tiles and moves them behind the others, so that registers have constant numbers.
-// Raw products get their sign with the mask: blocks of a scale that is not positive are taken as masked ones.
+// The mod on all scores of a block, and -inf where masked. With FJ_MOD_CHUNKS > 1 in so many chunks, by a loop that
+// stays rolled: each works on the first key tiles and moves them behind the others, so that registers have constant
+// numbers. Raw products get their sign with the mask: blocks of a scale that is not positive are taken as masked ones.
 template <bool masked>
 FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &rows,
                             [[maybe_unused]] int32_t first, fj_scores &s, const uint32_t (&bits)[ROWS]) {
@@ -99,27 +99,29 @@ FJ_DEVICE void fj_apply_mod(const fj_task &t, [[maybe_unused]] const fj_rows &ro
     }
 }
 
-// A row's base M follows its maximum only when that passes its limit, by SLACK ahead of M (invariant 6); sums and o
-// move to the new base when a row of the warp has one. Until then threads need not know each other's maxima. A row
-// whose base would have a fraction no more goes far (invariant 8). most: of the thread's own scores.
-FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o,
-                             const float (&most)[ROWS], float (&base)[ROWS]) {
-    const float slack = SLACK > 0 ? SLACK * fj_rcp_approx(t.unit) : 0.0f;
+// A row's base M follows its maximum only when that passes its limit, by RESCALE_THRESHOLD ahead of M (invariant 6);
+// sums and o move to the new base when a row of the warp has one. Until then threads need not know each other's maxima.
+// A row whose base would have a fraction no more goes far (invariant 8). tile_max: of the thread's own scores.
+FJ_DEVICE void fj_rescale(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o,
+                          const float (&tile_max)[ROWS], float (&base)[ROWS]) {
+    const float threshold = RESCALE_THRESHOLD > 0 ? RESCALE_THRESHOLD * fj_rcp_approx(t.scale_log2) : 0.0f;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float top = fj_max(most[r], fj_shuffle_xor(most[r], 1)), limit = rows.limit[r], factor = 1;
-        top = fj_max(top, fj_shuffle_xor(top, 2));
-        const bool began = limit > -INFINITY, rises = top > limit;
+        float row_max = fj_max(tile_max[r], fj_shuffle_xor(tile_max[r], 1)), limit = rows.limit[r],
+              factor = 1;
+        row_max = fj_max(row_max, fj_shuffle_xor(row_max, 2));
+        const bool began = limit > -INFINITY, rises = row_max > limit;
         bool far = rows.is_far(r);
-        if (!far && rises && !(fj_abs(top * t.unit) < FAR)) {
+        if (!far && rises && !(fj_abs(row_max * t.scale_log2) < FAR)) {
             far = true;
             rows.far |= 1u << r;
-            limit -= slack; // a score near the base, which may be none of the row's
-            factor = fj_ex2_approx(fj_fma_rn(-limit, t.unit, base[r]));
+            limit -= threshold; // a score near the base, which may be none of the row's
+            factor = fj_ex2_approx(fj_fma_rn(-limit, t.scale_log2, base[r]));
         }
-        if (rises) rows.limit[r] = far ? top : fj_min(top + slack, FJ_MOST_REAL);
+        if (rises) rows.limit[r] = far ? row_max : fj_min(row_max + threshold, FJ_MOST_REAL);
         const float next = far ? 0.0f : t.base(rows.limit[r]);
-        const float down = far ? fj_base_of(t.a, t.unit, rows.limit[r])(limit) * t.unit : base[r] - next;
+        const float down =
+            far ? fj_base_of(t.a, t.scale_log2, rows.limit[r])(limit) * t.scale_log2 : base[r] - next;
         factor = began && rises ? factor * fj_ex2_approx(down) : 1.0f;
         base[r] = next;
         rows.sum[r] *= factor;
@@ -132,7 +134,7 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_s
     if (rows.far == 0) return;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        const fj_base less = fj_base_of(t.a, t.unit, rows.is_far(r) ? rows.limit[r] : 0.0f);
+        const fj_base less = fj_base_of(t.a, t.scale_log2, rows.is_far(r) ? rows.limit[r] : 0.0f);
 #pragma unroll
         for (int j = 0; j < KEYS; j++)
             s[r / 2][j / 2][r % 2 * 2 + j % 2] = less(s[r / 2][j / 2][r % 2 * 2 + j % 2]);
@@ -141,26 +143,26 @@ FJ_DEVICE void fj_raise_tops(const fj_task &t, fj_rows &rows, fj_scores &s, fj_s
 
 // Scores become probabilities.
 FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums &o) {
-    float most[ROWS], base[ROWS];
+    float tile_max[ROWS], base[ROWS];
     bool ahead = rows.far != 0;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const int i = r / 2, half = r % 2 * 2;
-        most[r] = fj_max(s[i][0][half], s[i][0][half + 1]);
+        tile_max[r] = fj_max(s[i][0][half], s[i][0][half + 1]);
 #pragma unroll
         for (int j = 1; j < KEY_TILES; j++)
-            most[r] = fj_max(most[r], fj_max(s[i][j][half], s[i][j][half + 1]));
-        ahead |= most[r] > rows.limit[r];
+            tile_max[r] = fj_max(tile_max[r], fj_max(s[i][j][half], s[i][j][half + 1]));
+        ahead |= tile_max[r] > rows.limit[r];
         base[r] = t.base(rows.limit[r]);
     }
-    if (fj_any(ahead)) fj_raise_tops(t, rows, s, o, most, base);
+    if (fj_any(ahead)) fj_rescale(t, rows, s, o, tile_max, base);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         float sum = 0;
 #pragma unroll
         for (int j = 0; j < KEYS; j++) {
             float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
-            x = fj_ex2_approx(fj_fma_rn(x, t.unit, -base[r]));
+            x = fj_ex2_approx(fj_fma_rn(x, t.scale_log2, -base[r]));
             sum += x;
         }
         rows.sum[r] += sum;

@@ -14,8 +14,8 @@
 //  2. A block barrier stands between any two of: chunks are written, are read; P and values are written, are
 //     read. (P is written after the last barrier of the products and read after that of the values.)
 //  3. A score that is masked, or past the last key, is -inf after the mod; its P is 0, whatever the mod gave.
-//  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter (large.h). M = -inf stands for
-//     "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
+//  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter (large.h). M = -inf
+//     stands for "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
 //  5. A key that a row does not see adds exactly nothing to it, but 0 times NaN is NaN. So where a sum of the block is
 //     not finite it walks again, with 0 for values that are not finite (CLEAN); and once more, for its masks (SPREAD):
 //     sums of rows that see such a value become NaN. Without a mask there is one walk.
@@ -75,7 +75,7 @@ struct fj_simt {
     int32_t tx, ty, column; // column: the first of the slice
     fj_real *q, *k, *p, *v; // in shared memory
     fj_real s[OWN_ROWS][OWN_KEYS], o[OWN_ROWS][OWN_VALUES];
-    fj_real top[OWN_ROWS], sum[OWN_ROWS];
+    fj_real row_max[OWN_ROWS], sum[OWN_ROWS];
     int32_t q_index[OWN_ROWS], h[OWN_ROWS]; // of the row, or of the last one
     fj_head_state heads[OWN_ROWS];
     fj_row_state rows[OWN_ROWS];
@@ -203,7 +203,7 @@ FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
     }
 }
 
-FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real unit) {
+FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real scale_log2) {
     if (t.care == FJ_CARE_SPREAD) {
         for (int n = 0; n < OWN_ROWS * OWN_KEYS; n++) {
             const int i = n / OWN_KEYS, j = n % OWN_KEYS;
@@ -212,21 +212,22 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
         return;
     }
     for (int i = 0; i < OWN_ROWS; i++) {
-        fj_real most = t.s[i][0];
-        for (int j = 1; j < OWN_KEYS; j++) most = fj_max_real(most, t.s[i][j]);
-        for (uint32_t lane = 1; lane < TX; lane *= 2) most = fj_max_real(most, fj_neighbour(most, lane));
-        const fj_real top = fj_max_real(t.top[i], most);
-        fj_real base = top == -fj_real(INFINITY) ? fj_real(0) : top, before = t.top[i];
-        const fj_base less = fj_base_of(*t.a, unit, base);
+        fj_real tile_max = t.s[i][0];
+        for (int j = 1; j < OWN_KEYS; j++) tile_max = fj_max_real(tile_max, t.s[i][j]);
+        for (uint32_t lane = 1; lane < TX; lane *= 2)
+            tile_max = fj_max_real(tile_max, fj_neighbour(tile_max, lane));
+        const fj_real row_max = fj_max_real(t.row_max[i], tile_max);
+        fj_real base = row_max == -fj_real(INFINITY) ? fj_real(0) : row_max, before = t.row_max[i];
+        const fj_base less = fj_base_of(*t.a, scale_log2, base);
         if (less.scale != 1) { // large
             before = less(before);
             for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = less(t.s[i][j]);
             base = 0;
         }
-        const fj_real factor = fj_simt_exp2((before - base) * unit);
+        const fj_real factor = fj_simt_exp2((before - base) * scale_log2);
         fj_real sum = 0;
         for (int j = 0; j < OWN_KEYS; j++) {
-            fj_real p = fj_simt_exp2((t.s[i][j] - base) * unit);
+            fj_real p = fj_simt_exp2((t.s[i][j] - base) * scale_log2);
             sum += p;
 #if FJ_HAS_PROB
             fj_col_state col;
@@ -235,7 +236,7 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
 #endif
             t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = p;
         }
-        t.top[i] = top;
+        t.row_max[i] = row_max;
         t.sum[i] = fj_fma_rn(t.sum[i], factor, sum);
         for (int j = 0; j < OWN_VALUES; j++) t.o[i][j] *= factor;
     }
@@ -248,16 +249,16 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
     fj_real sum = t.sum[i];
     for (uint32_t lane = 1; lane < TX; lane *= 2) sum += fj_neighbour(sum, lane);
     if (t.at.first + t.ty + i * TY >= t.at.rows) return;
-    const fj_parts base = fj_natural_top(a, t.top[i]);
+    const fj_parts base = fj_natural_max(a, t.row_max[i]);
     const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.heads[i], base, sum);
     const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) : 0;
     if (t.tx == 0 && t.column == 0) {
         fj_store_lse(a.lse, a.lse_low, end, t.at.b, t.h[i], t.q_index[i], split * a.split_lse);
         const int64_t max = fj_offset(a.max, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
         if (FJ_WANT_MAX && a.max.data)
-            static_cast<fj_real *>(a.max.data)[max] = sum != sum && t.top[i] < fj_real(INFINITY) ? sum
+            static_cast<fj_real *>(a.max.data)[max] = sum != sum && t.row_max[i] < fj_real(INFINITY) ? sum
                                                     : sum == 0 ? -fj_real(INFINITY)
-                                                               : t.top[i] * fj_natural_scale(a);
+                                                               : t.row_max[i] * fj_natural_scale(a);
     }
     const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
     for (int j = 0; j < OWN_VALUES; j++) {
@@ -283,7 +284,7 @@ FJ_DEVICE void fj_simt_start(fj_simt &t) {
         t.h[i] = fj_row_head(t.at, row);
         fj_head_init(&t.mod, t.at.b, t.h[i], &t.heads[i]);
         fj_row_init(&t.mod, &t.heads[i], fj_q_position(*t.a, t.at.b, t.q_index[i]), &t.rows[i]);
-        t.top[i] = -fj_real(INFINITY);
+        t.row_max[i] = -fj_real(INFINITY);
         t.sum[i] = 0;
         for (int j = 0; j < OWN_VALUES; j++) t.o[i][j] = 0;
     }
@@ -325,7 +326,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     t.v = t.p + FJ_TILE_M * (FJ_TILE_N + 1);
     t.care = FJ_CARE_NONE;
     fj_simt_start(t);
-    const fj_real unit = fj_unit_of(args.call);
+    const fj_real scale_log2 = fj_scale_log2_of(args.call);
     fj_walk walk = fj_walk_start(t.at);
 #pragma unroll 1
     for (;;) {
@@ -338,7 +339,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
         const int32_t key = block / 2 * FJ_TILE_N;
         fj_simt_scores(t, key);
         fj_simt_apply(t, key, block & 1);
-        fj_simt_softmax(t, key, unit);
+        fj_simt_softmax(t, key, scale_log2);
         fj_simt_values(t, key);
     }
     for (int i = 0; i < OWN_ROWS; i++) fj_simt_finish_row(t, i);

@@ -1,7 +1,7 @@
-// Large rows: those with scores so large that lse, even in two parts, cannot hold both the exact product of a score with
-// the scale and the logarithm of a sum. Without a score mod scores are raw products (fwd_grid.h); of a large row they are
-// multiplied with the scale, and rounded, before anything is subtracted from them. Then the greatest score is a real, and
-// forward and backward kernels agree on it. Below, rounding would cost more than it saves.
+// Large rows: those with scores so large that lse, even in two parts, cannot hold both the exact product of a score
+// with the scale and the logarithm of a sum. Without a score mod scores are raw products (fwd_grid.h); of a large row
+// they are multiplied with the scale, and rounded, before anything is subtracted from them. Then the greatest score is
+// a real, and forward and backward kernels agree on it. Below, rounding would cost more than it saves.
 #ifndef FJ_CUDA_LARGE_H
 #define FJ_CUDA_LARGE_H
 
@@ -24,9 +24,9 @@ struct fj_base {
         return fj_mul_rn(fj_sub_rn(fj_mul_rn(score, scale), base), back);
     }
 };
-// natural: the base of a large row. unit: makes logarithms of base 2 of scores.
-FJ_DEVICE fj_base fj_large_base(fj_real natural, fj_real scale, fj_real unit) {
-    return fj_base{scale, natural, fj_div_rn(FJ_LOG2_E, unit)};
+// natural: the base of a large row. scale_log2: makes logarithms of base 2 of scores.
+FJ_DEVICE fj_base fj_large_base(fj_real natural, fj_real scale, fj_real scale_log2) {
+    return fj_base{scale, natural, fj_div_rn(FJ_LOG2_E, scale_log2)};
 }
 FJ_DEVICE fj_base fj_plain_base(fj_real base) { return fj_base{fj_real(1), base, fj_real(1)}; }
 
