@@ -143,7 +143,7 @@ static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real,
     /* delta; or of bwd_simt lse, as forward computed F32 on tensor cores */
     bool own_lse = !v->mma && problem->dtype == FJ_DTYPE_F32 && v->arch.number >= 80;
     if ((capture_grads && half) || own_lse)
-        add_entry(v, "fj_bwd_measure", w * 32, shared, FJ_GRID_QUERY_TILES);
+        add_entry(v, "fj_bwd_recompute", w * 32, shared, FJ_GRID_QUERY_TILES);
     add_entry(v, "fj_bwd_kv", w * 32, shared, FJ_GRID_KEY_TILES);
     add_entry(v, "fj_bwd_q", w * 32, shared, FJ_GRID_QUERY_TILES);
     if (capture_grads) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0, FJ_GRID_GRADIENTS);

@@ -88,12 +88,13 @@ struct fj_cuda_merge {
     int32_t q_len, unused;
 };
 
-/* What a row of queries brings into the backward kernels: reals of the workspace, written by fj_bwd_delta and
- * fj_bwd_measure. Of pairs of queries of a head, each fact of both side by side; an odd last one has a pair of its own. */
+/* Row stats: what the backward kernels read of a row of queries, reals of the workspace, written by fj_bwd_delta and
+ * fj_bwd_recompute. Of pairs of queries of a head, each row stat of both side by side; an odd last one has a pair of its
+ * own. delta is rowsum(out dout) - dlse, as on a cpu; dP starts at its negative, so that is kept. */
 enum {
-    FJ_CUDA_ROW_BASE /* of fj_norm, bwd_grid.h; +inf where the row sees nothing: P is 0 */,
+    FJ_CUDA_ROW_LSE /* of fj_norm, bwd_grid.h; +inf where the row sees nothing: P is 0 */,
     FJ_CUDA_ROW_LOW,
-    FJ_CUDA_ROW_DELTA /* dlse - rowsum(out dout), or measured: dlse - rowsum(P dP) */,
+    FJ_CUDA_ROW_MINUS_DELTA /* dlse - rowsum(out dout), or recomputed: dlse - rowsum(P dP) */,
     FJ_CUDA_ROW_NATURAL /* of fj_norm */,
     FJ_CUDA_ROW_REALS
 };
@@ -111,8 +112,8 @@ struct fj_cuda_capture_grad {
  * other, all with the same arguments, `threads` as the plan says:
  *
  *     fj_bwd_delta   any grid of x: its warps share the rows, its threads the zeros
- *     fj_bwd_measure x = tiles of m queries * batch * heads_q; with FJ_HAS_CAPTURE_GRADS and 16-bit inputs (delta), and of
- *                    bwd_simt with F32 inputs for sm_80 and newer (lse)
+ *     fj_bwd_recompute x = tiles of m queries * batch * heads_q; with FJ_HAS_CAPTURE_GRADS and 16-bit inputs (delta),
+ *                    and of bwd_simt with F32 inputs for sm_80 and newer (lse)
  *     fj_bwd_kv      x = tiles of m keys (m: tile_m of the variant) * batch * heads_kv
  *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
  *                    dquery, unless it adds to gradients of captures (FJ_HAS_CAPTURE_GRADS and FJ_DETERMINISTIC)

@@ -1,11 +1,12 @@
-// dQ by atomics, for bwd_mma.cu with FJ_DETERMINISTIC 0: no second walk recomputes the scores.
+// dQ by atomics, for bwd_mma.cu with FJ_DETERMINISTIC 0: no second kernel recomputes the scores.
 //
-//      dS [own keys x walked queries], in shared memory          dQ sums: floats, in tiles
-//        A, read transposed  x  B: own keys    --atomics-->      zeroed by fj_bwd_delta, rounded by fj_bwd_q
+//      dS [resident keys x streamed queries], in shared memory          dQ sums: floats, in tiles
+//        A, read transposed  x  B: resident keys    --atomics-->      zeroed by fj_bwd_delta, rounded by fj_bwd_q
 #ifndef FJ_CUDA_BWD_ATOMIC_H
 #define FJ_CUDA_BWD_ATOMIC_H
 
-// The sums of 16 queries and 8 columns, as the threads of a warp hold them: what one instruction adds to is without gaps.
+// The sums of 16 queries and 8 columns, as the threads of a warp hold them: what one instruction adds to is without
+// gaps.
 //
 //      sm_90      | lane 0: 0 1 2 3 | lane 1: 0 1 2 3 | ...     four at a time
 //      before     | 0: lane 0 .. 31 | 1: lane 0 .. 31 | 2: ...
@@ -27,7 +28,7 @@ FJ_DEVICE void fj_add_sums(float *sums, const float (&c)[4]) {
 #endif
 }
 
-// A: dS, transposed, of 16 queries and a step of own keys; B: these keys.
+// A: dS, transposed, of 16 queries and a step of resident keys; B: these keys.
 #if FJ_IN_DTYPE == FJ_DTYPE_F32
 #define DEPTH 8
 typedef uint32_t fj_add_a[4];
@@ -70,8 +71,8 @@ FJ_DEVICE void fj_multiply_a(float (&c)[2][4], const fj_add_a &a, uint32_t keys,
 }
 #endif
 
-// dQ of the walked queries += dS of all own keys, transposed, times these. A warp takes 16 queries and a part of the
-// columns.
+// dQ of the streamed queries += dS of all resident keys, transposed, times these. A warp takes 16 queries and a part of
+// the columns.
 FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first, const fj_caring &care) {
     constexpr uint32_t tiles = FJ_TILE_N / 16, parts = FJ_WARPS > tiles ? FJ_WARPS / tiles : 1;
     constexpr uint32_t pairs = FJ_HEAD_PAD / 16, each = (pairs + parts - 1) / parts,
@@ -80,14 +81,14 @@ FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first, con
         each % 2 == 0 && pairs % 2 == 0 ? 2 : 1; // products that do not wait for each other
     if (!t.a.dquery_sums) return;
     const bool marks = care.how == FJ_MARK;
-    if (care.how != FJ_PLAIN) fj_clean(0, X_BYTES, marks);
-    const uint32_t shared = fj_shared_address(fj_shared()), ds = shared + WEIGHTS + WEIGHTS_BYTES;
+    if (care.how != FJ_PLAIN) fj_clean(0, RESIDENT_QK_BYTES, marks);
+    const uint32_t shared = fj_shared_address(fj_shared()), ds = shared + P_TILE + P_BYTES;
 #pragma unroll 1
     for (uint32_t unit = fj_warp(); unit < tiles * parts; unit += FJ_WARPS) {
         const uint32_t tile = unit % tiles, from = unit / tiles * each,
                        end = from + each < pairs ? from + each : pairs;
         const int32_t q = first + static_cast<int32_t>(tile * 16);
-        if (q >= t.at.walked) continue; // of queries that are not there, of the last tile, the sums are 0
+        if (q >= t.at.streamed) continue; // of queries that are not there, of the last tile, the sums are 0
         fj_add_a a[steps];
 #pragma unroll
         for (uint32_t step = 0; step < steps; step++) fj_load_a(a[step], ds, step, tile);
@@ -110,7 +111,7 @@ FJ_DEVICE void fj_add_queries(const fj_task &t, int32_t head, int32_t first, con
     }
     if (care.how == FJ_PLAIN) return; // keys as they are, for the next scores
     fj_block_sync();
-    fj_load_own<FJ_OWN_KEYS>(t);
+    fj_load_resident<FJ_RESIDENT_KEYS>(t);
     fj_copy_async_commit();
     fj_copy_async_wait<0>();
     fj_block_sync();

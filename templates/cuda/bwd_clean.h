@@ -2,12 +2,12 @@
 #ifndef FJ_CUDA_BWD_CLEAN_H
 #define FJ_CUDA_BWD_CLEAN_H
 
-// How a block walks. own: its keys are not all finite, of FUSED, where they multiply dS too: then the first walk adds
-// nothing to dQ, and the others do.
+// How a block sweeps. resident: its keys are not all finite, of FUSED, where they multiply dS too: then the first sweep
+// adds nothing to dQ, and the others do.
 struct fj_caring {
     int how; // enum fj_care
-    bool own;
-    FJ_METHOD bool adds() const { return own == (how != FJ_PLAIN); }
+    bool resident;
+    FJ_METHOD bool adds() const { return resident == (how != FJ_PLAIN); }
 };
 
 // An element: its bits, those of the exponent, of 1 and of a NaN.
@@ -66,25 +66,25 @@ template <int pairs> FJ_DEVICE bool fj_all_finite(const fj_sums<pairs> &sum) {
     return none == 0;
 }
 
-// In place of facts that are of no use between walks.
+// In place of row stats that are of no use between sweeps.
 FJ_DEVICE bool fj_block_any(bool vote) {
     static_assert(FJ_WARPS <= FJ_TILE_N / 2, "a gap for each warp");
-    return fj_block_any<FJ_WARPS, 8>(fj_shared_at<uint32_t>(FACTS + 24), vote);
+    return fj_block_any<FJ_WARPS, 8>(fj_shared_at<uint32_t>(ROW_STATS + 24), vote);
 }
 
-// After walk 0: whether the results have to be made with care. In any case behind a barrier: own and walked rows have
-// been read, their place is free.
+// After sweep 0: whether the results have to be made with care. In any case behind a barrier: resident and streamed
+// rows have been read, their place is free.
 FJ_DEVICE bool fj_needs_care(fj_caring &care, bool bad) {
     if (care.how != FJ_PLAIN) {
         fj_block_sync();
         return false;
     }
-    if (!fj_block_any(bad || care.own)) return false;
+    if (!fj_block_any(bad || care.resident)) return false;
     fj_block_sync();
     care.how = FJ_CLEAN;
     return true;
 }
-// After walk 1 comes walk 2.
+// After sweep 1 comes sweep 2.
 FJ_DEVICE bool fj_has_to_mark(fj_caring &care) {
     if (care.how != FJ_CLEAN) return false;
     fj_block_sync();
@@ -93,19 +93,19 @@ FJ_DEVICE bool fj_has_to_mark(fj_caring &care) {
 }
 
 #if FUSED
-// Own keys have arrived, and are looked at.
-FJ_DEVICE void fj_look_at_own(fj_caring &care) {
+// Resident keys have arrived, and are looked at.
+FJ_DEVICE void fj_check_resident(fj_caring &care) {
     if (care.how != FJ_PLAIN) return;
     bool bad = false;
     fj_copy_async_commit();
     fj_copy_async_wait<0>();
     fj_block_sync();
 #pragma unroll 1
-    for (uint32_t at = fj_thread_x() * 4; at < X_BYTES; at += THREADS * 4) {
+    for (uint32_t at = fj_thread_x() * 4; at < RESIDENT_QK_BYTES; at += THREADS * 4) {
         const uint32_t word = *fj_shared_at<uint32_t>(at);
         bad |= fj_clean_word(word, false) != word;
     }
-    care.own = fj_block_any(bad);
+    care.resident = fj_block_any(bad);
     fj_block_sync();
 }
 #endif

@@ -1,12 +1,12 @@
 // The first and the last kernel of a backward pass.
 //
-//      fj_bwd_delta    for each row of queries: fj_norm, delta = dlse - rowsum(out dout), or dlse
-//                      where fj_bwd_measure subtracts the sum;
+//      fj_bwd_delta    for each row of queries: fj_norm, -delta = dlse - rowsum(out dout), or dlse
+//                      where fj_bwd_recompute subtracts the sum;
 //                      zeros for what is added up atomically (capture_grads.h; dQ)
 //      fj_bwd_end      those sums to the outputs, wherever their strides put them
 //
 //  1. A warp makes a row: lanes take columns, a fixed tree of shuffles adds them. The order is part of the result.
-//  2. A row that sees nothing (lse = -inf) has +inf for base and delta 0, whatever out and dout hold; one with a score
+//  2. A row that sees nothing (lse = -inf) has +inf for lse and delta 0, whatever out and dout hold; one with a score
 //     of +inf is NaN.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
@@ -66,22 +66,23 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
     const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
     const int32_t b = column / a.heads_q, h = column % a.heads_q;
     const uint32_t both = FJ_CUDA_VECTOR_OUT | FJ_CUDA_VECTOR_DOUT;
-    fj_real sum = FJ_MEASURES ? fj_real(0)
-                              : fj_delta_part(fj_row_start(a.out, b, h, q), fj_row_start(a.dout, b, h, q),
-                                              (a.vector & both) == both);
+    fj_real sum = FJ_RECOMPUTES_DELTA
+                    ? fj_real(0)
+                    : fj_delta_part(fj_row_start(a.out, b, h, q), fj_row_start(a.dout, b, h, q),
+                                    (a.vector & both) == both);
     for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum += fj_neighbour(sum, lane);
     if (fj_lane() != 0) return;
     const fj_real lse = static_cast<const fj_real *>(a.lse.data)[fj_offset(a.lse, b, h, q)];
     const bool none = lse == -fj_real(INFINITY);
-    fj_real delta = -sum;
-    if (a.dlse.data) delta += static_cast<const fj_real *>(a.dlse.data)[fj_offset(a.dlse, b, h, q)];
+    fj_real minus_delta = -sum;
+    if (a.dlse.data) minus_delta += static_cast<const fj_real *>(a.dlse.data)[fj_offset(a.dlse, b, h, q)];
     fj_real low = 0;
     if (a.lse_low.data) low = static_cast<const fj_real *>(a.lse_low.data)[fj_offset(a.lse_low, b, h, q)];
-    const fj_facts facts = fj_row_facts(a, b, h, q);
-    fj_put_norm(facts, fj_norm_of(a, lse, low));
-    facts[FJ_CUDA_ROW_DELTA] = none ? fj_real(0) : delta;
+    const fj_row_stats row_stats = fj_row_stats_of(a, b, h, q);
+    fj_put_norm(row_stats, fj_norm_of(a, lse, low));
+    row_stats[FJ_CUDA_ROW_MINUS_DELTA] = none ? fj_real(0) : minus_delta;
     for (int which = 0; q % 2 == 0 && q + 1 == a.q_len && which < FJ_CUDA_ROW_REALS; which++)
-        facts.own[2 * which + 1] = 0; // of the pair, none
+        row_stats.of[2 * which + 1] = 0; // of the pair, none
 }
 
 #if FJ_HAS_CAPTURE_GRADS

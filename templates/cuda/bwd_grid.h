@@ -1,21 +1,21 @@
-// What the backward kernels share: their arguments, who computes what, which tiles a block walks, and what
+// What the backward kernels share: their arguments, who computes what, which tiles a block streams, and what
 // becomes of one score.
 //
-//      fj_bwd_kv: a block owns keys            fj_bwd_q: a block owns queries
+//      fj_bwd_kv: keys are resident            fj_bwd_q: queries are resident
 //
-//               walked: queries                       walked: keys
+//               streamed: queries                     streamed: keys
 //               of all heads of the group
-//              +---+---+---+---+---+---+             +---+---+---+---+
-//      own     | F | F | P |   | F | F | ...  own    | F | P |   |   |      F full, P partial, ' ' empty
-//      keys    +---+---+---+---+---+---+      rows   +---+---+---+---+
+//              +---+---+---+---+---+---+              +---+---+---+---+
+//    resident  | F | F | P |   | F | F | ... resident | F | P |   |   |      F full, P partial, ' ' empty
+//    keys      +---+---+---+---+---+---+     queries  +---+---+---+---+
 //              head 0          head 1
 //
-//  1. The two passes are one walk with sides exchanged: own is m = FJ_TILE_M rows, walked n = FJ_TILE_N at a time.
-//     S = own walked^T and dP come from the walk in either; dK and dV, or dQ, stay in registers. Each result
-//     has one block that makes it, in one order: no sum between blocks, no atomics.
-//  2. Every warp finds the same classes: 32 steps at a time, one per lane, exchanged by ballots. No list is kept.
+//  1. The two passes are one loop with sides exchanged: resident are m = FJ_TILE_M rows, streamed n = FJ_TILE_N at a
+//     time. S = resident streamed^T and dP come from the loop in either; dK and dV, or dQ, stay in registers. Each
+//     result has one block that makes it, in one order: no sum between blocks, no atomics.
+//  2. Every warp finds the same classes: 32 tiles at a time, one per lane, exchanged by ballots. No list is kept.
 //  3. A class is a proof or "partial"; a tile that is cut by the last key or the last query is never full.
-//  4. Own rows past the last one exist in the tile: they take the position of the last one and are not stored.
+//  4. Resident rows past the last one exist in the tile: they take the position of the last one and are not stored.
 //  5. P and dS are selected to 0 after the mod where a position is masked or not there. A row that sees nothing
 //     has lse = -inf, and here +inf instead: P = exp2(-inf) = 0.
 //  6. P = exp2((score - lse) log2(e) + low): the difference first, which is exact where the two are close, however
@@ -33,9 +33,10 @@
 #define FJ_CAPTURE_GRADS (FJ_CAPTURES + FJ_SCALARS)
 
 // Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last digit; one made of
-// an out in 16 bits leaves an error a thousand times larger. So there delta is measured, rowsum(P dP), by a kernel of
+// an out in 16 bits leaves an error a thousand times larger. So there delta is recomputed, rowsum(P dP), by a kernel of
 // its own: two products more.
-#define FJ_MEASURES (FJ_HAS_CAPTURE_GRADS && (FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16))
+#define FJ_RECOMPUTES_DELTA \
+    (FJ_HAS_CAPTURE_GRADS && (FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16))
 static_assert(!FJ_HAS_PROB && !FJ_HAS_OUT, "seams of the forward kernels alone, so far");
 
 struct fj_backward_args {
@@ -75,42 +76,42 @@ FJ_DEVICE const fj_element *fj_row_start(const fj_cuda_tensor &t, int32_t b, int
     return static_cast<const fj_element *>(t.data) + fj_offset(t, b, h, row);
 }
 // What the rows of the workspace hold of a query (enum in abi.h)
-struct fj_facts {
-    fj_real *own;
-    FJ_METHOD fj_real &operator[](int which) const { return own[2 * which]; }
+struct fj_row_stats {
+    fj_real *of;
+    FJ_METHOD fj_real &operator[](int which) const { return of[2 * which]; }
 };
-FJ_DEVICE fj_facts fj_row_facts(const fj_cuda_backward &a, int32_t b, int32_t h, int32_t q) {
+FJ_DEVICE fj_row_stats fj_row_stats_of(const fj_cuda_backward &a, int32_t b, int32_t h, int32_t q) {
     const int64_t head = FJ_BWD_ROWS(static_cast<int64_t>(b) * a.heads_q + h, a.q_len);
-    return fj_facts{static_cast<fj_real *>(a.rows) + (head + q / 2 * 2) * FJ_CUDA_ROW_REALS + q % 2};
+    return fj_row_stats{static_cast<fj_real *>(a.rows) + (head + q / 2 * 2) * FJ_CUDA_ROW_REALS + q % 2};
 }
 
 // ---- Places ----------------------------------------------------------------------------------------------
 
-enum fj_side { FJ_OWN_KEYS, FJ_OWN_QUERIES };
+enum fj_side { FJ_RESIDENT_KEYS, FJ_RESIDENT_QUERIES };
 
-struct fj_place {
-    int32_t b, head, head_kv; // head: of queries; the first of the group for FJ_OWN_KEYS
-    int32_t first, count;     // the first own row; own rows there are in all
-    int32_t walked;           // rows to walk in all, of one head
+struct fj_tile_coord {
+    int32_t b, head, head_kv; // head: of queries; the first of the group for FJ_RESIDENT_KEYS
+    int32_t first, count;     // the first resident row; resident rows there are in all
+    int32_t streamed;         // rows to stream in all, of one head
     int32_t tiles, head_end;  // tiles of them; heads of queries end there
 };
 
 template <fj_side side>
-FJ_DEVICE fj_place fj_place_of(const fj_cuda_backward &a, uint32_t number_in_grid = fj_block_x()) {
-    fj_place at;
-    const bool keys = side == FJ_OWN_KEYS;
+FJ_DEVICE fj_tile_coord fj_tile_coord_of(const fj_cuda_backward &a, uint32_t number_in_grid = fj_block_x()) {
+    fj_tile_coord at;
+    const bool keys = side == FJ_RESIDENT_KEYS;
     const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole, heads = keys ? a.heads_kv : a.heads_q;
     at.count = keys ? a.kv_len : a.q_len;
-    at.walked = keys ? a.q_len : a.kv_len;
-    at.tiles = FJ_CEIL_DIV(at.walked, FJ_TILE_N);
-    const int32_t own = FJ_CEIL_DIV(at.count, FJ_TILE_M), columns = a.batch * heads;
+    at.streamed = keys ? a.q_len : a.kv_len;
+    at.tiles = FJ_CEIL_DIV(at.streamed, FJ_TILE_N);
+    const int32_t tiles = FJ_CEIL_DIV(at.count, FJ_TILE_M), columns = a.batch * heads;
     const int32_t number = static_cast<int32_t>(number_in_grid);
-    const int32_t from = fj_divide(number, a.l2_group * own).whole * a.l2_group;
+    const int32_t from = fj_divide(number, a.l2_group * tiles).whole * a.l2_group;
     const int32_t width = columns - from < a.l2_group ? columns - from : a.l2_group;
-    const fj_quotient in_group = fj_divide(number - from * own, width);
+    const fj_quotient in_group = fj_divide(number - from * tiles, width);
     const fj_quotient column = fj_divide(from + in_group.rest, heads);
     // With a causal mask the first keys and the last queries have most to do: they begin.
-    at.first = (keys ? in_group.whole : own - 1 - in_group.whole) * FJ_TILE_M;
+    at.first = (keys ? in_group.whole : tiles - 1 - in_group.whole) * FJ_TILE_M;
     at.b = column.whole;
     at.head_kv = keys ? column.rest : fj_divide(column.rest, ratio).whole;
     at.head = keys ? at.head_kv * ratio : column.rest;
@@ -131,20 +132,20 @@ FJ_DEVICE int32_t fj_kv_position(const fj_cuda_backward &a, [[maybe_unused]] int
     return a.kv_offset + kv;
 }
 
-// ---- The walk ----------------------------------------------------------------------------------------------
+// ---- Streamed tiles ----------------------------------------------------------------------------------------------
 
-enum { FJ_WALK_END = -1 };
+enum { FJ_TILE_END = -1 };
 static_assert(FJ_TILE_N % 2 == 0, "the lowest bit of a tile's first row is free");
 
-// A tile to walk: the head of its queries; its first row, plus 1 if it is full; FJ_WALK_END after the last.
-struct fj_step {
+// A tile to stream: the head of its queries; its first row, plus 1 if it is full; FJ_TILE_END after the last.
+struct fj_streamed_tile {
     int32_t head, tile;
-    FJ_METHOD bool is_end() const { return tile == FJ_WALK_END; }
+    FJ_METHOD bool is_end() const { return tile == FJ_TILE_END; }
     FJ_METHOD bool is_full() const { return tile & 1; }
     FJ_METHOD int32_t first() const { return tile & ~1; }
 };
 
-struct fj_walk {
+struct fj_tile_scheduler {
     int32_t head, next; // the first tile that was not looked at, of a head
 #if FJ_HAS_MASK
     uint32_t live, full; // bit per tile, the last of which is next - 1; live ones are still to be taken
@@ -155,59 +156,61 @@ struct fj_walk {
 
 // 0 empty, 1 partial, 2 full
 template <fj_side side>
-FJ_DEVICE int fj_class_of(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_place &at, int32_t head,
-                          int32_t tile) {
-    const int32_t first = tile * FJ_TILE_N, end = first + FJ_TILE_N, own_end = at.first + FJ_TILE_M;
+FJ_DEVICE int fj_class_of(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_tile_coord &at,
+                          int32_t head, int32_t tile) {
+    const int32_t first = tile * FJ_TILE_N, end = first + FJ_TILE_N, resident_end = at.first + FJ_TILE_M;
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
-    const int64_t last = (end < at.walked ? end : at.walked) - 1,
-                  own_last = (own_end < at.count ? own_end : at.count) - 1;
-    const bool keys = side == FJ_OWN_KEYS;
-    const int64_t q = keys ? first : at.first, q_last = keys ? last : own_last;
-    const int64_t kv = keys ? at.first : first, kv_last = keys ? own_last : last;
+    const int64_t last = (end < at.streamed ? end : at.streamed) - 1,
+                  resident_last = (resident_end < at.count ? resident_end : at.count) - 1;
+    const bool keys = side == FJ_RESIDENT_KEYS;
+    const int64_t q = keys ? first : at.first, q_last = keys ? last : resident_last;
+    const int64_t kv = keys ? at.first : first, kv_last = keys ? resident_last : last;
     const int found = fj_block_class(&mod, at.b, head, q + a.q_offset, q_last + a.q_offset, kv + a.kv_offset,
                                      kv_last + a.kv_offset);
-    return found == 2 && (end > at.walked || own_end > at.count) ? 1 : found;
+    return found == 2 && (end > at.streamed || resident_end > at.count) ? 1 : found;
 }
 
-FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.head, 0, 0, 0}; }
+FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) {
+    return fj_tile_scheduler{at.head, 0, 0, 0};
+}
 
 // The next step that is not empty.
 template <fj_side side>
-FJ_DEVICE fj_step fj_walk_take(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_place &at,
-                               fj_walk &walk) {
-    while (!walk.live) {
-        if (walk.next >= at.tiles) {
-            if (walk.head + 1 >= at.head_end) return fj_step{walk.head, FJ_WALK_END};
-            walk.head++;
-            walk.next = 0;
+FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_cuda_backward &a, const fj_mod_args &mod,
+                                        const fj_tile_coord &at, fj_tile_scheduler &tiles) {
+    while (!tiles.live) {
+        if (tiles.next >= at.tiles) {
+            if (tiles.head + 1 >= at.head_end) return fj_streamed_tile{tiles.head, FJ_TILE_END};
+            tiles.head++;
+            tiles.next = 0;
         }
-        const int32_t tile = walk.next + static_cast<int32_t>(fj_lane());
-        const int found = tile < at.tiles ? fj_class_of<side>(a, mod, at, walk.head, tile) : 0;
-        walk.live = fj_ballot(found != 0);
-        walk.full = fj_ballot(found == 2);
-        walk.next += FJ_WARP;
+        const int32_t tile = tiles.next + static_cast<int32_t>(fj_lane());
+        const int found = tile < at.tiles ? fj_class_of<side>(a, mod, at, tiles.head, tile) : 0;
+        tiles.live = fj_ballot(found != 0);
+        tiles.full = fj_ballot(found == 2);
+        tiles.next += FJ_WARP;
     }
-    const uint32_t lowest = walk.live & (0u - walk.live);
-    walk.live ^= lowest;
-    const int32_t tile = walk.next - FJ_WARP + static_cast<int32_t>(fj_popcount(lowest - 1));
-    return fj_step{walk.head, tile * FJ_TILE_N + ((walk.full & lowest) != 0)};
+    const uint32_t lowest = tiles.live & (0u - tiles.live);
+    tiles.live ^= lowest;
+    const int32_t tile = tiles.next - FJ_WARP + static_cast<int32_t>(fj_popcount(lowest - 1));
+    return fj_streamed_tile{tiles.head, tile * FJ_TILE_N + ((tiles.full & lowest) != 0)};
 }
 
 #else
 
-FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.head, 0}; }
+FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) { return fj_tile_scheduler{at.head, 0}; }
 
 template <fj_side side>
-FJ_DEVICE fj_step fj_walk_take(const fj_cuda_backward &, const fj_mod_args &, const fj_place &at,
-                               fj_walk &walk) {
-    if (walk.next >= at.tiles) {
-        if (walk.head + 1 >= at.head_end || at.tiles == 0) return fj_step{walk.head, FJ_WALK_END};
-        walk.head++;
-        walk.next = 0;
+FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_cuda_backward &, const fj_mod_args &,
+                                        const fj_tile_coord &at, fj_tile_scheduler &tiles) {
+    if (tiles.next >= at.tiles) {
+        if (tiles.head + 1 >= at.head_end || at.tiles == 0) return fj_streamed_tile{tiles.head, FJ_TILE_END};
+        tiles.head++;
+        tiles.next = 0;
     }
-    const int32_t tile = walk.next++, end = (tile + 1) * FJ_TILE_N;
-    return fj_step{walk.head,
-                   tile * FJ_TILE_N + (end <= at.walked && at.first + FJ_TILE_M <= at.count ? 1 : 0)};
+    const int32_t tile = tiles.next++, end = (tile + 1) * FJ_TILE_N;
+    return fj_streamed_tile{tiles.head, tile * FJ_TILE_N +
+                                            (end <= at.streamed && at.first + FJ_TILE_M <= at.count ? 1 : 0)};
 }
 
 #endif
@@ -229,45 +232,46 @@ struct fj_thread_grads {
 
 template <fj_side side>
 FJ_DEVICE void fj_grads_start([[maybe_unused]] const fj_backward_args &args,
-                              [[maybe_unused]] fj_thread_grads &own, [[maybe_unused]] bool off) {
+                              [[maybe_unused]] fj_thread_grads &thread, [[maybe_unused]] bool off) {
 #if FJ_HAS_CAPTURE_GRADS
-    constexpr bool keys = side == FJ_OWN_KEYS;
+    constexpr bool keys = side == FJ_RESIDENT_KEYS;
     constexpr fj_grad_mode mode = FJ_DETERMINISTIC ? (keys ? FJ_GRAD_LOOK : FJ_GRAD_ADD)
                                 : keys             ? FJ_GRAD_FLOAT
                                                    : FJ_GRAD_NONE;
 #pragma unroll
     for (int i = 0; i < FJ_CAPTURE_GRADS; i++) {
         const int32_t bits = mode == FJ_GRAD_ADD ? fj_grad_run_bits(args.call.runs[i]) : 0;
-        own.acc[i] = fj_grad_start(mode, &args.grads[i], off ? nullptr : args.grads[i].sums, bits);
+        thread.acc[i] = fj_grad_start(mode, &args.grads[i], off ? nullptr : args.grads[i].sums, bits);
     }
 #endif
 }
-FJ_DEVICE void fj_grads_settle([[maybe_unused]] fj_thread_grads &own) {
+FJ_DEVICE void fj_grads_settle([[maybe_unused]] fj_thread_grads &thread) {
 #if FJ_HAS_CAPTURE_GRADS
 #pragma unroll
-    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) fj_grad_settle(own.acc[i]);
+    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) fj_grad_settle(thread.acc[i]);
 #endif
 }
 FJ_DEVICE void fj_grads_end([[maybe_unused]] const fj_backward_args &args,
-                            [[maybe_unused]] fj_thread_grads &own) {
+                            [[maybe_unused]] fj_thread_grads &thread) {
 #if FJ_HAS_CAPTURE_GRADS
 #pragma unroll
-    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) fj_grad_end(own.acc[i], args.call.runs + i);
+    for (int i = 0; i < FJ_CAPTURE_GRADS; i++) fj_grad_end(thread.acc[i], args.call.runs + i);
 #endif
 }
 
-// What raw products are multiplied with: by a score mod's kernels at once, by others after the base is subtracted.
+// What raw products are multiplied with: by a score mod's kernels at once, by others after lse is subtracted.
 FJ_DEVICE fj_real fj_product_scale_of(const fj_cuda_backward &a) {
     const fj_real scale = static_cast<fj_real>(a.scale), scale_log2 = scale * FJ_LOG2_E;
     if (FJ_HAS_SCORE) return scale;
     return scale_log2 > FJ_MOST_REAL ? FJ_MOST_REAL : scale_log2 < -FJ_MOST_REAL ? -FJ_MOST_REAL : scale_log2;
 }
 
-// lse of a query as P takes it: P = exp2(scale_log2 (x - base) + low), x the score, or without a score mod the product.
-// base is the x nearest to lse, so that the difference of two large numbers is exact, and low the rest: small. natural:
-// 0, or the base of a large row; then x is the difference from it already (large.h), and base is 0.
+// lse of a query as P takes it: P = exp2(scale_log2 (x - lse) + low), x the score, or without a score mod the product.
+// lse is here the x nearest to it, so that the difference of two large numbers is exact, and low the rest, in units of
+// log2: small. natural: 0, or the base of a large row; then x is the difference from it already (large.h), and lse is
+// 0.
 struct fj_norm {
-    fj_real base, low, natural;
+    fj_real lse, low, natural;
 };
 // lse_low: what rounding took from lse.
 FJ_DEVICE fj_norm fj_norm_of(const fj_cuda_backward &a, fj_real lse, fj_real lse_low) {
@@ -275,24 +279,24 @@ FJ_DEVICE fj_norm fj_norm_of(const fj_cuda_backward &a, fj_real lse, fj_real lse
     if (!(lse - lse == 0)) return fj_norm{fj_real(NAN), fj_real(0), fj_real(0)};
     if (fj_is_large(lse)) return fj_norm{fj_real(0), -lse_low * FJ_LOG2_E, lse};
     const fj_real scale = FJ_HAS_SCORE ? fj_real(1) : static_cast<fj_real>(a.scale);
-    fj_real base = 0;
+    fj_real x = 0;
     if (scale != 0) {
         const fj_real first = fj_div_rn(lse, scale);
-        base = first + fj_div_rn(fj_fma_rn(-first, scale, lse) + lse_low, scale);
+        x = first + fj_div_rn(fj_fma_rn(-first, scale, lse) + lse_low, scale);
         // Of a tiny scale: what lies beyond the reals is as near as any of them.
-        if (!(base - base == 0)) base = (lse < 0) == (scale < 0) ? FJ_MOST_REAL : -FJ_MOST_REAL;
+        if (!(x - x == 0)) x = (lse < 0) == (scale < 0) ? FJ_MOST_REAL : -FJ_MOST_REAL;
     }
-    const fj_real product = fj_mul_rn(base, scale), rest = fj_fma_rn(base, scale, -product);
-    return fj_norm{base, (((product - lse) + rest) - lse_low) * FJ_LOG2_E, fj_real(0)};
+    const fj_real product = fj_mul_rn(x, scale), rest = fj_fma_rn(x, scale, -product);
+    return fj_norm{x, (((product - lse) + rest) - lse_low) * FJ_LOG2_E, fj_real(0)};
 }
 // As the rows of the workspace hold it.
-template <class T> FJ_DEVICE fj_norm fj_norm_at(const T &facts) {
-    return fj_norm{facts[FJ_CUDA_ROW_BASE], facts[FJ_CUDA_ROW_LOW], facts[FJ_CUDA_ROW_NATURAL]};
+template <class T> FJ_DEVICE fj_norm fj_norm_at(const T &row_stats) {
+    return fj_norm{row_stats[FJ_CUDA_ROW_LSE], row_stats[FJ_CUDA_ROW_LOW], row_stats[FJ_CUDA_ROW_NATURAL]};
 }
-FJ_DEVICE void fj_put_norm(const fj_facts &facts, const fj_norm &norm) {
-    facts[FJ_CUDA_ROW_BASE] = norm.base;
-    facts[FJ_CUDA_ROW_LOW] = norm.low;
-    facts[FJ_CUDA_ROW_NATURAL] = norm.natural;
+FJ_DEVICE void fj_put_norm(const fj_row_stats &row_stats, const fj_norm &norm) {
+    row_stats[FJ_CUDA_ROW_LSE] = norm.lse;
+    row_stats[FJ_CUDA_ROW_LOW] = norm.low;
+    row_stats[FJ_CUDA_ROW_NATURAL] = norm.natural;
 }
 // natural: of a row's fj_norm. product_scale: of fj_product_scale_of.
 FJ_DEVICE fj_base fj_base_of(const fj_cuda_backward &a, fj_real product_scale, fj_real natural) {
@@ -311,15 +315,15 @@ FJ_DEVICE fj_real fj_prob_of(fj_real product_scale, [[maybe_unused]] const fj_mo
 #else
     const fj_real x = s, scale_log2 = product_scale;
 #endif
-    return fj_bwd_exp2(fj_fma_rn(fj_sub_rn(x, norm.base), scale_log2, norm.low));
+    return fj_bwd_exp2(fj_fma_rn(fj_sub_rn(x, norm.lse), scale_log2, norm.low));
 }
 
-// s: the raw product, becomes P; d: dP + delta, becomes dS.
+// s: the raw product, becomes P; d: dP - delta, becomes dS.
 FJ_DEVICE void fj_grad_score(fj_real product_scale, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
                              [[maybe_unused]] const struct fj_row_state *row,
                              [[maybe_unused]] const struct fj_col_state *col, const fj_norm &norm, bool live,
-                             fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_grads &own) {
+                             fj_real &s, fj_real &d, [[maybe_unused]] fj_thread_grads &thread) {
     [[maybe_unused]] const fj_real score = s * product_scale;
     const fj_real p = fj_prob_of(product_scale, mod, head, row, col, norm, s);
     s = live ? p : fj_real(0);
@@ -328,8 +332,8 @@ FJ_DEVICE void fj_grad_score(fj_real product_scale, [[maybe_unused]] const fj_mo
     struct fj_capture_grads grads;
 #if FJ_HAS_CAPTURE_GRADS
 #pragma unroll
-    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = &own.acc[i];
-    grads.scalar = own.acc + FJ_CAPTURES;
+    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = &thread.acc[i];
+    grads.scalar = thread.acc + FJ_CAPTURES;
 #endif
     d = fj_score_grad(&mod, head, row, col, score, d, live, &grads);
     if (!live) d = 0;

@@ -2,11 +2,11 @@
 #ifndef FJ_CUDA_BWD_HALF_H
 #define FJ_CUDA_BWD_HALF_H
 
-typedef uint32_t fj_weights[ROW_TILES][COLUMN_TILES][2]; // P or dS in 16 bits
+typedef uint32_t fj_p_frag[ROW_TILES][COLUMN_TILES][2]; // P or dS in 16 bits
 
 // To 16 bits; shared: to shared memory too, for other warps.
 template <bool shared>
-FJ_DEVICE void fj_round(const fj_task &t, const fj_scores &s, fj_weights &w, uint32_t to) {
+FJ_DEVICE void fj_scores_to_frag(const fj_task &t, const fj_scores &s, fj_p_frag &w, uint32_t to) {
 #pragma unroll
     for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
@@ -22,20 +22,20 @@ FJ_DEVICE void fj_round(const fj_task &t, const fj_scores &s, fj_weights &w, uin
             }
 }
 
-// s += own rows times walked rows, transposed.
+// s += resident rows times streamed rows, transposed.
 template <fj_side, int pad>
-FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t own, uint32_t walked) {
-    const fj_read_a<pad> read_own(own, t.group_row());
-    const fj_read_b<pad> read_walked(walked + t.part() * COLUMN_TILES * 8 * fj_tile<pad>::pitch);
+FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t resident, uint32_t streamed) {
+    const fj_read_a<pad> read_resident(resident, t.group_row());
+    const fj_read_b<pad> read_streamed(streamed + t.part() * COLUMN_TILES * 8 * fj_tile<pad>::pitch);
 #pragma unroll
     for (uint32_t step = 0; step < pad / 16; step++) {
         uint32_t a[ROW_TILES][4];
 #pragma unroll
-        for (uint32_t i = 0; i < ROW_TILES; i++) read_own.load(a[i], i, step);
+        for (uint32_t i = 0; i < ROW_TILES; i++) read_resident.load(a[i], i, step);
 #pragma unroll
         for (uint32_t pair = 0; pair < COLUMN_TILES / 2; pair++) {
             uint32_t b[4];
-            read_walked.load(b, pair, step);
+            read_streamed.load(b, pair, step);
 #pragma unroll
             for (int i = 0; i < ROW_TILES; i++) {
                 FJ_MMA(s[i][2 * pair], a[i], b[0], b[1]);
@@ -45,13 +45,12 @@ FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t own, ui
     }
 }
 
-// sum += weights times walked rows. shared: of the weights, with SPLIT > 1.
+// sum += weights times streamed rows. shared: of the weights, with SPLIT > 1.
 template <int pad, int pairs>
-FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum,
-                                   [[maybe_unused]] const fj_weights &w, [[maybe_unused]] uint32_t shared,
-                                   uint32_t walked) {
-    const fj_read_bt<pad> read_walked(walked);
-    [[maybe_unused]] const fj_read_a<FJ_TILE_N> read_weights(shared, t.group_row());
+FJ_DEVICE void fj_multiply_frag(const fj_task &t, fj_sums<pairs> &sum, [[maybe_unused]] const fj_p_frag &w,
+                                [[maybe_unused]] uint32_t shared, uint32_t streamed) {
+    const fj_read_bt<pad> read_streamed(streamed);
+    [[maybe_unused]] const fj_read_a<FJ_TILE_N> read_frag(shared, t.group_row());
     const uint32_t from = t.part() * pairs;
 #pragma unroll
     for (uint32_t step = 0; step < FJ_TILE_N / 16; step++) {
@@ -66,13 +65,13 @@ FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum,
         }
 #else
 #pragma unroll
-        for (uint32_t i = 0; i < ROW_TILES; i++) read_weights.load(a[i], i, step);
+        for (uint32_t i = 0; i < ROW_TILES; i++) read_frag.load(a[i], i, step);
 #endif
 #pragma unroll
         for (uint32_t pair = 0; pair < pairs; pair++) {
             if (pad / 16 % SPLIT != 0 && from + pair >= pad / 16) break;
             uint32_t b[4];
-            read_walked.load(b, from + pair, step);
+            read_streamed.load(b, from + pair, step);
 #pragma unroll
             for (int i = 0; i < ROW_TILES; i++) {
                 FJ_MMA(sum.c[i][2 * pair], a[i], b[0], b[1]);

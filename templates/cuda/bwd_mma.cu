@@ -1,37 +1,37 @@
 // Backward attention on tensor cores by mma.sync, sm_80 and newer: 16-bit inputs (bwd_half.h), and float32 in its own
 // precision as three products of TF32 (bwd_tf32.h).
 //
-//      own rows (FJ_TILE_M)            walked rows (FJ_TILE_N a time)
-//      X: keys      W: values          Y: queries   Z: douts                in fj_bwd_kv
-//      X: queries   W: douts           Y: keys      Z: values               in fj_bwd_q
+//      resident rows (FJ_TILE_M)       streamed rows (FJ_TILE_N at a time)
+//      R_qk: keys      R_vo: values    S_qk: queries   S_vo: douts          in fj_bwd_kv
+//      R_qk: queries   R_vo: douts     S_qk: keys      S_vo: values         in fj_bwd_q
 //
-//        a warp: 16 * ROW_TILES own rows        for each tile that is not empty:
-//      +-----------------+-----------------+      wait for its Y and Z, one barrier, send for the next
-//      |  S  = X Y^T     |  dP = W Z^T     |      S, dP (which starts at delta, not at 0)
-//      |       |         |       |         |      mod, mask, derivative: P and dS, in place of them
-//      |       v         |       v         |      16-bit inputs: rounded; the A of the next products
-//      |  dW += P Z      |  dX += dS Y     |      dW (fj_bwd_kv only), dX
-//      +-----------------+-----------------+    dX * scale and dW to global memory
+//        a warp: 16 * ROW_TILES resident rows        for each tile that is not empty:
+//      +--------------------+--------------------+   wait for its S_qk and S_vo, one barrier, send for the next
+//      |  S  = R_qk S_qk^T  |  dP = R_vo S_vo^T  |   S, dP (which starts at -delta, not at 0)
+//      |       |            |       |            |   mod, mask, derivative: P and dS, in place of them
+//      |       v            |       v            |   16-bit inputs: rounded; the A of the next products
+//      |  d_vo += P S_vo    |  d_qk += dS S_qk   |   d_vo (fj_bwd_kv only), d_qk
+//      +--------------------+--------------------+   d_qk * scale and d_vo to global memory
 //
-//      |     X, W      |  Y Z  |  Y Z  | facts of both |  P, dS (2., 3.)  |            shared memory
-//                        stage 0 stage 1   lse, low, delta of walked queries
+//      |  R_qk, R_vo  | S_qk S_vo | S_qk S_vo | row_stats of both |  P, dS (2., 3.)  |    shared memory
+//                           stage 0     stage 1    lse, low, -delta of streamed queries
 //
-//  1. Both passes are the same text, with sides exchanged: own rows are rows of the matrices in registers in either, so
-//     that P and dS are the A of what they are multiplied with, without a way through shared memory. Each result
-//     has one block, which makes it in one order (bwd_grid.h).
-//  2. A warp has 32 own rows where it can (shapes.h): what it reads of Y and Z then serves two products, and with 16
-//     the bytes of shared memory would be the limit. With SPLIT > 1 so many warps share these rows: each makes a part
-//     of the columns of S and dP, all get P and dS through shared memory, each sums a part of the columns of dW and
-//     dX. Large dimensions need it for registers.
-//  3. With FJ_DETERMINISTIC 0 there is no second walk: fj_bwd_kv multiplies dS, shared through shared memory, with its
-//     keys, adds that to float sums of dQ in global memory, atomically, and fj_bwd_q only rounds them.
+//  1. Both passes are the same text, with sides exchanged: resident rows are rows of the matrices in registers in
+//     either, so that P and dS are the A of what they are multiplied with, without a way through shared memory. Each
+//     result has one block, which makes it in one order (bwd_grid.h).
+//  2. A warp has 32 resident rows where it can (shapes.h): what it reads of S_qk and S_vo then serves two products, and
+//     with 16 the bytes of shared memory would be the limit. With SPLIT > 1 so many warps share these rows: each makes
+//     a part of the columns of S and dP, all get P and dS through shared memory, each sums a part of the columns of
+//     d_vo and d_qk. Large dimensions need it for registers.
+//  3. With FJ_DETERMINISTIC 0 no second kernel recomputes scores: fj_bwd_kv multiplies dS, shared through shared
+//     memory, with its keys, adds that to float sums of dQ in global memory, atomically, and fj_bwd_q only rounds them.
 //  4. At the barrier of a step all warps are past the step before: its stage, and P and dS, may be overwritten. Every
 //     thread has waited for its own part of the step's copies before that barrier.
 //  5. Rows and columns that are not there are zero in shared memory (tile_mma.h): no NaN leaks. Of what is there,
 //     bwd_care.h.
 //  6. P and dS are selected to 0 after the mod where a position is masked or not there. The mask is evaluated before,
 //     as bits, by a loop that stays rolled.
-//  7. Steps, walks and stages are those of fwd_mma.cu.
+//  7. Steps, the tile scheduler and stages are those of fwd_mma.cu.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
 #define FJ_DTYPE_BF16 2
@@ -68,18 +68,18 @@
 #define COLUMN_TILES (FJ_TILE_N / 8 / SPLIT)
 #define ROWS (2 * ROW_TILES)                         // of a thread
 #define COLUMNS (2 * COLUMN_TILES)                   // of a thread
-#define E_PAIRS FJ_CEIL_DIV(FJ_HEAD_PAD / 16, SPLIT) // pairs of column tiles of a warp's dX
+#define E_PAIRS FJ_CEIL_DIV(FJ_HEAD_PAD / 16, SPLIT) // pairs of column tiles of a warp's d_qk
 #define V_PAIRS FJ_CEIL_DIV(FJ_VALUE_PAD / 16, SPLIT)
 
-#define X_BYTES (FJ_TILE_M * fj_tile<FJ_HEAD_PAD>::pitch)
-#define OWN_BYTES (X_BYTES + FJ_TILE_M * fj_tile<FJ_VALUE_PAD>::pitch)
-#define Y_BYTES (FJ_TILE_N * fj_tile<FJ_HEAD_PAD>::pitch)
-#define STAGE_BYTES (Y_BYTES + FJ_TILE_N * fj_tile<FJ_VALUE_PAD>::pitch)
-#define FACTS (OWN_BYTES + FJ_STAGES * STAGE_BYTES)
-#define FACTS_BYTES (FJ_TILE_N * 16)
-#define WEIGHTS (FACTS + FJ_STAGES * FACTS_BYTES)
+#define RESIDENT_QK_BYTES (FJ_TILE_M * fj_tile<FJ_HEAD_PAD>::pitch)
+#define RESIDENT_BYTES (RESIDENT_QK_BYTES + FJ_TILE_M * fj_tile<FJ_VALUE_PAD>::pitch)
+#define STREAMED_QK_BYTES (FJ_TILE_N * fj_tile<FJ_HEAD_PAD>::pitch)
+#define STAGE_BYTES (STREAMED_QK_BYTES + FJ_TILE_N * fj_tile<FJ_VALUE_PAD>::pitch)
+#define ROW_STATS (RESIDENT_BYTES + FJ_STAGES * STAGE_BYTES)
+#define ROW_STATS_BYTES (FJ_TILE_N * 16)
+#define P_TILE (ROW_STATS + FJ_STAGES * ROW_STATS_BYTES)
 #define FUSED (!FJ_DETERMINISTIC)
-#define WEIGHTS_BYTES (FJ_TILE_M * fj_tile<FJ_TILE_N>::pitch)
+#define P_BYTES (FJ_TILE_M * fj_tile<FJ_TILE_N>::pitch)
 
 // Columns of a thread per iteration of the mask's loop: more is faster and longer.
 #ifndef FJ_MASK_UNROLL
@@ -99,8 +99,8 @@
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,
               "inputs");
-static_assert(FJ_TILE_M * SPLIT % (16 * FJ_WARPS) == 0 && ROW_TILES >= 1, "own rows of whole warps");
-static_assert(FJ_TILE_N % (16 * SPLIT) == 0 && COLUMNS <= 32, "walked rows of whole warps");
+static_assert(FJ_TILE_M * SPLIT % (16 * FJ_WARPS) == 0 && ROW_TILES >= 1, "resident rows of whole warps");
+static_assert(FJ_TILE_N % (16 * SPLIT) == 0 && COLUMNS <= 32, "streamed rows of whole warps");
 static_assert(FJ_HEAD_PAD == FJ_MMA_PAD(FJ_HEAD_DIM) && FJ_VALUE_PAD == FJ_MMA_PAD(FJ_VALUE_DIM), "padding");
 #ifdef FJ_SHARED_BYTES
 static_assert(FJ_SHARED_BYTES >= FJ_BWD_MMA_SHARED(FJ_TILE_M, FJ_TILE_N, FJ_HEAD_PAD, FJ_VALUE_PAD, FJ_STAGES,
@@ -115,9 +115,9 @@ template <int pairs> struct fj_sums { float c[ROW_TILES][2 * pairs][4]; };
 struct fj_task {
     const fj_cuda_backward &a;
     const fj_mod_args mod;
-    const fj_place at;
+    const fj_tile_coord at;
     const float product_scale; // fj_product_scale_of
-    FJ_METHOD explicit fj_task(const fj_backward_args &args, const fj_place &place)
+    FJ_METHOD explicit fj_task(const fj_backward_args &args, const fj_tile_coord &place)
         : a(args.call), mod(fj_mod_of(args)), at(place), product_scale(fj_product_scale_of(args.call)) {}
     FJ_METHOD uint32_t group_row() const { return fj_warp() / SPLIT * 16 * ROW_TILES; }
     FJ_METHOD uint32_t part() const { return fj_warp() % SPLIT; }
@@ -130,18 +130,18 @@ struct fj_task {
     }
 };
 
-// What a thread keeps of its own rows; and the state of what is walked.
-template <fj_side side> struct fj_own;
-template <> struct fj_own<FJ_OWN_KEYS> {
+// What a thread keeps of its resident rows; and the state of what is streamed.
+template <fj_side side> struct fj_resident;
+template <> struct fj_resident<FJ_RESIDENT_KEYS> {
     struct fj_col_state state[ROWS];
-    typedef struct fj_row_state walked;
+    typedef struct fj_row_state streamed;
 };
-template <> struct fj_own<FJ_OWN_QUERIES> {
+template <> struct fj_resident<FJ_RESIDENT_QUERIES> {
     struct fj_row_state state[ROWS];
     fj_norm norm[ROWS];
-    float delta[ROWS];
+    float minus_delta[ROWS];
     bool large; // whether a row is (large.h)
-    typedef struct fj_col_state walked;
+    typedef struct fj_col_state streamed;
 };
 
 FJ_DEVICE const fj_raw *fj_raw_start(const fj_cuda_tensor &t, int32_t b, int32_t head) {
@@ -162,25 +162,26 @@ FJ_DEVICE const fj_raw *fj_raw_start(const fj_cuda_tensor &t, int32_t b, int32_t
 
 #include "bwd_scores.h"
 
-// ---- Own rows --------------------------------------------------------------------------------------------------
+// ---- Resident rows --------------------------------------------------------------------------------------------------
 
 template <fj_side side>
-FJ_DEVICE void fj_start_own(const fj_task &t, const struct fj_head_state &head, fj_own<side> &own) {
-    if constexpr (side == FJ_OWN_QUERIES) own.large = false;
+FJ_DEVICE void fj_start_resident(const fj_task &t, const struct fj_head_state &head,
+                                 fj_resident<side> &resident) {
+    if constexpr (side == FJ_RESIDENT_QUERIES) resident.large = false;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const int32_t index = t.last_row(r);
-        if constexpr (side == FJ_OWN_KEYS) {
-            fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &own.state[r]);
+        if constexpr (side == FJ_RESIDENT_KEYS) {
+            fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &resident.state[r]);
         } else {
-            const fj_facts facts = fj_row_facts(t.a, t.at.b, t.at.head, index);
-            fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &own.state[r]);
-            own.norm[r] = fj_norm_at(facts);
-            own.delta[r] = facts[FJ_CUDA_ROW_DELTA];
-            own.large |= own.norm[r].natural != 0;
+            const fj_row_stats row_stats = fj_row_stats_of(t.a, t.at.b, t.at.head, index);
+            fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &resident.state[r]);
+            resident.norm[r] = fj_norm_at(row_stats);
+            resident.minus_delta[r] = row_stats[FJ_CUDA_ROW_MINUS_DELTA];
+            resident.large |= resident.norm[r].natural != 0;
         }
     }
-    if constexpr (side == FJ_OWN_QUERIES) own.large = fj_any(own.large);
+    if constexpr (side == FJ_RESIDENT_QUERIES) resident.large = fj_any(resident.large);
 }
 
 template <int pairs> FJ_DEVICE void fj_clear(fj_sums<pairs> &sum) {
@@ -189,7 +190,7 @@ template <int pairs> FJ_DEVICE void fj_clear(fj_sums<pairs> &sum) {
         sum.c[n / 4 / (2 * pairs)][n / 4 % (2 * pairs)][n % 4] = 0;
 }
 
-// Sums to the place of own rows in shared memory, as elements.
+// Sums to the place of resident rows in shared memory, as elements.
 template <int pad, int pairs>
 FJ_DEVICE void fj_put_sums(const fj_task &t, uint32_t to, const fj_sums<pairs> &sum, float scale) {
 #pragma unroll
@@ -232,75 +233,79 @@ FJ_DEVICE void fj_store(const fj_task &t, const fj_cuda_tensor &to, bool vector,
 
 // ---- The kernels -------------------------------------------------------------------------------------------------
 
-// dx: sums of dX, of HEAD_PAD columns; dw: of dW, only of keys.
+// d_qk: sums of HEAD_PAD columns; d_vo: of VALUE_PAD columns, only of resident keys.
 template <fj_side side>
-FJ_DEVICE void fj_do_step(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
-                          const fj_step &step, uint32_t stage, fj_sums<E_PAIRS> &dx, fj_sums<V_PAIRS> &dw,
-                          fj_thread_grads &grads, const fj_caring &care) {
-    const uint32_t shared = fj_shared_address(fj_shared()), walked = shared + OWN_BYTES + stage * STAGE_BYTES;
-    const uint32_t facts = FACTS + stage * FACTS_BYTES;
-    const int32_t first = step.first();
+FJ_DEVICE void fj_do_tile(const fj_task &t, const fj_resident<side> &resident,
+                          const struct fj_head_state &head, const fj_streamed_tile &tile, uint32_t stage,
+                          fj_sums<E_PAIRS> &d_qk, fj_sums<V_PAIRS> &d_vo, fj_thread_grads &grads,
+                          const fj_caring &care) {
+    const uint32_t shared = fj_shared_address(fj_shared()),
+                   streamed = shared + RESIDENT_BYTES + stage * STAGE_BYTES;
+    const uint32_t row_stats = ROW_STATS + stage * ROW_STATS_BYTES;
+    const int32_t first = tile.first();
     fj_scores s, d;
-    fj_start_scores<side>(t, own, facts, s, d);
-    fj_multiply_rows<side, FJ_HEAD_PAD>(t, s, shared, walked);
+    fj_start_scores<side>(t, resident, row_stats, s, d);
+    fj_multiply_rows<side, FJ_HEAD_PAD>(t, s, shared, streamed);
 #if FJ_IN_DTYPE == FJ_DTYPE_F32
-    fj_mend_scores(t, s, shared, walked);
+    fj_repair_scores(t, s, shared, streamed);
 #endif
-    fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + X_BYTES, walked + Y_BYTES);
-    const bool large = fj_has_large<side>(own, facts);
-    if (FJ_FULL_COPY && step.is_full() && !care.how && !large && !(FUSED && fj_has_dead<side>(t, facts))) {
-        fj_apply<side, false>(t, own, head, first, true, facts, s, d, grads, FJ_PLAIN);
+    fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + RESIDENT_QK_BYTES, streamed + STREAMED_QK_BYTES);
+    const bool large = fj_has_large<side>(resident, row_stats);
+    if (FJ_FULL_COPY && tile.is_full() && !care.how && !large &&
+        !(FUSED && fj_has_dead<side>(t, row_stats))) {
+        fj_apply<side, false>(t, resident, head, first, true, row_stats, s, d, grads, FJ_PLAIN);
     } else {
-        if (large) fj_make_near<side>(t, facts, s);
-        fj_apply<side, true>(t, own, head, first, step.is_full(), facts, s, d, grads, care.how);
+        if (large) fj_make_near<side>(t, row_stats, s);
+        fj_apply<side, true>(t, resident, head, first, tile.is_full(), row_stats, s, d, grads, care.how);
     }
-    if (care.how) fj_clean(OWN_BYTES + stage * STAGE_BYTES, STAGE_BYTES, care.how == FJ_MARK);
-    fj_weights p, ds;
-    if (side == FJ_OWN_KEYS) fj_round<(SPLIT > 1)>(t, s, p, WEIGHTS);
-    fj_round<(SPLIT > 1 || FUSED)>(t, d, ds, WEIGHTS + WEIGHTS_BYTES);
+    if (care.how) fj_clean(RESIDENT_BYTES + stage * STAGE_BYTES, STAGE_BYTES, care.how == FJ_MARK);
+    fj_p_frag p, ds;
+    if (side == FJ_RESIDENT_KEYS) fj_scores_to_frag<(SPLIT > 1)>(t, s, p, P_TILE);
+    fj_scores_to_frag<(SPLIT > 1 || FUSED)>(t, d, ds, P_TILE + P_BYTES);
     if (FUSED)
         fj_block_sync();
     else if (SPLIT > 1)
         fj_barrier_sync(1 + fj_warp() / SPLIT, SPLIT * FJ_WARP);
-    if (side == FJ_OWN_KEYS) fj_multiply_weights<FJ_VALUE_PAD>(t, dw, p, shared + WEIGHTS, walked + Y_BYTES);
-    fj_multiply_weights<FJ_HEAD_PAD>(t, dx, ds, shared + WEIGHTS + WEIGHTS_BYTES, walked);
+    if (side == FJ_RESIDENT_KEYS)
+        fj_multiply_frag<FJ_VALUE_PAD>(t, d_vo, p, shared + P_TILE, streamed + STREAMED_QK_BYTES);
+    fj_multiply_frag<FJ_HEAD_PAD>(t, d_qk, ds, shared + P_TILE + P_BYTES, streamed);
 #if FUSED
-    if (care.adds()) fj_add_queries(t, step.head, first, care);
+    if (care.adds()) fj_add_queries(t, tile.head, first, care);
 #endif
 }
 
 // Step n sends for the tile FJ_STAGES - 1 further on and works on tile n; steps before 0 only send, and 0 begins when
-// own rows, which belong to the first group, are there as well. With one stage a step sends for its own tile.
+// resident rows, which belong to the first group, are there as well. With one stage a step sends for its own tile.
 template <fj_side side>
-FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_sums<E_PAIRS> &dx,
-                           fj_sums<V_PAIRS> &dw, fj_caring &care) {
-    fj_walked<side> walked(t);
-    fj_walk walk = fj_walk_start(t.at);
-    fj_step ahead[FJ_STAGES]; // ahead[i]: what step now + i works on
-    fj_own<side> own;
+FJ_DEVICE void fj_stream_tiles(const fj_backward_args &args, const fj_task &t, fj_sums<E_PAIRS> &d_qk,
+                               fj_sums<V_PAIRS> &d_vo, fj_caring &care) {
+    fj_streamed<side> streamed(t);
+    fj_tile_scheduler tiles = fj_tile_start(t.at);
+    fj_streamed_tile ahead[FJ_STAGES]; // ahead[i]: what step now + i works on
+    fj_resident<side> resident;
     fj_thread_grads grads;
     struct fj_head_state head;
     int32_t h = -1; // of `head`
     uint32_t stage = 0, filled = 0;
-    fj_load_own<side>(t);
+    fj_load_resident<side>(t);
 #if FUSED
-    fj_look_at_own(care);
+    fj_check_resident(care);
 #endif
     fj_grads_start<side>(args, grads, care.how != FJ_PLAIN);
-    if (side == FJ_OWN_QUERIES) {
+    if (side == FJ_RESIDENT_QUERIES) {
         fj_head_init(&t.mod, t.at.b, t.at.head, &head);
-        fj_start_own<side>(t, head, own);
+        fj_start_resident<side>(t, head, resident);
     }
 #pragma unroll
-    for (int i = 0; i < FJ_STAGES; i++) ahead[i] = fj_step{t.at.head, FJ_WALK_END};
+    for (int i = 0; i < FJ_STAGES; i++) ahead[i] = fj_streamed_tile{t.at.head, FJ_TILE_END};
 #pragma unroll 1
     for (int32_t step = 1 - FJ_STAGES;; step++) {
         if (step >= 0) {
             fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
             fj_block_sync();
         }
-        ahead[FJ_STAGES - 1] = fj_walk_take<side>(t.a, t.mod, t.at, walk);
-        if (!ahead[FJ_STAGES - 1].is_end()) walked.send(t, ahead[FJ_STAGES - 1], filled);
+        ahead[FJ_STAGES - 1] = fj_tile_next<side>(t.a, t.mod, t.at, tiles);
+        if (!ahead[FJ_STAGES - 1].is_end()) streamed.send(t, ahead[FJ_STAGES - 1], filled);
         fj_copy_async_commit();
         filled = filled + 1 == FJ_STAGES ? 0 : filled + 1;
         if (step >= 0) {
@@ -310,29 +315,29 @@ FJ_DEVICE void fj_walk_all(const fj_backward_args &args, const fj_task &t, fj_su
                 fj_block_sync();
             }
             const int32_t next = ahead[0].head;
-            if (side == FJ_OWN_KEYS && next != h) {
+            if (side == FJ_RESIDENT_KEYS && next != h) {
                 h = next;
                 fj_head_init(&t.mod, t.at.b, h, &head);
-                fj_start_own<side>(t, head, own);
+                fj_start_resident<side>(t, head, resident);
             }
-            fj_do_step<side>(t, own, head, ahead[0], stage, dx, dw, grads, care);
+            fj_do_tile<side>(t, resident, head, ahead[0], stage, d_qk, d_vo, grads, care);
             fj_grads_settle(grads);
             stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
         }
 #pragma unroll
         for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
     }
-    fj_copy_async_wait<0>(); // own rows of a block without steps
+    fj_copy_async_wait<0>(); // resident rows of a block without tiles
     fj_grads_end(args, grads);
 }
 
-// The task again, from a number that the compiler does not know for the same: not kept in registers through the walk.
+// The task again, from a number that the compiler does not know for the same: not kept in registers through the loop.
 template <fj_side side> FJ_DEVICE fj_task fj_task_again(const fj_backward_args &args) {
-    return fj_task(args, fj_place_of<side>(args.call, fj_shuffle_index(fj_block_x(), 0u)));
+    return fj_task(args, fj_tile_coord_of<side>(args.call, fj_shuffle_index(fj_block_x(), 0u)));
 }
 
-#if FJ_MEASURES
-#include "bwd_measure.h"
+#if FJ_RECOMPUTES_DELTA
+#include "bwd_recompute.h"
 #endif
 
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
@@ -343,25 +348,25 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
         fj_sums<V_PAIRS> dvalue;
         fj_clear(dkey);
         fj_clear(dvalue);
-        fj_walk_all<FJ_OWN_KEYS>(args, fj_task(args, fj_place_of<FJ_OWN_KEYS>(args.call)), dkey, dvalue,
-                                 care);
+        fj_stream_tiles<FJ_RESIDENT_KEYS>(args, fj_task(args, fj_tile_coord_of<FJ_RESIDENT_KEYS>(args.call)),
+                                          dkey, dvalue, care);
         if (fj_needs_care(care, !fj_all_finite(dkey) || !fj_all_finite(dvalue))) continue;
-        const fj_task t = fj_task_again<FJ_OWN_KEYS>(args);
+        const fj_task t = fj_task_again<FJ_RESIDENT_KEYS>(args);
         const bool marks = care.how == FJ_MARK;
         fj_put_sums<FJ_HEAD_PAD>(t, 0, dkey, marks ? 1.0f : static_cast<float>(t.a.scale));
-        fj_put_sums<FJ_VALUE_PAD>(t, X_BYTES, dvalue, 1);
+        fj_put_sums<FJ_VALUE_PAD>(t, RESIDENT_QK_BYTES, dvalue, 1);
         fj_block_sync();
         fj_store<FJ_HEAD_PAD>(t, t.a.dkey, t.a.vector & FJ_CUDA_VECTOR_DKEY, t.at.head_kv, 0, FJ_HEAD_DIM,
                               marks);
-        fj_store<FJ_VALUE_PAD>(t, t.a.dvalue, t.a.vector & FJ_CUDA_VECTOR_DVALUE, t.at.head_kv, X_BYTES,
-                               FJ_VALUE_DIM, marks);
+        fj_store<FJ_VALUE_PAD>(t, t.a.dvalue, t.a.vector & FJ_CUDA_VECTOR_DVALUE, t.at.head_kv,
+                               RESIDENT_QK_BYTES, FJ_VALUE_DIM, marks);
         if (!fj_has_to_mark(care)) break;
     }
 }
 
 FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
 #if FUSED
-    fj_round_queries(fj_task(args, fj_place_of<FJ_OWN_QUERIES>(args.call)));
+    fj_round_queries(fj_task(args, fj_tile_coord_of<FJ_RESIDENT_QUERIES>(args.call)));
 #else
     fj_caring care = {FJ_PLAIN, false};
 #pragma unroll 1
@@ -369,10 +374,10 @@ FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
         fj_sums<E_PAIRS> dquery;
         fj_sums<V_PAIRS> none;
         fj_clear(dquery);
-        fj_walk_all<FJ_OWN_QUERIES>(args, fj_task(args, fj_place_of<FJ_OWN_QUERIES>(args.call)), dquery, none,
-                                    care);
+        fj_stream_tiles<FJ_RESIDENT_QUERIES>(
+            args, fj_task(args, fj_tile_coord_of<FJ_RESIDENT_QUERIES>(args.call)), dquery, none, care);
         if (fj_needs_care(care, !fj_all_finite(dquery))) continue;
-        const fj_task t = fj_task_again<FJ_OWN_QUERIES>(args);
+        const fj_task t = fj_task_again<FJ_RESIDENT_QUERIES>(args);
         const bool marks = care.how == FJ_MARK;
         fj_put_sums<FJ_HEAD_PAD>(t, 0, dquery, marks ? 1.0f : static_cast<float>(t.a.scale));
         fj_block_sync();

@@ -5,17 +5,17 @@
 // ---- Masks ---------------------------------------------------------------------------------------------------
 
 template <fj_side side>
-FJ_DEVICE void fj_start_walked(const fj_task &t, const struct fj_head_state &head, int32_t index,
-                               typename fj_own<side>::walked &state) {
-    if constexpr (side == FJ_OWN_KEYS)
+FJ_DEVICE void fj_start_streamed(const fj_task &t, const struct fj_head_state &head, int32_t index,
+                                 typename fj_resident<side>::streamed &state) {
+    if constexpr (side == FJ_RESIDENT_KEYS)
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &state);
     else
         fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &state);
 }
 
-// Bit j of bits[r]: own row r and column j see each other.
+// Bit j of bits[r]: resident row r and column j see each other.
 template <fj_side side>
-FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side> &own,
+FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_resident<side> &resident,
                             [[maybe_unused]] const struct fj_head_state &head, int32_t first, bool full,
                             uint32_t (&bits)[ROWS]) {
 #pragma unroll
@@ -26,17 +26,17 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
     for (int j = 0; j < COLUMNS; j++) {
         const int32_t index = first + t.column(j);
 #if FJ_HAS_MASK
-        typename fj_own<side>::walked walked;
-        fj_start_walked<side>(t, head, index, walked);
+        typename fj_resident<side>::streamed streamed;
+        fj_start_streamed<side>(t, head, index, streamed);
 #endif
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            bool live = index < t.at.walked && t.row(r) < t.at.count;
+            bool live = index < t.at.streamed && t.row(r) < t.at.count;
 #if FJ_HAS_MASK
-            if constexpr (side == FJ_OWN_KEYS)
-                live = live && fj_mask(&t.mod, &head, &walked, &own.state[r]);
+            if constexpr (side == FJ_RESIDENT_KEYS)
+                live = live && fj_mask(&t.mod, &head, &streamed, &resident.state[r]);
             else
-                live = live && fj_mask(&t.mod, &head, &own.state[r], &walked);
+                live = live && fj_mask(&t.mod, &head, &resident.state[r], &streamed);
 #endif
             bits[r] |= live ? bit : 0;
         }
@@ -46,88 +46,90 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_own<side
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
-// What the rows hold of two neighbouring walked queries, from column j, which is even: base, low; or one of the other
-// facts.
+// What the rows hold of two neighbouring streamed queries, from column j, which is even: lse, low; or another one of
+// the row stats.
 struct fj_pair_norm {
-    float base[2], low[2];
-    FJ_METHOD explicit fj_pair_norm(const fj_task &t, uint32_t facts, int j) {
-        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), FJ_CUDA_ROW_BASE);
-        const fj_b128 all = *fj_shared_at<fj_b128>(facts + at);
+    float lse[2], low[2];
+    FJ_METHOD explicit fj_pair_norm(const fj_task &t, uint32_t row_stats, int j) {
+        const uint32_t at = fj_row_stat_at(static_cast<uint32_t>(t.column(j)), FJ_CUDA_ROW_LSE);
+        const fj_b128 all = *fj_shared_at<fj_b128>(row_stats + at);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            base[i] = fj_f32_from_bits(all.r[i]);
+            lse[i] = fj_f32_from_bits(all.r[i]);
             low[i] = fj_f32_from_bits(all.r[2 + i]);
         }
     }
 };
-struct fj_pair_fact {
+struct fj_pair_stat {
     float of[2];
-    FJ_METHOD explicit fj_pair_fact(const fj_task &t, uint32_t facts, int which, int j) {
-        const uint32_t at = fj_fact_at(static_cast<uint32_t>(t.column(j)), static_cast<uint32_t>(which));
-        const fj_b64 both = *fj_shared_at<fj_b64>(facts + at);
+    FJ_METHOD explicit fj_pair_stat(const fj_task &t, uint32_t row_stats, int which, int j) {
+        const uint32_t at = fj_row_stat_at(static_cast<uint32_t>(t.column(j)), static_cast<uint32_t>(which));
+        const fj_b64 both = *fj_shared_at<fj_b64>(row_stats + at);
         of[0] = fj_f32_from_bits(both.r[0]);
         of[1] = fj_f32_from_bits(both.r[1]);
     }
 };
 
-// base and low of the pairs of two neighbouring columns, from j, and all own rows.
+// lse and low of the pairs of two neighbouring columns, from j, and all resident rows.
 template <fj_side side> struct fj_norms;
-template <> struct fj_norms<FJ_OWN_KEYS> {
+template <> struct fj_norms<FJ_RESIDENT_KEYS> {
     const fj_pair_norm pair;
-    FJ_METHOD explicit fj_norms(const fj_task &t, const fj_own<FJ_OWN_KEYS> &, uint32_t facts, int j)
-        : pair(t, facts, j) {}
-    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{pair.base[half], pair.low[half], 0}; }
+    FJ_METHOD explicit fj_norms(const fj_task &t, const fj_resident<FJ_RESIDENT_KEYS> &, uint32_t row_stats,
+                                int j)
+        : pair(t, row_stats, j) {}
+    FJ_METHOD fj_norm at(int, int half) const { return fj_norm{pair.lse[half], pair.low[half], 0}; }
 };
-template <> struct fj_norms<FJ_OWN_QUERIES> {
-    const fj_own<FJ_OWN_QUERIES> &own;
-    FJ_METHOD explicit fj_norms(const fj_task &, const fj_own<FJ_OWN_QUERIES> &rows, uint32_t, int)
-        : own(rows) {}
-    FJ_METHOD fj_norm at(int r, int) const { return own.norm[r]; }
+template <> struct fj_norms<FJ_RESIDENT_QUERIES> {
+    const fj_resident<FJ_RESIDENT_QUERIES> &resident;
+    FJ_METHOD explicit fj_norms(const fj_task &, const fj_resident<FJ_RESIDENT_QUERIES> &rows, uint32_t, int)
+        : resident(rows) {}
+    FJ_METHOD fj_norm at(int r, int) const { return resident.norm[r]; }
 };
 
-// dP starts at delta.
+// dP starts at -delta.
 template <fj_side side>
-FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_own<side> &own, uint32_t facts, fj_scores &s,
-                               fj_scores &d) {
+FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_resident<side> &resident, uint32_t row_stats,
+                               fj_scores &s, fj_scores &d) {
 #pragma unroll
     for (int j = 0; j < COLUMNS; j += 2) {
-        if constexpr (side == FJ_OWN_KEYS) {
-            const fj_pair_fact delta(t, facts, FJ_CUDA_ROW_DELTA, j);
+        if constexpr (side == FJ_RESIDENT_KEYS) {
+            const fj_pair_stat minus_delta(t, row_stats, FJ_CUDA_ROW_MINUS_DELTA, j);
 #pragma unroll
-            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = delta.of[n % 2];
+            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = minus_delta.of[n % 2];
         } else {
 #pragma unroll
-            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = own.delta[n / 2];
+            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = resident.minus_delta[n / 2];
         }
 #pragma unroll
         for (int n = 0; n < 2 * ROWS; n++) s[n / 4][j / 2][n % 4] = 0;
     }
 }
 
-// Whether one of the warp's queries is large (large.h): of walked ones lanes take them in turn.
+// Whether one of the warp's queries is large (large.h): of streamed ones lanes take them in turn.
 template <fj_side side>
-FJ_DEVICE bool fj_has_large([[maybe_unused]] const fj_own<side> &own, [[maybe_unused]] uint32_t facts) {
+FJ_DEVICE bool fj_has_large([[maybe_unused]] const fj_resident<side> &resident,
+                            [[maybe_unused]] uint32_t row_stats) {
     if (FJ_HAS_SCORE) return false;
-    if constexpr (side == FJ_OWN_QUERIES) {
-        return own.large;
+    if constexpr (side == FJ_RESIDENT_QUERIES) {
+        return resident.large;
     } else {
         bool large = false;
 #pragma unroll
         for (uint32_t n = 0; n < FJ_TILE_N; n += 2 * FJ_WARP) {
             const uint32_t query = (n + 2 * fj_lane()) % FJ_TILE_N;
-            const fj_b64 both = *fj_shared_at<fj_b64>(facts + fj_fact_at(query, FJ_CUDA_ROW_NATURAL));
+            const fj_b64 both = *fj_shared_at<fj_b64>(row_stats + fj_row_stat_at(query, FJ_CUDA_ROW_NATURAL));
             large |= (both.r[0] | both.r[1]) != 0;
         }
         return fj_any(large);
     }
 }
 
-// Of large rows the products become differences (fj_norm). Own rows are read again: few have to.
-template <fj_side side> FJ_DEVICE void fj_make_near(const fj_task &t, uint32_t facts, fj_scores &s) {
-    if constexpr (side == FJ_OWN_KEYS) {
+// Of large rows the products become differences (fj_norm). Resident rows are read again: few have to.
+template <fj_side side> FJ_DEVICE void fj_make_near(const fj_task &t, uint32_t row_stats, fj_scores &s) {
+    if constexpr (side == FJ_RESIDENT_KEYS) {
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 2) {
-            const fj_pair_fact natural(t, facts, FJ_CUDA_ROW_NATURAL, j);
+            const fj_pair_stat natural(t, row_stats, FJ_CUDA_ROW_NATURAL, j);
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const fj_base less = fj_base_of(t.a, t.product_scale, natural.of[i]);
@@ -139,7 +141,7 @@ template <fj_side side> FJ_DEVICE void fj_make_near(const fj_task &t, uint32_t f
     } else {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            const fj_facts row = fj_row_facts(t.a, t.at.b, t.at.head, t.last_row(r));
+            const fj_row_stats row = fj_row_stats_of(t.a, t.at.b, t.at.head, t.last_row(r));
             const fj_base less = fj_base_of(t.a, t.product_scale, row[FJ_CUDA_ROW_NATURAL]);
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++)
@@ -149,33 +151,33 @@ template <fj_side side> FJ_DEVICE void fj_make_near(const fj_task &t, uint32_t f
 }
 
 // Whether one of this warp's queries sees nothing.
-template <fj_side side> FJ_DEVICE bool fj_has_dead(const fj_task &t, uint32_t facts) {
+template <fj_side side> FJ_DEVICE bool fj_has_dead(const fj_task &t, uint32_t row_stats) {
     bool dead = false;
 #pragma unroll
-    for (int j = 0; j < COLUMNS && side == FJ_OWN_KEYS; j += 2) {
-        const fj_pair_norm pair(t, facts, j);
-        dead |= pair.base[0] == INFINITY || pair.base[1] == INFINITY;
+    for (int j = 0; j < COLUMNS && side == FJ_RESIDENT_KEYS; j += 2) {
+        const fj_pair_norm pair(t, row_stats, j);
+        dead |= pair.lse[0] == INFINITY || pair.lse[1] == INFINITY;
     }
     return fj_any(dead);
 }
 
 // No bits of queries that see nothing.
 template <fj_side side>
-FJ_DEVICE void fj_hide_dead(const fj_task &t, [[maybe_unused]] const fj_own<side> &own, uint32_t facts,
-                            uint32_t (&bits)[ROWS]) {
-    if constexpr (side == FJ_OWN_KEYS) {
+FJ_DEVICE void fj_hide_dead(const fj_task &t, [[maybe_unused]] const fj_resident<side> &resident,
+                            uint32_t row_stats, uint32_t (&bits)[ROWS]) {
+    if constexpr (side == FJ_RESIDENT_KEYS) {
         uint32_t hidden = 0;
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 2) {
-            const fj_pair_norm pair(t, facts, j);
-            hidden |= (pair.base[0] == INFINITY ? 1u : 0u) << j | (pair.base[1] == INFINITY ? 2u : 0u) << j;
+            const fj_pair_norm pair(t, row_stats, j);
+            hidden |= (pair.lse[0] == INFINITY ? 1u : 0u) << j | (pair.lse[1] == INFINITY ? 2u : 0u) << j;
         }
 #pragma unroll
         for (int r = 0; r < ROWS; r++) bits[r] &= ~hidden;
     } else {
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
-            if (own.norm[r].base == INFINITY) bits[r] = 0;
+            if (resident.norm[r].lse == INFINITY) bits[r] = 0;
     }
 }
 
@@ -190,32 +192,33 @@ FJ_DEVICE void fj_mark_scores(const uint32_t (&bits)[ROWS], fj_scores &s, fj_sco
 
 // S and dP become P and dS, or marks (bwd_care.h). With FJ_MOD_CHUNKS > 1 in chunks, as fj_apply_mod of fwd_scores.h.
 template <fj_side side, bool masked>
-FJ_DEVICE void fj_apply(const fj_task &t, const fj_own<side> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, uint32_t facts, fj_scores &s, fj_scores &d,
+FJ_DEVICE void fj_apply(const fj_task &t, const fj_resident<side> &resident, const struct fj_head_state &head,
+                        int32_t first, bool full, uint32_t row_stats, fj_scores &s, fj_scores &d,
                         fj_thread_grads &grads, int how) {
     [[maybe_unused]] uint32_t bits[ROWS];
-    if (masked) fj_mask_bits<side>(t, own, head, first, full, bits);
-    if (masked && (FJ_HAS_CAPTURE_GRADS || FUSED || how != FJ_PLAIN)) fj_hide_dead<side>(t, own, facts, bits);
+    if (masked) fj_mask_bits<side>(t, resident, head, first, full, bits);
+    if (masked && (FJ_HAS_CAPTURE_GRADS || FUSED || how != FJ_PLAIN))
+        fj_hide_dead<side>(t, resident, row_stats, bits);
 #pragma unroll 1
     for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_CHUNKS) {
 #pragma unroll
         for (int pair = 0; pair < COLUMNS / MOD_CHUNKS; pair += 2) {
-            const fj_norms<side> norms(t, own, facts, from + pair);
+            const fj_norms<side> norms(t, resident, row_stats, from + pair);
 #pragma unroll
             for (int j = pair; j < pair + 2; j++) {
-                typename fj_own<side>::walked walked;
-                fj_start_walked<side>(t, head, first + t.column(from + j), walked);
+                typename fj_resident<side>::streamed streamed;
+                fj_start_streamed<side>(t, head, first + t.column(from + j), streamed);
 #pragma unroll
                 for (int r = 0; r < ROWS; r++) {
                     float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
                     const bool live = !masked || (bits[r] >> (from + j) & 1u);
                     const fj_norm norm = norms.at(r, j % 2);
-                    if constexpr (side == FJ_OWN_KEYS)
-                        fj_grad_score(t.product_scale, t.mod, &head, &walked, &own.state[r], norm, live, x, y,
-                                      grads);
+                    if constexpr (side == FJ_RESIDENT_KEYS)
+                        fj_grad_score(t.product_scale, t.mod, &head, &streamed, &resident.state[r], norm,
+                                      live, x, y, grads);
                     else
-                        fj_grad_score(t.product_scale, t.mod, &head, &own.state[r], &walked, norm, live, x, y,
-                                      grads);
+                        fj_grad_score(t.product_scale, t.mod, &head, &resident.state[r], &streamed, norm,
+                                      live, x, y, grads);
                 }
             }
         }

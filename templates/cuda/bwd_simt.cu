@@ -1,17 +1,17 @@
 // Backward attention without tensor cores: any dtype, any dimension, any architecture, little shared memory. The
 // variant that always fits, and the one that computes F32 (and F64) in full precision.
 //
-//              walked rows (FJ_TILE_N)         a thread holds own rows ty, ty + TY, ... and columns tx, tx + 8, ...
-//            +-----------------------+
-//    own     |  S = own walked^T     |         for each tile that is not empty:
-//    rows    |  dP, in registers,    |           for each chunk of the depth: S += own chunk * walked chunk
-//    (FJ_    |  FJ_SIMT_DEPTH of     |           the same for dP, of the other pair of tensors
-//    TILE_M) |  depth at a time      |           mod, mask, derivative; P and dS to shared memory
-//            +-----------------------+           for each chunk of columns: dV += P dO, dK += dS Q
+//              streamed rows (FJ_TILE_N)     a thread has resident rows ty, ty + TY, ... and columns tx, tx + 8, ...
+//            +--------------------------+
+//  resident  |  S = resident streamed^T |    for each tile that is not empty:
+//    rows    |  dP, in registers,       |      for each chunk of the depth: S += resident chunk * streamed chunk
+//    (FJ_    |  FJ_SIMT_DEPTH of        |      the same for dP, of the other pair of tensors
+//    TILE_M) |  depth at a time         |      mod, mask, derivative; P and dS to shared memory
+//            +--------------------------+      for each chunk of columns: dV += P dO, dK += dS Q
 //
-//      pass         own      walked    S from    dP from    sums
-//      fj_bwd_kv    keys     queries   K, Q      V, dO      dK += dS Q, dV += P dO
-//      fj_bwd_q     queries  keys      Q, K      dO, V      dQ += dS K
+//      pass         resident  streamed  S from    dP from    sums
+//      fj_bwd_kv    keys      queries   K, Q      V, dO      dK += dS Q, dV += P dO
+//      fj_bwd_q     queries   keys      Q, K      dO, V      dQ += dS K
 //
 //  1. Both passes are the same text, with sides exchanged (bwd_grid.h).
 //  2. P and dS of a row are written and read by the row's 8 threads, which are of one warp. Chunks are the block's: a
@@ -44,15 +44,15 @@
 
 // Where forward computes scores on tensor cores, these do not have the same last bits, and a large lse not the same
 // fraction: then the lse of these is measured, at one product more.
-#define FJ_OWN_LSE (FJ_IN_DTYPE == FJ_DTYPE_F32 && FJ_ARCH >= 80)
+#define FJ_RECOMPUTES_LSE (FJ_IN_DTYPE == FJ_DTYPE_F32 && FJ_ARCH >= 80)
 
 #define THREADS (FJ_WARPS * FJ_WARP)
 #define TX 8
 #define TY (THREADS / TX)
 #define DEPTH FJ_SIMT_DEPTH
-#define OWN (FJ_TILE_M / TY)    // rows of a thread
-#define WALKED (FJ_TILE_N / TX) // columns of a thread
-#define PART (DEPTH / TX)       // columns of a chunk of sums
+#define RESIDENT (FJ_TILE_M / TY) // rows of a thread
+#define STREAMED (FJ_TILE_N / TX) // columns of a thread
+#define PART (DEPTH / TX)         // columns of a chunk of sums
 #define E_CHUNKS FJ_CEIL_DIV(FJ_HEAD_DIM, DEPTH)
 #define V_CHUNKS FJ_CEIL_DIV(FJ_VALUE_DIM, DEPTH)
 
@@ -62,32 +62,32 @@ static_assert(FJ_SHARED_BYTES >= FJ_BWD_SIMT_SHARED(FJ_TILE_M, FJ_TILE_N, int(si
               "the plan's shared memory");
 #endif
 
-typedef fj_real fj_scores[OWN][WALKED];
+typedef fj_real fj_scores[RESIDENT][STREAMED];
 
 struct fj_simt {
     const fj_cuda_backward &a;
     const fj_mod_args mod;
-    const fj_place at;
+    const fj_tile_coord at;
     const int32_t tx, ty;
-    fj_real *own, *walked; // chunks: rows of DEPTH + 1
-    fj_real *p, *ds;       // rows of FJ_TILE_N + 1
-    fj_real *facts;        // of walked queries: FJ_CUDA_ROW_REALS each
-    fj_real product_scale; // fj_product_scale_of
+    fj_real *resident, *streamed; // chunks: rows of DEPTH + 1
+    fj_real *p, *ds;              // rows of FJ_TILE_N + 1
+    fj_real *row_stats;           // of streamed queries: FJ_CUDA_ROW_REALS each
+    fj_real product_scale;        // fj_product_scale_of
     FJ_METHOD int32_t row(int i) const { return at.first + ty + i * TY; }
 };
 
-// What a thread keeps of its own rows.
-template <fj_side side> struct fj_own;
-template <> struct fj_own<FJ_OWN_KEYS> { struct fj_col_state state[OWN]; };
-template <> struct fj_own<FJ_OWN_QUERIES> {
-    struct fj_row_state state[OWN];
-    fj_real delta[OWN];
-    fj_norm norm[OWN];
+// What a thread keeps of its resident rows.
+template <fj_side side> struct fj_resident;
+template <> struct fj_resident<FJ_RESIDENT_KEYS> { struct fj_col_state state[RESIDENT]; };
+template <> struct fj_resident<FJ_RESIDENT_QUERIES> {
+    struct fj_row_state state[RESIDENT];
+    fj_real minus_delta[RESIDENT];
+    fj_norm norm[RESIDENT];
 };
 
 // ---- From global memory ------------------------------------------------------------------------------------
 
-// bwd_care.h of one element of what is walked.
+// bwd_care.h of one element of what is streamed.
 FJ_DEVICE fj_real fj_clean(fj_real x, int how) {
     const bool finite = fj_is_finite(x);
     if (how == FJ_MARK) return finite ? fj_real(0) : fj_real(1);
@@ -105,63 +105,63 @@ FJ_DEVICE void fj_copy_chunk(fj_real *to, int32_t rows, const fj_cuda_tensor &t,
     }
 }
 
-// What the rows hold of the walked queries. The step before is past its barriers of sums, and this one has some to
-// come.
-FJ_DEVICE void fj_copy_facts(const fj_simt &t, int32_t head, int32_t first) {
+// What the rows hold of the streamed queries. The tile before is past its barriers of sums; those
+// of this tile follow.
+FJ_DEVICE void fj_copy_row_stats(const fj_simt &t, int32_t head, int32_t first) {
     for (int32_t i = static_cast<int32_t>(fj_thread_x()); i < FJ_CUDA_ROW_REALS * FJ_TILE_N; i += THREADS) {
         const int32_t q = first + i / FJ_CUDA_ROW_REALS, which = i % FJ_CUDA_ROW_REALS;
-        t.facts[i] = q < t.a.q_len ? fj_row_facts(t.a, t.at.b, head, q)[which] : fj_real(0);
+        t.row_stats[i] = q < t.a.q_len ? fj_row_stats_of(t.a, t.at.b, head, q)[which] : fj_real(0);
     }
 }
 
 // ---- Products ------------------------------------------------------------------------------------------------
 
-// s = own rows of x times walked rows of y, transposed.
+// s = resident rows of x times streamed rows of y, transposed.
 FJ_DEVICE void fj_multiply_rows(const fj_simt &t, fj_scores &s, const fj_cuda_tensor &x, int32_t x_head,
                                 const fj_cuda_tensor &y, int32_t y_head, int32_t first, int32_t dim) {
-    for (int i = 0; i < OWN; i++)
-        for (int j = 0; j < WALKED; j++) s[i][j] = 0;
+    for (int i = 0; i < RESIDENT; i++)
+        for (int j = 0; j < STREAMED; j++) s[i][j] = 0;
 #pragma unroll 1
     for (int32_t from = 0; from < dim; from += DEPTH) {
         fj_block_sync();
-        fj_copy_chunk(t.own, FJ_TILE_M, x, t.at.b, x_head, t.at.first, t.at.count, from, dim);
-        fj_copy_chunk(t.walked, FJ_TILE_N, y, t.at.b, y_head, first, t.at.walked, from, dim);
+        fj_copy_chunk(t.resident, FJ_TILE_M, x, t.at.b, x_head, t.at.first, t.at.count, from, dim);
+        fj_copy_chunk(t.streamed, FJ_TILE_N, y, t.at.b, y_head, first, t.at.streamed, from, dim);
         fj_block_sync();
 #pragma unroll 4
         for (int32_t d = 0; d < DEPTH; d++) {
-            fj_real own[OWN], walked[WALKED];
+            fj_real resident[RESIDENT], streamed[STREAMED];
 #pragma unroll
-            for (int i = 0; i < OWN; i++) own[i] = t.own[(t.ty + i * TY) * (DEPTH + 1) + d];
+            for (int i = 0; i < RESIDENT; i++) resident[i] = t.resident[(t.ty + i * TY) * (DEPTH + 1) + d];
 #pragma unroll
-            for (int j = 0; j < WALKED; j++) walked[j] = t.walked[(t.tx + j * TX) * (DEPTH + 1) + d];
+            for (int j = 0; j < STREAMED; j++) streamed[j] = t.streamed[(t.tx + j * TX) * (DEPTH + 1) + d];
 #pragma unroll
-            for (int i = 0; i < OWN; i++)
+            for (int i = 0; i < RESIDENT; i++)
 #pragma unroll
-                for (int j = 0; j < WALKED; j++) s[i][j] = fj_fma_rn(own[i], walked[j], s[i][j]);
+                for (int j = 0; j < STREAMED; j++) s[i][j] = fj_fma_rn(resident[i], streamed[j], s[i][j]);
         }
     }
 }
 
-// sum += weights (P or dS) times walked rows of y.
+// sum += weights (P or dS) times streamed rows of y.
 template <int chunks>
-FJ_DEVICE void fj_multiply_weights(const fj_simt &t, fj_real (&sum)[chunks][OWN][PART],
-                                   const fj_real *weights, const fj_cuda_tensor &y, int32_t head,
-                                   int32_t first, int32_t dim, int how) {
+FJ_DEVICE void fj_multiply_frag(const fj_simt &t, fj_real (&sum)[chunks][RESIDENT][PART],
+                                const fj_real *weights, const fj_cuda_tensor &y, int32_t head, int32_t first,
+                                int32_t dim, int how) {
 #pragma unroll
     for (int chunk = 0; chunk < chunks; chunk++) {
         fj_block_sync();
-        fj_copy_chunk(t.walked, FJ_TILE_N, y, t.at.b, head, first, t.at.walked, chunk * DEPTH, dim, how);
+        fj_copy_chunk(t.streamed, FJ_TILE_N, y, t.at.b, head, first, t.at.streamed, chunk * DEPTH, dim, how);
         fj_block_sync();
 #pragma unroll 1
         for (int32_t n = 0; n < FJ_TILE_N; n++) {
-            fj_real w[OWN];
+            fj_real w[RESIDENT];
 #pragma unroll
-            for (int i = 0; i < OWN; i++) w[i] = weights[(t.ty + i * TY) * (FJ_TILE_N + 1) + n];
+            for (int i = 0; i < RESIDENT; i++) w[i] = weights[(t.ty + i * TY) * (FJ_TILE_N + 1) + n];
 #pragma unroll
             for (int j = 0; j < PART; j++) {
-                const fj_real x = t.walked[n * (DEPTH + 1) + t.tx + j * TX];
+                const fj_real x = t.streamed[n * (DEPTH + 1) + t.tx + j * TX];
 #pragma unroll
-                for (int i = 0; i < OWN; i++) sum[chunk][i][j] = fj_fma_rn(w[i], x, sum[chunk][i][j]);
+                for (int i = 0; i < RESIDENT; i++) sum[chunk][i][j] = fj_fma_rn(w[i], x, sum[chunk][i][j]);
             }
         }
     }
@@ -172,7 +172,7 @@ FJ_DEVICE void fj_multiply_weights(const fj_simt &t, fj_real (&sum)[chunks][OWN]
 // What sees nothing is not live, whatever it holds (bwd_care.h).
 FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, const struct fj_row_state *row,
                           const struct fj_col_state *col, const fj_norm &norm, bool full, bool there) {
-    if (norm.base == fj_real(INFINITY)) return false;
+    if (norm.lse == fj_real(INFINITY)) return false;
     if (full) return true;
 #if FJ_HAS_MASK
     return there && fj_mask(&t.mod, head, row, col);
@@ -182,104 +182,110 @@ FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, co
 #endif
 }
 
-// S and dP become P and dS, in shared memory. step: of fj_walk_take.
-FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_KEYS> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_grads &grads,
-                        int how) {
+// S and dP become P and dS, in shared memory. first, full: of fj_tile_next.
+FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_KEYS> &resident,
+                        const struct fj_head_state &head, int32_t first, bool full, fj_scores &s,
+                        fj_scores &d, fj_thread_grads &grads, int how) {
 #pragma unroll
-    for (int j = 0; j < WALKED; j++) {
+    for (int j = 0; j < STREAMED; j++) {
         const int32_t in_tile = t.tx + j * TX, q = first + in_tile;
-        const fj_real *facts = t.facts + FJ_CUDA_ROW_REALS * in_tile;
-        const fj_norm norm = fj_norm_at(facts);
+        const fj_real *row_stats = t.row_stats + FJ_CUDA_ROW_REALS * in_tile;
+        const fj_norm norm = fj_norm_at(row_stats);
         struct fj_row_state row;
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &row);
         if (!FJ_HAS_SCORE && norm.natural != 0)
-            for (int i = 0; i < OWN; i++) s[i][j] = fj_base_of(t.a, t.product_scale, norm.natural)(s[i][j]);
+            for (int i = 0; i < RESIDENT; i++)
+                s[i][j] = fj_base_of(t.a, t.product_scale, norm.natural)(s[i][j]);
 #pragma unroll
-        for (int i = 0; i < OWN; i++) {
-            const bool there = q < t.at.walked && t.row(i) < t.at.count;
-            const bool live = fj_is_live(t, &head, &row, &own.state[i], norm, full, there);
-            d[i][j] += facts[FJ_CUDA_ROW_DELTA];
-            fj_grad_score(t.product_scale, t.mod, &head, &row, &own.state[i], norm, live, s[i][j], d[i][j],
-                          grads);
+        for (int i = 0; i < RESIDENT; i++) {
+            const bool there = q < t.at.streamed && t.row(i) < t.at.count;
+            const bool live = fj_is_live(t, &head, &row, &resident.state[i], norm, full, there);
+            d[i][j] += row_stats[FJ_CUDA_ROW_MINUS_DELTA];
+            fj_grad_score(t.product_scale, t.mod, &head, &row, &resident.state[i], norm, live, s[i][j],
+                          d[i][j], grads);
             if (how == FJ_MARK) s[i][j] = d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
 }
 // Of large rows the products become differences (fj_norm).
-FJ_DEVICE void fj_make_near(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, fj_scores &s) {
-    for (int i = 0; i < OWN && !FJ_HAS_SCORE; i++) {
-        if (own.norm[i].natural == 0) continue;
-        const fj_base less = fj_base_of(t.a, t.product_scale, own.norm[i].natural);
-        for (int j = 0; j < WALKED; j++) s[i][j] = less(s[i][j]);
+FJ_DEVICE void fj_make_near(const fj_simt &t, const fj_resident<FJ_RESIDENT_QUERIES> &resident,
+                            fj_scores &s) {
+    for (int i = 0; i < RESIDENT && !FJ_HAS_SCORE; i++) {
+        if (resident.norm[i].natural == 0) continue;
+        const fj_base less = fj_base_of(t.a, t.product_scale, resident.norm[i].natural);
+        for (int j = 0; j < STREAMED; j++) s[i][j] = less(s[i][j]);
     }
 }
-FJ_DEVICE void fj_apply(const fj_simt &t, const fj_own<FJ_OWN_QUERIES> &own, const struct fj_head_state &head,
-                        int32_t first, bool full, fj_scores &s, fj_scores &d, fj_thread_grads &grads,
-                        int how) {
-    fj_make_near(t, own, s);
+FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_QUERIES> &resident,
+                        const struct fj_head_state &head, int32_t first, bool full, fj_scores &s,
+                        fj_scores &d, fj_thread_grads &grads, int how) {
+    fj_make_near(t, resident, s);
 #pragma unroll
-    for (int j = 0; j < WALKED; j++) {
+    for (int j = 0; j < STREAMED; j++) {
         const int32_t kv = first + t.tx + j * TX;
         struct fj_col_state col;
         fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, kv), &col);
 #pragma unroll
-        for (int i = 0; i < OWN; i++) {
-            const bool there = kv < t.at.walked && t.row(i) < t.at.count;
-            const bool live = fj_is_live(t, &head, &own.state[i], &col, own.norm[i], full, there);
-            d[i][j] += own.delta[i];
-            fj_grad_score(t.product_scale, t.mod, &head, &own.state[i], &col, own.norm[i], live, s[i][j],
-                          d[i][j], grads);
+        for (int i = 0; i < RESIDENT; i++) {
+            const bool there = kv < t.at.streamed && t.row(i) < t.at.count;
+            const bool live = fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i], full, there);
+            d[i][j] += resident.minus_delta[i];
+            fj_grad_score(t.product_scale, t.mod, &head, &resident.state[i], &col, resident.norm[i], live,
+                          s[i][j], d[i][j], grads);
             if (how == FJ_MARK) d[i][j] = live ? fj_real(1) : fj_real(0);
         }
     }
 }
 
-FJ_DEVICE void fj_put_weights(const fj_simt &t, fj_real *to, const fj_scores &s) {
+FJ_DEVICE void fj_put_probs(const fj_simt &t, fj_real *to, const fj_scores &s) {
 #pragma unroll
-    for (int i = 0; i < OWN; i++)
+    for (int i = 0; i < RESIDENT; i++)
 #pragma unroll
-        for (int j = 0; j < WALKED; j++) to[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = s[i][j];
+        for (int j = 0; j < STREAMED; j++) to[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = s[i][j];
 }
 
-// ---- Own rows --------------------------------------------------------------------------------------------------
+// ---- Resident rows --------------------------------------------------------------------------------------------------
 
-FJ_DEVICE int32_t fj_last_own(const fj_simt &t, int i) {
+FJ_DEVICE int32_t fj_last_resident(const fj_simt &t, int i) {
     return t.row(i) < t.at.count ? t.row(i) : t.at.count - 1;
 }
 
-FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, fj_own<FJ_OWN_KEYS> &own) {
+FJ_DEVICE void fj_start_resident(const fj_simt &t, const struct fj_head_state &head,
+                                 fj_resident<FJ_RESIDENT_KEYS> &resident) {
 #pragma unroll
-    for (int i = 0; i < OWN; i++)
-        fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, fj_last_own(t, i)), &own.state[i]);
+    for (int i = 0; i < RESIDENT; i++)
+        fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, fj_last_resident(t, i)), &resident.state[i]);
 }
 FJ_DEVICE void fj_start_states(const fj_simt &t, const struct fj_head_state &head,
-                               fj_own<FJ_OWN_QUERIES> &own) {
+                               fj_resident<FJ_RESIDENT_QUERIES> &resident) {
 #pragma unroll
-    for (int i = 0; i < OWN; i++)
-        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, fj_last_own(t, i)), &own.state[i]);
+    for (int i = 0; i < RESIDENT; i++)
+        fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, fj_last_resident(t, i)), &resident.state[i]);
 }
-FJ_DEVICE void fj_start_own(const fj_simt &t, const struct fj_head_state &head, fj_own<FJ_OWN_QUERIES> &own) {
-    fj_start_states(t, head, own);
+FJ_DEVICE void fj_start_resident(const fj_simt &t, const struct fj_head_state &head,
+                                 fj_resident<FJ_RESIDENT_QUERIES> &resident) {
+    fj_start_states(t, head, resident);
 #pragma unroll
-    for (int i = 0; i < OWN; i++) {
-        const fj_facts facts = fj_row_facts(t.a, t.at.b, t.at.head, fj_last_own(t, i));
-        own.norm[i] = fj_norm_at(facts);
-        own.delta[i] = facts[FJ_CUDA_ROW_DELTA];
+    for (int i = 0; i < RESIDENT; i++) {
+        const fj_row_stats row_stats = fj_row_stats_of(t.a, t.at.b, t.at.head, fj_last_resident(t, i));
+        resident.norm[i] = fj_norm_at(row_stats);
+        resident.minus_delta[i] = row_stats[FJ_CUDA_ROW_MINUS_DELTA];
     }
 }
 
-template <int chunks> FJ_DEVICE void fj_clear(fj_real (&sum)[chunks][OWN][PART]) {
+template <int chunks> FJ_DEVICE void fj_clear(fj_real (&sum)[chunks][RESIDENT][PART]) {
 #pragma unroll
-    for (int n = 0; n < chunks * OWN * PART; n++) sum[n / PART / OWN][n / PART % OWN][n % PART] = 0;
+    for (int n = 0; n < chunks * RESIDENT * PART; n++)
+        sum[n / PART / RESIDENT][n / PART % RESIDENT][n % PART] = 0;
 }
 
 template <int chunks>
 FJ_DEVICE void fj_store(const fj_simt &t, const fj_cuda_tensor &to, int32_t head,
-                        const fj_real (&sum)[chunks][OWN][PART], int32_t dim, fj_real scale, bool marks) {
+                        const fj_real (&sum)[chunks][RESIDENT][PART], int32_t dim, fj_real scale,
+                        bool marks) {
     if (!to.data) return;
 #pragma unroll
-    for (int i = 0; i < OWN; i++) {
+    for (int i = 0; i < RESIDENT; i++) {
         if (t.row(i) >= t.at.count) continue;
         fj_element *row = static_cast<fj_element *>(to.data) + fj_offset(to, t.at.b, head, t.row(i));
 #pragma unroll
@@ -295,125 +301,126 @@ FJ_DEVICE void fj_store(const fj_simt &t, const fj_cuda_tensor &to, int32_t head
 // ---- The kernels -------------------------------------------------------------------------------------------------
 
 template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &args) {
-    fj_real *own = fj_shared_at<fj_real>(0), *walked = own + FJ_TILE_M * (DEPTH + 1);
-    fj_real *p = walked + FJ_TILE_N * (DEPTH + 1), *ds = p + FJ_TILE_M * (FJ_TILE_N + 1);
+    fj_real *resident = fj_shared_at<fj_real>(0), *streamed = resident + FJ_TILE_M * (DEPTH + 1);
+    fj_real *p = streamed + FJ_TILE_N * (DEPTH + 1), *ds = p + FJ_TILE_M * (FJ_TILE_N + 1);
     const int32_t thread = static_cast<int32_t>(fj_thread_x());
     return fj_simt{args.call,
                    fj_mod_of(args),
-                   fj_place_of<side>(args.call),
+                   fj_tile_coord_of<side>(args.call),
                    thread % TX,
                    thread / TX,
-                   own,
-                   walked,
+                   resident,
+                   streamed,
                    p,
                    ds,
                    ds + FJ_TILE_M * (FJ_TILE_N + 1),
                    fj_product_scale_of(args.call)};
 }
 
-#include "bwd_simt_measure.h"
+#include "bwd_simt_recompute.h"
 
-template <int chunks> FJ_DEVICE bool fj_all_finite(const fj_real (&sum)[chunks][OWN][PART]) {
+template <int chunks> FJ_DEVICE bool fj_all_finite(const fj_real (&sum)[chunks][RESIDENT][PART]) {
     fj_real none = 0; // NaN with the first that is not finite
 #pragma unroll
-    for (int n = 0; n < chunks * OWN * PART; n++)
-        none = fj_fma_rn(sum[n / PART / OWN][n / PART % OWN][n % PART], fj_real(0), none);
+    for (int n = 0; n < chunks * RESIDENT * PART; n++)
+        none = fj_fma_rn(sum[n / PART / RESIDENT][n / PART % RESIDENT][n % PART], fj_real(0), none);
     return none == 0;
 }
 
-// After a walk, the next one (bwd_care.h); FJ_PLAIN: what there is, is the result. Facts were last read before
+// After a sweep, the next one (bwd_care.h); FJ_PLAIN: what there is, is the result. Row stats were last read before
 // barriers.
-FJ_DEVICE int fj_next_walk(const fj_simt &t, int how, bool bad) {
+FJ_DEVICE int fj_next_sweep(const fj_simt &t, int how, bool bad) {
     if (how != FJ_PLAIN) return how == FJ_CLEAN ? FJ_MARK : FJ_PLAIN;
-    const bool any = fj_block_any<FJ_WARPS, 1>(reinterpret_cast<uint32_t *>(t.facts), bad);
+    const bool any = fj_block_any<FJ_WARPS, 1>(reinterpret_cast<uint32_t *>(t.row_stats), bad);
     fj_block_sync();
     return any ? FJ_CLEAN : FJ_PLAIN;
 }
 
-FJ_DEVICE void fj_walk_queries(const fj_backward_args &args, const fj_simt &t, int how,
-                               fj_real (&dkey)[E_CHUNKS][OWN][PART], fj_real (&dvalue)[V_CHUNKS][OWN][PART]) {
+FJ_DEVICE void fj_stream_queries(const fj_backward_args &args, const fj_simt &t, int how,
+                                 fj_real (&dkey)[E_CHUNKS][RESIDENT][PART],
+                                 fj_real (&dvalue)[V_CHUNKS][RESIDENT][PART]) {
     const fj_cuda_backward &a = t.a;
     fj_thread_grads grads;
-    fj_own<FJ_OWN_KEYS> own;
+    fj_resident<FJ_RESIDENT_KEYS> resident;
     struct fj_head_state head;
-    fj_grads_start<FJ_OWN_KEYS>(args, grads, how != FJ_PLAIN);
+    fj_grads_start<FJ_RESIDENT_KEYS>(args, grads, how != FJ_PLAIN);
     fj_clear(dkey);
     fj_clear(dvalue);
-    fj_walk walk = fj_walk_start(t.at);
+    fj_tile_scheduler tiles = fj_tile_start(t.at);
     for (int32_t h = -1;;) {
-        const fj_step step = fj_walk_take<FJ_OWN_KEYS>(a, t.mod, t.at, walk);
-        if (step.is_end()) break;
-        const int32_t first = step.first();
-        if (step.head != h) {
-            h = step.head;
+        const fj_streamed_tile tile = fj_tile_next<FJ_RESIDENT_KEYS>(a, t.mod, t.at, tiles);
+        if (tile.is_end()) break;
+        const int32_t first = tile.first();
+        if (tile.head != h) {
+            h = tile.head;
             fj_head_init(&t.mod, t.at.b, h, &head);
-            fj_start_own(t, head, own);
+            fj_start_resident(t, head, resident);
         }
         fj_scores s, d;
-        fj_copy_facts(t, h, first);
+        fj_copy_row_stats(t, h, first);
         fj_multiply_rows(t, s, a.key, t.at.head_kv, a.query, h, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.value, t.at.head_kv, a.dout, h, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step.is_full(), s, d, grads, how);
-        fj_put_weights(t, t.p, s);
-        fj_put_weights(t, t.ds, d);
-        fj_multiply_weights<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM, how);
-        fj_multiply_weights<E_CHUNKS>(t, dkey, t.ds, a.query, h, first, FJ_HEAD_DIM, how);
+        fj_apply(t, resident, head, first, tile.is_full(), s, d, grads, how);
+        fj_put_probs(t, t.p, s);
+        fj_put_probs(t, t.ds, d);
+        fj_multiply_frag<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM, how);
+        fj_multiply_frag<E_CHUNKS>(t, dkey, t.ds, a.query, h, first, FJ_HEAD_DIM, how);
         fj_grads_settle(grads);
     }
     fj_grads_end(args, grads);
 }
 
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_OWN_KEYS>(args);
+    const fj_simt t = fj_simt_of<FJ_RESIDENT_KEYS>(args);
     const fj_cuda_backward &a = t.a;
     int how = FJ_PLAIN;
 #pragma unroll 1
     do {
-        fj_real dkey[E_CHUNKS][OWN][PART], dvalue[V_CHUNKS][OWN][PART];
-        fj_walk_queries(args, t, how, dkey, dvalue);
+        fj_real dkey[E_CHUNKS][RESIDENT][PART], dvalue[V_CHUNKS][RESIDENT][PART];
+        fj_stream_queries(args, t, how, dkey, dvalue);
         const bool marks = how == FJ_MARK;
-        how = fj_next_walk(t, how, !fj_all_finite(dkey) || !fj_all_finite(dvalue));
+        how = fj_next_sweep(t, how, !fj_all_finite(dkey) || !fj_all_finite(dvalue));
         fj_store(t, a.dkey, t.at.head_kv, dkey, FJ_HEAD_DIM, static_cast<fj_real>(a.scale), marks);
         fj_store(t, a.dvalue, t.at.head_kv, dvalue, FJ_VALUE_DIM, 1, marks);
     } while (how != FJ_PLAIN);
 }
 
-FJ_DEVICE void fj_walk_keys(const fj_backward_args &args, const fj_simt &t, int how,
-                            fj_real (&dquery)[E_CHUNKS][OWN][PART]) {
+FJ_DEVICE void fj_stream_keys(const fj_backward_args &args, const fj_simt &t, int how,
+                              fj_real (&dquery)[E_CHUNKS][RESIDENT][PART]) {
     const fj_cuda_backward &a = t.a;
     fj_thread_grads grads;
-    fj_own<FJ_OWN_QUERIES> own;
+    fj_resident<FJ_RESIDENT_QUERIES> resident;
     struct fj_head_state head;
-    fj_grads_start<FJ_OWN_QUERIES>(args, grads, how != FJ_PLAIN);
+    fj_grads_start<FJ_RESIDENT_QUERIES>(args, grads, how != FJ_PLAIN);
     fj_clear(dquery);
     fj_head_init(&t.mod, t.at.b, t.at.head, &head);
-    fj_start_own(t, head, own);
-    fj_walk walk = fj_walk_start(t.at);
+    fj_start_resident(t, head, resident);
+    fj_tile_scheduler tiles = fj_tile_start(t.at);
     for (;;) {
-        const fj_step step = fj_walk_take<FJ_OWN_QUERIES>(a, t.mod, t.at, walk);
-        if (step.is_end()) break;
-        const int32_t first = step.first();
+        const fj_streamed_tile tile = fj_tile_next<FJ_RESIDENT_QUERIES>(a, t.mod, t.at, tiles);
+        if (tile.is_end()) break;
+        const int32_t first = tile.first();
         fj_scores s, d;
         fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, first, FJ_VALUE_DIM);
-        fj_apply(t, own, head, first, step.is_full(), s, d, grads, how);
-        fj_put_weights(t, t.ds, d);
-        fj_multiply_weights<E_CHUNKS>(t, dquery, t.ds, a.key, t.at.head_kv, first, FJ_HEAD_DIM, how);
+        fj_apply(t, resident, head, first, tile.is_full(), s, d, grads, how);
+        fj_put_probs(t, t.ds, d);
+        fj_multiply_frag<E_CHUNKS>(t, dquery, t.ds, a.key, t.at.head_kv, first, FJ_HEAD_DIM, how);
         fj_grads_settle(grads);
     }
     fj_grads_end(args, grads);
 }
 
 FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_OWN_QUERIES>(args);
+    const fj_simt t = fj_simt_of<FJ_RESIDENT_QUERIES>(args);
     const fj_cuda_backward &a = t.a;
     int how = FJ_PLAIN;
 #pragma unroll 1
     do {
-        fj_real dquery[E_CHUNKS][OWN][PART];
-        fj_walk_keys(args, t, how, dquery);
+        fj_real dquery[E_CHUNKS][RESIDENT][PART];
+        fj_stream_keys(args, t, how, dquery);
         const bool marks = how == FJ_MARK;
-        how = fj_next_walk(t, how, !fj_all_finite(dquery));
+        how = fj_next_sweep(t, how, !fj_all_finite(dquery));
         fj_store(t, a.dquery, t.at.head, dquery, FJ_HEAD_DIM, static_cast<fj_real>(a.scale), marks);
     } while (how != FJ_PLAIN);
 }

@@ -1,19 +1,19 @@
 // The products of bwd_mma for float32 elements, on tensor cores of TF32 (tf32.h). Included by it, after its fj_task.
 //
-// 1. Of P Z and dS Y the depth is permuted: depth d of a step of 8 is walked row 2 d for d < 4, else 2 d - 7. Then P and
-//    dS in the layout of a C are an A as they stand, or lie so in shared memory, and B reads rows 2 (lane % 4) and + 1,
-//    which do not conflict.
-// 2. Tensor cores cut sums off, and those of dW and dX are as long as the walk: so a sum of 16 walked rows begins at 0,
-//    and is added in float32.
+// 1. Of P S_vo and dS S_qk the depth is permuted: depth d of a step of 8 is streamed row 2 d for d < 4, else 2 d - 7.
+//    Then P and dS in the layout of a C are an A as they stand, or lie so in shared memory, and B reads rows 2 (lane %
+//    4) and + 1, which do not conflict.
+// 2. Tensor cores cut sums off, and those of d_vo and d_qk are as long as all streamed rows: so a sum of 16 streamed
+//    rows begins at 0, and is added in float32.
 #ifndef FJ_CUDA_BWD_TF32_H
 #define FJ_CUDA_BWD_TF32_H
 
-typedef fj_scores fj_weights; // P or dS as they are: split where they are used
+typedef fj_scores fj_p_frag; // P or dS as they are: split where they are used
 
 // shared: to shared memory, for other warps, else they stay in registers.
 template <bool shared>
-FJ_DEVICE void fj_round([[maybe_unused]] const fj_task &t, const fj_scores &s, fj_weights &w,
-                        [[maybe_unused]] uint32_t to) {
+FJ_DEVICE void fj_scores_to_frag([[maybe_unused]] const fj_task &t, const fj_scores &s, fj_p_frag &w,
+                                 [[maybe_unused]] uint32_t to) {
 #pragma unroll
     for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
@@ -30,18 +30,18 @@ FJ_DEVICE void fj_round([[maybe_unused]] const fj_task &t, const fj_scores &s, f
             }
 }
 
-// s += own rows times walked rows, transposed.
+// s += resident rows times streamed rows, transposed.
 template <fj_side side, int pad>
-FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t own, uint32_t walked) {
-    const fj_read_a<pad> read_own(own, t.group_row());
-    const fj_read_b<pad> read_walked(walked + t.part() * COLUMN_TILES * 8 * fj_tile<pad>::pitch);
+FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t resident, uint32_t streamed) {
+    const fj_read_a<pad> read_resident(resident, t.group_row());
+    const fj_read_b<pad> read_streamed(streamed + t.part() * COLUMN_TILES * 8 * fj_tile<pad>::pitch);
 #pragma unroll 2
     for (uint32_t step = 0; step < pad / 8; step++) {
         fj_split<4> a[ROW_TILES];
 #pragma unroll
         for (int i = 0; i < ROW_TILES; i++) {
             uint32_t bits[4];
-            read_own.load(bits, static_cast<uint32_t>(i), step);
+            read_resident.load(bits, static_cast<uint32_t>(i), step);
 #pragma unroll
             for (int n = 0; n < 4; n++) a[i].set_bits(n, bits[n]);
         }
@@ -49,27 +49,26 @@ FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t own, ui
         for (uint32_t pair = 0; pair < COLUMN_TILES / 2; pair++) {
             uint32_t bits[4];
             fj_split<4> b;
-            read_walked.load(bits, pair, step);
+            read_streamed.load(bits, pair, step);
 #pragma unroll
             for (int n = 0; n < 4; n++) b.set_bits(n, bits[n]);
 #pragma unroll
             for (int i = 0; i < ROW_TILES; i++) {
-                fj_mma_f32<side == FJ_OWN_KEYS>(s[i][2 * pair], a[i], b, 0);
-                fj_mma_f32<side == FJ_OWN_KEYS>(s[i][2 * pair + 1], a[i], b, 2);
+                fj_mma_f32<side == FJ_RESIDENT_KEYS>(s[i][2 * pair], a[i], b, 0);
+                fj_mma_f32<side == FJ_RESIDENT_KEYS>(s[i][2 * pair + 1], a[i], b, 2);
             }
         }
     }
 }
 
-// Scores alone: dP has begun at delta, and its row's results are not finite where it is not.
-FJ_DEVICE void fj_mend_scores(const fj_task &t, fj_scores &s, uint32_t own, uint32_t walked) {
-    fj_mend_products<FJ_HEAD_PAD>(s, own, t.group_row(), walked, t.part() * COLUMN_TILES * 8);
+// Scores alone: dP has begun at -delta, and its row's results are not finite where it is not.
+FJ_DEVICE void fj_repair_scores(const fj_task &t, fj_scores &s, uint32_t resident, uint32_t streamed) {
+    fj_repair_products<FJ_HEAD_PAD>(s, resident, t.group_row(), streamed, t.part() * COLUMN_TILES * 8);
 }
 
-// Walked rows 8 step .. + 7 of the weights, as an A. shared: of the weights, with SPLIT > 1.
-FJ_DEVICE void fj_split_weights([[maybe_unused]] const fj_task &t, [[maybe_unused]] const fj_weights &w,
-                                [[maybe_unused]] uint32_t shared, uint32_t step,
-                                fj_split<4> (&a)[ROW_TILES]) {
+// Streamed rows 8 step .. + 7 of the weights, as an A. shared: of the weights, with SPLIT > 1.
+FJ_DEVICE void fj_split_frag([[maybe_unused]] const fj_task &t, [[maybe_unused]] const fj_p_frag &w,
+                             [[maybe_unused]] uint32_t shared, uint32_t step, fj_split<4> (&a)[ROW_TILES]) {
 #if SPLIT == 1
 #pragma unroll
     for (int i = 0; i < ROW_TILES; i++)
@@ -87,16 +86,16 @@ FJ_DEVICE void fj_split_weights([[maybe_unused]] const fj_task &t, [[maybe_unuse
 #endif
 }
 
-// sum += weights times walked rows.
+// sum += weights times streamed rows.
 template <int pad, int pairs>
-FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum, const fj_weights &w,
-                                   uint32_t shared, uint32_t walked) {
+FJ_DEVICE void fj_multiply_frag(const fj_task &t, fj_sums<pairs> &sum, const fj_p_frag &w, uint32_t shared,
+                                uint32_t streamed) {
     const uint32_t part = fj_lane() % 4, own = fj_lane() / 4, from = t.part() * pairs;
 #pragma unroll
     for (uint32_t step = 0; step < FJ_TILE_N / 8; step += 2) {
         fj_split<4> a[2][ROW_TILES];
-        fj_split_weights(t, w, shared, step, a[0]);
-        fj_split_weights(t, w, shared, step + 1, a[1]);
+        fj_split_frag(t, w, shared, step, a[0]);
+        fj_split_frag(t, w, shared, step + 1, a[1]);
 #pragma unroll
         for (uint32_t pair = 0; pair < pairs; pair++) {
             if (pad / 16 % SPLIT != 0 && from + pair >= pad / 16) break;
@@ -106,7 +105,7 @@ FJ_DEVICE void fj_multiply_weights(const fj_task &t, fj_sums<pairs> &sum, const 
                 fj_split<4> b;
 #pragma unroll
                 for (uint32_t n = 0; n < 4; n++)
-                    b.set(n, fj_tile_element<pad>(walked, (step + half) * 8 + part * 2 + n % 2,
+                    b.set(n, fj_tile_element<pad>(streamed, (step + half) * 8 + part * 2 + n % 2,
                                                   ((from + pair) * 2 + n / 2) * 8 + own));
 #pragma unroll
                 for (int i = 0; i < ROW_TILES; i++) {

@@ -12,15 +12,16 @@
 //  3. The unit, 2^-k, is an element's own: no element's sum exceeds the number of runs (of all of the tensor) times the
 //     greatest total of one of its own, so 2^61 units hold it, and of each run 2^bits. What rounding to units leaves is
 //     counted too, 2^bits to a unit. So beside a run of 1 another one is counted down to 2^(-2 bits), about, where bits
-//     is 61 - log2(runs), whatever other elements hold: with 2^20 runs, 2^-82; with 2^34, which are all scores of 64 heads
-//     at 16k keys, 2^-54.
+//     is 61 - log2(runs), whatever other elements hold: with 2^20 runs, 2^-82; with 2^34, which are all scores of 64
+//     heads at 16k keys, 2^-54.
 //  4. LOOK and ADD see the same values, but for rounding. Where a value is nothing but that, LOOK may promise less than
 //     ADD brings: then the sum is anything within four times what was promised, no more wrong than rounding made it.
-//  5. A value that is not finite has no units: its element of the output becomes NaN at once (ADD; zeroed before), and stays
-//     it. The others are not touched. Finite values may have any sum: pending that would pass the reals ends first.
+//  5. A value that is not finite has no units: its element of the output becomes NaN at once (ADD; zeroed before), and
+//     stays it. The others are not touched. Finite values may have any sum: pending that would pass the reals ends
+//     first.
 //  6. Without FJ_DETERMINISTIC: one pass, in fj_bwd_kv, floats, atomically (FLOAT).
-//  7. An element is two words of 8 bytes, and one of 4 for LOOK; FLOAT: one of 8. Its place is packed row-major, whatever
-//     the capture's strides.
+//  7. An element is two words of 8 bytes, and one of 4 for LOOK; FLOAT: one of 8. Its place is packed row-major,
+//     whatever the capture's strides.
 //
 // `mode` is a constant in each kernel: with everything inlined only its branch is left.
 #ifndef FJ_CUDA_CAPTURE_GRADS_H
@@ -86,7 +87,8 @@ FJ_DEVICE fj_acc fj_grad_start(enum fj_grad_mode mode, const struct fj_cuda_capt
 
 FJ_DEVICE bool fj_grad_is_finite(fj_real x) { return x - x == 0; }
 
-// LOOK: the end of a run, or of as much of it as the reals hold: of two that add up to infinity, 2^(size + 1) says enough.
+// LOOK: the end of a run, or of as much of it as the reals hold: of two that add up to infinity, 2^(size + 1) says
+// enough.
 FJ_DEVICE void fj_grad_raise(fj_acc &acc) {
     if (acc.total == 0) return;
     const uint32_t size = fj_grad_size(acc.total);
@@ -157,8 +159,8 @@ FJ_DEVICE bool fj_grad_put(fj_acc &acc, int64_t at, fj_real value) {
     return true;
 }
 
-// NaN to the output, of rank 0 or at this element of those of the tensor, packed. Not at its indices: an array would have
-// to lie in memory for the call, at every score.
+// NaN to the output, of rank 0 or at this element of those of the tensor, packed. Not at its indices: an array would
+// have to lie in memory for the call, at every score.
 FJ_CALLED void fj_grad_mark(const struct fj_cuda_capture_grad *grad, const struct fj_cuda_capture *t,
                             int rank, int64_t at) {
     int64_t place = 0;

@@ -1,12 +1,13 @@
 // What fwd_mma does where values are not finite: a key that a row does not see adds exactly nothing to it, whatever its
-// value. But 0 times NaN is NaN, in the products of a block, and so is it with what rounds to infinity (fj_is_bad_element). So the block votes whether something that it stored is not
-// finite, and then takes care:
+// value. But 0 times NaN is NaN, in the products of a block, and so is it with what rounds to infinity
+// (fj_is_bad_element). So the block votes whether something that it stored is not finite, and then takes care:
 //
-//      it walks again; values that are not finite are 0 in shared memory, and the outputs are stored again
+//      it sweeps again; values that are not finite are 0 in shared memory, and the outputs are stored again
 //      outputs become NaN whose row sees such a value: key by key, from global memory
 //
-//  1. The second walk is an iteration of the same loop, of the same text: where all is finite, the vote costs something, at the
-//     end of a tile, and one comparison for a block. Without a mask every row sees every key, and nobody votes.
+//  1. The second sweep is an iteration of the same loop, of the same text: where all is finite, the vote costs
+//     something, at the end of a tile, and one comparison for a block. Without a mask every row sees every key, and
+//     nobody votes.
 //  2. Outputs whose row sees none of these values have the bits that they have with zeros in their place.
 //  3. A row that sees keys, but all with a score of -inf, is 0; of a split it takes part, as others may have its sum.
 //  4. A row's outputs are changed by one thread, after a barrier.
@@ -73,13 +74,13 @@ FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
 
 #endif
 
-// After a walk, all is stored: whether there is to be another one, with care. place: of the task.
-FJ_DEVICE bool fj_end_walk(const fj_forward_args &args, [[maybe_unused]] const fj_place &place,
-                           const fj_rows &rows, const fj_sums &o, [[maybe_unused]] bool care) {
+// After a sweep, all is stored: whether there is to be another one, with care. place: of the task.
+FJ_DEVICE bool fj_end_sweep(const fj_forward_args &args, [[maybe_unused]] const fj_tile_coord &place,
+                            const fj_rows &rows, const fj_sums &o, [[maybe_unused]] bool care) {
     // Computed again, from a number that the compiler does not know for the same: not kept in registers until here. But
-    // few sums leave room, where the walk is short.
+    // few sums leave room, where the sweep is short.
     constexpr bool keeps = !FJ_HAS_MASK && sizeof(fj_raw) == 2 && ROW_TILES * VALUE_TILES <= 16;
-    const fj_task end(args, keeps ? place : fj_place_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
+    const fj_task end(args, keeps ? place : fj_tile_coord_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
     [[maybe_unused]] const fj_stored stored = fj_store_rows(end, rows, o);
 #if FJ_HAS_MASK
     if (!care) {

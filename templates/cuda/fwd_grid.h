@@ -1,4 +1,4 @@
-// Who computes what in the forward kernels, and which blocks of keys a tile walks: shared by fwd_mma and
+// Who computes what in the forward kernels, and which blocks of keys a tile streams: shared by fwd_mma and
 // fwd_simt.
 //
 //                    key blocks, FJ_TILE_N each                  columns: (batch, head)
@@ -52,15 +52,15 @@ template <class T> FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const T &arg
 
 // ---- Rows ----------------------------------------------------------------------------------------------
 
-struct fj_place {
+struct fj_tile_coord {
     int32_t b, head, head_kv; // head: the only one, or the first of the group
     int32_t group;            // heads among the rows: 1, or with FJ_PACK_HEADS the GQA ratio
     int32_t first, rows;      // the tile's first row; rows there are of this column
     int32_t block, block_end; // of keys
 };
 
-FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a, uint32_t number_in_grid = fj_block_x()) {
-    fj_place at;
+FJ_DEVICE fj_tile_coord fj_tile_coord_of(const fj_cuda_forward &a, uint32_t number_in_grid = fj_block_x()) {
+    fj_tile_coord at;
     const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole;
     at.group = FJ_PACK_HEADS ? ratio : 1;
     at.rows = a.q_len * at.group;
@@ -86,13 +86,15 @@ FJ_DEVICE fj_place fj_place_of(const fj_cuda_forward &a, uint32_t number_in_grid
     return at;
 }
 
-FJ_DEVICE int32_t fj_row_query(const fj_place &at, int32_t row) {
+FJ_DEVICE int32_t fj_row_query(const fj_tile_coord &at, int32_t row) {
     return FJ_PACK_HEADS ? row / at.group : row;
 }
-FJ_DEVICE int32_t fj_row_head(const fj_place &at, int32_t row) {
+FJ_DEVICE int32_t fj_row_head(const fj_tile_coord &at, int32_t row) {
     return FJ_PACK_HEADS ? at.head + row % at.group : at.head;
 }
-FJ_DEVICE int32_t fj_last_row(const fj_place &at, int32_t row) { return row < at.rows ? row : at.rows - 1; }
+FJ_DEVICE int32_t fj_last_row(const fj_tile_coord &at, int32_t row) {
+    return row < at.rows ? row : at.rows - 1;
+}
 
 FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
     return b * t.stride[0] + h * t.stride[1] + row * t.stride[2];
@@ -116,9 +118,9 @@ FJ_DEVICE int32_t fj_kv_position(const fj_cuda_forward &a, [[maybe_unused]] int3
 
 // ---- Blocks of keys --------------------------------------------------------------------------------------
 
-enum { FJ_WALK_END = -1 };
+enum { FJ_TILE_END = -1 };
 
-struct fj_walk {
+struct fj_tile_scheduler {
     int32_t next; // the first block that was not looked at
 #if FJ_HAS_MASK
     int32_t base;        // block of bit 0
@@ -126,12 +128,12 @@ struct fj_walk {
 #endif
 };
 
-// What the walk gives: a block, twice, plus 1 if it is full; FJ_WALK_END after the last.
+// What fj_tile_next gives: a block, twice, plus 1 if it is full; FJ_TILE_END after the last.
 
 #if FJ_HAS_MASK
 
 // 0 empty, 1 partial, 2 full
-FJ_DEVICE int fj_class_of(const fj_cuda_forward &a, const fj_mod_args &mod, const fj_place &at,
+FJ_DEVICE int fj_class_of(const fj_cuda_forward &a, const fj_mod_args &mod, const fj_tile_coord &at,
                           int32_t block) {
     const int32_t key = block * FJ_TILE_N, end = key + FJ_TILE_N;
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
@@ -144,31 +146,33 @@ FJ_DEVICE int fj_class_of(const fj_cuda_forward &a, const fj_mod_args &mod, cons
     return found == 2 && end > a.kv_len ? 1 : found;
 }
 
-FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.block, at.block, 0, 0}; }
+FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) {
+    return fj_tile_scheduler{at.block, at.block, 0, 0};
+}
 
-FJ_DEVICE int32_t fj_walk_take(const fj_cuda_forward &a, const fj_mod_args &mod, const fj_place &at,
-                               fj_walk &walk) {
-    while (!walk.live && walk.next < at.block_end) {
-        const int32_t block = walk.next + static_cast<int32_t>(fj_lane());
+FJ_DEVICE int32_t fj_tile_next(const fj_cuda_forward &a, const fj_mod_args &mod, const fj_tile_coord &at,
+                               fj_tile_scheduler &tiles) {
+    while (!tiles.live && tiles.next < at.block_end) {
+        const int32_t block = tiles.next + static_cast<int32_t>(fj_lane());
         const int found = block < at.block_end ? fj_class_of(a, mod, at, block) : 0;
-        walk.live = fj_ballot(found != 0);
-        walk.full = fj_ballot(found == 2);
-        walk.base = walk.next;
-        walk.next += FJ_WARP;
+        tiles.live = fj_ballot(found != 0);
+        tiles.full = fj_ballot(found == 2);
+        tiles.base = tiles.next;
+        tiles.next += FJ_WARP;
     }
-    if (!walk.live) return FJ_WALK_END;
-    const uint32_t lowest = walk.live & (0u - walk.live);
-    walk.live ^= lowest;
-    return 2 * (walk.base + static_cast<int32_t>(fj_popcount(lowest - 1))) + ((walk.full & lowest) != 0);
+    if (!tiles.live) return FJ_TILE_END;
+    const uint32_t lowest = tiles.live & (0u - tiles.live);
+    tiles.live ^= lowest;
+    return 2 * (tiles.base + static_cast<int32_t>(fj_popcount(lowest - 1))) + ((tiles.full & lowest) != 0);
 }
 
 #else
 
-FJ_DEVICE fj_walk fj_walk_start(const fj_place &at) { return fj_walk{at.block}; }
-FJ_DEVICE int32_t fj_walk_take(const fj_cuda_forward &a, const fj_mod_args &, const fj_place &at,
-                               fj_walk &walk) {
-    if (walk.next >= at.block_end) return FJ_WALK_END;
-    const int32_t block = walk.next++;
+FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) { return fj_tile_scheduler{at.block}; }
+FJ_DEVICE int32_t fj_tile_next(const fj_cuda_forward &a, const fj_mod_args &, const fj_tile_coord &at,
+                               fj_tile_scheduler &tiles) {
+    if (tiles.next >= at.block_end) return FJ_TILE_END;
+    const int32_t block = tiles.next++;
     return 2 * block + ((block + 1) * FJ_TILE_N <= a.kv_len);
 }
 
@@ -178,7 +182,7 @@ FJ_DEVICE int32_t fj_walk_take(const fj_cuda_forward &a, const fj_mod_args &, co
 
 // Whether a read of this tile may fail in a block of keys: most blocks are found innocent at once.
 FJ_DEVICE bool fj_suspects([[maybe_unused]] const fj_cuda_forward &a, [[maybe_unused]] const fj_mod_args &mod,
-                           [[maybe_unused]] const fj_place &at, [[maybe_unused]] int32_t key) {
+                           [[maybe_unused]] const fj_tile_coord &at, [[maybe_unused]] int32_t key) {
 #if FJ_HAS_FAULT
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return true;
     const int32_t end = key + FJ_TILE_N < a.kv_len ? key + FJ_TILE_N : a.kv_len;

@@ -4,9 +4,9 @@
 
 typedef float fj_scores[ROW_TILES][KEY_TILES][4];
 typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
-typedef uint32_t fj_weights[ROW_TILES][KEY_TILES / 2][4]; // P in 16 bits: an A of P V for each step
+typedef uint32_t fj_p_frag[ROW_TILES][KEY_TILES / 2][4]; // P in 16 bits: an A of P V for each step
 
-FJ_DEVICE void fj_round_weights(fj_weights &w, const fj_scores &p) {
+FJ_DEVICE void fj_probs_to_frag(fj_p_frag &w, const fj_scores &p) {
 #pragma unroll
     for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
@@ -42,7 +42,7 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
     }
 }
 
-FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t values) {
+FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_p_frag &p, uint32_t values) {
     const fj_read_bt<FJ_VALUE_PAD> read_v(values);
 #pragma unroll
     for (uint32_t step = 0; step < KEY_TILES / 2; step++) {

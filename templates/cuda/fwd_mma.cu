@@ -113,11 +113,11 @@ FJ_DEVICE const fj_raw *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t
 struct fj_task {
     const fj_cuda_forward &a;
     const fj_mod_args mod;
-    const fj_place at;
+    const fj_tile_coord at;
     const fj_copier<FJ_HEAD_PAD, FJ_TILE_N, THREADS> keys;
     const fj_copier<FJ_VALUE_PAD, FJ_TILE_N, THREADS> values;
     const float scale_log2; // fj_scale_log2_of
-    FJ_METHOD explicit fj_task(const fj_forward_args &args, const fj_place &place)
+    FJ_METHOD explicit fj_task(const fj_forward_args &args, const fj_tile_coord &place)
         : a(args.call), mod(fj_mod_of(args)), at(place),
           keys(fj_row_start(args.call.key, place.b, place.head_kv, 0), args.call.key.stride[2]),
           values(fj_row_start(args.call.value, place.b, place.head_kv, 0), args.call.value.stride[2]),
@@ -159,7 +159,7 @@ FJ_DEVICE void fj_load_queries(const fj_task &t) {
         });
 }
 
-// The keys, the values of a block of fj_walk_take, into a stage.
+// The keys, the values of a block of fj_tile_next, into a stage.
 FJ_DEVICE void fj_load_keys(const fj_task &t, int32_t block, uint32_t stage) {
     const int32_t first = block / 2 * FJ_TILE_N;
     t.keys.send(Q_BYTES + stage * STAGE_BYTES, FJ_HEAD_DIM, t.a.vector & FJ_CUDA_VECTOR_KEY,
@@ -177,7 +177,7 @@ FJ_DEVICE void fj_load_values(const fj_task &t, int32_t block, uint32_t stage) {
 
 // One block of keys that is there, up to its probabilities.
 FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, int32_t block, uint32_t keys,
-                                fj_weights &weights) {
+                                fj_p_frag &weights) {
     const int32_t first = block / 2 * FJ_TILE_N;
     fj_scores s;
     fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);
@@ -203,7 +203,7 @@ FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, int
 #if FJ_HAS_PROB
     fj_apply_prob(t, rows, first, s);
 #endif
-    fj_round_weights(weights, s);
+    fj_probs_to_frag(weights, s);
 }
 
 // ---- The kernel --------------------------------------------------------------------------------------------------
@@ -228,17 +228,17 @@ FJ_DEVICE void fj_start_rows(const fj_task &t, fj_rows &rows, fj_sums &o) {
 
 // Keys and values take turns: the values of a block are under way during its scores, the next keys during P V. So
 // each of two barriers a block waits for copies that had half of it to arrive, and frees the other place.
-FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
+FJ_DEVICE void fj_stream_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
     const uint32_t keys = fj_shared_address(fj_shared()) + Q_BYTES;
-    fj_walk walk = fj_walk_start(t.at);
-    fj_weights weights;
+    fj_tile_scheduler tiles = fj_tile_start(t.at);
+    fj_p_frag weights;
 #pragma unroll 1
-    for (int32_t block = FJ_WALK_END;;) {
-        const int32_t next = fj_walk_take(t.a, t.mod, t.at, walk);
-        if (next != FJ_WALK_END) fj_load_keys(t, next, 0);
+    for (int32_t block = FJ_TILE_END;;) {
+        const int32_t next = fj_tile_next(t.a, t.mod, t.at, tiles);
+        if (next != FJ_TILE_END) fj_load_keys(t, next, 0);
         fj_copy_async_commit();
-        if (block != FJ_WALK_END) fj_multiply_values(o, weights, keys + K_BYTES);
-        if (next == FJ_WALK_END) break;
+        if (block != FJ_TILE_END) fj_multiply_values(o, weights, keys + K_BYTES);
+        if (next == FJ_TILE_END) break;
         block = next;
         fj_copy_async_wait<0>();
         fj_block_sync(); // the keys are there, and the values of the block before are done with
@@ -255,29 +255,29 @@ FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe
 
 // Step n sends for block n + FJ_STAGES - 1 and works on block n; steps before 0 only send, and 0 begins when
 // the queries, which belong to the first group, are there as well.
-FJ_DEVICE void fj_walk_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
-    fj_walk walk = fj_walk_start(t.at);
+FJ_DEVICE void fj_stream_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
+    fj_tile_scheduler tiles = fj_tile_start(t.at);
     int32_t ahead[FJ_STAGES]; // ahead[i]: the block that step now + i works on
     uint32_t stage = 0, filled = 0;
 #pragma unroll
-    for (int i = 0; i < FJ_STAGES; i++) ahead[i] = FJ_WALK_END;
+    for (int i = 0; i < FJ_STAGES; i++) ahead[i] = FJ_TILE_END;
 #pragma unroll 1
     for (int32_t step = 1 - FJ_STAGES;; step++) {
         if (step >= 0) {
             fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
             fj_block_sync();
         }
-        ahead[FJ_STAGES - 1] = fj_walk_take(t.a, t.mod, t.at, walk);
-        if (ahead[FJ_STAGES - 1] != FJ_WALK_END) {
+        ahead[FJ_STAGES - 1] = fj_tile_next(t.a, t.mod, t.at, tiles);
+        if (ahead[FJ_STAGES - 1] != FJ_TILE_END) {
             fj_load_keys(t, ahead[FJ_STAGES - 1], filled);
             fj_load_values(t, ahead[FJ_STAGES - 1], filled);
         }
         fj_copy_async_commit();
         filled = filled + 1 == FJ_STAGES ? 0 : filled + 1;
         if (step >= 0) {
-            if (ahead[0] == FJ_WALK_END) break;
+            if (ahead[0] == FJ_TILE_END) break;
             const uint32_t keys = fj_shared_address(fj_shared()) + Q_BYTES + stage * STAGE_BYTES;
-            fj_weights weights;
+            fj_p_frag weights;
             if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + stage * STAGE_BYTES + K_BYTES);
             fj_compute_probs(t, rows, o, ahead[0], keys, weights);
             fj_multiply_values(o, weights, keys + K_BYTES);
@@ -296,14 +296,14 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     do {
         // What the first iteration knows is not to be kept for another.
         const uint32_t number = FJ_HAS_MASK ? fj_shuffle_index(fj_block_x(), 0u) : fj_block_x();
-        const fj_task t(args, fj_place_of(args.call, number));
+        const fj_task t(args, fj_tile_coord_of(args.call, number));
         fj_rows rows;
         fj_sums o;
         fj_load_queries(t);
         fj_start_rows(t, rows, o);
-        fj_walk_keys(t, rows, o, care);
+        fj_stream_keys(t, rows, o, care);
         fj_copy_async_wait<0>();
-        care = fj_end_walk(args, t.at, rows, o, care);
+        care = fj_end_sweep(args, t.at, rows, o, care);
     } while (FJ_HAS_MASK && care);
 }
 

@@ -17,8 +17,8 @@
 //  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter (large.h). M = -inf
 //     stands for "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
 //  5. A key that a row does not see adds exactly nothing to it, but 0 times NaN is NaN. So where a sum of the block is
-//     not finite it walks again, with 0 for values that are not finite (CLEAN); and once more, for its masks (SPREAD):
-//     sums of rows that see such a value become NaN. Without a mask there is one walk.
+//     not finite it sweeps again, with 0 for values that are not finite (CLEAN); and once more, for its masks (SPREAD):
+//     sums of rows that see such a value become NaN. Without a mask there is one sweep.
 //  6. What is not there (rows, keys, columns) is read as zero. Pitches are odd: no conflicts in columns.
 #ifndef FJ_IN_DTYPE
 #define FJ_DTYPE_F16 1
@@ -47,9 +47,9 @@
 #define TX 8
 #define TY (THREADS / TX)
 #define SLICE FJ_FWD_SIMT_SLICE(FJ_VALUE_DIM)
-#define OWN_ROWS (FJ_TILE_M / TY)
-#define OWN_KEYS (FJ_TILE_N / TX)
-#define OWN_VALUES (SLICE / TX)
+#define THREAD_ROWS (FJ_TILE_M / TY)
+#define THREAD_KEYS (FJ_TILE_N / TX)
+#define THREAD_VALUES (SLICE / TX)
 #define DEPTH FJ_SIMT_DEPTH
 
 static_assert(FJ_TILE_M % TY == 0 && FJ_TILE_N % TX == 0, "tiles of whole threads");
@@ -69,16 +69,16 @@ enum fj_care { FJ_CARE_NONE, FJ_CARE_CLEAN, FJ_CARE_SPREAD };
 
 struct fj_simt {
     const fj_cuda_forward *a;
-    int care; // of this walk
+    int care; // of this sweep
     fj_mod_args mod;
-    fj_place at;
+    fj_tile_coord at;
     int32_t tx, ty, column; // column: the first of the slice
     fj_real *q, *k, *p, *v; // in shared memory
-    fj_real s[OWN_ROWS][OWN_KEYS], o[OWN_ROWS][OWN_VALUES];
-    fj_real row_max[OWN_ROWS], sum[OWN_ROWS];
-    int32_t q_index[OWN_ROWS], h[OWN_ROWS]; // of the row, or of the last one
-    fj_head_state heads[OWN_ROWS];
-    fj_row_state rows[OWN_ROWS];
+    fj_real s[THREAD_ROWS][THREAD_KEYS], o[THREAD_ROWS][THREAD_VALUES];
+    fj_real row_max[THREAD_ROWS], sum[THREAD_ROWS];
+    int32_t q_index[THREAD_ROWS], h[THREAD_ROWS]; // of the row, or of the last one
+    fj_head_state heads[THREAD_ROWS];
+    fj_row_state rows[THREAD_ROWS];
 };
 
 // ---- From global memory ----------------------------------------------------------------------------------
@@ -105,8 +105,8 @@ FJ_DEVICE void fj_simt_copy(fj_real *to, int32_t pitch, int32_t rows, int32_t fr
 
 FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
     const fj_cuda_forward &a = *t.a;
-    for (int i = 0; i < OWN_ROWS; i++)
-        for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = 0;
+    for (int i = 0; i < THREAD_ROWS; i++)
+        for (int j = 0; j < THREAD_KEYS; j++) t.s[i][j] = 0;
 #pragma unroll 1
     for (int32_t from = 0; from < FJ_HEAD_DIM; from += DEPTH) {
         fj_block_sync();
@@ -123,11 +123,11 @@ FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
         fj_block_sync();
 #pragma unroll 4
         for (int32_t d = 0; d < DEPTH; d++) {
-            fj_real q[OWN_ROWS], k[OWN_KEYS];
-            for (int i = 0; i < OWN_ROWS; i++) q[i] = t.q[(t.ty + i * TY) * (DEPTH + 1) + d];
-            for (int j = 0; j < OWN_KEYS; j++) k[j] = t.k[(t.tx + j * TX) * (DEPTH + 1) + d];
-            for (int i = 0; i < OWN_ROWS; i++)
-                for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = fj_fma_rn(q[i], k[j], t.s[i][j]);
+            fj_real q[THREAD_ROWS], k[THREAD_KEYS];
+            for (int i = 0; i < THREAD_ROWS; i++) q[i] = t.q[(t.ty + i * TY) * (DEPTH + 1) + d];
+            for (int j = 0; j < THREAD_KEYS; j++) k[j] = t.k[(t.tx + j * TX) * (DEPTH + 1) + d];
+            for (int i = 0; i < THREAD_ROWS; i++)
+                for (int j = 0; j < THREAD_KEYS; j++) t.s[i][j] = fj_fma_rn(q[i], k[j], t.s[i][j]);
         }
     }
 }
@@ -136,9 +136,9 @@ FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
 FJ_DEVICE void fj_simt_spread(fj_simt &t) {
 #pragma unroll 1
     for (int32_t n = 0; n < FJ_TILE_N; n++)
-        for (int j = 0; j < OWN_VALUES; j++) {
+        for (int j = 0; j < THREAD_VALUES; j++) {
             const fj_real v = t.v[n * SLICE + t.tx + j * TX];
-            for (int i = 0; i < OWN_ROWS; i++)
+            for (int i = 0; i < THREAD_ROWS; i++)
                 if (v - v != 0 && t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + n] != 0) t.o[i][j] = fj_real(NAN);
         }
 }
@@ -158,11 +158,11 @@ FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
     }
 #pragma unroll 2
     for (int32_t n = 0; n < FJ_TILE_N; n++) {
-        fj_real p[OWN_ROWS];
-        for (int i = 0; i < OWN_ROWS; i++) p[i] = t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + n];
-        for (int j = 0; j < OWN_VALUES; j++) {
+        fj_real p[THREAD_ROWS];
+        for (int i = 0; i < THREAD_ROWS; i++) p[i] = t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + n];
+        for (int j = 0; j < THREAD_VALUES; j++) {
             const fj_real v = t.v[n * SLICE + t.tx + j * TX];
-            for (int i = 0; i < OWN_ROWS; i++) t.o[i][j] = fj_fma_rn(p[i], v, t.o[i][j]);
+            for (int i = 0; i < THREAD_ROWS; i++) t.o[i][j] = fj_fma_rn(p[i], v, t.o[i][j]);
         }
     }
 }
@@ -191,12 +191,12 @@ FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int32_t kv, const fj_col_
 FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
     const bool suspect = fj_suspects(*t.a, t.mod, t.at, key);
 #pragma unroll
-    for (int j = 0; j < OWN_KEYS; j++) {
+    for (int j = 0; j < THREAD_KEYS; j++) {
         const int32_t kv = key + t.tx + j * TX, position = fj_kv_position(*t.a, t.at.b, kv);
         fj_col_state col;
         if (!FJ_PACK_HEADS) fj_col_init(&t.mod, &t.heads[0], position, &col);
 #pragma unroll
-        for (int i = 0; i < OWN_ROWS; i++) {
+        for (int i = 0; i < THREAD_ROWS; i++) {
             if (FJ_PACK_HEADS) fj_col_init(&t.mod, &t.heads[i], position, &col);
             t.s[i][j] = fj_simt_mod(t, i, kv, col, t.s[i][j], full, suspect);
         }
@@ -205,15 +205,15 @@ FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
 
 FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real scale_log2) {
     if (t.care == FJ_CARE_SPREAD) {
-        for (int n = 0; n < OWN_ROWS * OWN_KEYS; n++) {
-            const int i = n / OWN_KEYS, j = n % OWN_KEYS;
+        for (int n = 0; n < THREAD_ROWS * THREAD_KEYS; n++) {
+            const int i = n / THREAD_KEYS, j = n % THREAD_KEYS;
             t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = t.s[i][j];
         }
         return;
     }
-    for (int i = 0; i < OWN_ROWS; i++) {
+    for (int i = 0; i < THREAD_ROWS; i++) {
         fj_real tile_max = t.s[i][0];
-        for (int j = 1; j < OWN_KEYS; j++) tile_max = fj_max_real(tile_max, t.s[i][j]);
+        for (int j = 1; j < THREAD_KEYS; j++) tile_max = fj_max_real(tile_max, t.s[i][j]);
         for (uint32_t lane = 1; lane < TX; lane *= 2)
             tile_max = fj_max_real(tile_max, fj_neighbour(tile_max, lane));
         const fj_real row_max = fj_max_real(t.row_max[i], tile_max);
@@ -221,12 +221,12 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
         const fj_base less = fj_base_of(*t.a, scale_log2, base);
         if (less.scale != 1) { // large
             before = less(before);
-            for (int j = 0; j < OWN_KEYS; j++) t.s[i][j] = less(t.s[i][j]);
+            for (int j = 0; j < THREAD_KEYS; j++) t.s[i][j] = less(t.s[i][j]);
             base = 0;
         }
         const fj_real factor = fj_simt_exp2((before - base) * scale_log2);
         fj_real sum = 0;
-        for (int j = 0; j < OWN_KEYS; j++) {
+        for (int j = 0; j < THREAD_KEYS; j++) {
             fj_real p = fj_simt_exp2((t.s[i][j] - base) * scale_log2);
             sum += p;
 #if FJ_HAS_PROB
@@ -238,7 +238,7 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
         }
         t.row_max[i] = row_max;
         t.sum[i] = fj_fma_rn(t.sum[i], factor, sum);
-        for (int j = 0; j < OWN_VALUES; j++) t.o[i][j] *= factor;
+        for (int j = 0; j < THREAD_VALUES; j++) t.o[i][j] *= factor;
     }
 }
 
@@ -261,7 +261,7 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
                                                                : t.row_max[i] * fj_natural_scale(a);
     }
     const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
-    for (int j = 0; j < OWN_VALUES; j++) {
+    for (int j = 0; j < THREAD_VALUES; j++) {
         const int32_t column = t.column + t.tx + j * TX;
         if (column >= FJ_VALUE_DIM) continue;
         fj_real x = !end.dead ? t.o[i][j] * end.factor : FJ_PARTIAL ? t.o[i][j] : fj_real(0);
@@ -278,7 +278,7 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
 // ---- The kernel --------------------------------------------------------------------------------------------------
 
 FJ_DEVICE void fj_simt_start(fj_simt &t) {
-    for (int i = 0; i < OWN_ROWS; i++) {
+    for (int i = 0; i < THREAD_ROWS; i++) {
         const int32_t row = fj_last_row(t.at, t.at.first + t.ty + i * TY);
         t.q_index[i] = fj_row_query(t.at, row);
         t.h[i] = fj_row_head(t.at, row);
@@ -286,17 +286,18 @@ FJ_DEVICE void fj_simt_start(fj_simt &t) {
         fj_row_init(&t.mod, &t.heads[i], fj_q_position(*t.a, t.at.b, t.q_index[i]), &t.rows[i]);
         t.row_max[i] = -fj_real(INFINITY);
         t.sum[i] = 0;
-        for (int j = 0; j < OWN_VALUES; j++) t.o[i][j] = 0;
+        for (int j = 0; j < THREAD_VALUES; j++) t.o[i][j] = 0;
     }
 }
 
-// After a walk: whether there is another one.
+// After a sweep: whether there is another one.
 FJ_DEVICE bool fj_simt_again([[maybe_unused]] fj_simt &t) {
 #if FJ_HAS_MASK
     if (t.care == FJ_CARE_SPREAD) return false;
     if (t.care == FJ_CARE_CLEAN) return t.care = FJ_CARE_SPREAD, true;
     fj_real zeros = 0;
-    for (int n = 0; n < OWN_ROWS * OWN_VALUES; n++) zeros += t.o[n / OWN_VALUES][n % OWN_VALUES] * fj_real(0);
+    for (int n = 0; n < THREAD_ROWS * THREAD_VALUES; n++)
+        zeros += t.o[n / THREAD_VALUES][n % THREAD_VALUES] * fj_real(0);
     const bool bad = fj_any(zeros != 0);
     bool again = false;
     fj_block_sync(); // nobody reads P any more, in whose place the block votes
@@ -316,7 +317,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     fj_simt t;
     t.a = &args.call;
     t.mod = fj_mod_of(args);
-    t.at = fj_place_of(args.call);
+    t.at = fj_tile_coord_of(args.call);
     t.tx = static_cast<int32_t>(fj_thread_x() % TX);
     t.ty = static_cast<int32_t>(fj_thread_x() / TX);
     t.column = static_cast<int32_t>(fj_block_z()) * SLICE;
@@ -327,13 +328,13 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     t.care = FJ_CARE_NONE;
     fj_simt_start(t);
     const fj_real scale_log2 = fj_scale_log2_of(args.call);
-    fj_walk walk = fj_walk_start(t.at);
+    fj_tile_scheduler tiles = fj_tile_start(t.at);
 #pragma unroll 1
     for (;;) {
-        const int32_t block = fj_walk_take(args.call, t.mod, t.at, walk);
-        if (block == FJ_WALK_END) {
+        const int32_t block = fj_tile_next(args.call, t.mod, t.at, tiles);
+        if (block == FJ_TILE_END) {
             if (!fj_simt_again(t)) break;
-            walk = fj_walk_start(t.at);
+            tiles = fj_tile_start(t.at);
             continue;
         }
         const int32_t key = block / 2 * FJ_TILE_N;
@@ -342,7 +343,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
         fj_simt_softmax(t, key, scale_log2);
         fj_simt_values(t, key);
     }
-    for (int i = 0; i < OWN_ROWS; i++) fj_simt_finish_row(t, i);
+    for (int i = 0; i < THREAD_ROWS; i++) fj_simt_finish_row(t, i);
 }
 
 #if FJ_PARTIAL

@@ -10,9 +10,9 @@
 
 typedef float fj_scores[ROW_TILES][KEY_TILES][4];
 typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
-typedef fj_scores fj_weights; // P as it is: split where it is used
+typedef fj_scores fj_p_frag; // P as it is: split where it is used
 
-FJ_DEVICE void fj_round_weights(fj_weights &w, const fj_scores &p) {
+FJ_DEVICE void fj_probs_to_frag(fj_p_frag &w, const fj_scores &p) {
 #pragma unroll
     for (int n = 0; n < ROW_TILES * KEY_TILES * 4; n++)
         w[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] = p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4];
@@ -50,12 +50,12 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
             }
         }
     }
-    fj_mend_products<FJ_HEAD_PAD>(s, queries, fj_warp() * 16 * ROW_TILES, keys, 0);
+    fj_repair_products<FJ_HEAD_PAD>(s, queries, fj_warp() * 16 * ROW_TILES, keys, 0);
 }
 
 // Tensor cores cut what they add to the exponent of the greatest, all cuts towards 0: over many keys that is more than
 // rounding. So sums of few keys begin at 0, and are added to o in float32.
-FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_weights &p, uint32_t values) {
+FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_p_frag &p, uint32_t values) {
     constexpr uint32_t few = KEY_TILES < 4 ? KEY_TILES : 4, chunk = VALUE_TILES % 4 == 0 ? 4 : 2;
     const uint32_t part = fj_lane() % 4, own = fj_lane() / 4;
 #pragma unroll

@@ -5,10 +5,10 @@
 //
 // 1. So a sum is as exact as one in float32 (products are exact, sums are kept in float32), at three products.
 //    With FJ_TF32 the last alone: 10 bits of mantissa.
-// 2. An infinite x has low = NaN, and so have finite ones that round to infinity: products with them are NaN, also where
-//    a score is -inf and its key seen, but of no weight. A bound on high would mend that at a third more instructions
-//    of the ALU, which limits backward (./dev bench sass). So scores are looked at, by one FMA each, which has a pipe of
-//    its own, and those that are not finite made again without a split.
+// 2. An infinite x has low = NaN, and so have finite ones that round to infinity: products with them are NaN, also
+//    where a score is -inf and its key seen, but of no weight. A bound on high would mend that at a third more
+//    instructions of the ALU, which limits backward (./dev bench sass). So scores are looked at, by one FMA each, which
+//    has a pipe of its own, and those that are not finite made again without a split.
 // 3. Forward and backward make the same scores, to the bit: P is an exponential of their difference from what forward
 //    left. So the order of sums is part of the result: steps of the depth ascend, in each the low part of the query
 //    comes first, then that of the key. Backward kernels have either of them for A.
@@ -46,11 +46,12 @@ template <int columns> FJ_DEVICE float fj_tile_element(uint32_t tile, uint32_t r
     return *fj_shared_at<float>(tile - fj_shared_address(fj_shared()) + byte);
 }
 
-// Point 2. s: products of a's rows, from `row`, with those of b, from `column`; by the warp together. An iteration of the loop
-// mends the first tile of each row of tiles and moves it behind the others, so that registers have constant numbers.
+// Point 2. s: products of a's rows, from `row`, with those of b, from `column`; by the warp together. An iteration of
+// the loop mends the first tile of each row of tiles and moves it behind the others, so that registers have constant
+// numbers.
 template <int depth, int rows, int tiles>
-FJ_DEVICE void fj_mend_products(float (&s)[rows][tiles][4], uint32_t a, uint32_t row, uint32_t b,
-                                uint32_t column) {
+FJ_DEVICE void fj_repair_products(float (&s)[rows][tiles][4], uint32_t a, uint32_t row, uint32_t b,
+                                  uint32_t column) {
     float none = 0; // NaN with the first that is not finite
 #pragma unroll
     for (int n = 0; n < rows * tiles * 4; n++)

@@ -219,7 +219,7 @@ static void grid_of(const call *c, const char *entry, const mode *how, uint32_t 
         if (!k->variant.mma) grid[2] = (uint32_t)FJ_FWD_SIMT_SLICES(k->problem.value_dim);
     } else if (strcmp(entry, "fj_bwd_kv") == 0) {
         grid[0] = product(FJ_CEIL_DIV(s->kv_len, m), s->batch, s->heads_kv);
-    } else if (strcmp(entry, "fj_bwd_measure") == 0) {
+    } else if (strcmp(entry, "fj_bwd_recompute") == 0) {
         grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
     } else if (strcmp(entry, "fj_bwd_q") == 0) {
         grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
@@ -243,7 +243,7 @@ fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_coun
                                 k->variant.entries[i].name, expected, p.size);
         if (grid[0] == 0) continue; /* there is nothing to do */
         /* What is counted is held against what gradients need: delta by a pass of its own is beside that. */
-        const bool measures = strcmp(k->variant.entries[i].name, "fj_bwd_measure") == 0;
+        const bool measures = strcmp(k->variant.entries[i].name, "fj_bwd_recompute") == 0;
         const fj_status status = c->device->launch(o, i, grid, p.bytes, m, measures ? NULL : counts, error);
         if (status != FJ_OK) return status;
     }

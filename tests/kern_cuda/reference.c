@@ -221,7 +221,7 @@ static void adjoin_mod(const pass *p, const row *r, const double *adjoint, doubl
 static bool is_measured(const kernel *k) {
     if (fj_dtype_size(k->problem.dtype) > 2) return false;
     for (int i = 0; i < k->variant.entry_count; i++)
-        if (strcmp(k->variant.entries[i].name, "fj_bwd_measure") == 0) return true;
+        if (strcmp(k->variant.entries[i].name, "fj_bwd_recompute") == 0) return true;
     return false;
 }
 
