@@ -124,6 +124,11 @@ fj_status fj_attn_check_scale(const fj_plan *plan, double scale, fj_error *error
 fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,
                           fj_resolved *ret_resolved, fj_error *error);
 
+/* The captures and scalars alone, of these captures (used: of ir->captures) alone: of the others no extent is known. Of
+ * the plan its device, mod and problem's direction and dtype are looked at. */
+fj_status fj_attn_resolve_captures(const fj_plan *plan, const fj_args *args, const bool *used, void *storage,
+                                   fj_resolved *ret_resolved, fj_error *error);
+
 /* The sentence for a bad read at a fault's position. What lies on a GPU is copied from it, on the stream. Returns
  * FJ_ERR_INDEX. */
 fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault, void *stream,

@@ -25,6 +25,7 @@ struct validation {
     const fj_plan *plan;
     bool sizing; /* data pointers are not looked at */
     fj_error *error;
+    const bool *used; /* of ir->captures; NULL: all are */
 };
 
 static fj_status bad(const struct validation *v, const char *format, ...) FJ_PRINTF(2, 3);
@@ -331,6 +332,10 @@ static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *a
     for (size_t i = 0; i < captures; i++) capture[i] = mod->literals[i];
     for (size_t i = 0; i < mod->capture_count; i++) {
         size_t at = mod->capture_index[i];
+        if (v->used && !v->used[at]) {
+            for (int axis = 0; axis < FJ_MAX_RANK; axis++) capture[at].shape[axis] = UNKNOWN;
+            continue;
+        }
         fj_status status = resolve_capture(v, i, args, &capture[at], &dcapture[at]);
         if (status != FJ_OK) return status;
     }
@@ -363,7 +368,7 @@ fj_status fj_attn_check_scale(const fj_plan *plan, double scale, fj_error *error
 
 fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,
                           fj_resolved *ret_resolved, fj_error *error) {
-    struct validation v = {plan, sizing, error};
+    struct validation v = {plan, sizing, error, NULL};
     fj_resolved all = {.scale = args->scale};
     fj_status status = resolve_inputs(&v, args, &all);
     if (status == FJ_OK)
@@ -371,6 +376,15 @@ fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing,
                                                         : resolve_forward(&v, args, &all);
     if (status == FJ_OK && fj_attn_resolve_size(plan) > 0)
         status = resolve_mod_inputs(&v, args, storage, &all);
+    if (status == FJ_OK) *ret_resolved = all;
+    return status;
+}
+
+fj_status fj_attn_resolve_captures(const fj_plan *plan, const fj_args *args, const bool *used, void *storage,
+                                   fj_resolved *ret_resolved, fj_error *error) {
+    struct validation v = {plan, false, error, used};
+    fj_resolved all = {0};
+    fj_status status = fj_attn_resolve_size(plan) > 0 ? resolve_mod_inputs(&v, args, storage, &all) : FJ_OK;
     if (status == FJ_OK) *ret_resolved = all;
     return status;
 }

@@ -60,7 +60,13 @@ const char *fj_jit_isa_name(fj_isa isa); /* "avx512bf16" */
 
 /* ---- Problems and variants -------------------------------------------------------------------- */
 
-typedef enum fj_jit_kind { FJ_JIT_FORWARD, FJ_JIT_BACKWARD, FJ_JIT_PEAK, FJ_JIT_KIND_COUNT } fj_jit_kind;
+typedef enum fj_jit_kind {
+    FJ_JIT_FORWARD,
+    FJ_JIT_BACKWARD,
+    FJ_JIT_PEAK,
+    FJ_JIT_MASK, /* what a mask is for blocks: F32 or F64, the arithmetic of its floats; cpu alone */
+    FJ_JIT_KIND_COUNT
+} fj_jit_kind;
 
 /* What a kernel is specialised on. */
 typedef struct fj_jit_problem {

@@ -20,13 +20,15 @@ static const char *const prefixes[] = {
     [FJ_JIT_FORWARD] = "fwd",
     [FJ_JIT_BACKWARD] = "bwd",
     [FJ_JIT_PEAK] = "peak",
+    [FJ_JIT_MASK] = "mask",
 };
 _Static_assert(FJ_ARRAY_LEN(prefixes) == FJ_JIT_KIND_COUNT, "a prefix for each");
 
 static void name_variant(const fj_jit_problem *problem, fj_variant *variant) {
     const char *dtype = fj_dtype_code_name(problem->dtype), *isa = fj_jit_isa_name(variant->isa);
-    if (problem->kind == FJ_JIT_PEAK)
-        (void)snprintf(variant->name, sizeof variant->name, "peak_cpu_%s_%s", dtype, isa);
+    if (problem->kind == FJ_JIT_PEAK || problem->kind == FJ_JIT_MASK)
+        (void)snprintf(variant->name, sizeof variant->name, "%s_cpu_%s_%s", prefixes[problem->kind], dtype,
+                       isa);
     else
         (void)snprintf(variant->name, sizeof variant->name, "%s_cpu_%s_e%d_v%d_m%d_n%d_%s",
                        prefixes[problem->kind], dtype, problem->head_dim, problem->value_dim, variant->tile_m,
@@ -37,6 +39,7 @@ static bool is_supported(const fj_jit_problem *problem) {
     bool dtype = problem->dtype == FJ_DTYPE_F16 || problem->dtype == FJ_DTYPE_BF16 ||
                  problem->dtype == FJ_DTYPE_F32 || problem->dtype == FJ_DTYPE_F64;
     if (problem->kind == FJ_JIT_PEAK) return dtype;
+    if (problem->kind == FJ_JIT_MASK) return problem->dtype == FJ_DTYPE_F32 || problem->dtype == FJ_DTYPE_F64;
     return dtype && problem->head_dim >= 1 && problem->head_dim <= 256 && problem->value_dim >= 1 &&
            problem->value_dim <= 256;
 }

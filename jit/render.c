@@ -4,7 +4,7 @@
  *     prologue    #define FJ_HEAD_DIM 64 ...           written here           written here
  *     base        what the hooks are made of           prim.h, interval.h     hooks.h, which includes prim.h
  *     hooks       fj_score, fj_mask ...                fj_ir_emit             fj_ir_emit
- *     template                                         fwd.c, bwd.c, peak.c   fwd_mma.cu, fwd_simt.cu ...
+ *     template                                         fwd.c, bwd.c ...       fwd_mma.cu, fwd_simt.cu ...
  *
  * Lines of the form #include "x.h" are replaced by that file the first time and dropped afterwards,
  * so the text needs no folder to compile in. #line keeps the names of the parts in the compiler's
@@ -36,6 +36,7 @@ static const char *const cpu_templates[] = {
     [FJ_JIT_FORWARD] = "cpu/fwd.c",
     [FJ_JIT_BACKWARD] = "cpu/bwd.c",
     [FJ_JIT_PEAK] = "cpu/peak.c",
+    [FJ_JIT_MASK] = "cpu/mask.c",
 };
 _Static_assert(FJ_ARRAY_LEN(cpu_templates) == FJ_JIT_KIND_COUNT, "a template for each");
 
@@ -200,7 +201,8 @@ static void put_prologue(const struct render *render) {
         {"TILE_Q", variant->tile_m},
         {"TILE_KV", variant->tile_n},
     };
-    put_constants(render->out, constants, problem->kind == FJ_JIT_PEAK ? 4 : FJ_ARRAY_LEN(constants));
+    const bool is_attention = problem->kind == FJ_JIT_FORWARD || problem->kind == FJ_JIT_BACKWARD;
+    put_constants(render->out, constants, is_attention ? FJ_ARRAY_LEN(constants) : 4);
 }
 
 static void put_hooks(fj_scope *scope, struct render *render) {
@@ -209,7 +211,9 @@ static void put_hooks(fj_scope *scope, struct render *render) {
     if (problem->gradient) gradient = fj_ir_view(problem->gradient, scope->arena);
     fj_buf_put(render->out, "#line 1 \"hooks\"\n");
     render->hooks_from = render->out->len;
-    fj_emit_target target = render->variant->target == FJ_TARGET_CPU ? FJ_EMIT_CPU : FJ_EMIT_CUDA;
+    fj_emit_target target = render->variant->target != FJ_TARGET_CPU ? FJ_EMIT_CUDA
+                          : problem->kind == FJ_JIT_MASK             ? FJ_EMIT_MASK
+                                                                     : FJ_EMIT_CPU;
     fj_ir_emit(&ir, problem->gradient ? &gradient : NULL, target, render->out);
     render->hooks_to = render->out->len;
 }
@@ -229,6 +233,7 @@ static void put_all(fj_scope *scope, void *argument) {
         put_part(scope, render, "cpu/prim.h", 0);
         if (render->problem->ir->mask)
             put_part(scope, render, "expr/ir/interval_rules.h", 0); /* what fj_block_class calls */
+        if (render->problem->kind == FJ_JIT_MASK) put_part(scope, render, "cpu/mask_load.h", 0);
         put_hooks(scope, render);
     }
     put_part(scope, render, template_of(render->problem, render->variant), 0);
@@ -259,7 +264,8 @@ fj_status fj_jit_render(const fj_jit_problem *problem, const fj_variant *variant
 /* ---- The request ------------------------------------------------------------------------------- */
 
 static void put_request(fj_scope *scope, void *argument) {
-    static const char *const kinds[] = {"forward", "backward", "peak"};
+    static const char *const kinds[] = {"forward", "backward", "peak", "mask"};
+    _Static_assert(FJ_ARRAY_LEN(kinds) == FJ_JIT_KIND_COUNT, "a word for each");
     const struct render *render = argument;
     const fj_jit_problem *problem = render->problem;
     fj_buf_printf(render->out, "flexjit %s\nkernel %s\ndirection %s\ndtype %s\n", FJ_VERSION,

@@ -365,7 +365,7 @@ static void put_all(emission *e, bool gradient) {
     put_function(e, &fault, NULL, 0);
     if (gradient) put_gradient(e);
     if (ir->mask != 0) fj_emit_block_class(&e->emit);
-    if (ir->fault != 0 && cuda) fj_emit_may_fault(&e->emit);
+    if (ir->fault != 0 && (cuda || e->emit.target == FJ_EMIT_MASK)) fj_emit_may_fault(&e->emit);
     if (e->emit.target == FJ_EMIT_SCALAR) put_wrapper(e->emit.out, ir, gradient);
 }
 

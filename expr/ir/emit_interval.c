@@ -1,10 +1,17 @@
 /* Emits fj_block_class: the interval analysis of the mask as straight-line code (templates/cpu/
- * interval.h); for cuda also fj_may_fault, that of the faults. Loops are not run: a counter is an interval too. */
+ * interval.h); for cuda and masks also fj_may_fault, that of the faults. Loops are not run: a counter is an interval too. */
 #include <math.h>
 #include <string.h>
 
+#include "base/dtype.h"
 #include "expr/ir/emit.h"
 #include "expr/ir/interval.h"
+
+/* Of kernels what is captured is unknown. */
+static fj_iv_kind kind_of(const fj_emit *emit, fj_ref ref) {
+    if (emit->target == FJ_EMIT_MASK && fj_ir_at(emit->ir, ref)->op == FJ_OP_LOAD) return FJ_IV_TABLE;
+    return fj_iv_kind_of(emit->ir, ref);
+}
 
 static void put_type(fj_emit *emit, fj_ref ref) {
     fj_buf_printf(emit->out, "    const fj_iv_%c v%u = ", fj_emit_letter(emit, ref), ref);
@@ -49,13 +56,23 @@ static void put_call(fj_emit *emit, fj_ref ref) {
     fj_buf_put(emit->out, ")");
 }
 
+/* fj_iv_load_i32(a, capture, rank, indices) */
+static void put_table(fj_emit *emit, const fj_node *node, const fj_ref *args) {
+    const char *dtype = fj_dtype_code_name(emit->ir->captures.data[node->imm.i].dtype);
+    fj_buf_printf(emit->out, "fj_iv_load_%s(a, %d, %d, ", dtype, (int)node->imm.i, node->argc);
+    fj_buf_put(emit->out, node->argc > 0 ? "(const fj_iv[]){" : "(const fj_iv *)0");
+    for (int i = 0; i < node->argc; i++) fj_buf_printf(emit->out, "%sv%u", i > 0 ? ", " : "", args[i]);
+    fj_buf_put(emit->out, node->argc > 0 ? "})" : ")");
+}
+
 static void put_interval(fj_emit *emit, fj_ref ref) {
     const fj_node *node = fj_ir_at(emit->ir, ref);
     const fj_ref *args = fj_ir_args(emit->ir, ref);
     const char letter = fj_emit_letter(emit, ref);
     const char *text = fj_op_table[node->op].interval;
     put_type(emit, ref);
-    switch (fj_iv_kind_of(emit->ir, ref)) {
+    switch (kind_of(emit, ref)) {
+    case FJ_IV_TABLE: put_table(emit, node, args); break;
     case FJ_IV_UNKNOWN: fj_buf_printf(emit->out, "fj_iv_top_%c()", letter); break;
     case FJ_IV_CALL: put_call(emit, ref); break;
     case FJ_IV_INCREASING: /* "INC(f)" */
@@ -98,8 +115,21 @@ static void put_head(fj_emit *emit, const char *name, const bool *needed, fj_ref
         is_called ? "FJ_CALLED" : fj_emit_linkage(emit), name, fj_emit_args_type(emit));
 }
 
+/* What the interval of a root is made of (arena). */
+static const bool *needed_by(const fj_emit *emit, fj_ref root) {
+    const fj_ir *ir = emit->ir;
+    bool *needed = FJ_NEW_ARRAY(emit->arena, bool, ir->nodes.len);
+    needed[root] = true;
+    for (fj_ref ref = root; ref > 0; ref--) {
+        const fj_node *node = fj_ir_at(ir, ref);
+        if (!needed[ref] || (node->op != FJ_OP_OUT_OF_RANGE && kind_of(emit, ref) == FJ_IV_UNKNOWN)) continue;
+        for (int i = 0; i < node->argc; i++) needed[fj_ir_args(ir, ref)[i]] = true;
+    }
+    return needed;
+}
+
 void fj_emit_block_class(fj_emit *emit) {
-    const bool *needed = fj_iv_needed(emit->ir);
+    const bool *needed = needed_by(emit, emit->ir->mask);
     put_head(emit, "fj_block_class", needed, emit->ir->mask);
     for (fj_ref ref = 1; ref <= emit->ir->mask; ref++) {
         if (needed[ref]) put_interval(emit, ref);
@@ -123,14 +153,7 @@ static void put_out_of_range(fj_emit *emit, fj_ref ref) {
 
 void fj_emit_may_fault(fj_emit *emit) {
     const fj_ir *ir = emit->ir;
-    bool *needed = FJ_NEW_ARRAY(emit->arena, bool, ir->nodes.len);
-    needed[ir->fault] = true;
-    for (fj_ref ref = ir->fault; ref > 0; ref--) {
-        const fj_node *node = fj_ir_at(ir, ref);
-        if (!needed[ref] || (node->op != FJ_OP_OUT_OF_RANGE && fj_iv_kind_of(ir, ref) == FJ_IV_UNKNOWN))
-            continue;
-        for (int i = 0; i < node->argc; i++) needed[fj_ir_args(ir, ref)[i]] = true;
-    }
+    const bool *needed = needed_by(emit, ir->fault);
     put_head(emit, "fj_may_fault", needed, ir->fault);
     for (fj_ref ref = 1; ref <= ir->fault; ref++) {
         if (!needed[ref]) continue;

@@ -497,6 +497,35 @@ FJ_API fj_block_mask_info fj_block_mask_describe(const fj_block_mask *mask);
 FJ_NODISCARD FJ_API fj_status fj_block_mask_check(const fj_block_mask *mask, int64_t batch, int64_t heads,
                                                   int64_t q_len, int64_t kv_len, fj_error *error);
 
+/* What makes block masks of a mod: the mod's mask as code that tells by intervals, with minima and maxima of the captured
+ * tensors, what large areas are, and looks at the elements only of blocks that remain. */
+typedef struct fj_mask_maker fj_mask_maker;
+
+/* Finds the code in the cache or compiles it: may block for as long as a compiler runs; nothing of it depends on lengths,
+ * block sizes or values. dtype is that of the kernels that the masks are for: the mask's floats are doubles for F64, else
+ * float32. Only captures that the mask reads have to be bound. FJ_ERR_UNSUPPORTED: the device is not cpu, whose memory
+ * masks and captures are in; FJ_ERR_MOD, and what fj_kernel_create gives. */
+FJ_NODISCARD FJ_API fj_status fj_mask_maker_create(fj_device *device, const fj_mod *mod, fj_dtype dtype,
+                                                   fj_mask_maker **ret_maker, fj_error *error);
+FJ_API void fj_mask_maker_unref(fj_mask_maker **maker);
+/* variant is "" where the mod has no mask, so that there is no code. */
+FJ_API fj_kernel_info fj_mask_maker_describe(const fj_mask_maker *maker);
+
+typedef struct fj_mask_args {
+    size_t struct_size;
+    int64_t batch, heads, q_len, kv_len; /* heads: of queries */
+    int64_t block_q, block_kv;           /* 0: 64 */
+    const DLTensor *const *captures;     /* as in fj_args; what the mask does not read may be NULL */
+    const fj_scalar *scalars;
+} fj_mask_args;
+
+/* Makes a block mask, on threads as launch says (NULL: OpenMP). Batches and heads that the mask does not tell apart are kept
+ * once. A mod without a mask gives full blocks. All partial blocks are partial: of each one something is seen and
+ * something hidden. FJ_ERR_INDEX: a bad read at a position that is seen; FJ_ERR_TENSOR, FJ_ERR_ARGUMENT, FJ_ERR_MEMORY. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_make(const fj_mask_maker *maker, const fj_mask_args *args,
+                                                 const fj_launch *launch, fj_block_mask **ret_mask,
+                                                 fj_error *error);
+
 /* From a dense mask, BOOL [B,H,L,S] in the host's memory, any strides: 0 stands for batches or heads that are alike.
  * block_q, block_kv: 0 for 64. FJ_ERR_TENSOR, FJ_ERR_ARGUMENT, FJ_ERR_MEMORY. */
 FJ_NODISCARD FJ_API fj_status fj_block_mask_from_dense(fj_context *context, const DLTensor *dense,

@@ -58,4 +58,42 @@ struct fj_cpu_kernel {
     void (*blocks)(const struct fj_cpu_args *args, int64_t counts[3]);
 };
 
+/* ---- Masks (mask.c) ------------------------------------------------------------------------------ */
+
+/* Minima and maxima of a captured tensor along its last dimension, for each of the rows that the others count, packed:
+ * a node of level 0 has FJ_CPU_TABLE_LEAF elements, one of level l + 1 FJ_CPU_TABLE_FAN nodes of level l; the last node of
+ * a level may have fewer. */
+#define FJ_CPU_TABLE_LEAF 32
+#define FJ_CPU_TABLE_FAN 4
+#define FJ_CPU_TABLE_LEVELS 16
+
+struct fj_cpu_node {
+    union fj_cpu_scalar lo, hi; /* ints and bools: i; floats: f, lo is NaN where an element is */
+};
+
+struct fj_cpu_table {
+    const struct fj_cpu_node *nodes;    /* NULL: none */
+    int64_t row;                        /* nodes of a row */
+    int64_t first[FJ_CPU_TABLE_LEVELS]; /* of each level in a row */
+    int32_t levels;
+};
+
+/* Of args the captures, scalars and faults are set. */
+struct fj_cpu_mask_args {
+    struct fj_cpu_args args;           /* first: hooks are given a pointer to it */
+    const struct fj_cpu_table *tables; /* of each capture */
+};
+
+/* An object for a mask exports `fj_cpu_mask`, beside a fj_cpu_kernel without items. Ends of ranges belong to them;
+ * classes are 0 empty, 1 partial, 2 full. */
+struct fj_cpu_mask {
+    int32_t abi; /* FJ_CPU_ABI */
+    /* By intervals, so 1 may be any: then `block` looks, or smaller areas tell. */
+    int (*area)(const struct fj_cpu_args *args, int64_t b, int64_t h, int64_t q_first, int64_t q_last,
+                int64_t kv_first, int64_t kv_last);
+    /* By elements, exactly. The least bad read of a worker is in args->faults. */
+    int (*block)(const struct fj_cpu_args *args, int32_t b, int32_t h, int32_t q_first, int32_t q_last,
+                 int32_t kv_first, int32_t kv_last, int worker);
+};
+
 #endif

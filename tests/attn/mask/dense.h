@@ -3,6 +3,7 @@
 #define FJ_TESTS_ATTN_MASK_DENSE_H
 
 #include "attn/mask/mask.h"
+#include "base/dtype.h"
 #include "tests/attn/calls.h"
 
 typedef struct dense_sizes {

@@ -1,0 +1,358 @@
+/* A block mask of a mod.
+ *
+ *     keys ->                              An item is a strip of rows of blocks of one plane. A rectangle of a strip is
+ *    +-------+---+---+------+              asked for as a whole, by intervals: what is proven empty or full is done;
+ *    | full  | f | p |      |   strip      the rest is halved along its longer side, down to a block, whose elements
+ *    |       |---+---| empty|              are looked at. So a mask that is decided away from lines costs their
+ *    |       | p | e |      |              length and not the area.
+ *    +-------+---+---+------+
+ *
+ * Invariants
+ *  1. Rectangles of a strip come left before right: those that a row is in, in the order of their keys.
+ *  2. Halves end at powers of two, in blocks from the strip's corner: they meet whole nodes of the captures' tables.
+ *  3. Threads share nothing that is written but a worker's list of rectangles, which is its own.
+ */
+#include <string.h>
+
+#include "attn/mask/maker.h"
+#include "driver/parallel.h"
+
+enum { STRIP = 32 }; /* rows of blocks */
+
+/* Blocks of rows [row, row_end) by columns [column, column_end) that are of one class, and not empty. */
+typedef struct rectangle {
+    int32_t row, row_end, column, column_end, class;
+} rectangle;
+
+/* What a worker keeps. */
+typedef struct found {
+    rectangle *items;
+    size_t count, cap;
+    int64_t undecided;
+    bool failed;
+} found;
+
+typedef struct building {
+    const fj_mask_maker *maker;
+    const fj_allocator *allocator;
+    fj_mask_shape shape;
+    int32_t q_blocks, kv_blocks;
+    int64_t strips; /* of a plane */
+    struct fj_cpu_mask_args args;
+    fj_rows_writer *writers; /* of each item */
+    found *found;            /* of each worker */
+    int workers;
+} building;
+
+/* ---- Rectangles ------------------------------------------------------------------------------------- */
+
+typedef struct plane_at {
+    const building *of;
+    found *found;
+    int64_t b, h;
+    int worker;
+} plane_at;
+
+static void keep(plane_at *p, rectangle of) {
+    found *f = p->found;
+    if (of.class == FJ_BLOCK_EMPTY || f->failed) return;
+    if (f->count == f->cap) {
+        const fj_allocator *allocator = p->of->allocator;
+        const size_t cap = f->cap ? 2 * f->cap : 256;
+        rectangle *larger =
+            allocator->resize(allocator->user, f->items, f->cap * sizeof *larger, cap * sizeof *larger);
+        if (!larger) {
+            f->failed = true;
+            return;
+        }
+        f->items = larger;
+        f->cap = cap;
+    }
+    f->items[f->count++] = of;
+}
+
+/* The greatest power of two that leaves something of n > 1. */
+static int32_t half(int32_t n) { return (int32_t)(1U << (31 - __builtin_clz((uint32_t)n - 1))); }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static void decide(plane_at *p, rectangle of) {
+    const building *all = p->of;
+    const fj_mask_shape *shape = &all->shape;
+    const struct fj_cpu_mask *code = all->maker->code;
+    const struct fj_cpu_args *args = &all->args.args;
+    const int64_t q = of.row * shape->block_q, kv = of.column * shape->block_kv;
+    const int64_t q_last = least(of.row_end * shape->block_q, shape->q_len) - 1;
+    const int64_t kv_last = least(of.column_end * shape->block_kv, shape->kv_len) - 1;
+    const int32_t rows = of.row_end - of.row, columns = of.column_end - of.column;
+    of.class = code->area(args, p->b, p->h, q, q_last, kv, kv_last);
+    if (of.class != FJ_BLOCK_PARTIAL) {
+        keep(p, of);
+    } else if (rows == 1 && columns == 1) {
+        of.class = code->block(args, (int32_t)p->b, (int32_t)p->h, (int32_t)q, (int32_t)q_last, (int32_t)kv,
+                               (int32_t)kv_last, p->worker);
+        p->found->undecided++;
+        keep(p, of);
+    } else {
+        rectangle first = of, second = of;
+        if (columns >= rows)
+            first.column_end = second.column = of.column + half(columns);
+        else
+            first.row_end = second.row = of.row + half(rows);
+        decide(p, first);
+        decide(p, second);
+    }
+}
+
+/* ---- Strips ----------------------------------------------------------------------------------------- */
+
+/* The rectangles of a strip as runs of its rows. */
+static void write_strip(const found *f, int32_t row, int32_t row_end, fj_rows_writer *writer) {
+    for (; row < row_end; row++) {
+        for (size_t i = 0; i < f->count; i++) {
+            const rectangle *r = &f->items[i];
+            if (r->row <= row && row < r->row_end)
+                fj_rows_put(writer, r->column, r->column_end, (fj_block_class)r->class);
+        }
+        fj_rows_end_row(writer);
+    }
+}
+
+static void build_strip(void *argument, int64_t item, int worker) {
+    const building *all = argument;
+    const fj_mask_shape *shape = &all->shape;
+    const int64_t plane = item / all->strips, strip = item % all->strips;
+    plane_at p = {.of = all,
+                  .found = &all->found[worker],
+                  .b = plane / shape->planes_h,
+                  .h = plane % shape->planes_h,
+                  .worker = worker};
+    const rectangle whole = {.row = (int32_t)(strip * STRIP),
+                             .row_end = (int32_t)least((strip + 1) * STRIP, all->q_blocks),
+                             .column_end = all->kv_blocks};
+    p.found->count = 0;
+    if (all->kv_blocks > 0) decide(&p, whole);
+    write_strip(p.found, whole.row, whole.row_end, &all->writers[item]);
+}
+
+/* ---- The whole -------------------------------------------------------------------------------------- */
+
+static void finish_building(building *all, int64_t items) {
+    for (int64_t i = 0; all->writers && i < items; i++) fj_rows_writer_finish(&all->writers[i]);
+    for (int i = 0; all->found && i < all->workers; i++)
+        if (all->found[i].items)
+            fj_free(all->allocator, all->found[i].items, all->found[i].cap * sizeof *all->found[i].items);
+    if (all->writers) fj_free(all->allocator, all->writers, (size_t)(items + 1) * sizeof *all->writers);
+    if (all->found) fj_free(all->allocator, all->found, (size_t)all->workers * sizeof *all->found);
+}
+
+static fj_status run_strips(building *all, const fj_launch *launch, fj_block_rows *ret_rows,
+                            int64_t *ret_undecided, fj_error *error) {
+    const int64_t items = fj_mask_planes(&all->shape) * all->strips;
+    bool failed = false;
+    all->writers = fj_alloc_zeroed(all->allocator, (size_t)(items + 1) * sizeof *all->writers);
+    all->found = fj_alloc_zeroed(all->allocator, (size_t)all->workers * sizeof *all->found);
+    if (all->writers && all->found) {
+        for (int64_t i = 0; i < items; i++) fj_rows_writer_init(&all->writers[i], all->allocator);
+        fj_driver_parallel(launch, all->workers, items, build_strip, all);
+    }
+    *ret_undecided = 0;
+    for (int i = 0; all->found && i < all->workers; i++) {
+        failed |= all->found[i].failed;
+        *ret_undecided += all->found[i].undecided;
+    }
+    failed = failed || !all->writers || !all->found ||
+             fj_rows_join(all->allocator, all->writers, (size_t)items, all->kv_blocks, ret_rows) != FJ_OK;
+    finish_building(all, items);
+    return failed ? fj_mask_no_memory(error) : FJ_OK;
+}
+
+/* Every row one run: a mod without a mask. */
+static fj_status all_full(const fj_allocator *allocator, const fj_mask_shape *shape, fj_block_rows *ret_rows,
+                          fj_error *error) {
+    const int32_t columns = (int32_t)fj_mask_blocks(shape->kv_len, shape->block_kv);
+    fj_rows_writer writer;
+    fj_rows_writer_init(&writer, allocator);
+    for (int64_t row = 0; row < fj_mask_planes(shape) * fj_mask_blocks(shape->q_len, shape->block_q); row++) {
+        fj_rows_put(&writer, 0, columns, FJ_BLOCK_FULL);
+        fj_rows_end_row(&writer);
+    }
+    return fj_rows_take(&writer, columns, ret_rows) == FJ_OK ? FJ_OK : fj_mask_no_memory(error);
+}
+
+/* ---- Bad reads -------------------------------------------------------------------------------------- */
+
+typedef struct explanation {
+    const fj_mask_maker *maker;
+    const fj_resolved *inputs;
+    const struct fj_cpu_fault *at;
+    char text[400];
+    bool found;
+} explanation;
+
+static void explain(fj_scope *scope, void *argument) {
+    explanation *e = argument;
+    const fj_ir ir = fj_ir_view(e->maker->ir, scope->arena);
+    fj_eval_tensor *captures = FJ_NEW_ARRAY(scope->arena, fj_eval_tensor, ir.captures.len + 1);
+    for (size_t i = 0; i < ir.captures.len; i++) {
+        const fj_tensor *tensor = &e->inputs->captures[i];
+        if (!e->maker->used[i]) continue;
+        captures[i].data = tensor->data;
+        captures[i].dtype = tensor->dtype;
+        memcpy(captures[i].dims, tensor->shape, sizeof captures[i].dims);
+        memcpy(captures[i].strides, tensor->strides, sizeof captures[i].strides);
+    }
+    const fj_eval_input input = {.captures = captures,
+                                 .scalars = e->inputs->scalars,
+                                 .round_f32 = e->maker->plan.problem.dtype != FJ_DTYPE_F64};
+    e->found = fj_eval_explain(fj_eval_create(scope->arena, &ir), &input, e->at->b, e->at->h, e->at->q,
+                               e->at->kv, 0, e->text, sizeof e->text);
+}
+
+static bool is_before(const struct fj_cpu_fault *a, const struct fj_cpu_fault *b) {
+    if (a->b != b->b) return a->b < b->b;
+    if (a->h != b->h) return a->h < b->h;
+    return a->q != b->q ? a->q < b->q : a->kv < b->kv;
+}
+
+static fj_status report_fault(const building *all, const fj_resolved *inputs, fj_error *error) {
+    const struct fj_cpu_fault *least_fault = NULL;
+    for (int i = 0; i < all->workers; i++) {
+        const struct fj_cpu_fault *fault = &all->args.args.faults[i];
+        if (fault->found && (!least_fault || is_before(fault, least_fault))) least_fault = fault;
+    }
+    if (!least_fault) return FJ_OK;
+    explanation e = {.maker = all->maker, .inputs = inputs, .at = least_fault};
+    fj_arena arena;
+    fj_arena_init(&arena, all->allocator);
+    const fj_status status = fj_scope_run(&arena, NULL, explain, &e);
+    fj_arena_finish(&arena);
+    if (status == FJ_OK && e.found) return fj_error_set(error, FJ_ERR_INDEX, "%s", e.text);
+    return fj_error_set(error, FJ_ERR_INDEX,
+                        "the mask reads outside a captured tensor or divides an integer by zero at b=%d h=%d "
+                        "q=%d kv=%d",
+                        least_fault->b, least_fault->h, least_fault->q, least_fault->kv);
+}
+
+/* ---- Inputs ----------------------------------------------------------------------------------------- */
+
+/* The captures as validated, as the code reads them, and places for bad reads, in one piece. */
+typedef struct inputs {
+    char *memory;
+    size_t size;
+    fj_resolved resolved;
+    struct fj_cpu_tensor *captures;
+    struct fj_cpu_fault *faults;
+} inputs;
+
+static fj_status read_inputs(const building *all, const fj_mask_args *args, inputs *ret, fj_error *error) {
+    const size_t count = all->maker->ir->captures.len;
+    const size_t resolved = (fj_attn_resolve_size(&all->maker->plan) + 15) / 16 * 16;
+    const size_t captures = count * sizeof(struct fj_cpu_tensor);
+    *ret = (inputs){.size = resolved + captures + (size_t)all->workers * sizeof(struct fj_cpu_fault) + 16};
+    ret->memory = fj_alloc_zeroed(all->allocator, ret->size);
+    if (!ret->memory) return fj_mask_no_memory(error);
+    ret->captures = (struct fj_cpu_tensor *)(void *)(ret->memory + resolved);
+    ret->faults = (struct fj_cpu_fault *)(void *)(ret->memory + resolved + captures);
+    const fj_args call = {.struct_size = sizeof call, .captures = args->captures, .scalars = args->scalars};
+    const fj_status status = fj_attn_resolve_captures(&all->maker->plan, &call, all->maker->used, ret->memory,
+                                                      &ret->resolved, error);
+    if (status != FJ_OK) return status;
+    for (size_t i = 0; i < count; i++) {
+        const fj_tensor *tensor = &ret->resolved.captures[i];
+        if (!all->maker->used[i]) continue;
+        ret->captures[i].data = tensor->data;
+        memcpy(ret->captures[i].shape, tensor->shape, sizeof tensor->shape);
+        memcpy(ret->captures[i].stride, tensor->strides, sizeof tensor->strides);
+    }
+    return FJ_OK;
+}
+
+static fj_status build(building *all, const fj_mask_args *args, const fj_launch *launch,
+                       fj_block_rows *ret_rows, int64_t *ret_undecided, fj_error *error) {
+    inputs in;
+    fj_mask_tables tables = {0};
+    fj_status status = read_inputs(all, args, &in, error);
+    if (status == FJ_OK)
+        status = fj_mask_tables_make(all->maker, in.resolved.captures, launch, all->workers, &tables, error);
+    if (status == FJ_OK) {
+        all->args = (struct fj_cpu_mask_args){
+            .args = {.captures = in.captures,
+                     .scalars = (const union fj_cpu_scalar *)(const void *)in.resolved.scalars,
+                     .faults = in.faults,
+                     .workers = all->workers},
+            .tables = tables.tables,
+        };
+        status = run_strips(all, launch, ret_rows, ret_undecided, error);
+    }
+    if (status == FJ_OK) {
+        status = report_fault(all, &in.resolved, error);
+        if (status != FJ_OK) fj_block_rows_finish(all->allocator, ret_rows);
+    }
+    fj_mask_tables_finish(all->allocator, &tables);
+    if (in.memory) fj_free(all->allocator, in.memory, in.size);
+    return status;
+}
+
+/* ---- The call --------------------------------------------------------------------------------------- */
+
+static fj_status read_launch(const fj_launch *launch, fj_launch *ret_launch, int *ret_workers,
+                             fj_error *error) {
+    *ret_launch = (fj_launch){.struct_size = sizeof *ret_launch};
+    fj_status status =
+        launch ? fj_attn_read_desc(ret_launch, sizeof *ret_launch, launch, "fj_launch", error) : FJ_OK;
+    if (status != FJ_OK) return status;
+    const fj_executor *executor = ret_launch->executor;
+    if (executor && (!executor->run || executor->workers < 1))
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "the executor has no run function or no workers");
+    const int workers = executor ? executor->workers : ret_launch->workers;
+    if (workers < 0 || workers > FJ_DRIVER_MAX_WORKERS)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "workers is %d; the limit is %d", workers,
+                            FJ_DRIVER_MAX_WORKERS);
+    *ret_workers = fj_driver_workers(ret_launch);
+    return FJ_OK;
+}
+
+/* Alike along an axis that the mask does not read. */
+static int64_t planes_of(bool is_read, int64_t extent) { return is_read ? extent : least(extent, 1); }
+
+static fj_status read_shape(const fj_mask_maker *maker, const fj_mask_args *args, fj_mask_shape *ret_shape,
+                            fj_error *error) {
+    *ret_shape = (fj_mask_shape){
+        .batch = args->batch,
+        .heads = args->heads,
+        .q_len = args->q_len,
+        .kv_len = args->kv_len,
+        .block_q = args->block_q,
+        .block_kv = args->block_kv,
+        .planes_b = planes_of(maker->reads_batch, args->batch),
+        .planes_h = planes_of(maker->reads_head, args->heads),
+    };
+    return fj_mask_check_shape(ret_shape, FJ_MASK_BLOCK, error);
+}
+
+fj_status fj_block_mask_make(const fj_mask_maker *maker, const fj_mask_args *args, const fj_launch *launch,
+                             fj_block_mask **ret_mask, fj_error *error) {
+    if (!maker || !ret_mask) return fj_error_set(error, FJ_ERR_ARGUMENT, "maker or ret_mask is NULL");
+    fj_mask_args call;
+    fj_launch how;
+    fj_block_rows rows;
+    int64_t undecided = 0;
+    fj_context *context = maker->device->context;
+    building all = {.maker = maker, .allocator = &context->allocator};
+    fj_status status = fj_attn_read_desc(&call, sizeof call, args, "fj_mask_args", error);
+    if (status == FJ_OK) status = read_launch(launch, &how, &all.workers, error);
+    if (status == FJ_OK) status = read_shape(maker, &call, &all.shape, error);
+    if (status != FJ_OK) return status;
+    all.q_blocks = (int32_t)fj_mask_blocks(all.shape.q_len, all.shape.block_q);
+    all.kv_blocks = (int32_t)fj_mask_blocks(all.shape.kv_len, all.shape.block_kv);
+    all.strips = (all.q_blocks + STRIP - 1) / STRIP;
+    status = maker->ir ? build(&all, &call, &how, &rows, &undecided, error)
+                       : all_full(all.allocator, &all.shape, &rows, error);
+    fj_block_mask *mask = NULL;
+    if (status == FJ_OK) status = fj_mask_create(context, &all.shape, &rows, &mask, error);
+    if (status != FJ_OK) return status;
+    mask->undecided = undecided;
+    *ret_mask = mask;
+    return FJ_OK;
+}
