@@ -3,7 +3,8 @@
  * The rules are those that the first lines of templates/cpu/fwd.c and bwd.c assert:
  *   - head and value dimension 1 to 256; F16, BF16, F32, F64
  *   - avx512bf16 only for BF16
- *   - the query tile is a multiple of 48 up to 240, the key tile one of a panel (64 at most) up to 1024
+ *   - the query tile is a multiple of 48 up to 240, the key tile one of a panel (64 at most) up to 1024; backward has
+ *     two panels at least
  */
 #include <stdio.h>
 
@@ -54,7 +55,7 @@ static int list_tiles(const fj_jit_problem *problem, fj_isa isa, tile tiles[MAX_
         return 2;
     case FJ_JIT_BACKWARD:
         tiles[0] = (tile){isa == FJ_ISA_AVX512BF16 ? 96 : 48, is_small ? 192 : 128};
-        tiles[1] = (tile){48, is_small ? 128 : 64};
+        tiles[1] = (tile){48, is_small ? 128 : 256};
         return 2;
     default: tiles[0] = (tile){0, 0}; return 1;
     }
