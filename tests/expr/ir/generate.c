@@ -2,7 +2,6 @@
 #include "generate.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "base/dtype.h"
 
