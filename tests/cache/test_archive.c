@@ -191,6 +191,10 @@ START_TEST(a_flipped_bit_anywhere_enters_nothing_wrong) {
         ck_assert_int_eq(unpack(&error), FJ_ERR_IO);
         bool sound = strstr(error.text, "cannot be written") != NULL; /* it was in what fills a block up */
         ck_assert(sound || strstr(error.text, "at byte ") != NULL);
+        size_t first; /* of an entry as a whole: where its first member stands */
+        char name[FJ_ARCHIVE_NAME];
+        if (sscanf(error.text, "at byte %zu: the entry of member '%63[^']", &first, name) == 2)
+            ck_assert_str_eq(bytes + first, name);
         memcpy(to, real, sizeof to);
         if (at % 64 == 0 || (sound && passed++ % 64 == 0)) {
             fj_status status = unpack(NULL);

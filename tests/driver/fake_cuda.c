@@ -118,6 +118,8 @@ EXPORT int cuCtxGetCurrent(void **context) {
     return 0;
 }
 EXPORT int cuCtxPushCurrent_v2(void *context) {
+    const int result = fake_setting("push", 0);
+    if (result != 0) return result;
     stack[depth++] = context;
     return 0;
 }

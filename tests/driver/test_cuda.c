@@ -387,6 +387,30 @@ START_TEST(memory_and_time) {
 }
 END_TEST
 
+/* No context: nothing is called that needs one. */
+START_TEST(a_context_that_cannot_be_entered) {
+    open_device();
+    char bytes[4] = "abc";
+    uint64_t address = 0;
+    ck_assert_int_eq(device->alloc(device, NULL, 4, &address, &error), FJ_OK);
+    setenv("FAKE_CUDA", "push=719", 1);
+    fake->reset();
+    const fj_status said[] = {
+        device->alloc(device, NULL, 4, &(uint64_t){0}, &error),
+        device->upload(device, address, bytes, 4, NULL, &error),
+        device->download(device, bytes, address, 4, NULL, &error),
+        device->fill(device, address, 'x', 4, NULL, &error),
+        device->wait(device, NULL, &error),
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(said); i++)
+        ck_assert_msg(said[i] == FJ_ERR_DEVICE, "%zu: %d", i, (int)said[i]);
+    has_text(error.text, "no context of GPU 0: CUDA_ERROR_FAKE (719");
+    ck_assert_str_eq(fake->calls(), "");
+    unsetenv("FAKE_CUDA");
+    device->free(device, NULL, address);
+}
+END_TEST
+
 START_TEST(no_memory_on_the_gpu) {
     open_device();
     uint64_t address;
@@ -427,6 +451,7 @@ int main(void) {
         a_green_context_of_an_older_driver_gets_nothing,
         blocks_have_room_beside_each_other,
         an_image_is_loaded_from_any_address,
+        a_context_that_cannot_be_entered,
         no_memory_on_the_gpu,
         what_cannot_be_launched,
         any_allocation_may_fail,
