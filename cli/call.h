@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "cli/options.h"
+#include "cli/safetensors.h"
 #include "flexjit/flexjit.h"
 
 /* A tensor, packed. It points into itself: it is not copied or moved once it was set. */
@@ -51,6 +52,8 @@ typedef struct cli_inputs {
     size_t capture_count, scalar_count;
 } cli_inputs;
 
+/* A kernel reads a bool as 0 or 1; a file may hold anything. path is for the message. */
+int cli_check_bools(const char *path, const cli_tensor *tensor);
 /* Makes room for the captures of a mod and takes the scalars' values from its source. */
 int cli_inputs_begin(cli_inputs *inputs, const fj_mod *mod);
 void cli_inputs_finish(cli_inputs *inputs);

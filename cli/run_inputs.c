@@ -111,14 +111,12 @@ int cli_run_shape(cli_run *run) {
 
 /* ---- Captures ---------------------------------------------------------------------------- */
 
-/* A kernel reads a bool as 0 or 1; a file may hold anything. */
-static int check_bools(const cli_run *run, const cli_tensor *tensor) {
+int cli_check_bools(const char *path, const cli_tensor *tensor) {
     const uint8_t *bytes = tensor->data;
-    for (size_t i = 0; i < tensor->size; i++) {
+    for (size_t i = 0; tensor->dtype == FJ_DTYPE_BOOL && i < tensor->size; i++) {
         if (bytes[i] <= 1) continue;
-        return cli_fail_file(CLI_EXIT_FAILED, run->input_path,
-                             "tensor '%.100s': element %zu is %d, which is not a BOOL", tensor->name, i,
-                             bytes[i]);
+        return cli_fail_file(CLI_EXIT_FAILED, path, "tensor '%.100s': element %zu is %d, which is not a BOOL",
+                             tensor->name, i, bytes[i]);
     }
     return CLI_EXIT_OK;
 }
@@ -139,7 +137,7 @@ int cli_run_bind(cli_run *run) {
             return cli_fail_file(CLI_EXIT_FAILED, run->input_path, "captured tensor '%.100s' is missing",
                                  info.name);
         }
-        int status = tensor->dtype == FJ_DTYPE_BOOL ? check_bools(run, tensor) : CLI_EXIT_OK;
+        int status = cli_check_bools(run->input_path, tensor);
         if (status == CLI_EXIT_OK) status = borrow(&run->inputs.captures[i], tensor);
         if (status != CLI_EXIT_OK) return status;
     }

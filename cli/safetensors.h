@@ -65,6 +65,8 @@ typedef struct cli_st_writer {
 int cli_st_create(const char *path, const cli_tensor *tensors, size_t count, cli_st_writer *ret_writer);
 /* Writes everything and renames; the writer is finished, whatever the status. */
 int cli_st_commit(cli_st_writer *writer);
+/* Any file, written in the same way. Returns an exit status; errors are reported. */
+int cli_write_file(const char *path, const void *data, size_t size);
 /* Removes what was begun. Takes a writer that was zeroed or committed. */
 void cli_st_discard(cli_st_writer *writer);
 

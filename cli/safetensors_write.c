@@ -209,3 +209,17 @@ int cli_st_commit(cli_st_writer *writer) {
 void cli_st_discard(cli_st_writer *writer) {
     if (writer->is_open) release(writer);
 }
+
+/* A header alone. */
+int cli_write_file(const char *path, const void *data, size_t size) {
+    cli_st_writer writer = {.path = path, .file = -1, .header = malloc(size + 1), .header_size = size};
+    if (writer.header == NULL) return cli_no_memory();
+    memcpy(writer.header, data, size);
+    const int status = open_target(&writer);
+    if (status != CLI_EXIT_OK) {
+        release(&writer);
+        return status;
+    }
+    writer.is_open = true;
+    return cli_st_commit(&writer);
+}

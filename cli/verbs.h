@@ -7,6 +7,7 @@
 int cli_verb_run(const cli_args *args);
 int cli_verb_check(const cli_args *args);
 int cli_verb_show(const cli_args *args);
+int cli_verb_mask(const cli_args *args);
 int cli_verb_bench(const cli_args *args);
 int cli_verb_prebuild(const cli_args *args);
 int cli_verb_cache(const cli_args *args);

@@ -15,9 +15,14 @@
 #include <string.h>
 
 #include "attn/mask/maker.h"
+#include "base/clock.h"
 #include "driver/parallel.h"
 
 enum { STRIP = 32 }; /* rows of blocks */
+
+/* What the caller does alone before it wakes other threads, which may take as long. */
+static const double alone_ms = 0.3;
+enum { ALONE_TABLES = 1 << 16 }; /* keys and queries of which tables are made alone */
 
 /* Blocks of rows [row, row_end) by columns [column, column_end) that are of one class, and not empty. */
 typedef struct rectangle {
@@ -27,7 +32,8 @@ typedef struct rectangle {
 /* What a worker keeps. */
 typedef struct found {
     rectangle *items;
-    size_t count, cap;
+    uint32_t *sorted; /* numbers of items, by row */
+    size_t count, cap, sorted_cap;
     int64_t undecided;
     bool failed;
 } found;
@@ -38,6 +44,7 @@ typedef struct building {
     fj_mask_shape shape;
     int32_t q_blocks, kv_blocks;
     int64_t strips; /* of a plane */
+    int64_t begun;  /* items that the caller did alone */
     struct fj_cpu_mask_args args;
     fj_rows_writer *writers; /* of each item */
     found *found;            /* of each worker */
@@ -106,20 +113,47 @@ static void decide(plane_at *p, rectangle of) {
 
 /* ---- Strips ----------------------------------------------------------------------------------------- */
 
+/* The numbers of the rectangles that each row is in, row by row: those of row r from starts[r] to starts[r + 1]. */
+static const uint32_t *sort_by_row(found *f, int32_t row, size_t starts[STRIP + 1],
+                                   const fj_allocator *allocator) {
+    size_t next[STRIP] = {0};
+    for (size_t i = 0; i < f->count; i++)
+        for (int32_t r = f->items[i].row; r < f->items[i].row_end; r++) next[r - row]++;
+    starts[0] = 0;
+    for (int r = 0; r < STRIP; r++) {
+        starts[r + 1] = starts[r] + next[r];
+        next[r] = starts[r];
+    }
+    if (starts[STRIP] > f->sorted_cap) {
+        const size_t cap = 2 * starts[STRIP];
+        uint32_t *larger = allocator->resize(allocator->user, f->sorted, f->sorted_cap * sizeof *larger,
+                                             cap * sizeof *larger);
+        if (!larger) return NULL;
+        f->sorted = larger;
+        f->sorted_cap = cap;
+    }
+    for (size_t i = 0; i < f->count; i++)
+        for (int32_t r = f->items[i].row; r < f->items[i].row_end; r++)
+            f->sorted[next[r - row]++] = (uint32_t)i;
+    return f->sorted;
+}
+
 /* The rectangles of a strip as runs of its rows. */
-static void write_strip(const found *f, int32_t row, int32_t row_end, fj_rows_writer *writer) {
-    for (; row < row_end; row++) {
-        for (size_t i = 0; i < f->count; i++) {
-            const rectangle *r = &f->items[i];
-            if (r->row <= row && row < r->row_end)
-                fj_rows_put(writer, r->column, r->column_end, (fj_block_class)r->class);
+static void write_strip(found *f, int32_t row, int32_t row_end, const fj_allocator *allocator,
+                        fj_rows_writer *writer) {
+    size_t starts[STRIP + 1];
+    const uint32_t *sorted = sort_by_row(f, row, starts, allocator);
+    f->failed |= !sorted && starts[STRIP] > 0;
+    for (int32_t r = 0; !f->failed && r < row_end - row; r++) {
+        for (size_t i = starts[r]; i < starts[r + 1]; i++) {
+            const rectangle *of = &f->items[sorted[i]];
+            fj_rows_put(writer, of->column, of->column_end, (fj_block_class)of->class);
         }
         fj_rows_end_row(writer);
     }
 }
 
-static void build_strip(void *argument, int64_t item, int worker) {
-    const building *all = argument;
+static void build_strip(const building *all, int64_t item, int worker) {
     const fj_mask_shape *shape = &all->shape;
     const int64_t plane = item / all->strips, strip = item % all->strips;
     plane_at p = {.of = all,
@@ -132,16 +166,29 @@ static void build_strip(void *argument, int64_t item, int worker) {
                              .column_end = all->kv_blocks};
     p.found->count = 0;
     if (all->kv_blocks > 0) decide(&p, whole);
-    write_strip(p.found, whole.row, whole.row_end, &all->writers[item]);
+    write_strip(p.found, whole.row, whole.row_end, all->allocator, &all->writers[item]);
+}
+
+static void build_remaining(void *argument, int64_t item, int worker) {
+    const building *all = argument;
+    build_strip(all, all->begun + item, worker);
+}
+
+static void build_strips(building *all, const fj_launch *launch, int64_t items) {
+    const double start = fj_now_ms();
+    while (all->begun < items && fj_now_ms() - start < alone_ms) build_strip(all, all->begun++, 0);
+    fj_driver_parallel(launch, all->workers, items - all->begun, build_remaining, all);
 }
 
 /* ---- The whole -------------------------------------------------------------------------------------- */
 
 static void finish_building(building *all, int64_t items) {
     for (int64_t i = 0; all->writers && i < items; i++) fj_rows_writer_finish(&all->writers[i]);
-    for (int i = 0; all->found && i < all->workers; i++)
-        if (all->found[i].items)
-            fj_free(all->allocator, all->found[i].items, all->found[i].cap * sizeof *all->found[i].items);
+    for (int i = 0; all->found && i < all->workers; i++) {
+        const found *f = &all->found[i];
+        if (f->items) fj_free(all->allocator, f->items, f->cap * sizeof *f->items);
+        if (f->sorted) fj_free(all->allocator, f->sorted, f->sorted_cap * sizeof *f->sorted);
+    }
     if (all->writers) fj_free(all->allocator, all->writers, (size_t)(items + 1) * sizeof *all->writers);
     if (all->found) fj_free(all->allocator, all->found, (size_t)all->workers * sizeof *all->found);
 }
@@ -154,7 +201,7 @@ static fj_status run_strips(building *all, const fj_launch *launch, fj_block_row
     all->found = fj_alloc_zeroed(all->allocator, (size_t)all->workers * sizeof *all->found);
     if (all->writers && all->found) {
         for (int64_t i = 0; i < items; i++) fj_rows_writer_init(&all->writers[i], all->allocator);
-        fj_driver_parallel(launch, all->workers, items, build_strip, all);
+        build_strips(all, launch, items);
     }
     *ret_undecided = 0;
     for (int i = 0; all->found && i < all->workers; i++) {
@@ -273,8 +320,9 @@ static fj_status build(building *all, const fj_mask_args *args, const fj_launch 
     inputs in;
     fj_mask_tables tables = {0};
     fj_status status = read_inputs(all, args, &in, error);
+    const int workers = all->shape.q_len + all->shape.kv_len <= ALONE_TABLES ? 1 : all->workers;
     if (status == FJ_OK)
-        status = fj_mask_tables_make(all->maker, in.resolved.captures, launch, all->workers, &tables, error);
+        status = fj_mask_tables_make(all->maker, in.resolved.captures, launch, workers, &tables, error);
     if (status == FJ_OK) {
         all->args = (struct fj_cpu_mask_args){
             .args = {.captures = in.captures,

@@ -146,7 +146,7 @@ fj_status fj_block_mask_text(const fj_block_mask *mask, int width, int height, f
 
 /* ---- SVG -------------------------------------------------------------------------------------------- */
 
-enum { PLANE_SIZE = 480, MARGIN = 36, HEAD = 64 };
+enum { PLANE_SIZE = 480, MARGIN = 36, HEAD = 80 };
 
 /* Where a plane stands in the picture, and how large a cell is, in pixels. */
 typedef struct frame {
@@ -242,12 +242,16 @@ static void put_caption(grid *g) {
                       "style=\"fill:#f2a541\">&#9632;</tspan> %lld partial  &#9633; %lld empty",
                       (long long)info.full, (long long)info.partial, (long long)info.empty);
     else
-        fj_buf_printf(&g->out, "%lld full, %lld partial, %lld empty; darker: more is seen",
-                      (long long)info.full, (long long)info.partial, (long long)info.empty);
-    fj_buf_printf(&g->out, "; blocks of %lld x %lld, %lld x %lld positions, ", (long long)info.block_q,
-                  (long long)info.block_kv, (long long)info.q_len, (long long)info.kv_len);
+        fj_buf_printf(&g->out, "%lld full, %lld partial, %lld empty", (long long)info.full,
+                      (long long)info.partial, (long long)info.empty);
+    fj_buf_put(&g->out, ", ");
     put_number(&g->out, info.sparsity);
-    fj_buf_put(&g->out, " % empty</text>\n");
+    fj_buf_printf(
+        &g->out,
+        " %% of all</text>\n<text class=\"small\" x=\"%d\" y=\"55\">%lld queries, %lld keys, blocks of %lld x "
+        "%lld%s</text>\n",
+        MARGIN, (long long)info.q_len, (long long)info.kv_len, (long long)info.block_q,
+        (long long)info.block_kv, g->is_exact ? "" : "; the darker, the more is seen");
 }
 
 fj_status fj_block_mask_svg(const fj_block_mask *mask, const char *title, int width, int height,

@@ -362,7 +362,7 @@ START_TEST(pictures) {
     ck_assert(strstr(text.data, "<text x=\"36\" y=\"22\">a&lt;b &amp; ?</text>") != NULL);
     ck_assert(strstr(text.data, "<path class=\"s4\" d=\"M0 0h1v1h-1zM1 1h1v1h-1zM2 2h1v1h-1z\"/>") != NULL);
     ck_assert(strstr(text.data, "<path class=\"s8\" d=\"M0 1h1v1h-1zM0 2h2v1h-2z\"/>") != NULL);
-    ck_assert(strstr(text.data, "3 full") != NULL && strstr(text.data, "33.3333 % empty") != NULL);
+    ck_assert(strstr(text.data, "3 full") != NULL && strstr(text.data, "3 empty, 33.3333 % of all") != NULL);
     fj_text_finish(&text);
     fj_block_mask_unref(&mask);
     free(from.dl.data);
