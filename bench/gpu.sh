@@ -29,7 +29,7 @@ output=$(realpath -m "${output:-$build/gpu}")
 export LD_LIBRARY_PATH=$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export FLEXJIT_CACHE_PATH=$output/cache
 
-programs=(flexjit libflexjit.so.0 tests/prim/test_prim tests/kern_cuda/kern_cuda)
+programs=(flexjit libflexjit.so.0 tests/prim/test_prim tests/kern/kern)
 
 # Only what a C library alone does not bring travels along.
 pack_into() { # DIR
@@ -80,7 +80,7 @@ mkdir -p "$output/vectors" || exit 1
 
 step 'primitives on the GPU' prim.log 60 "$build/tests/prim/test_prim" --objects "$build/tests/prim" 90 --cuda tests/prim templates/cuda --record "$output/vectors"
 step 'primitives on the emulator' prim_emu.log 30 "$build/tests/prim/test_prim" --objects "$build/tests/prim" 90 --data "$output/vectors"
-step 'kernels on the GPU' kern.log 150 "$build/tests/kern_cuda/kern_cuda" --device cuda --jobs 8
+step 'kernels on the GPU' kern.log 150 "$build/tests/kern/kern" --device cuda --jobs 8
 if "$python" -c 'import torch' 2>/dev/null; then
     step 'flexjit and PyTorch' torch.log "$(left)" "$python" bench/torch_gpu.py --library "$build/libflexjit.so.0" --output "$output" \
         --seconds "$(($(left) > 40 ? $(left) - 30 : 10))"

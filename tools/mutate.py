@@ -42,7 +42,7 @@ TESTS = {
     "driver/emu": ["emu matrix", "emu", "prim emu sm_90", "prim emu sm_75", "emu reduce-right-none",
                    "emu gemm-wait-none", "emu gemm-barrier-none", "emu reduce-blocks-thread", "emu reduce-barrier-thread",
                    "emu gemm-right-thread", "emu gemm-reuse-thread", "emu gemm-right-address", "captures emu",
-                   "kern_cuda fake"],
+                   "kern fake"],
     "expr/lang": ["expr parse", "golden parse", "golden error", "language", "language page", "expr mod",
                   "expr captures", "expr config", "corpus of fuzz_parse", "corpus of fuzz_lang", "cli verbs", "cli casts"],
     "expr/ir": ["expr ir", "expr guard", "language", "expr interval", "expr passes", "expr gradient", "jit text",
@@ -53,8 +53,8 @@ TESTS = {
              "cli run", "attn cpu", "attn gpu launch"],
     "cli": ["cli check", "cli safetensors", "cli usage", "cli files", "cli verbs", "cli casts", "cli prebuild",
             "cli cache", "cli run"],
-    "templates/cpu": ["prim", "kern capture grads", "kern bwd", "kern fwd", "nonfinite", "attn cpu"],
-    "templates/cuda": ["prim emu sm_90", "kern_cuda fake", "captures emu", "kern_cuda truncate", "kern_cuda",
+    "templates/cpu": ["lanes", "kern capture grads", "kern cpu", "nonfinite", "attn cpu"],
+    "templates/cuda": ["prim emu sm_90", "kern fake", "captures emu", "kern truncate", "kern emu",
                        "attn emu"],
 }  # fmt: skip
 ARROW = "  ->  "

@@ -55,7 +55,7 @@ typedef struct fj_emu_options {
     /* The instructions that a warp must execute as one (mma, ldmatrix, stmatrix, block barriers: .aligned in PTX) are
      * called from one place in machine code, not just from one line: halves of a warp that come to them through two
      * calls of one helper have diverged. Only for kernels compiled so that the compiler neither doubles nor merges
-     * calls (tests/kern_cuda/emu.c has the options). */
+     * calls (tests/kern/emu.c has the options). */
     bool one_call_site;
     uint32_t shared_limit; /* most bytes of shared memory that a block has on the architecture; 0: on any */
 } fj_emu_options;

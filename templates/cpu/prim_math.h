@@ -1,6 +1,6 @@
 /* Functions of lanes, with stated error bounds. Part of prim.h.
  *
- * The bounds hold for every argument, denormal results included, in every instruction set; tests/kern
+ * The bounds hold for every argument, denormal results included, in every instruction set; tests/lanes
  * measures them (all 2^32 floats with FJ_EXHAUSTIVE=1). Special values are those of C's Annex F.
  *
  *   float, ulp     exp 1.0  exp2 1.5  log 1.0  log2 1.5  log1p 2.0  expm1 2.0  tanh 2.5  sigmoid 2.5

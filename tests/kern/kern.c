@@ -1,17 +1,13 @@
-/* Tests and benchmarks of the cpu kernels' text, after dav1d's checkasm: what is tested is compiled here, held
- * against the definition in double, and timed by the same calls.
+/* kern [--device cpu|emu|cuda] [--arch sm_80|avx2] [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]
+ *      [--schedule forward|reverse|random] [--copies eager|late] [--mma nearest|truncate] [--chunks N] [--jobs N]
+ *      [--length N] [--day N|today] [--bench | --plants | --nvrtc]
+ *      [--cc COMPILER] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
- * usage: kern [--filter GLOB] [--all] [--bench] [--cc COMPILER] [--cflags FLAGS] [--seed N] [--day N|today] [--keep] [-v]
+ * --day: a part of the table, which is all run within three days; what is different in kind is in each part.
+ * --flags: on the cpu, added to those that users get; for emu in place of those of the build, which suit its compiler:
+ *     only with them are call sites compared.
  *
- * A variant (direction, dtype, instruction set, head and value dimension, mod) is one compiled kernel; it runs on
- * every shape and layout. Each run has guards around and between all elements, NaN where nothing is to be read, a
- * workspace of exactly the size asked for, and happens twice: items in order on one worker, and in reverse order on
- * three. Both must give the same bits. */
-#include <dlfcn.h>
-#include <fnmatch.h>
-#include <math.h>
-#include <stdatomic.h>
-#include <stdio.h>
+ * Exit status 0: all is well; 1: a test failed; 2: usage; 77: the device, or NVRTC, is not there (meson: skipped). */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,441 +15,278 @@
 #include <unistd.h>
 
 #include "tests/kern/kern.h"
-#include "tests/kern/kern_problem.h"
-#include "tests/support/isolate.h"
+#include "tests/support/gpu.h"
 
-#ifndef KERN_SOURCE
-#define KERN_SOURCE "."
-#endif
+enum { MOST_NAMED = 32, SKIPPED = 77 };
 
-enum { ISA_PORTABLE, ISA_AVX2, ISA_AVX512, ISA_AVX512BF16, ISA_COUNT };
-static const struct {
-    const char *name, *flags;
-} isas[ISA_COUNT] = {
-    {"portable", ""},
-    {"avx2", "-DFJ_ISA_AVX2=1 -mavx2 -mfma -mf16c"},
-    {"avx512",
-     "-DFJ_ISA_AVX2=1 -DFJ_ISA_AVX512=1 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl"},
-    {"avx512bf16",
-     "-DFJ_ISA_AVX2=1 -DFJ_ISA_AVX512=1 -DFJ_ISA_AVX512BF16=1 -mavx2 -mfma -mf16c -mavx512f -mavx512bw "
-     "-mavx512dq -mavx512vl -mavx512bf16"},
-};
-enum { MOST_VARIANTS = 4096 };
-static const char *const dtype_names[] = {"", "f16", "bf16", "f32", "f64"};
+static struct {
+    range range;
+    const char *named[MOST_NAMED], *device, *schedule, *copies, *rounding;
+    int named_count, jobs;
+    int64_t length;
+    bool list, bench, plants, nvrtc;
+} options = {.range = {.seed = 1, .filter = "*"}, .device = "emu", .jobs = -1};
 
-static struct options {
-    const char *filter, *cc, *cflags;
-    bool all, bench, keep, verbose;
-    uint64_t seed;
-    int64_t day; /* 0: all of what is chosen */
-} options = {.filter = "*", .cc = "cc", .cflags = "", .seed = 1};
+/* What unique variants are looked for on: an instruction set or a size of shared memory each. */
+static const int default_archs[] = {80, 86, 75, 90};
 
-static int failures;                                         /* of this process */
-static struct counts { atomic_int kernels, runs; } * counts; /* of all */
-static char folder[64];
+/* ---- Options ------------------------------------------------------------------------------------------------ */
 
-static bool has_isa(int isa) {
-#ifdef __x86_64__
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (isa == ISA_AVX2) return avx2;
-    if (isa == ISA_AVX512) return avx512;
-    if (isa == ISA_AVX512BF16) return avx512 && __builtin_cpu_supports("avx512bf16");
-#endif
-    return isa == ISA_PORTABLE;
+static int usage(void) {
+    printf(
+        "usage: kern [--device cpu|emu|cuda] [--arch sm_80|avx2] [--seed N] [--filter GLOB | --kernel NAME]...\n"
+        "            [--long | --few] [--list] [--schedule forward|reverse|random] [--copies eager|late]\n"
+        "            [--mma nearest|truncate] [--chunks N] [--jobs N] [--length N] [--day N|today]\n"
+        "            [--bench | --plants | --nvrtc] [--cc COMPILER] [--cxx COMPILER] [--flags FLAGS]\n"
+        "            [--keep FOLDER]\n");
+    return 2;
 }
 
-/* ---- Building --------------------------------------------------------------------------------------- */
-
-static void name_of(const variant *v, char name[96]) {
-    snprintf(name, 96, "%s_%s_%s_e%d_v%d_%s", v->backward ? "bwd" : "fwd", dtype_names[v->dtype],
-             isas[v->isa].name, v->head_dim, v->value_dim, v->mod->name);
+static bool parse_flag(const char *name) {
+    const struct {
+        const char *name;
+        bool *flag;
+    } flags[] = {{"--long", &options.range.all}, {"--few", &options.range.few}, {"--list", &options.list},
+                 {"--bench", &options.bench},    {"--plants", &options.plants}, {"--nvrtc", &options.nvrtc}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
+        if (strcmp(flags[i].name, name) == 0) return *flags[i].flag = true;
+    return false;
 }
 
-static bool write_text(const variant *v, const char *path) {
-    FILE *file = fopen(path, "w");
-    if (!file) return false;
-    fprintf(
-        file,
-        "#define FJ_IN_DTYPE %d\n#define FJ_REAL_F64 %d\n#define FJ_HEAD_DIM %d\n#define FJ_VALUE_DIM %d\n",
-        v->dtype, v->dtype == KERN_F64, v->head_dim, v->value_dim);
-    fprintf(file, "#define FJ_WANT_MAX 1\n#include \"prim.h\"\n");
-    static const char *const reaches[] = {"lanes", "mixed", "uniform"}; /* captures are of the real type */
-    for (int i = 0; i < 3; i++)
-        fprintf(file, "#define fj_load_FREAL_%s fj_load_%s_%s\n", reaches[i],
-                v->dtype == KERN_F64 ? "f64" : "f32", reaches[i]);
-    if (v->mod->hooks)
-        fprintf(file, "%s%s", v->mod->hooks,
-                v->backward ? v->mod->backward_hooks
-                            : "#define FJ_HAS_CAPTURE_GRADS 0\n#define FJ_CAPTURE_GRAD_AXES {-1}\n");
-    fprintf(file, "#include \"%s.c\"\n", v->backward ? "bwd" : "fwd");
-    return fclose(file) == 0;
+/* "sm_80", "avx2" */
+static bool parse_target(const char *name, int *ret_target) {
+    fj_arch arch;
+    for (int i = 0; i < FJ_ISA_COUNT; i++)
+        if (strcmp(name, fj_jit_isa_name((fj_isa)i)) == 0) return *ret_target = -i, true;
+    if (!fj_jit_arch_parse(name, &arch)) return false;
+    *ret_target = arch.number;
+    return true;
 }
 
-/* NULL after a message. */
-static const struct fj_cpu_kernel *build(const variant *v, void **ret_library) {
-    char name[96], source[200], object[200], command[1200];
-    name_of(v, name);
-    snprintf(source, sizeof source, "%s/%s.c", folder, name);
-    snprintf(object, sizeof object, "%s/%s.so", folder, name);
-    snprintf(
-        command, sizeof command,
-        "%s -std=c17 -O2 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -shared "
-        "-fvisibility=hidden %s %s -I" KERN_SOURCE " -I" KERN_SOURCE "/templates/cpu %s -o %s -lm",
-        options.cc, isas[v->isa].flags, options.cflags, source, object);
-    *ret_library = NULL;
-    if (write_text(v, source) && system(command) == 0) *ret_library = dlopen(object, RTLD_NOW | RTLD_LOCAL);
-    const struct fj_cpu_kernel *kernel = *ret_library ? dlsym(*ret_library, "fj_cpu_kernel") : NULL;
-    if (!kernel || kernel->abi != FJ_CPU_ABI) {
-        printf("FAIL %s: not built: %s\n", name, *ret_library ? "no kernel" : command);
-        failures++;
-        return NULL;
+static bool parse_value(const char *name, const char *value) {
+    const struct {
+        const char *name, **text;
+    } texts[] = {{"--filter", &options.range.filter},
+                 {"--device", &options.device},
+                 {"--schedule", &options.schedule},
+                 {"--copies", &options.copies},
+                 {"--mma", &options.rounding},
+                 {"--cxx", &host_tools.cxx},
+                 {"--cc", &host_tools.cc},
+                 {"--flags", &host_tools.flags},
+                 {"--keep", &host_tools.folder}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(texts); i++)
+        if (strcmp(texts[i].name, name) == 0) return *texts[i].text = value, true;
+    char *end = NULL;
+    int target;
+    if (strcmp(name, "--seed") == 0)
+        options.range.seed = strtoull(value, &end, 10);
+    else if (strcmp(name, "--jobs") == 0)
+        options.jobs = (int)strtol(value, &end, 10);
+    else if (strcmp(name, "--chunks") == 0)
+        kernel_chunks = (int)strtol(value, &end, 10);
+    else if (strcmp(name, "--length") == 0)
+        options.length = options.range.length = strtol(value, &end, 10);
+    else if (strcmp(name, "--day") == 0)
+        options.range.day = strcmp(value, "today") == 0 ? time(NULL) / 86400 : strtol(value, &end, 10);
+    else if (strcmp(name, "--kernel") == 0 && options.named_count < MOST_NAMED)
+        options.named[options.named_count++] = value;
+    else if (strcmp(name, "--arch") == 0 && parse_target(value, &target))
+        options.range.targets[options.range.target_count++ % MOST_TARGETS] = target;
+    else
+        return false;
+    return *value != '\0' && (!end || *end == '\0');
+}
+
+static bool parse(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        if (parse_flag(argv[i])) continue;
+        if (i + 1 == argc || !parse_value(argv[i], argv[i + 1])) return false;
+        i++;
     }
-    atomic_fetch_add(&counts->kernels, 1);
-    return kernel;
+    return options.range.target_count <= MOST_TARGETS;
 }
 
-/* ---- Comparing -------------------------------------------------------------------------------------- */
-
-static double tolerance(const variant *v, bool is_real) {
-    static const double of[] = {0, 4e-3, 3e-2, 1e-4, 1e-11};
-    if (is_real && v->dtype == KERN_F16) return 1e-4;
-    return of[v->dtype];
+/* Index of a name; count: all of them. -1: unknown. */
+static int choice(const char *name, const char *const *names, int count) {
+    if (!name) return count;
+    for (int i = 0; i < count; i++)
+        if (strcmp(name, names[i]) == 0) return i;
+    return -1;
 }
 
-static void fail(const problem *p, const char *what, double error, double bound) {
-    char name[96];
-    name_of(p->v, name);
-    const kern_shape *s = &p->shape;
-    printf("FAIL %s b%lld hq%lld hkv%lld l%lld s%lld layout %d power %d: %s: error %.3g, bound %.3g\n", name,
-           (long long)s->batch, (long long)s->heads_q, (long long)s->heads_kv, (long long)s->q_len,
-           (long long)s->kv_len, p->layout, p->power, what, error, bound);
-    failures++;
+static bool choose_modes(modes *m, const device *d) {
+    static const char *const schedules[] = {"forward", "reverse", "random"}, *const copies[] = {"eager",
+                                                                                                "late"};
+    const int schedule = choice(options.schedule, schedules, FJ_EMU_SCHEDULE_COUNT);
+    const int copy = choice(options.copies, copies, FJ_EMU_COPIES_COUNT);
+    static const char *const roundings[] = {"default", "nearest", "truncate"};
+    const int rounding = options.rounding ? choice(options.rounding, roundings, FJ_EMU_ROUND_COUNT) : 0;
+    if (schedule < 0 || copy < 0 || rounding < 0) return false;
+    const int copies_count = d->counts ? FJ_EMU_COPIES_COUNT : 1; /* the cpu copies nothing */
+    m->count = 0;
+    for (int i = 0; i < FJ_EMU_SCHEDULE_COUNT; i++)
+        for (int j = 0; j < copies_count; j++)
+            if ((schedule == FJ_EMU_SCHEDULE_COUNT || schedule == i) &&
+                (copy == FJ_EMU_COPIES_COUNT || copy == j))
+                m->list[m->count++] = (mode){(fj_emu_schedule)i, (fj_emu_copies)j, (fj_emu_rounding)rounding};
+    if (options.range.few && m->count > 2)
+        m->list[1] = m->list[m->count - 1], m->count = 2; /* those that differ most */
+    if (!d->has_modes) m->count = 2;                      /* twice the same */
+    return true;
 }
 
-/* Errors are relative to the greatest of `sizes`: the values, or what sums were made of. */
-static double compare(const problem *p, const kern_tensor *t, const double *want, const double *sizes,
-                      const char *what, bool is_real) {
-    int64_t n = kern_count(t);
-    double *got = malloc(sizeof(double) * ((size_t)n + 1)), worst = 0, size = 1e-3;
-    kern_tensor_read(t, got);
-    for (int64_t i = 0; i < n; i++)
-        if (isfinite(sizes[i])) size = fmax(size, fabs(sizes[i]));
-    for (int64_t i = 0; i < n; i++) {
-        double error = got[i] == want[i] ? 0 : fabs(got[i] - want[i]) / size;
-        if (!(error <= worst)) worst = isnan(error) ? HUGE_VAL : error;
-    }
-    double bound = tolerance(p->v, is_real);
-    if (!(worst <= bound)) fail(p, what, worst, bound);
-    if (!kern_tensor_intact(t)) fail(p, what, HUGE_VAL, 0);
-    free(got);
-    return worst;
+/* ---- Running -------------------------------------------------------------------------------------------------- */
+
+typedef struct run {
+    runner runner;
+    const test *tests;
+    isolate_result (*one)(const runner *r, const test *t, FILE *out, char where[ISOLATE_WHERE]);
+} run;
+
+/* A test's lines come together. */
+static isolate_result run_one(void *user, int item, char where[ISOLATE_WHERE]) {
+    const run *r = user;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) abort();
+    const isolate_result result = r->one(&r->runner, &r->tests[item], out, where);
+    (void)fclose(out);
+    printf("%-4s %s\n%s", result == ISOLATE_OK ? "ok" : "FAIL", r->tests[item].kernel.name, text);
+    free(text);
+    return result;
 }
 
-/* lse and what rounding took from it, together. With exact scores the error is that of the logarithm of the sum, which
- * is ordinary at any magnitude; else scores bring theirs, and lse in one real is bounded like the rest. */
-static void compare_lse(const problem *p) {
-    const kern_tensor *high = &p->tensors[LSE], *low = &p->tensors[LSE_LOW];
-    const int64_t n = kern_count(high);
-    double *got = malloc(sizeof(double) * 2 * ((size_t)n + 1)), *rest = got + n + 1;
-    const double bound = tolerance(p->v, true), unit = p->v->dtype == KERN_F64 ? 0x1p-52 : 0x1p-23;
-    kern_tensor_read(high, got);
-    kern_tensor_read(low, rest);
-    for (int64_t i = 0; i < n; i++) {
-        const double want = p->values[LSE][i], size = p->power ? 1 : fmax(1, fabs(want));
-        const double error = isfinite(want)
-                               ? fabs((got[i] - kern_problem_max(p, i)) + (rest[i] - p->values[LSE_LOW][i]))
-                           : got[i] == want ? fabs(rest[i])
-                                            : HUGE_VAL;
-        const double limit = bound * size;
-        const bool low_is = !isfinite(got[i]) || fabs(rest[i]) <= unit * fabs(got[i]);
-        if (!(error <= limit) || !low_is) {
-            fail(p, "lse + lse_low", error, limit);
-            break;
-        }
-    }
-    free(got);
+static void tell_death(void *user, int item, const char *where, const char *how) {
+    const run *r = user;
+    printf("FAIL %s\n    %s, %s\n", r->tests[item].kernel.name, how, where);
 }
-
-static double compare_all(problem *p) {
-    double worst = 0;
-    int first = p->v->backward ? DQUERY : OUT, last = p->v->backward ? DVALUE : MAX;
-    if (!p->v->backward) compare_lse(p);
-    for (int i = first; i <= last; i++)
-        if (i != LSE_LOW)
-            worst = fmax(worst, compare(p, &p->tensors[i], p->values[i], p->values[i], tensor_names[i],
-                                        i == LSE || i == MAX));
-    if (!p->v->backward) return worst;
-    for (int i = 0; i < p->v->mod->capture_count; i++)
-        worst = fmax(worst, compare(p, &p->dcaptures[i], p->wanted.gradients[i], p->wanted.sizes[i],
-                                    "captured gradient", false));
-    if (p->v->mod->scalar_count)
-        worst = fmax(worst, compare(p, &p->dscalar, &p->wanted.dscalar, &p->wanted.scalar_size,
-                                    "scalar gradient", false));
-    return worst;
-}
-
-static void check(const struct fj_cpu_kernel *kernel, problem *p) {
-    struct launch l;
-    char *copies[8] = {0};
-    double worst = 0;
-    p->seed = options.seed;
-    kern_problem_make(p);
-    for (int workers = 1; workers <= 3; workers += 2) {
-        for (int i = 0; kern_problem_output(p, i); i++) kern_tensor_reset(kern_problem_output(p, i));
-        kern_launch_open(&l, p, kernel, workers);
-        kern_launch_run(kernel, &l);
-        if (!kern_launch_close(&l)) fail(p, "workspace overrun", HUGE_VAL, 0);
-        if (workers == 1) worst = compare_all(p);
-        for (int i = 0; kern_problem_output(p, i); i++) {
-            const kern_tensor *t = kern_problem_output(p, i);
-            if (workers == 1)
-                copies[i] = memcpy(malloc(t->bytes), t->memory, t->bytes);
-            else if (!copies[i] || memcmp(copies[i], t->memory, t->bytes) != 0)
-                fail(p, "depends on the order of items", HUGE_VAL, 0);
-        }
-    }
-    for (int i = 0; i < 8; i++) free(copies[i]);
-    if (options.verbose)
-        printf("     b%lld hq%lld hkv%lld l%lld s%lld layout %d power %d: error %.3g\n",
-               (long long)p->shape.batch, (long long)p->shape.heads_q, (long long)p->shape.heads_kv,
-               (long long)p->shape.q_len, (long long)p->shape.kv_len, p->layout, p->power, worst);
-    atomic_fetch_add(&counts->runs, 1);
-    kern_problem_free(p);
-}
-
-/* ---- Benchmarks ------------------------------------------------------------------------------------- */
 
 static double seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* of one thread: neighbours disturb less */
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static double best_time(const struct fj_cpu_kernel *kernel, struct launch *l, int times) {
-    double best = HUGE_VAL;
-    for (int i = 0; i < times; i++) {
-        double start = seconds();
-        kern_launch_run(kernel, l);
-        best = fmin(best, seconds() - start);
-    }
-    return best;
+static int run_all(const runner *r, const test *tests, int count) {
+    run all = {*r, tests, options.bench ? bench_test : run_test};
+    const double from = seconds();
+    const isolate tests_of = {.count = count,
+                              .jobs = options.bench ? 1 : options.jobs,
+                              .seconds = r->device->has_modes ? 300 : 120,
+                              .user = &all,
+                              .run = run_one,
+                              .died = tell_death};
+    const int failed = isolate_run(&tests_of);
+    int runs = 0;
+    for (int i = 0; i < count; i++) runs += tests[i].shape_count;
+    printf("%d kernels at %d shapes, %d failed; seed %llu, day %lld, %.1f s\n", count, runs, failed,
+           (unsigned long long)r->seed, (long long)options.range.day, seconds() - from);
+    return failed != 0 || count == 0;
 }
 
-/* Operations per second on one thread that templates/cpu/peak.c reaches. */
-static double measure_peak(const variant *v) {
-    char command[1200], object[200];
-    snprintf(object, sizeof object, "%s/peak_%d_%d.so", folder, v->dtype, v->isa);
-    snprintf(
-        command, sizeof command,
-        "%s -std=c17 -O2 -ffp-contract=off -fPIC -shared %s -DFJ_IN_DTYPE=%d -DFJ_REAL_F64=%d -DFJ_HEAD_DIM=64 "
-        "-DFJ_VALUE_DIM=64 -I" KERN_SOURCE " " KERN_SOURCE "/templates/cpu/peak.c -o %s -lm",
-        options.cc, isas[v->isa].flags, v->dtype, v->dtype == KERN_F64, object);
-    void *library = system(command) == 0 ? dlopen(object, RTLD_NOW | RTLD_LOCAL) : NULL;
-    if (!library) return 0;
-    const struct fj_cpu_kernel *kernel = dlsym(library, "fj_cpu_kernel");
-    const double *flops = dlsym(library, "fj_cpu_peak_flops");
-    struct launch l = {.args.workers = 1};
-    l.args.workspace = l.memory = aligned_alloc(256, 4096);
-    double best = best_time(kernel, &l, 20);
-    free(l.memory);
-    return *flops / best;
-}
-
-static void bench(const struct fj_cpu_kernel *kernel, const variant *v) {
-    char name[96];
-    name_of(v, name);
-    static double peaks[KERN_F64 + 1][ISA_COUNT]; /* the greatest seen: neighbours disturb */
-    double peak = fmax(measure_peak(v), peaks[v->dtype][v->isa]);
-    peaks[v->dtype][v->isa] = peak;
-    for (int64_t length = 512; length <= (options.all ? 8192 : 4096); length *= length == 512 ? 8 : 2) {
-        problem p = {.v = v,
-                     .shape = {1, length >= 2048 ? 1 : 4, length >= 2048 ? 1 : 4, length, length, v->head_dim,
-                               v->value_dim}};
-        const kern_shape *s = &p.shape;
-        kern_problem_tensor(&p, QUERY, s->heads_q, length, s->head_dim, 1);
-        kern_problem_tensor(&p, KEY, s->heads_kv, length, s->head_dim, 1);
-        kern_problem_tensor(&p, VALUE, s->heads_kv, length, s->value_dim, 1);
-        kern_problem_tensor(&p, OUT, s->heads_q, length, s->value_dim, 0.1);
-        kern_problem_tensor(&p, LSE, s->heads_q, length, 1, 0);
-        kern_problem_tensor(&p, LSE_LOW, s->heads_q, length, 1, 0);
-        kern_problem_tensor(&p, MAX, s->heads_q, length, 1, 0);
-        kern_problem_tensor(&p, DOUT, s->heads_q, length, s->value_dim, 1);
-        kern_problem_tensor(&p, DLSE, s->heads_q, length, 1, 1);
-        kern_problem_tensor(&p, DQUERY, s->heads_q, length, s->head_dim, 0);
-        kern_problem_tensor(&p, DKEY, s->heads_kv, length, s->head_dim, 0);
-        kern_problem_tensor(&p, DVALUE, s->heads_kv, length, s->value_dim, 0);
-        kern_problem_captures(&p);
-        for (int64_t i = 0; i < kern_count(&p.tensors[LSE]); i++) p.values[LSE][i] = 8;
-        kern_tensor_fill(&p.tensors[LSE], p.values[LSE]);
-        p.scale = 1 / sqrt(v->head_dim);
-        struct launch l;
-        kern_launch_open(&l, &p, kernel, 1);
-        double area = (double)s->batch * (double)s->heads_q * (double)length * (double)length;
-        if (v->mod->mask) area *= 0.5 * (1 + 1 / (double)length);
-        double flops =
-            2 * area *
-            (v->backward ? 3.0 * s->head_dim + 2.0 * s->value_dim : (double)(s->head_dim + s->value_dim));
-        double time = best_time(kernel, &l, length <= 1024 ? 40 : 12);
-        printf("%-40s h%lld l%-5lld %8.3f ms %8.1f GFLOP/s %5.1f %% of the peak of %.1f\n", name,
-               (long long)s->heads_q, (long long)length, 1e3 * time, 1e-9 * flops / time,
-               100 * flops / time / peak, 1e-9 * peak);
-        free(l.memory);
-        kern_problem_free(&p);
-    }
-}
-
-/* ---- What is run ------------------------------------------------------------------------------------ */
-
-static const kern_shape shapes[] = {
-    {1, 1, 1, 1, 1, 0, 0},      {2, 4, 2, 33, 70, 0, 0},  {1, 3, 1, 130, 257, 0, 0},
-    {1, 2, 2, 49, 192, 0, 0},   {2, 2, 1, 1, 391, 0, 0},  {1, 6, 2, 300, 5, 0, 0},
-    {1, 2, 1, 0, 7, 0, 0},      {1, 2, 1, 7, 0, 0, 0},    {0, 2, 1, 5, 5, 0, 0},
-    {1, 1, 1, 97, 600, 0, 0},   {1, 0, 0, 4, 4, 0, 0},    {1, 1, 1, 600, 400, 0, 0},
-    {1, 1, 1, 1000, 150, 0, 0}, {1, 2, 1, 3, 2100, 0, 0},
-};
-/* And those that see large scores: a few rows and blocks of keys, a tail, splits. */
-static const kern_shape large_shapes[] = {{1, 2, 1, 50, 300, 0, 0}, {1, 2, 1, 3, 2100, 0, 0}};
-static const struct {
-    int power;
-    kern_layout layout;
-} larges[] = {{7, KERN_PACKED}, {14, KERN_GAPS}, {28, KERN_PACKED}, {60, KERN_GAPS}};
-
-static void check_shape(const struct fj_cpu_kernel *kernel, problem p) {
-    p.shape.head_dim = p.v->head_dim, p.shape.value_dim = p.v->value_dim;
-    check(kernel, &p);
-}
-
-static void check_shapes(const struct fj_cpu_kernel *kernel, const variant *v, char where[ISOLATE_WHERE]) {
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        for (int layout = KERN_PACKED; layout <= KERN_OVERLAP; layout++) {
-            if (layout > KERN_PACKED && shapes[i].q_len * shapes[i].kv_len > 100000) continue; /* slow */
-            snprintf(where, ISOLATE_WHERE, "at shape %zu, layout %d", i, layout);
-            check_shape(kernel, (problem){.v = v, .shape = shapes[i], .layout = (kern_layout)layout});
+static test *choose_tests(int *count) {
+    if (options.named_count == 0) return (options.bench ? bench_make : table_make)(&options.range, count);
+    test *tests = calloc((size_t)options.named_count, sizeof *tests);
+    if (!tests) abort();
+    for (*count = 0; *count < options.named_count; ++*count) {
+        test *t = &tests[*count];
+        if (!kernel_parse(&t->kernel, options.named[*count], options.range.targets,
+                          options.range.target_count)) {
+            printf("no kernel has the name '%s' here\n", options.named[*count]);
+            exit(2);
         }
-    for (size_t i = 0; i < sizeof larges / sizeof larges[0]; i++)
-        for (size_t j = 0; j < sizeof large_shapes / sizeof large_shapes[0]; j++) {
-            snprintf(where, ISOLATE_WHERE, "at large shape %zu, power %d", j, larges[i].power);
-            check_shape(kernel, (problem){.v = v,
-                                          .shape = large_shapes[j],
-                                          .layout = larges[i].layout,
-                                          .power = larges[i].power});
-        }
-}
-
-static void check_hidden(const struct fj_cpu_kernel *kernel, const variant *v) {
-    char name[96];
-    if (!v->mod->mask || kern_check_nonfinite(kernel, v, options.seed)) return;
-    name_of(v, name);
-    printf("FAIL %s: what masks hide\n", name);
-    failures++;
-}
-
-static isolate_result run_variant(void *variants, int item, char where[ISOLATE_WHERE]) {
-    const variant *v = (const variant *)variants + item;
-    char name[96];
-    void *library;
-    name_of(v, name);
-    const int before = failures;
-    snprintf(where, ISOLATE_WHERE, "while it is built");
-    const struct fj_cpu_kernel *kernel = build(v, &library);
-    if (!kernel) return ISOLATE_FAILED;
-    if (options.bench) {
-        bench(kernel, v);
-    } else {
-        check_shapes(kernel, v, where);
-        snprintf(where, ISOLATE_WHERE, "with values that are not finite");
-        check_hidden(kernel, v);
-        if (options.verbose || failures > before)
-            printf("%s %s\n", failures > before ? "FAIL" : "ok  ", name);
+        table_shapes(t, &options.range, MOST_SHAPES);
     }
-    dlclose(library);
-    return failures > before ? ISOLATE_FAILED : ISOLATE_OK;
+    return tests;
 }
 
-static void tell_death(void *variants, int item, const char *where, const char *how) {
-    char name[96];
-    name_of((const variant *)variants + item, name);
-    printf("FAIL %s: %s, %s\n", name, how, where);
+static void list(const test *tests, int count) {
+    char text[128], arch[FJ_ARCH_NAME];
+    for (int i = 0; i < count; i++) {
+        fj_jit_arch_name(tests[i].kernel.variant.arch, arch);
+        printf("%s on %s\n", tests[i].kernel.name, kernel_is_cpu(&tests[i].kernel) ? "this CPU" : arch);
+        for (int n = 0; n < tests[i].shape_count; n++) {
+            shape_name(&tests[i].shapes[n], text);
+            printf("    %s\n", text);
+        }
+    }
 }
 
-/* All pairs of dimensions and mods with every dtype and instruction set would take minutes: without --all, each dtype
- * and instruction set sees a part of them, chosen so that all pairs appear; with --day, half of that, in turn. */
-static int choose_variants(variant *variants) {
-    static const int dims[][2] = {{64, 64}, {17, 33}, {128, 128}, {1, 5}, {256, 40}, {80, 256}};
-    const int dim_count = (int)(sizeof dims / sizeof dims[0]);
-    int turn = 0, count = 0;
-    char name[96];
-    for (int backward = 0; backward < 2; backward++)
-        for (int dtype = KERN_F16; dtype <= KERN_F64; dtype++)
-            for (int isa = 0; isa < ISA_COUNT; isa++) {
-                if (isa == ISA_AVX512BF16 && dtype != KERN_BF16) continue;
-                for (int i = 0; i < dim_count * kern_mod_count; i++) {
-                    const kern_mod *mod = &kern_mods[i % kern_mod_count];
-                    const int *dim = dims[i / kern_mod_count];
-                    const int place = i % kern_mod_count * 2 + i / kern_mod_count + turn;
-                    bool chosen = options.all || place % 10 == 0;
-                    if (options.day) chosen &= place / 10 % 2 == options.day % 2;
-                    if (options.bench) chosen = options.all || (dim[0] == dim[1]);
-                    const variant v = {backward, (kern_dtype)dtype, isa, dim[0], dim[1], mod};
-                    name_of(&v, name);
-                    if (!chosen || fnmatch(options.filter, name, 0) != 0 || !has_isa(isa)) continue;
-                    if (count == MOST_VARIANTS) abort();
-                    variants[count++] = v;
-                }
-                turn++;
-            }
-    return count;
+/* The GPU's architecture alone. False, after a message: there is none. */
+static bool find_gpu(range *r) {
+    fj_error error = {0};
+    fj_arch arch;
+    char name[128];
+    if (gpu_find(&arch, name, &error) != FJ_OK) {
+        printf("%s\n", error.text);
+        fj_error_finish(&error);
+        return false;
+    }
+    printf("%s, sm_%d\n", name, arch.number);
+    r->targets[0] = arch.number;
+    r->target_count = 1;
+    return true;
 }
 
-/* One at a time: benchmarks share a machine, and so do the tests of other rooms. */
-static int run_all(void) {
-    static variant variants[MOST_VARIANTS];
-    const isolate tests = {.count = choose_variants(variants),
-                           .jobs = 1,
-                           .seconds = 300,
-                           .user = variants,
-                           .run = run_variant,
-                           .died = tell_death};
-    counts = isolate_shared(sizeof *counts);
-    return isolate_run(&tests);
+static void find_isas(range *r) {
+    const fj_features here = fj_jit_features();
+    for (int i = FJ_ISA_COUNT - 1; i >= 0; i--) /* the best first: it is the one that is measured */
+        if (here.isa[i]) r->targets[r->target_count++] = -i;
+}
+
+/* The device and its targets. */
+static int open_device(runner *r) {
+    static const device *const devices[] = {&device_cpu, &device_emu, &device_cuda};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(devices); i++)
+        if (strcmp(options.device, devices[i]->name) == 0) r->device = devices[i];
+    if (!r->device) return usage();
+    r->seed = options.range.seed;
+    r->length = options.length;
+    range *of = &options.range;
+    if (r->device == &device_cuda && !find_gpu(of)) return SKIPPED;
+    if (r->device == &device_cpu && of->target_count == 0) find_isas(of);
+    if (of->target_count == 0) {
+        memcpy(of->targets, default_archs, sizeof default_archs);
+        of->target_count = FJ_ARRAY_LEN(default_archs);
+    }
+    for (int i = 0; i < of->target_count; i++)
+        if (target_is_cpu(of->targets[i]) != (r->device == &device_cpu)) return usage();
+    if (options.jobs < 0) options.jobs = r->device == &device_cuda ? 4 : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    return 0;
+}
+
+static int run_chosen(const runner *r) {
+    int count = 0;
+    if (options.plants) return plants_run(r, options.range.filter, options.jobs) != 0;
+    test *tests = choose_tests(&count);
+    int status = 0;
+    if (options.list)
+        list(tests, count);
+    else
+        status = run_all(r, tests, count);
+    free(tests);
+    return status;
 }
 
 int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : "";
-        if (!strcmp(argv[i], "--filter"))
-            options.filter = value, i++;
-        else if (!strcmp(argv[i], "--cc"))
-            options.cc = value, i++;
-        else if (!strcmp(argv[i], "--cflags"))
-            options.cflags = value, i++;
-        else if (!strcmp(argv[i], "--seed"))
-            options.seed = strtoull(value, NULL, 10), i++;
-        else if (!strcmp(argv[i], "--day"))
-            options.day = strcmp(value, "today") == 0 ? time(NULL) / 86400 : strtol(value, NULL, 10), i++;
-        else if (!strcmp(argv[i], "--all"))
-            options.all = true;
-        else if (!strcmp(argv[i], "--bench"))
-            options.bench = true;
-        else if (!strcmp(argv[i], "--keep"))
-            options.keep = true;
-        else if (!strcmp(argv[i], "-v"))
-            options.verbose = true;
-        else
-            return printf(
-                       "usage: kern [--filter GLOB] [--all] [--bench] [--cc CC] [--cflags FLAGS] [--seed N] [--day N|today] [--keep] [-v]\n"),
-                   2;
-    }
-    snprintf(folder, sizeof folder, "%.40s/fj-kern-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    if (!mkdtemp(folder)) return perror(folder), 1;
-    const int failed = run_all();
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    if (options.keep || system(command) != 0) printf("%s is left behind\n", folder);
-    if (!options.bench)
-        printf("kern: %d kernels, %d runs, %d failed; day %lld\n", counts->kernels, counts->runs, failed,
-               (long long)options.day);
-    return failed != 0;
+    char folder[] = "/tmp/kern.XXXXXX", command[600];
+    runner r = {0};
+    if (!parse(argc, argv)) return usage();
+    if (options.jobs < 0 && options.nvrtc) options.jobs = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (options.nvrtc) return nvrtc_run(&options.range, options.jobs);
+    const int status = open_device(&r);
+    if (status != 0) return status;
+    if (!choose_modes(&r.all, r.device)) return usage();
+    const bool kept = host_tools.folder != NULL;
+    if (kept)
+        (void)mkdir(host_tools.folder, 0700);
+    else
+        host_tools.folder = mkdtemp(folder);
+    if (!host_tools.folder) return 2;
+    const int wrong = run_chosen(&r);
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", host_tools.folder);
+    if (!kept && system(command) != 0) return 2;
+    return wrong;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 #include "tests/support/bits.h"
 
 /* What has the same bits in every mode, one after the other: all that is written, but for what floats are added up in
@@ -48,7 +48,7 @@ static bool notes_one_fault(call *c, const object *o, const mode *m, FILE *out) 
     ((struct fj_cuda_fault *)page)->found = 1;
     (void)mprotect(page, PAGE, PROT_READ);
     c->fault = (buffer){.host = page, .size = own.size, .address = (uint64_t)(uintptr_t)page};
-    const bool good = call_launch(c, o, m, &counts, &error) == FJ_OK;
+    const bool good = c->device->run(c, o, m, &counts, &error) == FJ_OK;
     if (!good)
         (void)fprintf(out, "    a second fault: %s %s\n", error.text, error.detail ? error.detail : "");
     fj_error_finish(&error);
@@ -63,9 +63,9 @@ static bool run_mode(call *c, const object *o, const mode *m, bool is_first, bit
     bool good = kernel_is_backward(c->kernel) || check_fault(c, out);
     const bool free_order = kernel_is_backward(c->kernel) && !c->kernel->problem.deterministic;
     if (is_first || free_order) good &= check_answers(c, out);
-    if (is_first && c->device->has_modes) good &= check_counts(c, &counts, out);
+    if (is_first && c->device->counts) good &= check_counts(c, &counts, out);
     (void)collect(c, is_first ? b->first : b->now);
-    if (is_first && c->device->has_modes && !kernel_is_backward(c->kernel) && c->want_fault)
+    if (is_first && c->device->counts && !kernel_is_backward(c->kernel) && c->want_fault)
         good &= notes_one_fault(c, o, m, out);
     if (!is_first && memcmp(b->first, b->now, b->size) != 0) {
         (void)fprintf(out, "    not the same bits as the first time\n");

@@ -1,11 +1,11 @@
-/* Times of kernels that are right: `kern_cuda --bench`. On a GPU the median of many runs; the emulator counts what a
- * kernel does, which does not depend on the machine. */
+/* Times of kernels that are right: `kern --bench`. On the cpu and a GPU the median of many runs; the emulator counts what
+ * a kernel does, which does not depend on the machine. */
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/dtype.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 enum { WARM = 3, RUNS = 21 };
 
@@ -15,31 +15,32 @@ static const int bench_dims[] = {64, 128};
 /* Variants of one problem that match the filter. */
 static int add_variants(test *to, const kernel *model, const range *r) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
-    const fj_features features = fj_jit_arch_features((fj_arch){r->archs[0], 0});
-    const int count = fj_jit_cuda_variants(&model->problem, &features, list);
+    const fj_features features = target_features(r->targets[0]);
+    const int count = fj_jit_variants(&model->problem, &features, list);
     int added = 0;
     for (int i = 0; i < count; i++) {
         test *t = &to[added];
         t->kernel = *model;
         t->kernel.variant = list[i];
         kernel_finish(&t->kernel);
-        if (!list[i].mma || fnmatch(r->filter, t->kernel.name, 0) != 0) continue;
+        if ((!list[i].mma && list[i].target != FJ_TARGET_CPU) || fnmatch(r->filter, t->kernel.name, 0) != 0)
+            continue;
         table_shapes(t, r, 2);
         added++;
     }
     return added;
 }
 
-/* Tensor cores, BF16, the usual dimensions and mods. */
+/* BF16 on tensor cores, and F32 on the cpu, at the usual dimensions and mods. */
 test *bench_make(const range *r, int *count) {
-    enum { PROBLEMS = 2 * FJ_ARRAY_LEN(bench_mods) * FJ_ARRAY_LEN(bench_dims) };
+    enum { EACH = 2 * FJ_ARRAY_LEN(bench_mods) * FJ_ARRAY_LEN(bench_dims), PROBLEMS = 2 * EACH };
     test *tests = calloc((size_t)PROBLEMS * FJ_JIT_MAX_VARIANTS, sizeof *tests);
     if (!tests) abort();
     *count = 0;
-    for (size_t i = 0; i < PROBLEMS; i++) {
-        const int dim = bench_dims[i / 2 / FJ_ARRAY_LEN(bench_mods)];
+    for (size_t i = 0; i < (target_is_cpu(r->targets[0]) ? PROBLEMS : EACH); i++) {
+        const int dim = bench_dims[i % EACH / 2 / FJ_ARRAY_LEN(bench_mods)];
         kernel model = {.problem = {.kind = i % 2 ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD,
-                                    .dtype = FJ_DTYPE_BF16,
+                                    .dtype = i < EACH ? FJ_DTYPE_BF16 : FJ_DTYPE_F32,
                                     .head_dim = dim,
                                     .value_dim = dim,
                                     .deterministic = true},
@@ -62,7 +63,7 @@ typedef struct job {
 static fj_status run_once(void *user) {
     const job *j = user;
     const mode first = {.schedule = FJ_EMU_FORWARD};
-    return call_launch(j->c, j->o, &first, NULL, NULL);
+    return j->c->device->run(j->c, j->o, &first, NULL, NULL);
 }
 
 static int compare_times(const void *a, const void *b) {
@@ -86,7 +87,7 @@ static bool report_times(const job *j, FILE *out) {
         !j->c->device->measure(run_once, &copy, RUNS, ms))
         return (void)fprintf(out, "    it cannot be measured\n"), false;
     qsort(ms, RUNS, sizeof *ms, compare_times);
-    (void)fprintf(out, "    %9.4f ms (%.4f to %.4f) %8.1f TFLOP/s\n", ms[RUNS / 2], ms[0], ms[RUNS - 1],
+    (void)fprintf(out, "    %9.4f ms (%.4f to %.4f) %8.3f TFLOP/s\n", ms[RUNS / 2], ms[0], ms[RUNS - 1],
                   flops_of(j->c) / ms[RUNS / 2] * 1e-9);
     return true;
 }
@@ -106,8 +107,11 @@ static bool report_counts(call *c, const object *o, FILE *out) {
 
 static bool time_kernel(const runner *r, const kernel *k, const object *o, FILE *out) {
     const bool measured = r->device->measure != NULL;
-    const int64_t length = r->length ? r->length : measured ? 4096 : 256, heads = measured ? 16 : 2;
-    const shape s = {2, heads, heads, length, length, 0.125, LAYOUT_PACKED, 0, 0, 8, 0, false, false};
+    const bool cpu = r->device == &device_cpu; /* one worker */
+    const int64_t length = r->length ? r->length : cpu ? 2048 : measured ? 4096 : 256;
+    const int64_t heads = cpu ? 1 : measured ? 16 : 2;
+    const shape s = {cpu ? 1 : 2, heads, heads, length, length, 0.125, LAYOUT_PACKED,
+                     0,           0,     8,     0,      false,  false};
     call c;
     call_make(&c, r->device, k, &s, r->seed, false);
     bool good;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/kern/prim_lanes.h"
+#include "tests/lanes/lanes.h"
 
 #include "expr/ir/scalar_ops.h"
 
@@ -439,6 +439,6 @@ int main(int argc, char **argv) {
         const prim_op *op = &single[0]->ops[i];
         if (op->arity == 1 && op->letter == 'f' && op->result == 'f') sweep_op(single, count, op, step);
     }
-    printf("prim: %d operations in %d instruction sets, %d failures\n", single[0]->count, count, failures);
+    printf("lanes: %d operations in %d instruction sets, %d failures\n", single[0]->count, count, failures);
     return failures != 0;
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/kern/prim_lanes.h"
+#include "tests/lanes/lanes.h"
 
 enum { COUNT = 1 << 14 };
 _Static_assert(COUNT % PRIM_MAX_LANES == 0, "whole vectors");

@@ -8,7 +8,7 @@
 
 #include "base/dtype.h"
 #include "jit/toolchain.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 #include "tests/support/machine.h"
 
 static const int archs[] = {75, 80, 86, 89, 90, 100, 120};
@@ -117,8 +117,8 @@ static isolate_result survey_one(void *user, int item, char where[ISOLATE_WHERE]
     make_kernel(&k, &arch, (int)((int64_t)(s->first + item) * STRIDE % ALL));
     const fj_features features = fj_jit_arch_features((fj_arch){arch, 0});
     const int count = fj_jit_cuda_variants(&k.problem, &features, list);
-    bool asked = s->r->arch_count == 0;
-    for (int i = 0; i < s->r->arch_count; i++) asked |= s->r->archs[i] == arch;
+    bool asked = s->r->target_count == 0;
+    for (int i = 0; i < s->r->target_count; i++) asked |= s->r->targets[i] == arch;
     for (int i = 0; i < count && spills > 0; i++) {
         k.variant = list[i];
         kernel_finish(&k);

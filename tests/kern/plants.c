@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 enum { PLAIN = 1, ADDRESS = 2, THREAD = 4 };
 
@@ -196,6 +196,41 @@ static const plant plants[] = {
      "mode = FJ_DETERMINISTIC ? (keys ? FJ_GRAD_LOOK : FJ_GRAD_ADD)", "mode = false ? FJ_GRAD_NONE", NULL},
 };
 
+/* Of the cpu's kernels: portable ones, which every machine runs. */
+#define CPU_FWD "fwd_cpu_f32_e64_v64_m48_n256_portable_"
+#define CPU_BWD "bwd_cpu_f32_e64_v64_m48_n192_portable_"
+
+static const plant cpu_plants[] = {
+    {"cpu fwd: sums are not scaled", CPU_FWD "none", PLAIN,
+     "tile_fma(tile_load(total), factor, tile_reduce_sum(sum))", "tile_load(total) + tile_reduce_sum(sum)",
+     NULL},
+    {"cpu fwd: masked scores stay", CPU_FWD "causal", PLAIN, "y = fj_where_f(live, y, tile_splat(-FJ_INF));",
+     "(void)live;", NULL},
+    {"cpu fwd: no base for rows that see nothing", CPU_FWD "late", PLAIN,
+     "fj_where_f(fj_eq_f(new, tile_splat(-FJ_INF)), tile_splat(0), new)", "new", NULL},
+    {"cpu fwd: each run scales the sums", CPU_FWD "gap", PLAIN, "r ? TILE_ADD : TILE_SCALE", "TILE_SCALE",
+     NULL},
+    {"cpu fwd: an odd vector is full", CPU_FWD "none", PLAIN, "class == 1 || p.keys % (2 * FJ_LANES)",
+     "class == 1", NULL},
+    {"cpu fwd: lse in one part", CPU_FWD "far", PLAIN, "*ret_low = __builtin_isfinite(lse) ? low : 0",
+     "*ret_low = 0 * low", NULL},
+    {"cpu fwd: NaN that is seen is not added", CPU_FWD "causal", PLAIN,
+     "if (FJ_WATCH && __builtin_expect(it->own->nonfinite, 0)) add", "if (0) add", NULL},
+    {"cpu fwd: a NaN in each row", CPU_FWD "causal", PLAIN, "if (class == 2 || own->masks[row]",
+     "if (class || own->masks[row]", NULL},
+    {"cpu bwd: delta with the wrong sign", CPU_BWD "none", PLAIN, "tile_load(d + at) - delta",
+     "tile_load(d + at) + delta", NULL},
+    {"cpu bwd: P is not selected", CPU_BWD "causal", PLAIN, "prob = fj_where_f(live, prob, zero);", "", NULL},
+    {"cpu bwd: rows that see nothing", CPU_BWD "infinite", PLAIN, "return own->base[row] == -FJ_INF;",
+     "return (void)own, (void)row, 0;", NULL},
+    {"cpu bwd: lse in one part", CPU_BWD "far", PLAIN, "tile_fma(score - x.base, x.unit, x.low)",
+     "(score - x.base) * x.unit", NULL},
+    {"cpu bwd: delta of masked keys", "bwd_cpu_f16_e64_v64_m48_n192_portable_relative", PLAIN,
+     "sum += fj_where_f(live_vector(p, row, at), part, tile_splat(0));", "sum += part;", NULL},
+    {"cpu hand: the gradient of another sign", CPU_BWD "hand_slope", PLAIN,
+     "fj_mul_f(adjoint, distance), live", "fj_neg_f(fj_mul_f(adjoint, distance)), live", NULL},
+};
+
 bool plant_apply(const plant *p, fj_buf *text) { return text_replace(text, p->from, p->to); }
 
 /* ---- What a sanitizer says ---------------------------------------------------------------------------------- */
@@ -235,16 +270,19 @@ static char *read_all(const char *path) {
 
 typedef struct garden {
     runner runner;
-    const plant *chosen[FJ_ARRAY_LEN(plants)];
+    const plant *chosen[FJ_ARRAY_LEN(plants) + FJ_ARRAY_LEN(cpu_plants)];
     int count;
 } garden;
 
-static const range small = {.seed = 1, .filter = "*", .archs = {80, 86, 75, 90}, .arch_count = 4};
+static const range small = {.seed = 1, .filter = "*", .targets = {80, 86, 75, 90}, .target_count = 4};
+
+static bool is_of_cpu(const plant *p) { return p >= cpu_plants && p < cpu_plants + FJ_ARRAY_LEN(cpu_plants); }
 
 static bool make_test(const plant *p, test *t) {
     range r = small;
     r.few = here != PLAIN;
-    if (!kernel_parse(&t->kernel, p->kernel, r.archs, r.arch_count)) return false;
+    if (is_of_cpu(p)) r.targets[0] = -FJ_ISA_PORTABLE, r.target_count = 1;
+    if (!kernel_parse(&t->kernel, p->kernel, r.targets, r.target_count)) return false;
     table_shapes(t, &r, here == PLAIN ? MOST_SHAPES : 4);
     return true;
 }
@@ -287,9 +325,10 @@ static isolate_result run_plant(void *user, int item, char where[ISOLATE_WHERE])
     char place[128] = "", path[640];
     runner r = g->runner;
     r.planted = p;
+    if (is_of_cpu(p)) r.device = &device_cpu;
     (void)snprintf(where, ISOLATE_WHERE, "while it is planted");
     if (!make_test(p, &t)) return printf("no kernel has the name %s\n", p->kernel), ISOLATE_FAILED;
-    (void)snprintf(path, sizeof path, "%s/plant%d", emu_tools.folder, item);
+    (void)snprintf(path, sizeof path, "%s/plant%d", host_tools.folder, item);
     const int status = run_apart(&r, &t, path);
     char *report = read_all(path);
     bool caught = WIFSIGNALED(status) || WEXITSTATUS(status) != 0;
@@ -311,7 +350,9 @@ static isolate_result run_control(void *user, int item, char where[ISOLATE_WHERE
     for (int i = 0; i < item; i++)
         if (strcmp(g->chosen[i]->kernel, g->chosen[item]->kernel) == 0) return ISOLATE_OK;
     if (!make_test(g->chosen[item], &t)) return ISOLATE_FAILED;
-    const isolate_result result = run_test(&g->runner, &t, stdout, where);
+    runner r = g->runner;
+    if (is_of_cpu(g->chosen[item])) r.device = &device_cpu;
+    const isolate_result result = run_test(&r, &t, stdout, where);
     if (result != ISOLATE_OK) printf("FAIL %s, without a defect\n", t.kernel.name);
     return result;
 }
@@ -328,9 +369,10 @@ int plants_run(const runner *r, const char *filter, int jobs) {
         g.runner.all.list[1] = r->all.list[r->all.count - 1];
         g.runner.all.count = 2;
     }
-    for (size_t i = 0; i < FJ_ARRAY_LEN(plants); i++)
-        if ((plants[i].in & here) && fnmatch(filter, plants[i].name, 0) == 0)
-            g.chosen[g.count++] = &plants[i];
+    for (size_t i = 0; i < FJ_ARRAY_LEN(plants) + FJ_ARRAY_LEN(cpu_plants); i++) {
+        const plant *p = i < FJ_ARRAY_LEN(plants) ? &plants[i] : &cpu_plants[i - FJ_ARRAY_LEN(plants)];
+        if ((p->in & here) && fnmatch(filter, p->name, 0) == 0) g.chosen[g.count++] = p;
+    }
     isolate tests = {
         .count = g.count, .jobs = jobs, .seconds = 120, .user = &g, .run = run_plant, .died = tell_death};
     int failed = isolate_run(&tests);

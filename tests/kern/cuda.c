@@ -7,7 +7,7 @@
 
 #include "driver/cuda.h"
 #include "jit/toolchain.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 enum { MARGIN = 256 };
 
@@ -157,6 +157,7 @@ const device device_cuda = {
     .name = "cuda",
     .build = build,
     .unload = unload,
+    .run = gpu_run,
     .args_size = args_size,
     .launch = launch,
     .create = create,

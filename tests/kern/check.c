@@ -6,7 +6,7 @@
 
 #include "base/dtype.h"
 #include "templates/cuda/shapes.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 /* ---- Values -------------------------------------------------------------------------------------------- */
 

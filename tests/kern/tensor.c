@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 /* ---- Random numbers: xorshift64 ------------------------------------------------------------------ */
 

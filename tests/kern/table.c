@@ -1,4 +1,4 @@
-/* The table of tests: every variant that the plan lists for the architectures, each with a mod, dimensions and options,
+/* The table of tests: every variant that the plan lists for the targets, each with a mod, dimensions and options,
  * and shapes, so drawn from a seed that pairs of values meet: of many candidates the one is taken that brings most
  * pairs that no test has had yet (Cohen et al., The AETG System, 1997). */
 #include <fnmatch.h>
@@ -7,7 +7,7 @@
 
 #include "base/dtype.h"
 #include "templates/cuda/shapes.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 /* ---- Pairs ------------------------------------------------------------------------------------------------- */
 
@@ -34,32 +34,31 @@ static int pairs_new(pairs *p, const int values[AXES], bool take) {
 typedef struct row {
     fj_jit_kind kind;
     fj_dtype dtype;
+    fj_isa isa;
     bool deterministic, mma, pack;
     int m, n, stages, warps;
 } row;
 
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
-static const struct {
-    bool max, pack, table, tf32, seams;
+typedef struct extra {
+    bool max, pack, table, tf32, seams, hand;
     int splits;
-} extras[] = {{.seams = false},
-              {.max = true, .seams = true},
-              {.pack = true},
-              {.table = true},
-              {.tf32 = true},
-              {.max = true, .pack = true, .table = true},
-              {.pack = true, .splits = 1},
-              {.seams = true, .splits = 3},
-              {.max = true, .table = true, .seams = true, .splits = 7},
-              {.max = true, .splits = 40}};
+} extra;
+static const extra gpu_extras[] = {{.seams = false},
+                                   {.max = true, .seams = true},
+                                   {.pack = true},
+                                   {.table = true},
+                                   {.tf32 = true},
+                                   {.max = true, .pack = true, .table = true},
+                                   {.pack = true, .splits = 1},
+                                   {.seams = true, .splits = 3},
+                                   {.max = true, .table = true, .seams = true, .splits = 7},
+                                   {.max = true, .splits = 40}};
+static const extra cpu_extras[] = {
+    {.max = false}, {.hand = true}, {.max = true}, {.max = true, .hand = true}};
 
-enum {
-    DTYPES = FJ_ARRAY_LEN(dtypes),
-    DIMS = FJ_ARRAY_LEN(dims),
-    EXTRAS = FJ_ARRAY_LEN(extras),
-    MOST_ROWS = 256
-};
+enum { DTYPES = FJ_ARRAY_LEN(dtypes), DIMS = FJ_ARRAY_LEN(dims), MOST_ROWS = 256 };
 
 static int mod_count(void) {
     int count = 0;
@@ -70,38 +69,40 @@ static int mod_count(void) {
 static bool is_packed(const fj_variant *v) { return strstr(v->name, "_pack") != NULL; }
 
 static bool row_is(const row *r, const fj_jit_problem *p, const fj_variant *v) {
-    return r->kind == p->kind && r->dtype == p->dtype && r->deterministic == p->deterministic &&
-           r->mma == v->mma && r->pack == is_packed(v) && r->m == v->tile_m && r->n == v->tile_n &&
-           r->stages == v->stages && r->warps == v->warps;
+    return r->kind == p->kind && r->dtype == p->dtype && r->isa == v->isa &&
+           r->deterministic == p->deterministic && r->mma == v->mma && r->pack == is_packed(v) &&
+           r->m == v->tile_m && r->n == v->tile_n && r->stages == v->stages && r->warps == v->warps;
 }
 
 static int add_rows(row *rows, int count, const fj_jit_problem *p, const fj_features *features) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
-    const int listed = fj_jit_cuda_variants(p, features, list);
+    const int listed = fj_jit_variants(p, features, list);
     for (int i = 0; i < listed; i++) {
         int at = 0;
         while (at < count && !row_is(&rows[at], p, &list[i])) at++;
         if (at < count) continue;
         if (count == MOST_ROWS) abort();
-        rows[count++] =
-            (row){p->kind,        p->dtype,       p->deterministic, list[i].mma,  is_packed(&list[i]),
-                  list[i].tile_m, list[i].tile_n, list[i].stages,   list[i].warps};
+        rows[count++] = (row){p->kind,          p->dtype,       list[i].isa,
+                              p->deterministic, list[i].mma,    is_packed(&list[i]),
+                              list[i].tile_m,   list[i].tile_n, list[i].stages,
+                              list[i].warps};
     }
     return count;
 }
 
-/* Every row of the plan's tables that some problem gets on some of the architectures. */
+/* Every row of the plan's tables that some problem gets on some of the targets. */
 static int list_rows(const range *r, row rows[MOST_ROWS]) {
     int count = 0;
-    for (int n = 0; n < 3 * DTYPES * r->arch_count * 16; n++) {
-        const int direction = n % 3, dim = 16 * (n / (3 * DTYPES * r->arch_count) + 1);
+    for (int n = 0; n < 3 * DTYPES * r->target_count * 16; n++) {
+        const int target = r->targets[n / (3 * DTYPES) % r->target_count];
+        const int direction = n % 3, dim = 16 * (n / (3 * DTYPES * r->target_count) + 1);
         const fj_jit_problem p = {.kind = direction == 0 ? FJ_JIT_FORWARD : FJ_JIT_BACKWARD,
                                   .dtype = dtypes[n / 3 % DTYPES],
                                   .head_dim = dim,
                                   .value_dim = dim,
                                   .deterministic = direction != 2};
-        const fj_features features =
-            fj_jit_arch_features((fj_arch){r->archs[n / (3 * DTYPES) % r->arch_count], 0});
+        if (target_is_cpu(target) && direction == 2) continue; /* sums are always in one order */
+        const fj_features features = target_features(target);
         count = add_rows(rows, count, &p, &features);
     }
     return count;
@@ -115,28 +116,29 @@ typedef struct draw {
 } draw;
 
 /* Of the template and what it is told; false: not legal. */
-static bool set_extra(kernel *k, int extra) {
+static bool set_extra(kernel *k, const extra *e) {
     const bool backward = kernel_is_backward(k);
     const bool f32 = k->problem.dtype == FJ_DTYPE_F32 && k->variant.mma;
-    if (is_packed(&k->variant) && extras[extra].pack) return false;
-    if (backward && (extras[extra].pack || extras[extra].splits > 0)) return false;
-    if (extras[extra].tf32 && !f32) return false;
-    k->problem.max = extras[extra].max && !backward;
-    k->problem.tf32 = extras[extra].tf32;
-    k->pack = extras[extra].pack;
-    k->table = extras[extra].table;
-    k->seams = extras[extra].seams && !backward;
-    k->splits = extras[extra].splits;
+    if (is_packed(&k->variant) && e->pack) return false;
+    if (backward && (e->pack || e->splits > 0)) return false;
+    if ((e->tf32 && !f32) || (e->hand && !hand_hooks(k, NULL))) return false;
+    k->problem.max = e->max && !backward;
+    k->problem.tf32 = e->tf32;
+    k->pack = e->pack;
+    k->table = e->table;
+    k->seams = e->seams && !backward;
+    k->hand = e->hand;
+    k->splits = e->splits;
     return true;
 }
 
-static bool find_row(kernel *k, const row *r, int arch) {
+static bool find_row(kernel *k, const row *r, int target) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
-    const fj_features features = fj_jit_arch_features((fj_arch){arch, 0});
+    const fj_features features = target_features(target);
     const graphs g = mod_graphs(k->mod);
     k->problem.ir = g.ir;
     k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
-    const int count = fj_jit_cuda_variants(&k->problem, &features, list);
+    const int count = fj_jit_variants(&k->problem, &features, list);
     for (int i = 0; i < count; i++)
         if (row_is(r, &k->problem, &list[i])) return k->variant = list[i], true;
     return false;
@@ -144,20 +146,30 @@ static bool find_row(kernel *k, const row *r, int arch) {
 
 static bool draw_kernel(draw *d, const row *r, const range *x, generator *random) {
     const int e = random_below(random, DIMS), v = random_below(random, 3) ? random_below(random, DIMS) : e;
-    const int which = random_below(random, mod_count()), extra = random_below(random, EXTRAS);
-    const int arch = random_below(random, x->arch_count);
+    const bool cpu = target_is_cpu(x->targets[0]);
+    const extra *extras = cpu ? cpu_extras : gpu_extras;
+    const int extra_count = cpu ? FJ_ARRAY_LEN(cpu_extras) : FJ_ARRAY_LEN(gpu_extras);
+    const int which = random_below(random, mod_count()), chosen = random_below(random, extra_count);
+    const int target = random_below(random, x->target_count);
     d->kernel = (kernel){.problem = {.kind = r->kind,
                                      .dtype = r->dtype,
                                      .head_dim = dims[e],
                                      .value_dim = dims[v],
                                      .deterministic = r->deterministic},
                          .mod = &mods[which]};
-    if (x->few && extras[extra].splits > 7) return false; /* blocks by the dozen */
-    if (!find_row(&d->kernel, r, x->archs[arch]) || !set_extra(&d->kernel, extra)) return false;
+    if (x->few && extras[chosen].splits > 7) return false; /* blocks by the dozen */
+    if (!find_row(&d->kernel, r, x->targets[target]) || !set_extra(&d->kernel, &extras[chosen])) return false;
     const int template = r->kind == FJ_JIT_FORWARD ? 0 : r->deterministic ? 1 : 2;
-    const int values[AXES] = {
-        template * 2 + r->mma,      (int)r->dtype,         e,        v, which, extra, arch,
-        r->n == 16 ? 0 : r->n / 32, r->warps == 8 ? 1 : 0, r->stages};
+    const int values[AXES] = {template * 2 + r->mma,
+                              (int)r->dtype,
+                              e,
+                              v,
+                              which,
+                              chosen,
+                              target,
+                              r->n == 16 ? 0 : r->n / 32,
+                              r->warps == 8 ? 1 : 0,
+                              target_is_cpu(x->targets[0]) ? (int)r->isa : r->stages};
     memcpy(d->values, values, sizeof d->values);
     d->cost = (dims[e] + dims[v]) / (x->few ? 4 : 40);
     return true;
@@ -227,6 +239,10 @@ static int64_t threads_of(const kernel *k, const shape *s) {
     return blocks * k->variant.warps * 32;
 }
 
+enum {
+    CPU_SPLITS = 9
+}; /* few queries over so many tiles of keys: the forward kernel of the cpu splits them */
+
 static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     const bool backward = kernel_is_backward(k);
     int picked[AXES] = {0};
@@ -243,6 +259,7 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     memcpy(values, picked, sizeof picked);
     /* Tiles of a backward kernel are of either. */
     const int m = k->variant.tile_m, n = backward && random_below(random, 2) ? m : k->variant.tile_n;
+    const bool cpu = kernel_is_cpu(k);
     const unsigned unwanted =
         backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX | ABSENT_LOW);
     return (shape){
@@ -250,12 +267,12 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
         .heads_q = heads[picked[2]][0],
         .heads_kv = heads[picked[2]][1],
         .q_len = length_of(picked[0], m, 0, random),
-        .kv_len = length_of(picked[1], n, k->splits, random),
+        .kv_len = length_of(picked[1], n, cpu && picked[0] == 0 ? CPU_SPLITS : k->splits, random),
         .scale = scales[picked[5]],
         .how = (layout)picked[4],
-        .q_offset = offsets[picked[6]][0],
-        .kv_offset = offsets[picked[6]][1],
-        .l2_group = l2_groups[picked[7]],
+        .q_offset = cpu ? 0 : offsets[picked[6]][0],
+        .kv_offset = cpu ? 0 : offsets[picked[6]][1],
+        .l2_group = cpu ? 0 : l2_groups[picked[7]],
         .absent = absences[picked[8]] & ~unwanted,
         .dlse = picked[9] == 3,
     };
@@ -330,7 +347,8 @@ static int keep_few(row *rows, int count) {
         bool least = rows[i].dtype != FJ_DTYPE_F64 && rows[i].dtype != FJ_DTYPE_F16;
         for (int j = 0; j < count; j++)
             if (j != i && rows[j].kind == rows[i].kind && rows[j].dtype == rows[i].dtype &&
-                rows[j].deterministic == rows[i].deterministic && rows[j].mma == rows[i].mma)
+                rows[j].isa == rows[i].isa && rows[j].deterministic == rows[i].deterministic &&
+                rows[j].mma == rows[i].mma)
                 least &= rows[i].m * rows[i].n < rows[j].m * rows[j].n ||
                          (rows[i].m * rows[i].n == rows[j].m * rows[j].n && i < j);
         if (least) rows[kept++] = rows[i];
@@ -346,9 +364,14 @@ static int count_new(pairs *p, const kernel *k, bool take) {
     enum { OF_TEMPLATES = 0, OF_MODS = 1 };
     const fj_variant *v = &k->variant;
     const int direction = kernel_is_backward(k) ? 2 + !k->problem.deterministic : 0;
-    const int options = k->problem.tf32 | kernel_packs(k) << 1 | k->table << 2 | (k->splits > 0) << 3;
-    const int values[] = {
-        (int)k->problem.dtype, v->tile_m / 16, v->tile_n / 16, options, v->warps, v->stages};
+    const int options =
+        k->problem.tf32 | k->hand << 4 | kernel_packs(k) << 1 | k->table << 2 | (k->splits > 0) << 3;
+    const int values[] = {(int)k->problem.dtype,
+                          v->tile_m / 16,
+                          v->tile_n / 16,
+                          options,
+                          v->warps,
+                          kernel_is_cpu(k) ? (int)v->isa : v->stages};
     bool *met = &p->seen[OF_MODS][direction][0][k->mod - mods];
     int found = !*met;
     *met |= take;

@@ -3,7 +3,7 @@
 #define FJ_IN_DTYPE (FJ_REAL_F64 ? FJ_F64 : FJ_F32)
 #include "prim_tile.h"
 
-#include "tests/kern/prim_lanes.h"
+#include "tests/lanes/lanes.h"
 
 typedef fj_real prim_f;
 typedef int32_t prim_i;

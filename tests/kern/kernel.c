@@ -3,7 +3,16 @@
 #include <string.h>
 
 #include "base/dtype.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
+
+fj_features target_features(int target) {
+    if (!target_is_cpu(target)) return fj_jit_arch_features((fj_arch){target, 0});
+    fj_features features = {.arch = {0, 0}};
+    features.isa[-target] = true;
+    return features;
+}
+
+bool kernel_is_cpu(const kernel *k) { return k->variant.target == FJ_TARGET_CPU; }
 
 bool kernel_packs(const kernel *k) { return k->pack || strstr(k->variant.name, "_pack"); }
 
@@ -13,9 +22,9 @@ bool kernel_is_backward(const kernel *k) { return k->problem.kind == FJ_JIT_BACK
 static void name_kernel(kernel *k) {
     fj_buf name;
     fj_buf_init(&name, &fj_allocator_libc);
-    fj_buf_printf(&name, "%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
+    fj_buf_printf(&name, "%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
                   k->problem.max ? "_max" : "", k->pack ? "_pack" : "", k->table ? "_table" : "",
-                  k->seams ? "_seams" : "");
+                  k->seams ? "_seams" : "", k->hand ? "_hand" : "");
     if (k->splits > 0) fj_buf_printf(&name, "_split%d", k->splits);
     fj_buf_printf(&name, "_%s", k->mod->name);
     if (name.failed || name.len >= sizeof k->name) abort();
@@ -53,11 +62,8 @@ static bool parse_word(kernel *k, const char *word) {
     struct {
         const char *name;
         bool *flag;
-    } const flags[] = {{"tf32", &k->problem.tf32},
-                       {"max", &k->problem.max},
-                       {"pack", &k->pack},
-                       {"table", &k->table},
-                       {"seams", &k->seams}};
+    } const flags[] = {{"tf32", &k->problem.tf32}, {"max", &k->problem.max}, {"pack", &k->pack},
+                       {"table", &k->table},       {"seams", &k->seams},     {"hand", &k->hand}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
         if (strcmp(flags[i].name, word) == 0) return *flags[i].flag = true;
     return sscanf(word, "split%d", &k->splits) == 1;
@@ -75,12 +81,12 @@ static size_t chosen_length(const char *name) {
 }
 
 /* The variant whose name is the longest beginning of this one; returns how much of it that is, 0: there is none. */
-static size_t find_variant(kernel *k, const char *name, const int *archs, int arch_count) {
+static size_t find_variant(kernel *k, const char *name, const int *targets, int target_count) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
     size_t longest = 0;
-    for (int a = 0; a < arch_count; a++) {
-        const fj_features features = fj_jit_arch_features((fj_arch){archs[a], 0});
-        const int count = fj_jit_cuda_variants(&k->problem, &features, list);
+    for (int a = 0; a < target_count; a++) {
+        const fj_features features = target_features(targets[a]);
+        const int count = fj_jit_variants(&k->problem, &features, list);
         for (int i = 0; i < count; i++) {
             const size_t lengths[] = {chosen_length(list[i].name), strlen(list[i].name)};
             for (int n = 0; n < 2; n++) {
@@ -95,7 +101,7 @@ static size_t find_variant(kernel *k, const char *name, const int *archs, int ar
     return longest;
 }
 
-bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count) {
+bool kernel_parse(kernel *k, const char *name, const int *targets, int target_count) {
     char words[128];
     const char *last = strrchr(name, '_');
     *k = (kernel){.mod = last ? mod_find(last + 1) : NULL};
@@ -103,7 +109,7 @@ bool kernel_parse(kernel *k, const char *name, const int *archs, int arch_count)
     const graphs g = mod_graphs(k->mod);
     k->problem.ir = g.ir;
     k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
-    const size_t length = find_variant(k, name, archs, arch_count);
+    const size_t length = find_variant(k, name, targets, target_count);
     if (length == 0) return false;
     const char *rest = name + length;
     (void)snprintf(words, sizeof words, "%.*s", (int)(last - rest), rest);
@@ -153,7 +159,7 @@ static void set_constant(fj_buf *text, const char *name, int value) {
 
 int kernel_chunks;
 
-static void set_turns(fj_buf *text) {
+static void set_chunks(fj_buf *text) {
     char wanted[40];
     (void)snprintf(wanted, sizeof wanted, "#define FJ_MOD_CHUNKS %d\n", kernel_chunks);
     if (kernel_chunks > 0) (void)text_replace(text, "#define FJ_MOD_CHUNKS 1\n", wanted);
@@ -173,6 +179,18 @@ double kernel_out(const kernel *k, int64_t column, double x) {
     return k->seams ? (double)(column % 3 + 1) - x : x;
 }
 
+/* Those of hand.c in place of those that were emitted. */
+static void replace_hooks(const kernel *k, fj_str hooks, fj_buf *text) {
+    const size_t from = (size_t)(hooks.data - text->data), to = from + hooks.len;
+    fj_buf all;
+    fj_buf_init(&all, text->allocator);
+    fj_buf_write(&all, text->data, from);
+    (void)hand_hooks(k, &all);
+    fj_buf_write(&all, text->data + to, text->len - to);
+    fj_buf_finish(text);
+    *text = all;
+}
+
 bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *out) {
     const struct {
         const char *name;
@@ -184,9 +202,10 @@ bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *ou
         (void)fprintf(out, "    %s\n", error.text);
         return false;
     }
+    if (k->hand) replace_hooks(k, rendered.hooks, text);
     for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++)
         if (constants[i].value) set_constant(text, constants[i].name, constants[i].value);
-    set_turns(text);
+    set_chunks(text);
     if ((k->seams && !text_replace(text, SEAMS_PLACE, seams)) || (planted && !plant_apply(planted, text))) {
         (void)fprintf(out, "    the text to replace is not there\n");
         return false;

@@ -1,9 +1,9 @@
-/* Arguments of a kernel and its launches, on any device. */
+/* Arguments of a GPU's kernel and its launches, on the emulator too. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "templates/cuda/shapes.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 /* ---- Arguments -------------------------------------------------------------------------------------------- */
 
@@ -176,8 +176,7 @@ static void put_grads(packet *p, const call *c) {
     for (size_t i = 0; i < ir->captures.len + ir->scalars.len; i++) {
         const size_t at = i < ir->captures.len ? i : MAX_CAPTURES + i - ir->captures.len;
         struct fj_cuda_capture_grad to = {0};
-        const bool wanted = c->grads[at].count > 0 && (c->shape->absent & ABSENT_CAPTURE_GRADS) == 0;
-        if (wanted)
+        if (call_wants_grads(c, (int)at))
             to = (struct fj_cuda_capture_grad){.sums = address_of(&c->grads[at].sums),
                                                .most = address_of(&c->grads[at].most),
                                                .out = address_of(&c->grads[at].out),
@@ -230,7 +229,7 @@ static void grid_of(const call *c, const char *entry, const mode *how, uint32_t 
     }
 }
 
-fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_counts *counts, fj_error *error) {
+fj_status gpu_run(const call *c, const object *o, const mode *m, fj_emu_counts *counts, fj_error *error) {
     const kernel *k = c->kernel;
     packet p;
     for (int i = 0; i < k->variant.entry_count; i++) {
@@ -248,61 +247,4 @@ fj_status call_launch(const call *c, const object *o, const mode *m, fj_emu_coun
         if (status != FJ_OK) return status;
     }
     return FJ_OK;
-}
-
-/* ---- A pass ------------------------------------------------------------------------------------------------------- */
-
-/* All that a kernel is given; outputs, and whatever else it writes, are NaN. */
-static bool put_all(call *c) {
-    bool there = true;
-    for (int t = 0; t < TENSORS; t++) {
-        if (!c->tensors[t].values) continue;
-        if (!call_reads(c, t)) tensor_clear(&c->tensors[t]);
-        there &= c->device->put(&c->tensors[t].memory);
-    }
-    memset(c->fault.host, 0, c->fault.size);
-    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->runs, &c->parts};
-    for (size_t i = 0; i < FJ_ARRAY_LEN(fresh); i++) {
-        if (fresh[i]->size) memset(fresh[i]->host, 0xff, fresh[i]->size);
-        there &= c->device->put(fresh[i]);
-    }
-    for (int i = 0; i < GRADS; i++) {
-        buffer *each[] = {&c->grads[i].sums, &c->grads[i].most, &c->grads[i].out};
-        for (int n = 0; n < 3; n++) {
-            if (each[n]->size)
-                memset(each[n]->host, n == 0 ? 0x55 : 0xff, each[n]->size); /* -1 would add little */
-            there &= c->device->put(each[n]);
-        }
-    }
-    for (int i = 0; i < MAX_CAPTURES; i++) there &= c->device->put(&c->capture_data[i]);
-    return there && c->device->put(&c->fault) && c->device->put(&c->positions[0]) &&
-           c->device->put(&c->positions[1]);
-}
-
-/* Everything comes back: so what is around each is looked at. */
-static bool get_all(call *c, FILE *out) {
-    bool clean = true;
-    for (int t = 0; t < TENSORS; t++)
-        if (c->tensors[t].values && !c->device->get(&c->tensors[t].memory)) {
-            (void)fprintf(out, "    %s: written around it\n", tensor_names[t]);
-            clean = false;
-        }
-    buffer *const work[] = {&c->rows, &c->query_sums, &c->runs, &c->parts, &c->fault};
-    for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) clean &= c->device->get(work[i]);
-    for (int i = 0; i < GRADS; i++)
-        clean &= c->device->get(&c->grads[i].sums) && c->device->get(&c->grads[i].most) &&
-                 c->device->get(&c->grads[i].out);
-    if (!clean) (void)fprintf(out, "    memory around a tensor or the workspace was written\n");
-    return clean;
-}
-
-bool call_run(call *c, const object *o, const mode *m, fj_emu_counts *counts, FILE *out) {
-    fj_error error = {0};
-    if (!put_all(c)) return (void)fprintf(out, "    memory cannot be written\n"), false;
-    if (call_launch(c, o, m, counts, &error) != FJ_OK) {
-        (void)fprintf(out, "    %s %s\n", error.text, error.detail ? error.detail : "");
-        fj_error_finish(&error);
-        return false;
-    }
-    return get_all(c, out);
 }

@@ -5,7 +5,7 @@
 
 #include "base/dtype.h"
 #include "templates/cuda/shapes.h"
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 const char *const tensor_names[TENSORS] = {"query", "key",  "value", "out",    "lse",  "low",
                                            "max",   "dout", "dlse",  "dquery", "dkey", "dvalue"};
@@ -127,6 +127,10 @@ bool call_writes(const call *c, int t) {
 bool call_reads(const call *c, int t) {
     return t <= VALUE ||
            (kernel_is_backward(c->kernel) && (t == OUT || t == LSE || t == LOW || t == DOUT || t == DLSE));
+}
+
+bool call_wants_grads(const call *c, int i) {
+    return c->grads[i].count > 0 && (c->shape->absent & ABSENT_CAPTURE_GRADS) == 0;
 }
 
 static void make_tensor(call *c, int which) {

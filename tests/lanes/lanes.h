@@ -1,6 +1,6 @@
 /* The pointwise operations of templates/cpu/prim.h over arrays, once per instruction set. */
-#ifndef FJ_TESTS_KERN_PRIM_LANES_H
-#define FJ_TESTS_KERN_PRIM_LANES_H
+#ifndef FJ_TESTS_LANES_LANES_H
+#define FJ_TESTS_LANES_LANES_H
 
 #include <stddef.h>
 

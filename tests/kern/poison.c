@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 typedef struct poison {
     int which; /* the tensor */

@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/kern_cuda/kern.h"
+#include "tests/kern/kern.h"
 
 const mod mods[] = {
     {.name = "none", .exact = true},
@@ -9,6 +9,7 @@ const mod mods[] = {
     {.name = "window", .exact = true, .mask = "(q >= kv) & (q - kv < 40)"},
     {.name = "late", .exact = true, .mask = "(q >= 3) & (kv < 70)"}, /* the first rows see nothing */
     {.name = "blind", .exact = true, .mask = "q < 0"},               /* no row sees anything */
+    {.name = "gap", .exact = true, .mask = "(kv < 40) | (kv >= 130)"},
     {.name = "keep", .mask = "keep[b, kv]", .capture = {{"keep", "bk", FJ_DTYPE_BOOL}}},
     {.name = "alibi",
      .exact = true,
