@@ -192,6 +192,11 @@ START_TEST(error_place) {
     ck_assert_int_eq(error.column, 20);
     ck_assert_int_eq(error.length, 12);
     ck_assert_str_eq(error.note, "bound to 'slopes' F32 [8]");
+    fj_error_finish(&error);
+    const fj_binding one[] = {{"one", FJ_DTYPE_F16, 0, {0}}};
+    ASSERT_FAILS(FJ_ERR_MOD, "rank 0 but is read with 1", .source = SCORE("score + one[h]"), .bindings = one,
+                 .binding_count = 1);
+    ck_assert_str_eq(error.note, "bound to 'one' F16 []");
 }
 END_TEST
 
