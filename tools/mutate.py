@@ -31,6 +31,8 @@ from pathlib import Path
 from queue import Queue
 from typing import NamedTuple
 
+import style
+
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ROOT / "build-mutate"
 
@@ -155,9 +157,7 @@ def candidates(text, rng):
 
 
 def listed_files():
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-    return [name for name in out.decode().split("\0") if name and (ROOT / name).is_file()]
+    return [str(path) for path in style.listed_files() if (ROOT / path).is_file()]
 
 
 def room_of(name):
@@ -216,6 +216,17 @@ def survivors(log):
         yield Change(r["room"], r["path"], r["line"], r["kind"], at, at + len(old), new)
 
 
+def end_session(leader):
+    """Ends a process that leads a session and all that it started: Check gives each test a group of its own."""
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            fields = Path(path).read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                os.kill(int(path.split("/")[2]), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            pass
+
+
 class Tree:
     """A copy of the tree with its build, in which one change at a time is made."""
 
@@ -262,7 +273,7 @@ class Tree:
                 said, _ = process.communicate(timeout=limit)
                 code = process.returncode
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                end_session(process.pid)
                 said, code = process.communicate()[0], "timeout"
         if check and code:
             sys.exit(f"mutate.py: {' '.join(command)}:\n{said[-3000:]}")
@@ -345,6 +356,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
     options = parser.parse_args()
 
+    os.chdir(ROOT)
     rooms = options.room or list(TESTS)
     log = TREES / f"{options.seed}.jsonl"
     if options.again and not log.is_file():
