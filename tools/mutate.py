@@ -51,8 +51,8 @@ TESTS = {
                 "expr emit", "cli verbs", "expr ops", "captures emu"],
     "jit": ["jit text", "jit select", "jit prepare", "jit compile", "jit plan cuda", "jit nvrtc", "jit nvrtc process",
             "jit sharing", "attn gpu", "attn cache", "cli cache", "cli prebuild"],
-    "attn": ["attn validate", "attn gpu", "attn gpu host", "attn cache", "attn memory", "attn launch", "cli verbs",
-             "cli run", "attn cpu", "attn gpu launch"],
+    "attn": ["attn validate", "cli check", "attn gpu", "attn gpu host", "attn cache", "attn memory", "attn launch",
+             "cli verbs", "cli run", "attn cpu", "attn gpu launch"],
     "cli": ["cli check", "cli safetensors", "cli usage", "cli files", "cli verbs", "cli casts", "cli prebuild",
             "cli cache", "cli run"],
     "templates/cpu": ["lanes", "kern capture grads", "kern cpu", "nonfinite", "attn cpu"],
@@ -102,8 +102,7 @@ class Change(NamedTuple):
     text: str
 
     def describe(self, source):
-        first = source.rfind("\n", 0, self.start) + 1
-        last = source.find("\n", max(self.end, first))
+        first, last = source.rfind("\n", 0, self.start) + 1, source.find("\n", self.end)
         return source[first:last].strip() + ARROW + (source[first : self.start] + self.text + source[self.end : last]).strip()
 
 
@@ -137,8 +136,7 @@ def candidates(text, rng):
         for kind, swaps in SWAPS.items():
             if match.group() in swaps:
                 yield kind, *match.span(), swaps[match.group()]
-    for match in WORD.finditer(text):
-        yield "word", *match.span(), SWAPS["word"][match.group()]
+    yield from (("word", *match.span(), SWAPS["word"][match.group()]) for match in WORD.finditer(text))
     for match in CONSTANT.finditer(text):
         number = int(match.group(1))
         step = rng.choice((1, -1)) if number else 1
@@ -150,10 +148,8 @@ def candidates(text, rng):
         if end:
             yield "condition", match.end() - 1, end + 1, None
     for kind, pattern in (("statement", STATEMENT), ("guard", GUARD)):
-        for match in pattern.finditer(text):
-            yield kind, *match.span(2), ";" + "\n" * match.group(2).count("\n")
-    for match in PROCEDURE.finditer(text):
-        yield "return", match.end(), match.end(), " return;"
+        yield from ((kind, *m.span(2), ";" + "\n" * m.group(2).count("\n")) for m in pattern.finditer(text))
+    yield from (("return", match.end(), match.end(), " return;") for match in PROCEDURE.finditer(text))
 
 
 def listed_files():

@@ -194,6 +194,47 @@ START_TEST(noise_is_the_size_of_errors) {
 }
 END_TEST
 
+static void reverse_rows(const cli_view *view, int64_t rows) {
+    double *at = view->tensor.data;
+    for (size_t head = 0; head < view->count / (size_t)(rows * WIDTH); head++, at += rows * WIDTH)
+        for (int64_t i = 0, j = rows - 1; i < j; i++, j--)
+            for (int k = 0; k < WIDTH; k++) {
+                const double kept = at[i * WIDTH + k];
+                at[i * WIDTH + k] = at[j * WIDTH + k];
+                at[j * WIDTH + k] = kept;
+            }
+}
+
+/* Keys in the reverse order, the first of which are masked instead of the last, have the same noise. */
+START_TEST(noise_does_not_depend_on_the_order_of_keys) {
+    char first[64], last[64];
+    verdict v;
+    cli_outputs reversed = {0};
+    cli_output_list list;
+    (void)snprintf(first, sizeof first, "kv >= 5");
+    (void)snprintf(last, sizeof last, "kv < %d", KEYS - 5);
+    begin(&v, FJ_DTYPE_F64, "score * 0.5", last);
+    fj_mod *mod = make_mod(v.context, "score * 0.5", first);
+    reverse_rows(&v.inputs.key, KEYS);
+    reverse_rows(&v.inputs.value, KEYS);
+    run(&v, mod, FJ_DEVICE_ROUNDING, &reversed);
+    ck_assert_int_eq(cli_outputs_list(&reversed, mod, &list), 0);
+    for (size_t i = 0; i < list.count; i++) {
+        const cli_view *view = list.items[i].view;
+        const double *x = v.lists[1].items[i].view->tensor.data, *y = view->tensor.data;
+        if (list.items[i].kind == CLI_OUTPUT_DK || list.items[i].kind == CLI_OUTPUT_DV)
+            reverse_rows(view, KEYS);
+        for (size_t k = 0; k < view->count; k++)
+            ck_assert_msg(fabs(x[k] - y[k]) <= 1e-9 * fabs(x[k]), "output %zu, %zu: %g, %g", i, k, x[k],
+                          y[k]);
+    }
+    cli_output_list_finish(&list);
+    cli_outputs_finish(&reversed);
+    fj_mod_unref(&mod);
+    end(&v);
+}
+END_TEST
+
 START_TEST(one_wrong_row_is_found) {
     verdict v;
     double factor = dtypes[_i % 3].factor;
@@ -363,6 +404,7 @@ int main(void) {
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, right_results_pass, 0, all);
     tcase_add_loop_test(tests, noise_is_the_size_of_errors, 0, all);
+    tcase_add_test(tests, noise_does_not_depend_on_the_order_of_keys);
     tcase_add_loop_test(tests, one_wrong_row_is_found, 0, all);
     tcase_add_loop_test(tests, a_missing_key_is_found, 0, 3);
     tcase_add_loop_test(tests, a_small_error_everywhere_is_found, 0, 3);
