@@ -109,6 +109,47 @@ START_TEST(what_is_masked_has_no_gradient) {
 }
 END_TEST
 
+/* Of captures in any order, some with a gradient and some without. */
+START_TEST(a_capture_without_a_gradient_comes_first) {
+    const fj_binding bindings[] = {{.name = "ids", .dtype = FJ_DTYPE_I32, .rank = 1, .dims = {-1}},
+                                   {.name = "bias", .dtype = FJ_DTYPE_F32, .rank = 2, .dims = {-1, -1}}};
+    const fj_mod_desc mod = {.struct_size = sizeof mod,
+                             .score = "where(ids[q] > 0, score * bias[q, kv], score)",
+                             .bindings = bindings,
+                             .binding_count = 2};
+    const int64_t dims[] = {37, 40};
+    test_tensor ids, bias, dbias[2];
+    tensor_init(&ids, FJ_DTYPE_I32, 1, dims);
+    for (int i = 0; i < 37; i++) ((int32_t *)ids.dl.data)[i] = i % 3;
+    tensor_init(&bias, FJ_DTYPE_F32, 2, dims);
+    tensor_fill(&bias, 5);
+    for (int i = 0; i < 2; i++) {
+        fj_error error = {0};
+        test_stack stack;
+        test_call call;
+        call_init(&call, (test_sizes){1, 2, 2, 37, 40, 16, 16});
+        tensor_init(&dbias[i], FJ_DTYPE_F32, 2, dims);
+        const DLTensor *captures[] = {&ids.dl, &bias.dl}, *dcaptures[] = {NULL, &dbias[i].dl};
+        call.args.captures = captures;
+        call.args.dcaptures = dcaptures;
+        for (int direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
+            const fj_problem problem = problem_of((fj_direction)direction);
+            stack_open(&stack, i == 0 ? FJ_DEVICE_CPU : FJ_DEVICE_REFERENCE, &mod, &problem);
+            ck_assert_str_eq(fj_mod_capture(stack.mod, 0).name, "ids");
+            call.args.max = direction == FJ_FORWARD ? &call.max.dl : NULL;
+            ck_assert_msg(call_launch(&call, stack.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+            stack_finish(&stack);
+        }
+        call_finish(&call);
+    }
+    check_near(&dbias[0], &dbias[1], "dbias");
+    ck_assert(fabsf(((float *)dbias[0].dl.data)[41]) > 0);
+    for (int i = 0; i < 2; i++) free(dbias[i].dl.data);
+    free(ids.dl.data);
+    free(bias.dl.data);
+}
+END_TEST
+
 /* ---- Items of a phase -------------------------------------------------------------------------------------- */
 
 /* Runs items one after the other, each as one of many workers, and looks which bytes of the workspace each changes: what
@@ -200,6 +241,7 @@ int main(void) {
     tcase_set_timeout(tests, 100);
     tcase_add_test(tests, few_rows_and_many_keys);
     tcase_add_test(tests, what_is_masked_has_no_gradient);
+    tcase_add_test(tests, a_capture_without_a_gradient_comes_first);
     tcase_add_test(tests, items_of_a_phase_share_nothing);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
