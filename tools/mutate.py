@@ -43,7 +43,7 @@ TESTS = {
     "driver": ["driver cpu", "driver fork", "driver cuda", "attn gpu host", "attn gpu", "attn memory", "cli usage"],
     "driver/emu": ["emu matrix", "emu", "prim emu sm_90", "prim emu sm_75", "emu reduce-right-none",
                    "emu gemm-wait-none", "emu gemm-barrier-none", "emu reduce-blocks-thread", "emu reduce-barrier-thread",
-                   "emu gemm-right-thread", "emu gemm-reuse-thread", "emu gemm-right-address", "captures emu",
+                   "emu gemm-right-thread", "emu gemm-reuse-thread", "emu gemm-right-address", "emu reduce-shared-address", "captures emu",
                    "kern fake"],
     "expr/lang": ["expr parse", "golden parse", "golden error", "language", "language page", "expr mod",
                   "expr captures", "expr config", "corpus of fuzz_parse", "corpus of fuzz_lang", "cli verbs", "cli casts"],

@@ -27,6 +27,7 @@ EXPECTED = {
     "reduce-align-none": ["ended by signal"],
     "reduce-barrier-thread": ["ThreadSanitizer: data race", "{write}", "{sum}"],
     "reduce-blocks-thread": ["ThreadSanitizer: data race", "{store}", "CUDA thread 0"],
+    "reduce-shared-address": ["AddressSanitizer: use-after-poison", "READ of size 4", "{sum}"],
     "reduce-guard-address": ["AddressSanitizer: heap-buffer-overflow", "READ of size 4", "{read}"],
 }
 SKIPPED = 77

@@ -29,8 +29,12 @@ FJ_KERNEL(reduce, 256, 1, reduce_args) {
 #endif
     if (column != 0) return;
     sum = part[0];
-    for (uint32_t warp = 1; warp < fj_block_threads() / FJ_WARP; warp++)
-        sum = fj_add_rn(sum, part[warp]); // line: sum
+#ifdef FJ_PLANT_SHARED
+    const uint32_t warps = fj_block_threads() / FJ_WARP + 1;
+#else
+    const uint32_t warps = fj_block_threads() / FJ_WARP;
+#endif
+    for (uint32_t warp = 1; warp < warps; warp++) sum = fj_add_rn(sum, part[warp]); // line: sum
 #ifdef FJ_PLANT_BLOCKS // in later launches, whose views ThreadSanitizer has from the first
     args.out[args.turn > 0 ? 0 : fj_block_x()] = sum; // line: store
 #else
