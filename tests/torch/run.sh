@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compares flexjit's reference with PyTorch on every example mod; options go to test_mods.py.
+# Compares flexjit's reference with PyTorch on every example mod; options go to test_mods.py. With `masks` first, its block
+# masks with those of create_block_mask: test_masks.py.
 # PyTorch is installed from PyPI into a private environment: FJ_VENV, by default .venv-torch (1.4 GB).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -38,4 +39,9 @@ install_torch() {
 }
 
 [[ -e $venv/complete ]] || install_torch
-exec "$venv/bin/python" tests/torch/test_mods.py "$@"
+script=mods
+if [[ ${1-} == masks ]]; then
+    script=masks
+    shift
+fi
+exec "$venv/bin/python" "tests/torch/test_$script.py" "$@"
