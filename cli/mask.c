@@ -79,7 +79,7 @@ static int read_options(mask_call *call) {
 static int bind(mask_call *call) {
     int status = cli_inputs_begin(&call->inputs, call->mod);
     if (status != CLI_EXIT_OK) return status;
-    call->captures = calloc(call->inputs.capture_count + 1, sizeof *call->captures);
+    call->captures = calloc(call->inputs.capture_count + 1, sizeof(const DLTensor *));
     if (call->captures == NULL) return cli_no_memory();
     for (size_t i = 0; i < call->inputs.capture_count; i++) {
         const char *name = fj_mod_capture(call->mod, i).name;

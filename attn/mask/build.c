@@ -124,8 +124,8 @@ static const uint32_t *sort_by_row(found *f, int32_t row, size_t starts[STRIP + 
         starts[r + 1] = starts[r] + next[r];
         next[r] = starts[r];
     }
-    if (starts[STRIP] > f->sorted_cap) {
-        const size_t cap = 2 * starts[STRIP];
+    if (!f->sorted || starts[STRIP] > f->sorted_cap) {
+        const size_t cap = 2 * starts[STRIP] + 64;
         uint32_t *larger = allocator->resize(allocator->user, f->sorted, f->sorted_cap * sizeof *larger,
                                              cap * sizeof *larger);
         if (!larger) return NULL;
@@ -143,8 +143,11 @@ static void write_strip(found *f, int32_t row, int32_t row_end, const fj_allocat
                         fj_rows_writer *writer) {
     size_t starts[STRIP + 1];
     const uint32_t *sorted = sort_by_row(f, row, starts, allocator);
-    f->failed |= !sorted && starts[STRIP] > 0;
-    for (int32_t r = 0; !f->failed && r < row_end - row; r++) {
+    if (!sorted || f->failed) {
+        f->failed = true;
+        return;
+    }
+    for (int32_t r = 0; r < row_end - row; r++) {
         for (size_t i = starts[r]; i < starts[r + 1]; i++) {
             const rectangle *of = &f->items[sorted[i]];
             fj_rows_put(writer, of->column, of->column_end, (fj_block_class)of->class);

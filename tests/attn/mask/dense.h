@@ -21,6 +21,7 @@ static inline uint32_t dense_random(uint64_t *state) {
 
 /* Stripes, blobs and noise, so that blocks of every class are there. */
 static inline void dense_fill(test_tensor *dense, dense_sizes n, uint64_t seed) {
+    if (dense->dl.data == NULL) return;
     uint8_t *to = dense->dl.data;
     for (int64_t b = 0; b < n.b; b++)
         for (int64_t h = 0; h < n.h; h++) {
@@ -32,6 +33,12 @@ static inline void dense_fill(test_tensor *dense, dense_sizes n, uint64_t seed) 
                     *to++ = (uint8_t)(dense_random(&seed) % 997 == 0 ? !band : band);
                 }
         }
+}
+
+/* The elements of a tensor that has some. */
+static inline uint8_t *dense_data(const test_tensor *dense) {
+    ck_assert_ptr_nonnull(dense->dl.data);
+    return dense->dl.data;
 }
 
 static inline void dense_init(test_tensor *dense, dense_sizes n) {

@@ -1,5 +1,7 @@
 /* Block masks without mods: from and to dense tensors and PyTorch's lists, algebra, slices, pictures; bad lists; failing
  * allocations. Everything is compared with classes counted element by element. */
+#include <pthread.h>
+
 #include "tests/attn/mask/dense.h"
 
 static fj_context *context;
@@ -62,7 +64,7 @@ START_TEST(dense_strides) {
     dense_init(&packed, n);
     for (int64_t i = 0; i < 2 * 3 * 70 * 80; i++) {
         const int64_t kv = i % 80, q = i / 80 % 70, b = i / 80 / 70 / 3;
-        ((uint8_t *)packed.dl.data)[i] = ((uint8_t *)one.dl.data)[b * 80 * 70 + kv * 70 + q];
+        dense_data(&packed)[i] = dense_data(&one)[b * 80 * 70 + kv * 70 + q];
     }
     uint8_t *wanted = dense_classes(packed.dl.data, n);
     int64_t dims[] = {2, 3, 70, 80}, strides[] = {80 * 70, 0, 1, 70};
@@ -219,7 +221,7 @@ START_TEST(bad_lists) {
     dense_init(&from, n);
     /* row 0 of a head: partial 0 1, full 2; row 1: partial 0 */
     for (int64_t h = 0; h < 2; h++) {
-        uint8_t *to = (uint8_t *)from.dl.data + h * 128 * 320;
+        uint8_t *to = dense_data(&from) + h * 128 * 320;
         to[0] = to[64] = to[64 * 320] = 1;
         for (int i = 0; i < 64; i++) memset(to + i * 320 + 128, 1, 64);
     }
@@ -258,6 +260,33 @@ START_TEST(bad_lists) {
     e->tensors[FULL_KV].dl.shape[1] = 1;
     refuse(e, FJ_ERR_TENSOR, "different extents in dimension 1");
     finish_lists(e);
+    fj_block_mask_unref(&mask);
+    free(from.dl.data);
+}
+END_TEST
+
+/* ---- Threads ------------------------------------------------------------------------------------------ */
+
+static void *ask_for_columns(void *argument) { return (void *)(uintptr_t)fj_mask_columns(argument); }
+
+/* Threads that ask at the same time get one transpose. */
+START_TEST(threads) {
+    const dense_sizes n = {2, 2, 150, 130, 8, 8};
+    enum { THREADS = 8 };
+    pthread_t crew[THREADS];
+    void *columns[THREADS];
+    test_tensor from;
+    dense_init(&from, n);
+    dense_fill(&from, n, 6);
+    fj_block_mask *mask = from_dense(&from, n);
+    const size_t before = fj_block_mask_describe(mask).bytes;
+    for (int i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&crew[i], NULL, ask_for_columns, mask), 0);
+    for (int i = 0; i < THREADS; i++) ck_assert_int_eq(pthread_join(crew[i], &columns[i]), 0);
+    for (int i = 0; i < THREADS; i++) ck_assert_ptr_eq(columns[i], columns[0]);
+    ck_assert_int_eq(fj_block_rows_count(columns[0], 0, mask->kv_blocks * 4, FJ_BLOCK_FULL),
+                     fj_block_mask_describe(mask).full);
+    ck_assert(fj_block_mask_describe(mask).bytes > before);
     fj_block_mask_unref(&mask);
     free(from.dl.data);
 }
@@ -308,8 +337,8 @@ START_TEST(parts) {
     dense_init(&cut, part);
     dense_fill(&from, n, 9);
     for (int64_t b = 0; b < 2; b++)
-        memcpy((char *)cut.dl.data + b * 64 * 130,
-               (char *)from.dl.data + (((b + 1) * 2 + 1) * 150 + 32) * 130, 64 * 130);
+        memcpy(dense_data(&cut) + b * 64 * 130, dense_data(&from) + (((b + 1) * 2 + 1) * 150 + 32) * 130,
+               64 * 130);
     uint8_t *wanted = dense_classes(cut.dl.data, part);
     fj_block_mask *mask = from_dense(&from, n), *result = NULL;
     ck_assert_int_eq(fj_block_mask_slice(mask, batches, heads, rows, &result, NULL), FJ_OK);
@@ -349,7 +378,7 @@ START_TEST(pictures) {
     const dense_sizes n = {1, 1, 6, 6, 2, 2};
     test_tensor from;
     dense_init(&from, n);
-    for (int q = 0; q < 6; q++) memset((char *)from.dl.data + q * 6, 1, (size_t)q + 1);
+    for (int q = 0; q < 6; q++) memset(dense_data(&from) + q * 6, 1, (size_t)q + 1);
     fj_block_mask *mask = from_dense(&from, n);
     fj_text text = {0};
     ck_assert_int_eq(fj_block_mask_text(mask, 0, 0, &text, NULL), FJ_OK);
@@ -425,6 +454,7 @@ int main(void) {
     tcase_add_test(tests, dense_strides);
     tcase_add_test(tests, lists);
     tcase_add_test(tests, bad_lists);
+    tcase_add_test(tests, threads);
     tcase_add_test(tests, algebra);
     tcase_add_test(tests, parts);
     tcase_add_test(tests, pictures);
