@@ -8,19 +8,6 @@
 //  1. A warp makes a row: lanes take columns, a fixed tree of shuffles adds them. The order is part of the result.
 //  2. A row that sees nothing (lse = -inf) has +inf for lse and delta 0, whatever out and dout hold; one with a score
 //     of +inf is NaN.
-#ifndef FJ_IN_DTYPE
-#define FJ_DTYPE_F16 1
-#define FJ_DTYPE_BF16 2
-#define FJ_DTYPE_F32 3
-#define FJ_DTYPE_F64 4
-#define FJ_IN_DTYPE FJ_DTYPE_BF16
-#define FJ_HEAD_DIM 128
-#define FJ_VALUE_DIM 128
-#define FJ_TILE_M 64
-#define FJ_TILE_N 64
-#define FJ_WARPS 4
-#endif
-
 #include "hooks.h"
 
 #include "identity.h"

@@ -19,17 +19,11 @@
 //  5. P and dS are selected to 0 after the mod where a position is masked or not there. A row that sees nothing
 //     has lse = -inf, and here +inf instead: P = exp2(-inf) = 0.
 //  6. P = exp2((score - lse) log2(e) + low): the difference first, which is exact where the two are close, however
-//     large they are. Rounding takes from lse what `low` brings back. Of large rows, large.h.
+//     large they are. Rounding takes from lse what `low` brings back. Of large rows, softmax.h.
 //  7. dS is with respect to the scaled score; dQ and dK are multiplied by the scale once, at the end.
 #ifndef FJ_CUDA_BWD_GRID_H
 #define FJ_CUDA_BWD_GRID_H
 
-#ifndef FJ_POSITION_TABLE
-#define FJ_POSITION_TABLE 0
-#endif
-#ifndef FJ_DETERMINISTIC
-#define FJ_DETERMINISTIC 1
-#endif
 #define FJ_CAPTURE_GRADS (FJ_CAPTURES + FJ_SCALARS)
 
 // Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last digit; one made of
@@ -65,7 +59,7 @@ FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const fj_backward_args &args) {
 
 #include "elements.h"
 
-#include "large.h"
+#include "softmax.h"
 
 // ---- Elements ------------------------------------------------------------------------------------------
 
@@ -217,12 +211,6 @@ FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_cuda_backward &, const fj_mod_a
 
 // ---- One score -----------------------------------------------------------------------------------------------
 
-#if FJ_REAL_F64
-FJ_DEVICE fj_real fj_bwd_exp2(fj_real x) { return fj_exp2(x); }
-#else
-FJ_DEVICE fj_real fj_bwd_exp2(fj_real x) { return fj_ex2_approx(x); }
-#endif
-
 // Gradients of captures and scalars: what a thread keeps, and the hooks' view of it.
 struct fj_thread_grads {
 #if FJ_HAS_CAPTURE_GRADS
@@ -259,36 +247,6 @@ FJ_DEVICE void fj_grads_end([[maybe_unused]] const fj_backward_args &args,
 #endif
 }
 
-// What raw products are multiplied with: by a score mod's kernels at once, by others after lse is subtracted.
-FJ_DEVICE fj_real fj_product_scale_of(const fj_cuda_backward &a) {
-    const fj_real scale = static_cast<fj_real>(a.scale), scale_log2 = scale * FJ_LOG2_E;
-    if (FJ_HAS_SCORE) return scale;
-    return scale_log2 > FJ_MOST_REAL ? FJ_MOST_REAL : scale_log2 < -FJ_MOST_REAL ? -FJ_MOST_REAL : scale_log2;
-}
-
-// lse of a query as P takes it: P = exp2(scale_log2 (x - lse) + low), x the score, or without a score mod the product.
-// lse is here the x nearest to it, so that the difference of two large numbers is exact, and low the rest, in units of
-// log2: small. natural: 0, or the base of a large row; then x is the difference from it already (large.h), and lse is
-// 0.
-struct fj_norm {
-    fj_real lse, low, natural;
-};
-// lse_low: what rounding took from lse.
-FJ_DEVICE fj_norm fj_norm_of(const fj_cuda_backward &a, fj_real lse, fj_real lse_low) {
-    if (lse == -fj_real(INFINITY)) return fj_norm{fj_real(INFINITY), fj_real(0), fj_real(0)};
-    if (!(lse - lse == 0)) return fj_norm{fj_real(NAN), fj_real(0), fj_real(0)};
-    if (fj_is_large(lse)) return fj_norm{fj_real(0), -lse_low * FJ_LOG2_E, lse};
-    const fj_real scale = FJ_HAS_SCORE ? fj_real(1) : static_cast<fj_real>(a.scale);
-    fj_real x = 0;
-    if (scale != 0) {
-        const fj_real first = fj_div_rn(lse, scale);
-        x = first + fj_div_rn(fj_fma_rn(-first, scale, lse) + lse_low, scale);
-        // Of a tiny scale: what lies beyond the reals is as near as any of them.
-        if (!(x - x == 0)) x = (lse < 0) == (scale < 0) ? FJ_MOST_REAL : -FJ_MOST_REAL;
-    }
-    const fj_real product = fj_mul_rn(x, scale), rest = fj_fma_rn(x, scale, -product);
-    return fj_norm{x, (((product - lse) + rest) - lse_low) * FJ_LOG2_E, fj_real(0)};
-}
 // As the rows of the workspace hold it.
 template <class T> FJ_DEVICE fj_norm fj_norm_at(const T &row_stats) {
     return fj_norm{row_stats[FJ_CUDA_ROW_LSE], row_stats[FJ_CUDA_ROW_LOW], row_stats[FJ_CUDA_ROW_NATURAL]};
@@ -298,12 +256,6 @@ FJ_DEVICE void fj_put_norm(const fj_row_stats &row_stats, const fj_norm &norm) {
     row_stats[FJ_CUDA_ROW_LOW] = norm.low;
     row_stats[FJ_CUDA_ROW_NATURAL] = norm.natural;
 }
-// natural: of a row's fj_norm. product_scale: of fj_product_scale_of.
-FJ_DEVICE fj_base fj_base_of(const fj_cuda_backward &a, fj_real product_scale, fj_real natural) {
-    return natural == 0 ? fj_plain_base(fj_real(0))
-                        : fj_large_base(natural, static_cast<fj_real>(a.scale), product_scale);
-}
-
 // P of a raw product, whether masked or not. product_scale: of fj_product_scale_of.
 FJ_DEVICE fj_real fj_prob_of(fj_real product_scale, [[maybe_unused]] const fj_mod_args &mod,
                              [[maybe_unused]] const struct fj_head_state *head,
@@ -315,7 +267,7 @@ FJ_DEVICE fj_real fj_prob_of(fj_real product_scale, [[maybe_unused]] const fj_mo
 #else
     const fj_real x = s, scale_log2 = product_scale;
 #endif
-    return fj_bwd_exp2(fj_fma_rn(fj_sub_rn(x, norm.lse), scale_log2, norm.low));
+    return fj_prob_exp2(fj_fma_rn(fj_sub_rn(x, norm.lse), scale_log2, norm.low));
 }
 
 // s: the raw product, becomes P; d: dP - delta, becomes dS.

@@ -32,22 +32,6 @@
 //  6. P and dS are selected to 0 after the mod where a position is masked or not there. The mask is evaluated before,
 //     as bits, by a loop that stays rolled.
 //  7. Steps, the tile scheduler and stages are those of fwd_mma.cu.
-#ifndef FJ_IN_DTYPE
-#define FJ_DTYPE_F16 1
-#define FJ_DTYPE_BF16 2
-#define FJ_DTYPE_F32 3
-#define FJ_DTYPE_F64 4
-#define FJ_IN_DTYPE FJ_DTYPE_BF16
-#define FJ_HEAD_DIM 128
-#define FJ_VALUE_DIM 128
-#define FJ_HEAD_PAD 128
-#define FJ_VALUE_PAD 128
-#define FJ_TILE_M 64
-#define FJ_TILE_N 64
-#define FJ_STAGES 2
-#define FJ_WARPS 4
-#endif
-
 #include "hooks.h"
 
 #include "identity.h"
@@ -81,19 +65,6 @@
 #define FUSED (!FJ_DETERMINISTIC)
 #define P_BYTES (FJ_TILE_M * fj_tile<FJ_TILE_N>::pitch)
 
-// Columns of a thread per iteration of the mask's loop: more is faster and longer.
-#ifndef FJ_MASK_UNROLL
-#define FJ_MASK_UNROLL 2
-#endif
-// Full tiles have a copy of the mod of their own, without selection; not where it scatters, which is long.
-#ifndef FJ_FULL_COPY
-#define FJ_FULL_COPY (!FJ_HAS_CAPTURE_GRADS)
-#endif
-
-// Turns of the loop of the score mod and its derivative: more are slower, and shorter by as much.
-#ifndef FJ_MOD_CHUNKS
-#define FJ_MOD_CHUNKS 1
-#endif
 #define MOD_CHUNKS FJ_TILE_CHUNKS(COLUMN_TILES)
 
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");
@@ -140,7 +111,7 @@ template <> struct fj_resident<FJ_RESIDENT_QUERIES> {
     struct fj_row_state state[ROWS];
     fj_norm norm[ROWS];
     float minus_delta[ROWS];
-    bool large; // whether a row is (large.h)
+    bool large; // whether a row is (softmax.h)
     typedef struct fj_col_state streamed;
 };
 

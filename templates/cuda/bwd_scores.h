@@ -105,7 +105,7 @@ FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_resident<side> &reside
     }
 }
 
-// Whether one of the warp's queries is large (large.h): of streamed ones lanes take them in turn.
+// Whether one of the warp's queries is large (softmax.h): of streamed ones lanes take them in turn.
 template <fj_side side>
 FJ_DEVICE bool fj_has_large([[maybe_unused]] const fj_resident<side> &resident,
                             [[maybe_unused]] uint32_t row_stats) {

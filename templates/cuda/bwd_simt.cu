@@ -17,19 +17,6 @@
 //  2. P and dS of a row are written and read by the row's 8 threads, which are of one warp. Chunks are the block's: a
 //     barrier stands before they are written and before they are read.
 //  3. What is not there (rows, columns) is read as zero. Pitches are odd: no conflicts in columns.
-#ifndef FJ_IN_DTYPE
-#define FJ_DTYPE_F16 1
-#define FJ_DTYPE_BF16 2
-#define FJ_DTYPE_F32 3
-#define FJ_DTYPE_F64 4
-#define FJ_IN_DTYPE FJ_DTYPE_F32
-#define FJ_HEAD_DIM 64
-#define FJ_VALUE_DIM 64
-#define FJ_TILE_M 32
-#define FJ_TILE_N 32
-#define FJ_WARPS 4
-#endif
-
 #include "hooks.h"
 
 #include "identity.h"

@@ -15,8 +15,8 @@ struct fj_mass {
         const fj_real natural = fj_mul_rn(base(), natural_scale);
         const fj_base less =
             fj_is_large(natural) ? fj_large_base(natural, natural_scale, scale_log2) : fj_plain_base(base());
-        const fj_real down = sum == 0 ? fj_real(0) : sum * fj_bwd_exp2(less(before) * scale_log2);
-        sum = down + weight * fj_bwd_exp2(less(x) * scale_log2);
+        const fj_real down = sum == 0 ? fj_real(0) : sum * fj_prob_exp2(less(before) * scale_log2);
+        sum = down + weight * fj_prob_exp2(less(x) * scale_log2);
     }
 };
 

@@ -16,19 +16,6 @@
 #ifndef FJ_CUDA_FWD_GRID_H
 #define FJ_CUDA_FWD_GRID_H
 
-#ifndef FJ_PACK_HEADS
-#define FJ_PACK_HEADS 0 // rows of a tile are (query, head of the group): few queries fill a tile
-#endif
-#ifndef FJ_POSITION_TABLE
-#define FJ_POSITION_TABLE 0
-#endif
-#ifndef FJ_PARTIAL
-#define FJ_PARTIAL 0
-#endif
-#ifndef FJ_WANT_MAX
-#define FJ_WANT_MAX 0
-#endif
-
 struct fj_forward_args {
     struct fj_cuda_forward call;
 #if FJ_CAPTURES
@@ -205,89 +192,9 @@ FJ_DEVICE void fj_note_fault(const fj_cuda_forward &a, int32_t b, int32_t h, int
     a.fault->kv = kv;
 }
 
-#include "large.h"
+#include "softmax.h"
 
-// ---- Softmax -------------------------------------------------------------------------------------------------
-
-// Stored scores are raw products without a score mod, signed so that their scale is not negative, and natural
-// logarithms with one. This makes the former of the latter.
-FJ_DEVICE fj_real fj_natural_scale(const fj_cuda_forward &a) {
-    if (FJ_HAS_SCORE) return fj_real(1);
-    const fj_real scale = static_cast<fj_real>(a.scale);
-    return scale < 0 ? -scale : scale;
-}
-// And this makes logarithms of base 2.
-FJ_DEVICE fj_real fj_scale_log2_of(const fj_cuda_forward &a) {
-    const fj_real scale_log2 = fj_natural_scale(a) * FJ_LOG2_E;
-    return scale_log2 > FJ_MOST_REAL ? FJ_MOST_REAL : scale_log2 > 0 ? scale_log2 : fj_real(1);
-}
-// True is a proof: without the arithmetic of doubles, which is slow on most GPUs.
-FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_from_f64(x) >> 32) > 0; }
-// Raw products are stored times this: 0 where the scale is, but for NaN and infinities.
-FJ_DEVICE fj_real fj_sign_of(double scale) { return scale < 0 ? fj_real(-1) : fj_cast_float(scale > 0); }
-
-// What is subtracted from the scores of a row with this greatest one.
-FJ_DEVICE fj_base fj_base_of(const fj_cuda_forward &a, fj_real scale_log2, fj_real row_max) {
-    const fj_real scale = fj_natural_scale(a), natural = fj_mul_rn(row_max, scale);
-    return fj_is_large(natural) ? fj_large_base(natural, scale, scale_log2) : fj_plain_base(row_max);
-}
-
-// high + low, the second less than the rounding of the first.
-struct fj_parts {
-    fj_real high, low;
-};
-FJ_DEVICE fj_parts fj_exact_sum(fj_real a, fj_real b) {
-    const fj_real sum = a + b, rest = sum - a;
-    return fj_parts{sum, (a - (sum - rest)) + (b - rest)};
-}
-FJ_DEVICE fj_parts fj_exact_product(fj_real a, const fj_parts &b) {
-    const fj_real product = fj_mul_rn(a, b.high);
-    return fj_parts{product, fj_fma_rn(a, b.low, fj_fma_rn(a, b.high, -product))};
-}
-// A row's greatest score as a natural one.
-FJ_DEVICE fj_parts fj_natural_max(const fj_cuda_forward &a, fj_real row_max) {
-    const fj_parts exact = fj_exact_product(row_max, fj_parts{fj_natural_scale(a), fj_real(0)});
-    return fj_parts{exact.high, fj_is_large(exact.high) ? fj_real(0) : exact.low};
-}
-// fj_scale_log2_of in natural logarithms, nearer than a real: scores near each other then have the same difference,
-// wherever they are, in the forward kernels and in the backward ones.
-FJ_DEVICE fj_parts fj_natural_of_log2(const fj_cuda_forward &a, fj_real scale_log2) {
-    const fj_real scale = fj_natural_scale(a), high = fj_div_rn(scale, scale_log2);
-    return fj_parts{high, fj_div_rn(fj_fma_rn(-high, scale_log2, scale), scale_log2)};
-}
-
-// What a row ends as: the factor of its output; lse in two parts. dead: it saw nothing, its output is 0.
-struct fj_row_end {
-    fj_real factor, lse, lse_low;
-    bool dead;
-};
-// sum: of exp(score - base), natural. whole: no other split has keys of the row, so that its sink joins.
-template <bool whole>
-FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod,
-                                [[maybe_unused]] const struct fj_head_state &head, fj_parts base,
-                                fj_real sum) {
-    fj_row_end end;
-    fj_real down = 1;
-#if FJ_HAS_SINK
-    const fj_real sink = whole ? fj_sink(&mod, &head) : -fj_real(INFINITY);
-    // Differences first: both may be large. Where the row saw nothing, so is the sink.
-    const fj_real ahead = sum == 0 ? sink - sink : ((sink - base.high) - base.low) * FJ_LOG2_E;
-    if (sink > -fj_real(INFINITY) && (ahead > 0 || sum == 0)) {
-        down = fj_exp2(-ahead); // sums of the output are still those of the base before
-        sum = fj_fma_rn(sum, down, fj_real(1));
-        base = fj_parts{sink, fj_real(0)};
-    } else if (sink > -fj_real(INFINITY)) {
-        sum += fj_exp2(ahead);
-    }
-#endif
-    end.dead = sum == 0;
-    end.factor = end.dead ? fj_real(0) : fj_div_rn(down, sum);
-    const fj_parts all = fj_exact_sum(base.high, fj_log(sum));
-    const fj_real rest = all.low + base.low;
-    end.lse = end.dead ? -fj_real(INFINITY) : all.high + rest;
-    end.lse_low = fj_abs(end.lse) < fj_real(INFINITY) ? rest - (end.lse - all.high) : fj_real(0);
-    return end;
-}
+// ---- Results ---------------------------------------------------------------------------------------------------
 
 // A row's lse, at the same place in either part.
 FJ_DEVICE void fj_store_lse(const fj_cuda_tensor &high, const fj_cuda_tensor &low, const fj_row_end &end,

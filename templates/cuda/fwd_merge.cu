@@ -9,19 +9,6 @@
 //     with a weight of 0. If all have, M is subtracted as 0: out = 0, lse = -inf.
 //  3. A sink joins the sum here, once; the output's hook is called here, once.
 //  4. NaN in a split's lse makes the row NaN.
-#ifndef FJ_IN_DTYPE
-#define FJ_DTYPE_F16 1
-#define FJ_DTYPE_BF16 2
-#define FJ_DTYPE_F32 3
-#define FJ_DTYPE_F64 4
-#define FJ_IN_DTYPE FJ_DTYPE_BF16
-#define FJ_HEAD_DIM 128
-#define FJ_VALUE_DIM 128
-#define FJ_TILE_M 64
-#define FJ_TILE_N 64
-#define FJ_WARPS 4
-#endif
-
 #include "hooks.h"
 
 #include "identity.h"

@@ -30,24 +30,8 @@
 //     during P V, behind a barrier each. Half the shared memory: two blocks of the grid fit where one did.
 //  8. c S - M is one fused operation: what the rounding of M takes is the same for all P of a row, and the division
 //     takes it away. Where M would have no fraction (FAR), and could leave P beyond its range, the row goes far for the
-//     rest: its limit is the maximum, as a score; S - maximum (large.h) takes the place of S, and M is 0.
+//     rest: its limit is the maximum, as a score; S - maximum (softmax.h) takes the place of S, and M is 0.
 //  9. A key that a row does not see adds exactly nothing to it (fwd_care.h).
-#ifndef FJ_IN_DTYPE
-#define FJ_DTYPE_F16 1
-#define FJ_DTYPE_BF16 2
-#define FJ_DTYPE_F32 3
-#define FJ_DTYPE_F64 4
-#define FJ_IN_DTYPE FJ_DTYPE_BF16
-#define FJ_HEAD_DIM 128
-#define FJ_VALUE_DIM 128
-#define FJ_HEAD_PAD 128
-#define FJ_VALUE_PAD 128
-#define FJ_TILE_M 64
-#define FJ_TILE_N 64
-#define FJ_STAGES 2
-#define FJ_WARPS 4
-#endif
-
 #include "hooks.h"
 
 #include "identity.h"
@@ -69,23 +53,9 @@
 #define K_BYTES (FJ_TILE_N * fj_tile<FJ_HEAD_PAD>::pitch)
 #define STAGE_BYTES (K_BYTES + FJ_TILE_N * fj_tile<FJ_VALUE_PAD>::pitch)
 
-// Columns of a thread per iteration of the mask's loop: more is faster and longer.
-#ifndef FJ_MASK_UNROLL
-#define FJ_MASK_UNROLL 2
-#endif
-
 #define RESCALE_THRESHOLD (FJ_WANT_MAX ? 0.0f : 8.0f)
 #define FAR 16777216.0f // 2^24, in units of log2
 
-// 1: the score mod stands in the text once, with the mask's selects: for mods so costly that these do not matter.
-#ifndef FJ_ONE_COPY
-#define FJ_ONE_COPY (FJ_HAS_SCORE && FJ_CAPTURES > 0)
-#endif
-
-// Turns of the loop of the score mod: more are slower, and shorter by as much.
-#ifndef FJ_MOD_CHUNKS
-#define FJ_MOD_CHUNKS 1
-#endif
 #define MOD_CHUNKS FJ_TILE_CHUNKS(KEY_TILES)
 
 static_assert(FJ_ARCH >= 80, "sm_80 or newer");

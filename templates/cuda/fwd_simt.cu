@@ -14,25 +14,12 @@
 //  2. A block barrier stands between any two of: chunks are written, are read; P and values are written, are
 //     read. (P is written after the last barrier of the products and read after that of the values.)
 //  3. A score that is masked, or past the last key, is -inf after the mod; its P is 0, whatever the mod gave.
-//  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter (large.h). M = -inf
+//  4. M is the maximum, as a score: the difference comes first, so that magnitudes do not matter (softmax.h). M = -inf
 //     stands for "nothing yet", is subtracted as 0, so that P is 0 and not NaN.
 //  5. A key that a row does not see adds exactly nothing to it, but 0 times NaN is NaN. So where a sum of the block is
 //     not finite it sweeps again, with 0 for values that are not finite (CLEAN); and once more, for its masks (SPREAD):
 //     sums of rows that see such a value become NaN. Without a mask there is one sweep.
 //  6. What is not there (rows, keys, columns) is read as zero. Pitches are odd: no conflicts in columns.
-#ifndef FJ_IN_DTYPE
-#define FJ_DTYPE_F16 1
-#define FJ_DTYPE_BF16 2
-#define FJ_DTYPE_F32 3
-#define FJ_DTYPE_F64 4
-#define FJ_IN_DTYPE FJ_DTYPE_F32
-#define FJ_HEAD_DIM 64
-#define FJ_VALUE_DIM 64
-#define FJ_TILE_M 64
-#define FJ_TILE_N 32
-#define FJ_WARPS 4
-#endif
-
 #include "hooks.h"
 
 #include "identity.h"
@@ -57,12 +44,6 @@ static_assert(FJ_TILE_M % TY == 0 && FJ_TILE_N % TX == 0, "tiles of whole thread
 static_assert(FJ_SHARED_BYTES >=
                   FJ_FWD_SIMT_SHARED(FJ_TILE_M, FJ_TILE_N, FJ_HEAD_DIM, FJ_VALUE_DIM, int(sizeof(fj_real))),
               "the plan's shared memory");
-#endif
-
-#if FJ_REAL_F64
-FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_exp2(x); }
-#else
-FJ_DEVICE fj_real fj_simt_exp2(fj_real x) { return fj_ex2_approx(x); }
 #endif
 
 enum fj_care { FJ_CARE_NONE, FJ_CARE_CLEAN, FJ_CARE_SPREAD };
@@ -224,10 +205,10 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
             for (int j = 0; j < THREAD_KEYS; j++) t.s[i][j] = less(t.s[i][j]);
             base = 0;
         }
-        const fj_real factor = fj_simt_exp2((before - base) * scale_log2);
+        const fj_real factor = fj_prob_exp2((before - base) * scale_log2);
         fj_real sum = 0;
         for (int j = 0; j < THREAD_KEYS; j++) {
-            fj_real p = fj_simt_exp2((t.s[i][j] - base) * scale_log2);
+            fj_real p = fj_prob_exp2((t.s[i][j] - base) * scale_log2);
             sum += p;
 #if FJ_HAS_PROB
             fj_col_state col;

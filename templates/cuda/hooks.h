@@ -10,6 +10,8 @@
 #ifndef FJ_CUDA_HOOKS_H
 #define FJ_CUDA_HOOKS_H
 
+#include "defaults.h"
+
 #include "prim.h"
 
 #include "abi.h"
@@ -34,10 +36,6 @@
 #else
 #define FJ_METHOD inline __attribute__((always_inline))
 #define FJ_CALLED static __attribute__((noinline, unused))
-#endif
-
-#ifndef FJ_REAL_F64
-#define FJ_REAL_F64 0
 #endif
 
 #if FJ_REAL_F64
@@ -211,9 +209,6 @@ struct fj_mod_args {
 
 // Indices of a read, each int32_t or int64_t. With FJ_WIDE_CAPTURES 0, no dimension of a capture exceeds 2^31 - 1,
 // and an int32_t index is tested and wrapped in 32 bits. Offsets have 64 always.
-#ifndef FJ_WIDE_CAPTURES
-#define FJ_WIDE_CAPTURES 0
-#endif
 template <class... T> struct fj_indices {
     fj_l at[sizeof...(T)];
     FJ_METHOD constexpr fj_indices(T... index) : at{static_cast<fj_l>(index)...} {}

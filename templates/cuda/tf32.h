@@ -15,10 +15,6 @@
 #ifndef FJ_CUDA_TF32_H
 #define FJ_CUDA_TF32_H
 
-#ifndef FJ_TF32
-#define FJ_TF32 0
-#endif
-
 template <int count> struct fj_split {
     uint32_t high[count], low[count];
     FJ_METHOD void set(int i, float x) {
