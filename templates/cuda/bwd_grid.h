@@ -1,5 +1,4 @@
-// What the backward kernels share: their arguments, who computes what, which tiles a block streams, and what
-// becomes of one score.
+// What the backward kernels share: their arguments, who computes what, and what becomes of one score.
 //
 //      fj_bwd_kv: keys are resident            fj_bwd_q: queries are resident
 //
@@ -13,16 +12,18 @@
 //  1. The two passes are one loop with sides exchanged: resident are m = FJ_TILE_M rows, streamed n = FJ_TILE_N at a
 //     time. S = resident streamed^T and dP come from the loop in either; dK and dV, or dQ, stay in registers. Each
 //     result has one block that makes it, in one order: no sum between blocks, no atomics.
-//  2. Every warp finds the same classes: 32 tiles at a time, one per lane, exchanged by ballots. No list is kept.
-//  3. A class is a proof or "partial"; a tile that is cut by the last key or the last query is never full.
-//  4. Resident rows past the last one exist in the tile: they take the position of the last one and are not stored.
-//  5. P and dS are selected to 0 after the mod where a position is masked or not there. A row that sees nothing
+//  2. Resident rows past the last one exist in the tile: they take the position of the last one and are not stored.
+//  3. P and dS are selected to 0 after the mod where a position is masked or not there. A row that sees nothing
 //     has lse = -inf, and here +inf instead: P = exp2(-inf) = 0.
-//  6. P = exp2((score - lse) log2(e) + low): the difference first, which is exact where the two are close, however
+//  4. P = exp2((score - lse) log2(e) + low): the difference first, which is exact where the two are close, however
 //     large they are. Rounding takes from lse what `low` brings back. Of large rows, softmax.h.
-//  7. dS is with respect to the scaled score; dQ and dK are multiplied by the scale once, at the end.
+//  5. dS is with respect to the scaled score; dQ and dK are multiplied by the scale once, at the end.
 #ifndef FJ_CUDA_BWD_GRID_H
 #define FJ_CUDA_BWD_GRID_H
+
+#include "grid.h"
+
+#include "softmax.h"
 
 #define FJ_CAPTURE_GRADS (FJ_CAPTURES + FJ_SCALARS)
 
@@ -46,26 +47,8 @@ struct fj_backward_args {
 #endif
 };
 
-FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const fj_backward_args &args) {
-    fj_mod_args mod = {nullptr, nullptr};
-#if FJ_CAPTURES
-    mod.captures = args.captures;
-#endif
-#if FJ_SCALARS
-    mod.scalars = args.scalars;
-#endif
-    return mod;
-}
-
-#include "elements.h"
-
-#include "softmax.h"
-
 // ---- Elements ------------------------------------------------------------------------------------------
 
-FJ_DEVICE int64_t fj_offset(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
-    return b * t.stride[0] + h * t.stride[1] + row * t.stride[2];
-}
 FJ_DEVICE const fj_element *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t h, int32_t row) {
     return static_cast<const fj_element *>(t.data) + fj_offset(t, b, h, row);
 }
@@ -98,14 +81,12 @@ FJ_DEVICE fj_tile_coord fj_tile_coord_of(const fj_cuda_backward &a, uint32_t num
     at.count = keys ? a.kv_len : a.q_len;
     at.streamed = keys ? a.q_len : a.kv_len;
     at.tiles = FJ_CEIL_DIV(at.streamed, FJ_TILE_N);
-    const int32_t tiles = FJ_CEIL_DIV(at.count, FJ_TILE_M), columns = a.batch * heads;
-    const int32_t number = static_cast<int32_t>(number_in_grid);
-    const int32_t from = fj_divide(number, a.l2_group * tiles).whole * a.l2_group;
-    const int32_t width = columns - from < a.l2_group ? columns - from : a.l2_group;
-    const fj_quotient in_group = fj_divide(number - from * tiles, width);
-    const fj_quotient column = fj_divide(from + in_group.rest, heads);
+    const int32_t tiles = FJ_CEIL_DIV(at.count, FJ_TILE_M);
+    const fj_grid_tile place =
+        fj_grid_tile_of(static_cast<int32_t>(number_in_grid), tiles, a.batch, heads, a.l2_group);
+    const fj_quotient column = place.column;
     // With a causal mask the first keys and the last queries have most to do: they begin.
-    at.first = (keys ? in_group.whole : tiles - 1 - in_group.whole) * FJ_TILE_M;
+    at.first = (keys ? place.tile : tiles - 1 - place.tile) * FJ_TILE_M;
     at.b = column.whole;
     at.head_kv = keys ? column.rest : fj_divide(column.rest, ratio).whole;
     at.head = keys ? at.head_kv * ratio : column.rest;
@@ -113,47 +94,14 @@ FJ_DEVICE fj_tile_coord fj_tile_coord_of(const fj_cuda_backward &a, uint32_t num
     return at;
 }
 
-FJ_DEVICE int32_t fj_q_position(const fj_cuda_backward &a, [[maybe_unused]] int32_t b, int32_t q) {
-#if FJ_POSITION_TABLE
-    if (a.q_position && q < a.q_len) return a.q_position[b * a.q_position_stride + q];
-#endif
-    return a.q_offset + q;
-}
-FJ_DEVICE int32_t fj_kv_position(const fj_cuda_backward &a, [[maybe_unused]] int32_t b, int32_t kv) {
-#if FJ_POSITION_TABLE
-    if (a.kv_position && kv < a.kv_len) return a.kv_position[b * a.kv_position_stride + kv];
-#endif
-    return a.kv_offset + kv;
-}
-
 // ---- Streamed tiles ----------------------------------------------------------------------------------------------
 
-enum { FJ_TILE_END = -1 };
-static_assert(FJ_TILE_N % 2 == 0, "the lowest bit of a tile's first row is free");
-
-// A tile to stream: the head of its queries; its first row, plus 1 if it is full; FJ_TILE_END after the last.
-struct fj_streamed_tile {
-    int32_t head, tile;
-    FJ_METHOD bool is_end() const { return tile == FJ_TILE_END; }
-    FJ_METHOD bool is_full() const { return tile & 1; }
-    FJ_METHOD int32_t first() const { return tile & ~1; }
-};
-
-struct fj_tile_scheduler {
-    int32_t head, next; // the first tile that was not looked at, of a head
-#if FJ_HAS_MASK
-    uint32_t live, full; // bit per tile, the last of which is next - 1; live ones are still to be taken
-#endif
-};
-
-#if FJ_HAS_MASK
-
-// 0 empty, 1 partial, 2 full
 template <fj_side side>
-FJ_DEVICE int fj_class_of(const fj_cuda_backward &a, const fj_mod_args &mod, const fj_tile_coord &at,
-                          int32_t head, int32_t tile) {
+FJ_DEVICE int fj_class_of([[maybe_unused]] const fj_cuda_backward &a, [[maybe_unused]] const fj_mod_args &mod,
+                          const fj_tile_coord &at, [[maybe_unused]] int32_t head, int32_t tile) {
     const int32_t first = tile * FJ_TILE_N, end = first + FJ_TILE_N, resident_end = at.first + FJ_TILE_M;
-    if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return 1;
+#if FJ_HAS_MASK
+    if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return FJ_CLASS_PARTIAL;
     const int64_t last = (end < at.streamed ? end : at.streamed) - 1,
                   resident_last = (resident_end < at.count ? resident_end : at.count) - 1;
     const bool keys = side == FJ_RESIDENT_KEYS;
@@ -161,53 +109,21 @@ FJ_DEVICE int fj_class_of(const fj_cuda_backward &a, const fj_mod_args &mod, con
     const int64_t kv = keys ? at.first : first, kv_last = keys ? resident_last : last;
     const int found = fj_block_class(&mod, at.b, head, q + a.q_offset, q_last + a.q_offset, kv + a.kv_offset,
                                      kv_last + a.kv_offset);
-    return found == 2 && (end > at.streamed || resident_end > at.count) ? 1 : found;
+    return found == FJ_CLASS_FULL && (end > at.streamed || resident_end > at.count) ? FJ_CLASS_PARTIAL
+                                                                                    : found;
+#else
+    return end <= at.streamed && resident_end <= at.count ? FJ_CLASS_FULL : FJ_CLASS_PARTIAL;
+#endif
 }
 
-FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) {
-    return fj_tile_scheduler{at.head, 0, 0, 0};
-}
-
-// The next step that is not empty.
+FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) { return fj_tile_start(at.head, 0); }
 template <fj_side side>
 FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_cuda_backward &a, const fj_mod_args &mod,
                                         const fj_tile_coord &at, fj_tile_scheduler &tiles) {
-    while (!tiles.live) {
-        if (tiles.next >= at.tiles) {
-            if (tiles.head + 1 >= at.head_end) return fj_streamed_tile{tiles.head, FJ_TILE_END};
-            tiles.head++;
-            tiles.next = 0;
-        }
-        const int32_t tile = tiles.next + static_cast<int32_t>(fj_lane());
-        const int found = tile < at.tiles ? fj_class_of<side>(a, mod, at, tiles.head, tile) : 0;
-        tiles.live = fj_ballot(found != 0);
-        tiles.full = fj_ballot(found == 2);
-        tiles.next += FJ_WARP;
-    }
-    const uint32_t lowest = tiles.live & (0u - tiles.live);
-    tiles.live ^= lowest;
-    const int32_t tile = tiles.next - FJ_WARP + static_cast<int32_t>(fj_popcount(lowest - 1));
-    return fj_streamed_tile{tiles.head, tile * FJ_TILE_N + ((tiles.full & lowest) != 0)};
+    return fj_tile_take<side == FJ_RESIDENT_KEYS>(
+        tiles, at.tiles, at.head_end,
+        [&](int32_t head, int32_t tile) { return fj_class_of<side>(a, mod, at, head, tile); });
 }
-
-#else
-
-FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) { return fj_tile_scheduler{at.head, 0}; }
-
-template <fj_side side>
-FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_cuda_backward &, const fj_mod_args &,
-                                        const fj_tile_coord &at, fj_tile_scheduler &tiles) {
-    if (tiles.next >= at.tiles) {
-        if (tiles.head + 1 >= at.head_end || at.tiles == 0) return fj_streamed_tile{tiles.head, FJ_TILE_END};
-        tiles.head++;
-        tiles.next = 0;
-    }
-    const int32_t tile = tiles.next++, end = (tile + 1) * FJ_TILE_N;
-    return fj_streamed_tile{tiles.head, tile * FJ_TILE_N +
-                                            (end <= at.streamed && at.first + FJ_TILE_M <= at.count ? 1 : 0)};
-}
-
-#endif
 
 // ---- One score -----------------------------------------------------------------------------------------------
 

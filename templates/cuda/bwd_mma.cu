@@ -44,6 +44,8 @@
 
 #include "bwd_care.h"
 
+#include "pipeline.h"
+
 #include "tile_mma.h"
 
 #define THREADS (FJ_WARPS * FJ_WARP)
@@ -245,19 +247,16 @@ FJ_DEVICE void fj_do_tile(const fj_task &t, const fj_resident<side> &resident,
 #endif
 }
 
-// Step n sends for the tile FJ_STAGES - 1 further on and works on tile n; steps before 0 only send, and 0 begins when
-// resident rows, which belong to the first group, are there as well. With one stage a step sends for its own tile.
+// All tiles of the block, by the pipeline; resident rows are sent for before it.
 template <fj_side side>
 FJ_DEVICE void fj_stream_tiles(const fj_backward_args &args, const fj_task &t, fj_sums<E_PAIRS> &d_qk,
                                fj_sums<V_PAIRS> &d_vo, fj_caring &care) {
     fj_streamed<side> streamed(t);
     fj_tile_scheduler tiles = fj_tile_start(t.at);
-    fj_streamed_tile ahead[FJ_STAGES]; // ahead[i]: what step now + i works on
     fj_resident<side> resident;
     fj_thread_grads grads;
     struct fj_head_state head;
     int32_t h = -1; // of `head`
-    uint32_t stage = 0, filled = 0;
     fj_load_resident<side>(t);
 #if FUSED
     fj_check_resident(care);
@@ -267,37 +266,18 @@ FJ_DEVICE void fj_stream_tiles(const fj_backward_args &args, const fj_task &t, f
         fj_head_init(&t.mod, t.at.b, t.at.head, &head);
         fj_start_resident<side>(t, head, resident);
     }
-#pragma unroll
-    for (int i = 0; i < FJ_STAGES; i++) ahead[i] = fj_streamed_tile{t.at.head, FJ_TILE_END};
-#pragma unroll 1
-    for (int32_t step = 1 - FJ_STAGES;; step++) {
-        if (step >= 0) {
-            fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
-            fj_block_sync();
-        }
-        ahead[FJ_STAGES - 1] = fj_tile_next<side>(t.a, t.mod, t.at, tiles);
-        if (!ahead[FJ_STAGES - 1].is_end()) streamed.send(t, ahead[FJ_STAGES - 1], filled);
-        fj_copy_async_commit();
-        filled = filled + 1 == FJ_STAGES ? 0 : filled + 1;
-        if (step >= 0) {
-            if (ahead[0].is_end()) break;
-            if (FJ_STAGES == 1) {
-                fj_copy_async_wait<0>();
-                fj_block_sync();
-            }
-            const int32_t next = ahead[0].head;
-            if (side == FJ_RESIDENT_KEYS && next != h) {
-                h = next;
+    fj_pipeline<FJ_STAGES>(
+        [&] { return fj_tile_next<side>(t.a, t.mod, t.at, tiles); },
+        [&](const fj_streamed_tile &tile, uint32_t stage) { streamed.send(t, tile, stage); },
+        [&](const fj_streamed_tile &tile, uint32_t stage) {
+            if (side == FJ_RESIDENT_KEYS && tile.head != h) {
+                h = tile.head;
                 fj_head_init(&t.mod, t.at.b, h, &head);
                 fj_start_resident<side>(t, head, resident);
             }
-            fj_do_tile<side>(t, resident, head, ahead[0], stage, d_qk, d_vo, grads, care);
+            fj_do_tile<side>(t, resident, head, tile, stage, d_qk, d_vo, grads, care);
             fj_grads_settle(grads);
-            stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
-        }
-#pragma unroll
-        for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
-    }
+        });
     fj_copy_async_wait<0>(); // resident rows of a block without tiles
     fj_grads_end(args, grads);
 }

@@ -40,6 +40,8 @@
 
 #include "fwd_grid.h"
 
+#include "pipeline.h"
+
 #include "tile_mma.h"
 
 #define THREADS (FJ_WARPS * FJ_WARP)
@@ -129,14 +131,14 @@ FJ_DEVICE void fj_load_queries(const fj_task &t) {
         });
 }
 
-// The keys, the values of a block of fj_tile_next, into a stage.
-FJ_DEVICE void fj_load_keys(const fj_task &t, int32_t block, uint32_t stage) {
-    const int32_t first = block / 2 * FJ_TILE_N;
+// The keys, the values of a block, into a stage.
+FJ_DEVICE void fj_load_keys(const fj_task &t, const fj_streamed_tile &block, uint32_t stage) {
+    const int32_t first = block.first();
     t.keys.send(Q_BYTES + stage * STAGE_BYTES, FJ_HEAD_DIM, t.a.vector & FJ_CUDA_VECTOR_KEY,
                 t.a.key.stride[2], first, t.a.kv_len - first);
 }
-FJ_DEVICE void fj_load_values(const fj_task &t, int32_t block, uint32_t stage) {
-    const int32_t first = block / 2 * FJ_TILE_N;
+FJ_DEVICE void fj_load_values(const fj_task &t, const fj_streamed_tile &block, uint32_t stage) {
+    const int32_t first = block.first();
     t.values.send(Q_BYTES + stage * STAGE_BYTES + K_BYTES, FJ_VALUE_DIM, t.a.vector & FJ_CUDA_VECTOR_VALUE,
                   t.a.value.stride[2], first, t.a.kv_len - first);
 }
@@ -146,13 +148,13 @@ FJ_DEVICE void fj_load_values(const fj_task &t, int32_t block, uint32_t stage) {
 #include "fwd_care.h"
 
 // One block of keys that is there, up to its probabilities.
-FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, int32_t block, uint32_t keys,
-                                fj_p_frag &weights) {
-    const int32_t first = block / 2 * FJ_TILE_N;
+FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, const fj_streamed_tile &block,
+                                uint32_t keys, fj_p_frag &p_frag) {
+    const int32_t first = block.first();
     fj_scores s;
     fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);
     uint32_t bits[ROWS];
-    if (block & 1) {
+    if (block.is_full()) {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) bits[r] = ~0u;
     } else {
@@ -164,7 +166,7 @@ FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, int
 #if FJ_ONE_COPY
     fj_apply_mod<true>(t, rows, first, s, bits);
 #else
-    if ((block & 1) && (FJ_HAS_SCORE || fj_is_positive(t.a.scale)))
+    if (block.is_full() && (FJ_HAS_SCORE || fj_is_positive(t.a.scale)))
         fj_apply_mod<false>(t, rows, first, s, bits);
     else
         fj_apply_mod<true>(t, rows, first, s, bits);
@@ -173,7 +175,7 @@ FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, int
 #if FJ_HAS_PROB
     fj_apply_prob(t, rows, first, s);
 #endif
-    fj_probs_to_frag(weights, s);
+    fj_probs_to_frag(p_frag, s);
 }
 
 // ---- The kernel --------------------------------------------------------------------------------------------------
@@ -201,20 +203,20 @@ FJ_DEVICE void fj_start_rows(const fj_task &t, fj_rows &rows, fj_sums &o) {
 FJ_DEVICE void fj_stream_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
     const uint32_t keys = fj_shared_address(fj_shared()) + Q_BYTES;
     fj_tile_scheduler tiles = fj_tile_start(t.at);
-    fj_p_frag weights;
+    fj_p_frag p_frag;
 #pragma unroll 1
-    for (int32_t block = FJ_TILE_END;;) {
-        const int32_t next = fj_tile_next(t.a, t.mod, t.at, tiles);
-        if (next != FJ_TILE_END) fj_load_keys(t, next, 0);
+    for (fj_streamed_tile block = {t.at.head, FJ_TILE_END};;) {
+        const fj_streamed_tile next = fj_tile_next(t.a, t.mod, t.at, tiles);
+        if (!next.is_end()) fj_load_keys(t, next, 0);
         fj_copy_async_commit();
-        if (block != FJ_TILE_END) fj_multiply_values(o, weights, keys + K_BYTES);
-        if (next == FJ_TILE_END) break;
+        if (!block.is_end()) fj_multiply_values(o, p_frag, keys + K_BYTES);
+        if (next.is_end()) break;
         block = next;
         fj_copy_async_wait<0>();
         fj_block_sync(); // the keys are there, and the values of the block before are done with
         fj_load_values(t, block, 0);
         fj_copy_async_commit();
-        fj_compute_probs(t, rows, o, block, keys, weights);
+        fj_compute_probs(t, rows, o, block, keys, p_frag);
         fj_copy_async_wait<0>();
         fj_block_sync(); // the values are there, and the keys done with
         if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + K_BYTES);
@@ -223,39 +225,21 @@ FJ_DEVICE void fj_stream_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[may
 
 #else
 
-// Step n sends for block n + FJ_STAGES - 1 and works on block n; steps before 0 only send, and 0 begins when
-// the queries, which belong to the first group, are there as well.
 FJ_DEVICE void fj_stream_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[maybe_unused]] bool care) {
     fj_tile_scheduler tiles = fj_tile_start(t.at);
-    int32_t ahead[FJ_STAGES]; // ahead[i]: the block that step now + i works on
-    uint32_t stage = 0, filled = 0;
-#pragma unroll
-    for (int i = 0; i < FJ_STAGES; i++) ahead[i] = FJ_TILE_END;
-#pragma unroll 1
-    for (int32_t step = 1 - FJ_STAGES;; step++) {
-        if (step >= 0) {
-            fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();
-            fj_block_sync();
-        }
-        ahead[FJ_STAGES - 1] = fj_tile_next(t.a, t.mod, t.at, tiles);
-        if (ahead[FJ_STAGES - 1] != FJ_TILE_END) {
-            fj_load_keys(t, ahead[FJ_STAGES - 1], filled);
-            fj_load_values(t, ahead[FJ_STAGES - 1], filled);
-        }
-        fj_copy_async_commit();
-        filled = filled + 1 == FJ_STAGES ? 0 : filled + 1;
-        if (step >= 0) {
-            if (ahead[0] == FJ_TILE_END) break;
-            const uint32_t keys = fj_shared_address(fj_shared()) + Q_BYTES + stage * STAGE_BYTES;
-            fj_p_frag weights;
-            if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + stage * STAGE_BYTES + K_BYTES);
-            fj_compute_probs(t, rows, o, ahead[0], keys, weights);
-            fj_multiply_values(o, weights, keys + K_BYTES);
-            stage = stage + 1 == FJ_STAGES ? 0 : stage + 1;
-        }
-#pragma unroll
-        for (int i = 1; i < FJ_STAGES; i++) ahead[i - 1] = ahead[i];
-    }
+    fj_pipeline<FJ_STAGES>([&] { return fj_tile_next(t.a, t.mod, t.at, tiles); },
+                           [&](const fj_streamed_tile &block, uint32_t stage) {
+                               fj_load_keys(t, block, stage);
+                               fj_load_values(t, block, stage);
+                           },
+                           [&](const fj_streamed_tile &block, uint32_t stage) {
+                               const uint32_t at = Q_BYTES + stage * STAGE_BYTES;
+                               const uint32_t keys = fj_shared_address(fj_shared()) + at;
+                               fj_p_frag p_frag;
+                               if (FJ_HAS_MASK && care) fj_clean_values(at + K_BYTES);
+                               fj_compute_probs(t, rows, o, block, keys, p_frag);
+                               fj_multiply_values(o, p_frag, keys + K_BYTES);
+                           });
 }
 
 #endif

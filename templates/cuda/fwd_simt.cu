@@ -312,15 +312,15 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     fj_tile_scheduler tiles = fj_tile_start(t.at);
 #pragma unroll 1
     for (;;) {
-        const int32_t block = fj_tile_next(args.call, t.mod, t.at, tiles);
-        if (block == FJ_TILE_END) {
+        const fj_streamed_tile block = fj_tile_next(args.call, t.mod, t.at, tiles);
+        if (block.is_end()) {
             if (!fj_simt_again(t)) break;
             tiles = fj_tile_start(t.at);
             continue;
         }
-        const int32_t key = block / 2 * FJ_TILE_N;
+        const int32_t key = block.first();
         fj_simt_scores(t, key);
-        fj_simt_apply(t, key, block & 1);
+        fj_simt_apply(t, key, block.is_full());
         fj_simt_softmax(t, key, scale_log2);
         fj_simt_values(t, key);
     }

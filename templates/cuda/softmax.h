@@ -1,13 +1,13 @@
-// What softmax is made of, forward and backward: P = exp2(scale_log2 (score - base)), base near the row's maximum in the
-// forward kernels, and the row's lse in the backward ones, which make the same P of the same scores.
+// What softmax is made of, forward and backward: P = exp2(scale_log2 (score - base)), base near the row's maximum in
+// the forward kernels, and the row's lse in the backward ones, which make the same P of the same scores.
 //
-//  1. Stored scores are raw products without a score mod, and natural logarithms with one: scale_log2 makes logarithms of
-//     base 2 of either. The difference comes first where it is not one fused operation.
+//  1. Stored scores are raw products without a score mod, and natural logarithms with one: scale_log2 makes logarithms
+//     of base 2 of either. The difference comes first where it is not one fused operation.
 //  2. lse is kept in two parts (abi.h): scores near each other have the same difference wherever they are.
 //  3. Large rows: those with scores so large that lse, even in two parts, cannot hold both the exact product of a score
 //     with the scale and the logarithm of a sum. There raw products are multiplied with the scale, and rounded, before
-//     anything is subtracted from them. Then the greatest score is a real, and forward and backward kernels agree on it.
-//     Below, rounding would cost more than it saves.
+//     anything is subtracted from them. Then the greatest score is a real, and forward and backward kernels agree on
+//     it. Below, rounding would cost more than it saves.
 #ifndef FJ_CUDA_SOFTMAX_H
 #define FJ_CUDA_SOFTMAX_H
 

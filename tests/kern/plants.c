@@ -42,7 +42,7 @@ struct plant {
 #define BWD_SIMT_CAUSAL "bwd_simt_bf16_e64_v64_m32_n32_s1_w4_causal"
 #define BWD_SIMT "bwd_simt_f32_e64_v64_m32_n32_s1_w4_alibi"
 
-#define STEP_WAIT "fj_copy_async_wait<(FJ_STAGES > 1 ? FJ_STAGES - 2 : 0)>();"
+#define STEP_WAIT "fj_copy_async_wait<(stages > 1 ? stages - 2 : 0)>();"
 #define COPY "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"
 #define MULTIPLY "fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);"
 #define ROW_STATS "const fj_pair_stat minus_delta(t, row_stats, FJ_CUDA_ROW_MINUS_DELTA, j);"
@@ -76,11 +76,11 @@ static const plant plants[] = {
      "chunk++) {", NULL},
     /* Waits for asynchronous copies */
     {"fwd_mma: no wait for copies", FWD_MMA, PLAIN | THREAD, STEP_WAIT, "", MULTIPLY},
-    {"fwd_mma: the stage in use is overwritten", FWD_MMA, PLAIN, "ahead[FJ_STAGES - 1], filled)",
-     "ahead[FJ_STAGES - 1], stage)", NULL},
+    {"fwd_mma: the stage in use is overwritten", FWD_MMA, PLAIN, "ahead[stages - 1], filled)",
+     "ahead[stages - 1], stage)", NULL},
     {"bwd_mma: no wait for copies", BWD_MMA, PLAIN | THREAD, STEP_WAIT, "", ROW_STATS},
-    {"bwd_mma: the stage in use is overwritten", BWD_MMA, PLAIN, "ahead[FJ_STAGES - 1], filled)",
-     "ahead[FJ_STAGES - 1], stage)", NULL},
+    {"bwd_mma: the stage in use is overwritten", BWD_MMA, PLAIN, "ahead[stages - 1], filled)",
+     "ahead[stages - 1], stage)", NULL},
     /* Guards of bounds */
     {"fwd_mma: no bound on keys", FWD_MMA, PLAIN | ADDRESS, "i < left ? from + i * stride : nullptr",
      "from + i * stride", COPY},
@@ -149,7 +149,7 @@ static const plant plants[] = {
     {"fwd_merge: weights by one part of lse", "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_split3_far", PLAIN,
      "+ (lse.low - base.low)", "", NULL},
     {"fwd_mma: a cut block is full", "fwd_mma_f16_e80_v40_m64_n64_s2_w4_causal", PLAIN,
-     "found == 2 && end > a.kv_len ? 1 : found", "found", NULL},
+     "found == FJ_CLASS_FULL && end > a.kv_len ? FJ_CLASS_PARTIAL : found", "found", NULL},
     {"fwd_merge: no guard of -inf", "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_split3_late", PLAIN,
      "most == -fj_real(INFINITY) ? fj_real(0) : most,", "most,", NULL},
     {"fwd_merge: the sink joins every split", FWD_MERGE, PLAIN, "fj_end_row<!FJ_PARTIAL>", "fj_end_row<true>",
@@ -161,7 +161,8 @@ static const plant plants[] = {
     {"fwd_merge: the last split is forgotten", FWD_MERGE, PLAIN, "s = 0; s < a.splits; s++",
      "s = 0; s + 1 < a.splits; s++", NULL},
     {"bwd_mma: a cut tile is full", BWD_SUMS, PLAIN,
-     "end <= at.streamed && at.first + FJ_TILE_M <= at.count ? 1 : 0", "1", NULL},
+     "end <= at.streamed && resident_end <= at.count ? FJ_CLASS_FULL : FJ_CLASS_PARTIAL", "FJ_CLASS_FULL",
+     NULL},
     {"bwd_mma: delta with the wrong sign", BWD_MMA, PLAIN, "fj_real minus_delta = -sum;",
      "fj_real minus_delta = sum;", NULL},
     {"bwd_delta: lse in one part", "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_far", PLAIN,
@@ -174,7 +175,7 @@ static const plant plants[] = {
     {"bwd_mma: only the first head of a group", BWD_CAUSAL, PLAIN, "at.head + (keys ? ratio : 1);",
      "at.head + 1;", NULL},
     {"bwd_mma: states of the first head stay", "bwd_mma_bf16_e128_v128_m64_n64_s2_w8_alibi", PLAIN,
-     "next != h) {", "h < 0) {", NULL},
+     "tile.head != h) {", "h < 0) {", NULL},
     {"bwd_mma: nobody looks for NaN", BWD_DOCUMENT, PLAIN, "fj_block_any(bad || care.resident)",
      "fj_block_any(false)", NULL},
     {"bwd_mma: NaN is not cleaned", BWD_DOCUMENT, PLAIN, "if (care.how) fj_clean(RESIDENT_BYTES",
