@@ -51,12 +51,12 @@ TESTS = {
                 "expr emit", "cli verbs", "expr ops", "captures emu"],
     "jit": ["jit text", "jit select", "jit prepare", "jit compile", "jit plan cuda", "jit nvrtc", "jit nvrtc process",
             "jit sharing", "attn gpu", "attn cache", "cli cache", "cli prebuild"],
-    "attn": ["attn validate", "cli check", "attn gpu", "attn gpu host", "attn cache", "attn memory", "attn launch",
-             "cli verbs", "cli run", "attn cpu", "attn gpu launch"],
+    "attn": ["attn validate", "attn mask", "attn mask mods", "cli check", "attn gpu", "attn gpu host", "attn cache",
+             "attn memory", "attn launch", "cli verbs", "cli run", "attn cpu", "attn gpu launch"],
     "cli": ["cli check", "cli safetensors", "cli usage", "cli files", "cli verbs", "cli casts", "cli prebuild",
             "cli cache", "cli run"],
-    "templates/cpu": ["lanes", "kern capture grads", "kern cpu", "nonfinite", "attn cpu"],
-    "templates/cuda": ["prim emu sm_90", "kern fake", "captures emu", "kern truncate", "kern emu",
+    "templates/cpu": ["lanes", "expr ops", "kern capture grads", "kern cpu", "nonfinite", "attn cpu"],
+    "templates/cuda": ["prim emu sm_90", "expr ops", "kern fake", "captures emu", "kern truncate", "kern emu",
                        "attn emu"],
 }  # fmt: skip
 ARROW = "  ->  "

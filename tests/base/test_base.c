@@ -136,6 +136,16 @@ START_TEST(errors_point_at_code_points) {
 }
 END_TEST
 
+START_TEST(letters_and_digits_are_those_of_ascii) {
+    static const char all[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    for (int c = 1; c < 256; c++) {
+        const char *found = strchr(all, c);
+        ck_assert_int_eq(fj_is_alnum((char)c), found != NULL);
+        ck_assert_int_eq(fj_is_digit((char)c), found != NULL && found - all < 10);
+    }
+}
+END_TEST
+
 /* ---- Data types ------------------------------------------------------------------------------ */
 
 START_TEST(names_and_dlpack_round_trip) {
@@ -206,6 +216,7 @@ int main(void) {
     tcase_add_test(tests, a_failed_buffer_stays_failed);
     tcase_add_test(tests, distance_counts_edits);
     tcase_add_test(tests, errors_point_at_code_points);
+    tcase_add_test(tests, letters_and_digits_are_those_of_ascii);
     tcase_add_test(tests, names_and_dlpack_round_trip);
     tcase_add_test(tests, small_floats_round_to_even);
     tcase_add_test(tests, eight_bit_floats_decode);

@@ -128,6 +128,24 @@ START_TEST(what_is_packed_is_unpacked) {
 }
 END_TEST
 
+/* Of the same size, and of another: the archive's is what stays. */
+START_TEST(another_entry_of_the_key_is_replaced) {
+    static const fj_str others[] = {{"the PAYLOAD", 11}, {"the payload and more", 20}};
+    ck_assert_int_eq(pack(NULL), FJ_OK);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(others); i++) {
+        fj_cache_unpacked unpacked;
+        fj_cache *cache = open_cache(to);
+        ck_assert(fj_cache_put(cache, FJ_CACHE_KERNEL, key_of(0), metadata, others[i]));
+        fj_cache_destroy(&cache);
+        ck_assert_int_eq(unpack_with(accept, &unpacked, NULL), FJ_OK);
+        ck_assert_int_eq(unpacked.written, i == 0 ? KERNELS + 1 : 1);
+        cache = open_cache(to);
+        ck_assert(has(cache, 0)); /* with the payload of put() */
+        fj_cache_destroy(&cache);
+    }
+}
+END_TEST
+
 START_TEST(an_archive_is_replaced_as_a_whole) {
     write_archive("old", 3);
     ck_assert_int_eq(pack(NULL), FJ_OK);
@@ -447,6 +465,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, setup_both, teardown);
     tcase_set_timeout(tests, 100);
     tcase_add_test(tests, what_is_packed_is_unpacked);
+    tcase_add_test(tests, another_entry_of_the_key_is_replaced);
     tcase_add_test(tests, an_archive_is_replaced_as_a_whole);
     tcase_add_test(tests, what_cannot_be_packed_is_an_error);
     tcase_add_test(tests, a_walk_tells_what_is_wrong);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "driver/cuda.h"
+#include "driver/cuda_api.h"
 #include "tests/driver/fake_cuda.h"
 #include "tests/support/failing.h"
 
@@ -76,6 +77,16 @@ START_TEST(no_driver) {
     check_no_device("version=11080", FJ_ERR_DEVICE, "too old: it supports CUDA 11.8");
     has_text(error.note, "CUDA 12.0 or newer");
     check_no_device("version=12000", FJ_ERR_DEVICE, "is not an NVIDIA driver: it has no cuLibraryLoadData");
+}
+END_TEST
+
+/* What a driver may lack: all else is called without a look. */
+START_TEST(functions_that_are_optional) {
+    char optional[256] = "";
+#define NOTE(member, name, required, parameters) \
+    if (!(required)) (void)strncat(optional, name " ", sizeof optional - strlen(optional) - 1);
+    FJ_CUDA_FUNCTIONS(NOTE)
+    ck_assert_str_eq(optional, "cuFuncLoad cuStreamGetCtx_v2 ");
 }
 END_TEST
 
@@ -438,6 +449,7 @@ END_TEST
 int main(void) {
     const TTest *const tests[] = {
         no_driver,
+        functions_that_are_optional,
         a_driver_without_a_gpu,
         what_a_gpu_has,
         the_device_is_that_of_the_current_context,
