@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Errors at every magnitude of scores, next to those of an unfused pass of the same dtype: a table in Markdown.
+"""Errors at every magnitude of scores and where gradients cancel, next to those of an unfused pass of the same dtype:
+tables in Markdown.
 
 usage: magnitudes.py [--tool build/flexjit] [--quick] [--dtypes F32,BF16,F16,F64]
-                     [--kinds fill,product,equal] DEVICE [OPTION of flexjit run ...]
+                     [--kinds fill,product,equal,cancel] DEVICE [OPTION of flexjit run ...]
 
 A cell is the greatest ratio of the mean error to the unfused pass's, both against the reference in double, over the
 outputs of a direction. `r` stands at those of which the unfused pass has no error to compare with, as it overflows or is
 exact: the share of `--check`'s bound, which is then that of rounding alone. `!` where `--check` fails. Fills put a constant beside ordinary scores, products have random
-factors, equal ones constant factors. Needs the standard library alone.
+factors, equal ones constant factors. Where gradients cancel, rows see one key (dP is delta) or scores are tied, and their
+factor is a run-time scalar; matrix products of the emulator also truncate (FLEXJIT_EMU_MMA). Needs the standard library alone.
 """
 
 import argparse
@@ -27,6 +29,18 @@ B, H, L, S, E, EV = 1, 2, 64, 64, 24, 16  # 1 / sqrt(24) is not a power of 2: la
 MAGNITUDES = [1e0, 1e2, 1e4, 1e6, 1e7, 1e8, 1e9, 1e10, 1e12, 1e16, 1e20, 1e30, 2.3e38, 3.4e38]
 QUICK = [1e2, 1e8, 1e20, 3.4e38]
 MOST_FACTOR = {"F16": 1.5e4, "BF16": 1e18, "F32": 1e18, "F64": 1e18}  # of q and k: beyond, a product overflows
+KINDS = {"fill": "fills", "product": "products", "equal": "equal products", "cancel": "gradients that cancel"}
+FACTOR = "ALPHA = 0.5\n\ndef score_mod(score, b, h, q, kv):\n    return score * ALPHA\n"
+CANCEL = [  # E, Ev, the mask, constants of q and k or none, whether v and do are positive
+    (16, 256, "q % 5 == kv", None, False),
+    (8, 24, "q >= 0", (3.0, 1.7320508), True),
+    (1, 1, "q % 5 == kv", None, False),
+    (64, 64, "q % 5 == kv", None, True),
+    (1, 1, "q >= 0", (3.0, 1.7320508), True),
+    (37, 5, "q >= 0", (0.0, 1.0), False),
+    (64, 64, "q >= 0", (0.0, 1.0), False),
+]
+QUICK_CANCEL = 2
 FILL = "FILL = 0.0\n\ndef score_mod(score, b, h, q, kv):\n    return torch.where(q % 4 < 2, score, FILL)\n"
 
 
@@ -56,25 +70,59 @@ def cell(errors):
     return (" ".join(parts) or "0") + ("" if all(e["ok"] for e in errors.values()) else " !")
 
 
-def run(options, folder, dtype, kind, sign, size):
+def cancelling(dtype, case):
+    """Inputs of a row of CANCEL."""
+    e, ev, _, constants, positive = case
+    source = random.Random(11)
+    found = {}
+    for name, length, width in (("q", L, e), ("k", S, e), ("v", S, ev), ("do", L, ev)):
+        count = B * H * length * width
+        values = [source.gauss(0, 1) for _ in range(count)]
+        if name in "qk" and constants:
+            values = [constants[name == "k"]] * count
+        elif name not in "qk" and positive:
+            values = [abs(x) for x in values]
+        found[name] = (dtype, (B, H, length, width), values)
+    return found
+
+
+def judge(options, folder, inputs, rest, products="nearest"):
     """Two cells: forward and backward."""
-    inputs = tensors(dtype, kind, size)
-    if inputs is None:
-        return "-", "-"
     nonfinite.save(f"{folder}/in", inputs)
     command = [options.tool, "run", "--input", f"{folder}/in", "--output", f"{folder}/out", "--backward", "--check"]
-    command += ["--json", "--device", options.device, *options.rest]
-    if kind == "fill":
-        command += [f"{folder}/fill.py", "--runtime-param", "FILL", "--param", f"FILL={sign * size!r}"]
-    else:
-        command += [f"--scale={sign / math.sqrt(E)!r}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command += ["--json", "--device", options.device, *options.rest, *rest]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "FLEXJIT_EMU_MMA": products})
     try:
         report = json.loads(done.stdout)
-        return cell(report["errors"]), cell(report["backward"]["errors"])
+        return [cell(report["errors"]), cell(report["backward"]["errors"])]
     except (ValueError, KeyError):
         print(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}", file=sys.stderr)
-        return "failed !", "failed !"
+        return ["failed !", "failed !"]
+
+
+def run(options, folder, dtype, kind, sign, size):
+    inputs = tensors(dtype, kind, size)
+    if inputs is None:
+        return ["-", "-"]
+    rest = [f"--scale={sign / math.sqrt(E)!r}"]
+    if kind == "fill":
+        rest = [f"{folder}/fill.py", "--runtime-param", "FILL", "--param", f"FILL={sign * size!r}"]
+    return judge(options, folder, inputs, rest)
+
+
+def rows(options, folder, kind, dtypes):
+    """The names of a table's rows, and their cells."""
+    if kind == "cancel":
+        for case in CANCEL[:QUICK_CANCEL] if options.quick else CANCEL:
+            rest = [f"{folder}/factor.py", "--mask", case[2], "--runtime-param", "ALPHA"]
+            for products in ("nearest", "truncate") if options.device == "emu" else ("nearest",):
+                cells = [judge(options, folder, cancelling(dtype, case), rest, products) for dtype in dtypes]
+                where = "one key" if "==" in case[2] else "tied"
+                yield f"{where}, E {case[0]}, Ev {case[1]}, {products}", sum(cells, [])
+        return
+    for size in QUICK if options.quick else MAGNITUDES:
+        for sign in (1, -1):
+            yield f"{sign * size:g}", sum((run(options, folder, dtype, kind, sign, size) for dtype in dtypes), [])
 
 
 def main():
@@ -82,7 +130,7 @@ def main():
     parser.add_argument("--tool", default=str(ROOT / "build/flexjit"))
     parser.add_argument("--quick", action="store_true", help="a few magnitudes")
     parser.add_argument("--dtypes", default="F32,BF16,F16,F64")
-    parser.add_argument("--kinds", default="fill,product,equal")
+    parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("device")
     options, options.rest = parser.parse_known_args()
     dtypes = options.dtypes.split(",")
@@ -90,19 +138,14 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("FLEXJIT_CACHE_PATH", f"{folder}/cache")
         Path(f"{folder}/fill.py").write_text(FILL)
-        for kind, title in (("fill", "fills"), ("product", "products"), ("equal", "equal products")):
-            if kind not in options.kinds.split(","):
-                continue
-            print(f"\n{title}, {options.device}\n")
+        Path(f"{folder}/factor.py").write_text(FACTOR)
+        for kind in options.kinds.split(","):
+            print(f"\n{KINDS[kind]}, {options.device}\n")
             print("| scores | " + " | ".join(f"{dtype} fwd | {dtype} bwd" for dtype in dtypes) + " |")
             print("|---|" + "---|" * (2 * len(dtypes)))
-            for size in QUICK if options.quick else MAGNITUDES:
-                for sign in (1, -1):
-                    cells = []
-                    for dtype in dtypes:
-                        cells += run(options, folder, dtype, kind, sign, size)
-                    bad += sum("!" in text for text in cells)
-                    print(f"| {sign * size:g} | {' | '.join(cells)} |", flush=True)
+            for name, cells in rows(options, folder, kind, dtypes):
+                bad += sum("!" in text for text in cells)
+                print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print(f"\n{bad} checks failed")
     return bad != 0
 

@@ -6,7 +6,9 @@
 //      fj_bwd_end      those sums to the outputs, wherever their strides put them
 //
 //  1. A warp makes a row: lanes take columns, a fixed tree of shuffles adds them. The order is part of the result.
-//  2. A row that sees nothing (lse = -inf) has +inf for lse and delta 0, whatever out and dout hold; one with a score
+//  2. Of bwd_mma with float32 elements, dout is what tensor cores take of it (tf32.h): what they leave out is missing in
+//     dP of all keys alike, and would not cancel.
+//  3. A row that sees nothing (lse = -inf) has +inf for lse and delta 0, whatever out and dout hold; one with a score
 //     of +inf is NaN.
 #include "hooks.h"
 
@@ -29,6 +31,14 @@ FJ_DEVICE float fj_pair_element(uint32_t pair, uint32_t half) {
 #define FJ_DELTA_PAIRS 0
 #endif
 
+FJ_DEVICE fj_real fj_delta_dout(fj_element x) {
+#ifdef FJ_CUDA_TF32_H
+    return fj_split_value(x);
+#else
+    return fj_widen(x);
+#endif
+}
+
 // This lane's part of rowsum(out dout).
 FJ_DEVICE fj_real fj_delta_part(const fj_element *out, const fj_element *dout, [[maybe_unused]] bool vector) {
     fj_real sum = 0;
@@ -45,7 +55,7 @@ FJ_DEVICE fj_real fj_delta_part(const fj_element *out, const fj_element *dout, [
     }
 #endif
     for (int32_t i = from + static_cast<int32_t>(fj_lane()); i < FJ_VALUE_DIM; i += FJ_WARP)
-        sum = fj_fma_rn(fj_widen(out[i]), fj_widen(dout[i]), sum);
+        sum = fj_fma_rn(fj_widen(out[i]), fj_delta_dout(dout[i]), sum);
     return sum;
 }
 

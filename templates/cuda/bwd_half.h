@@ -45,6 +45,11 @@ FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t residen
     }
 }
 
+template <int pad>
+FJ_DEVICE void fj_multiply_douts(const fj_task &t, fj_scores &d, uint32_t resident, uint32_t streamed) {
+    fj_multiply_rows<FJ_RESIDENT_QUERIES, pad>(t, d, resident, streamed);
+}
+
 // sum += weights times streamed rows. shared: of the weights, with SPLIT > 1.
 template <int pad, int pairs>
 FJ_DEVICE void fj_multiply_frag(const fj_task &t, fj_sums<pairs> &sum, [[maybe_unused]] const fj_p_frag &w,

@@ -40,13 +40,17 @@
 
 #include "bwd_grid.h"
 
-#include "bwd_delta.cu"
-
 #include "bwd_care.h"
 
 #include "pipeline.h"
 
 #include "tile_mma.h"
+
+#if FJ_IN_DTYPE == FJ_DTYPE_F32
+#include "tf32.h"
+#endif
+
+#include "bwd_delta.cu"
 
 #define THREADS (FJ_WARPS * FJ_WARP)
 #define SPLIT FJ_BWD_MMA_SPLIT(FJ_TILE_M, FJ_WARPS)
@@ -124,8 +128,6 @@ FJ_DEVICE const fj_raw *fj_raw_start(const fj_cuda_tensor &t, int32_t b, int32_t
 #include "bwd_load.h"
 
 #if FJ_IN_DTYPE == FJ_DTYPE_F32
-#include "tf32.h"
-
 #include "bwd_tf32.h"
 #else
 #include "bwd_half.h"
@@ -222,7 +224,7 @@ FJ_DEVICE void fj_do_tile(const fj_task &t, const fj_resident<side> &resident,
 #if FJ_IN_DTYPE == FJ_DTYPE_F32
     fj_repair_scores(t, s, shared, streamed);
 #endif
-    fj_multiply_rows<side, FJ_VALUE_PAD>(t, d, shared + RESIDENT_QK_BYTES, streamed + STREAMED_QK_BYTES);
+    fj_multiply_douts<FJ_VALUE_PAD>(t, d, shared + RESIDENT_QK_BYTES, streamed + STREAMED_QK_BYTES);
     const bool large = fj_has_large<side>(resident, row_stats);
     if (FJ_FULL_COPY && tile.is_full() && !care.how && !large &&
         !(FUSED && fj_has_dead<side>(t, row_stats))) {

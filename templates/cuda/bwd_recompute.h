@@ -17,8 +17,7 @@ FJ_DEVICE void fj_recompute_tile(const fj_task &t, const fj_resident<FJ_RESIDENT
     uint32_t bits[ROWS];
     fj_start_scores<FJ_RESIDENT_QUERIES>(t, resident, ROW_STATS, s, d);
     fj_multiply_rows<FJ_RESIDENT_QUERIES, FJ_HEAD_PAD>(t, s, shared, streamed);
-    fj_multiply_rows<FJ_RESIDENT_QUERIES, FJ_VALUE_PAD>(t, d, shared + RESIDENT_QK_BYTES,
-                                                        streamed + STREAMED_QK_BYTES);
+    fj_multiply_douts<FJ_VALUE_PAD>(t, d, shared + RESIDENT_QK_BYTES, streamed + STREAMED_QK_BYTES);
     if (fj_has_large<FJ_RESIDENT_QUERIES>(resident, ROW_STATS))
         fj_make_near<FJ_RESIDENT_QUERIES>(t, ROW_STATS, s);
     fj_mask_bits<FJ_RESIDENT_QUERIES>(t, resident, head, first, tile.is_full(), bits);

@@ -5,6 +5,9 @@
 //    4) and + 1, which do not conflict.
 // 2. Tensor cores cut sums off, and those of d_vo and d_qk are as long as all streamed rows: so a sum of 16 streamed
 //    rows begins at 0, and is added in float32.
+// 3. dP cancels with delta, to the last digit where a row sees one key: so its products have all four parts, and each step
+//    of the depth begins at 0 and is added in float32. delta is linear in the same parts of dO (bwd_delta.cu), and O a
+//    mean of those of V.
 #ifndef FJ_CUDA_BWD_TF32_H
 #define FJ_CUDA_BWD_TF32_H
 
@@ -30,9 +33,10 @@ FJ_DEVICE void fj_scores_to_frag([[maybe_unused]] const fj_task &t, const fj_sco
             }
 }
 
-// s += resident rows times streamed rows, transposed.
-template <fj_side side, int pad>
-FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t resident, uint32_t streamed) {
+// What resident rows times streamed rows, transposed, take: add(i, j, a, b) for each step of the depth and each tile
+// (i, j) of the product, in b's half j % 2.
+template <int pad, class F>
+FJ_DEVICE void fj_multiply_split(const fj_task &t, uint32_t resident, uint32_t streamed, F add) {
     const fj_read_a<pad> read_resident(resident, t.group_row());
     const fj_read_b<pad> read_streamed(streamed + t.part() * COLUMN_TILES * 8 * fj_tile<pad>::pitch);
 #pragma unroll 2
@@ -54,11 +58,32 @@ FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t residen
             for (int n = 0; n < 4; n++) b.set_bits(n, bits[n]);
 #pragma unroll
             for (int i = 0; i < ROW_TILES; i++) {
-                fj_mma_f32<side == FJ_RESIDENT_KEYS>(s[i][2 * pair], a[i], b, 0);
-                fj_mma_f32<side == FJ_RESIDENT_KEYS>(s[i][2 * pair + 1], a[i], b, 2);
+                add(i, static_cast<int>(2 * pair), a[i], b);
+                add(i, static_cast<int>(2 * pair + 1), a[i], b);
             }
         }
     }
+}
+
+// s += resident rows times streamed rows, transposed.
+template <fj_side side, int pad>
+FJ_DEVICE void fj_multiply_rows(const fj_task &t, fj_scores &s, uint32_t resident, uint32_t streamed) {
+    fj_multiply_split<pad>(t, resident, streamed,
+                           [&](int i, int j, const fj_split<4> &a, const fj_split<4> &b) {
+                               fj_mma_f32<side == FJ_RESIDENT_KEYS>(s[i][j], a, b, j % 2 * 2);
+                           });
+}
+
+// d += resident rows times streamed rows, transposed; d has begun at -delta: point 3.
+template <int pad>
+FJ_DEVICE void fj_multiply_douts(const fj_task &t, fj_scores &d, uint32_t resident, uint32_t streamed) {
+    fj_multiply_split<pad>(t, resident, streamed,
+                           [&](int i, int j, const fj_split<4> &a, const fj_split<4> &b) {
+                               float c[4] = {};
+                               fj_mma_f32_whole(c, a, b, j % 2 * 2);
+#pragma unroll
+                               for (int n = 0; n < 4; n++) d[i][j][n] += c[n];
+                           });
 }
 
 // Scores alone: dP has begun at -delta, and its row's results are not finite where it is not.

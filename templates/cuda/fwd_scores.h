@@ -158,14 +158,19 @@ FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums
     if (fj_any(ahead)) fj_rescale(t, rows, s, o, tile_max, base);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float sum = 0;
+        float sums[KEYS];
 #pragma unroll
         for (int j = 0; j < KEYS; j++) {
             float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
-            x = fj_ex2_approx(fj_fma_rn(x, t.scale_log2, -base[r]));
-            sum += x;
+            x = fj_weight_of(fj_ex2_approx(fj_fma_rn(x, t.scale_log2, -base[r])));
+            sums[j] = x;
         }
-        rows.sum[r] += sum;
+        // By pairs: of tied keys exact. Their rounding would be one for all rows that are alike.
+#pragma unroll
+        for (int width = 1; width < KEYS; width *= 2)
+#pragma unroll
+            for (int j = 0; j + width < KEYS; j += 2 * width) sums[j] += sums[j + width];
+        rows.sum[r] += sums[0];
     }
 }
 

@@ -12,10 +12,16 @@ typedef float fj_scores[ROW_TILES][KEY_TILES][4];
 typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
 typedef fj_scores fj_p_frag; // P as it is: split where it is used
 
+// P as its sum takes it too: without the last bit its two parts are all of it. What they leave out is the same for tied
+// keys, and would come into all of O, so into delta.
+FJ_DEVICE float fj_weight_of(float p) { return fj_even(p); }
+
 FJ_DEVICE void fj_probs_to_frag(fj_p_frag &w, const fj_scores &p) {
 #pragma unroll
     for (int n = 0; n < ROW_TILES * KEY_TILES * 4; n++)
-        w[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] = p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4];
+        w[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] =
+            FJ_HAS_PROB ? fj_even(p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4])
+                        : p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4];
 }
 
 // queries, keys, values: shared addresses of their tiles.
@@ -56,36 +62,39 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
 // Tensor cores cut what they add to the exponent of the greatest, all cuts towards 0: over many keys that is more than
 // rounding. So sums of few keys begin at 0, and are added to o in float32.
 FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_p_frag &p, uint32_t values) {
-    constexpr uint32_t few = KEY_TILES < 4 ? KEY_TILES : 4, chunk = VALUE_TILES % 4 == 0 ? 4 : 2;
+    // As few as registers allow.
+    constexpr uint32_t tiles = ROW_TILES * VALUE_TILES,
+                       wish = tiles <= 8     ? 1
+                            : ROW_TILES == 1 ? 2
+                                             : 4,
+                       few = KEY_TILES < wish ? KEY_TILES : wish;
     const uint32_t part = fj_lane() % 4, own = fj_lane() / 4;
 #pragma unroll
     for (uint32_t first = 0; first < KEY_TILES; first += few) {
+        fj_split<4> a[few][ROW_TILES];
 #pragma unroll
-        for (uint32_t from = 0; from < VALUE_TILES; from += chunk) {
-            float sums[ROW_TILES][chunk][4] = {};
+        for (uint32_t n = 0; n < few * ROW_TILES * 4; n++)
+            a[n / 4 / ROW_TILES][n / 4 % ROW_TILES].set_even(
+                n % 4, p[n / 4 % ROW_TILES][first + n / 4 / ROW_TILES][n % 4 / 2 + n % 2 * 2]);
 #pragma unroll
-            for (uint32_t step = first; step < first + few; step++) {
-                fj_split<4> a[ROW_TILES];
+        for (uint32_t j = 0; j < VALUE_TILES; j += 2) {
+            float sums[ROW_TILES][2][4] = {};
 #pragma unroll
-                for (int n = 0; n < ROW_TILES * 4; n++)
-                    a[n / 4].set(n % 4, p[n / 4][step][n % 4 / 2 + n % 2 * 2]);
+            for (uint32_t step = 0; step < few; step++) {
+                fj_split<4> v;
 #pragma unroll
-                for (uint32_t j = 0; j < chunk; j += 2) {
-                    fj_split<4> v;
+                for (uint32_t n = 0; n < 4; n++)
+                    v.set(n, fj_tile_element<FJ_VALUE_PAD>(values, (first + step) * 8 + part * 2 + n % 2,
+                                                           (j + n / 2) * 8 + own));
 #pragma unroll
-                    for (uint32_t n = 0; n < 4; n++)
-                        v.set(n, fj_tile_element<FJ_VALUE_PAD>(values, step * 8 + part * 2 + n % 2,
-                                                               (from + j + n / 2) * 8 + own));
-#pragma unroll
-                    for (int i = 0; i < ROW_TILES; i++) {
-                        fj_mma_f32(sums[i][j], a[i], v, 0);
-                        fj_mma_f32(sums[i][j + 1], a[i], v, 2);
-                    }
+                for (int i = 0; i < ROW_TILES; i++) {
+                    fj_mma_f32(sums[i][0], a[step][i], v, 0);
+                    fj_mma_f32(sums[i][1], a[step][i], v, 2);
                 }
             }
 #pragma unroll
-            for (uint32_t n = 0; n < ROW_TILES * chunk * 4; n++)
-                o[n / 4 / chunk][from + n / 4 % chunk][n % 4] += sums[n / 4 / chunk][n / 4 % chunk][n % 4];
+            for (uint32_t n = 0; n < ROW_TILES * 8; n++)
+                o[n / 8][j + n / 4 % 2][n % 4] += sums[n / 8][n / 4 % 2][n % 4];
         }
     }
 }

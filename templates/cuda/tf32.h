@@ -15,6 +15,9 @@
 #ifndef FJ_CUDA_TF32_H
 #define FJ_CUDA_TF32_H
 
+// Without the last bit: high and low are all of it.
+FJ_DEVICE float fj_even(float x) { return FJ_TF32 ? x : fj_f32_from_bits(fj_bits_from_f32(x) & ~1u); }
+
 template <int count> struct fj_split {
     uint32_t high[count], low[count];
     FJ_METHOD void set(int i, float x) {
@@ -22,8 +25,20 @@ template <int count> struct fj_split {
         if (FJ_TF32) return;
         low[i] = fj_tf32_from_f32(fj_sub_rn(x, fj_f32_from_bits(high[i])));
     }
+    // Of fj_even: low needs no rounding.
+    FJ_METHOD void set_even(int i, float x) {
+        high[i] = fj_tf32_from_f32(x);
+        if (!FJ_TF32) low[i] = fj_bits_from_f32(fj_sub_rn(x, fj_f32_from_bits(high[i])));
+    }
     FJ_METHOD void set_bits(int i, uint32_t bits) { set(i, fj_f32_from_bits(bits)); }
 };
+
+// What is left of an element.
+FJ_DEVICE float fj_split_value(float x) {
+    fj_split<1> split;
+    split.set(0, x);
+    return FJ_TF32 ? x : fj_add_rn(fj_f32_from_bits(split.high[0]), fj_f32_from_bits(split.low[0]));
+}
 
 // c += a times b, of which at and at + 1 are taken. query_is_b: point 3.
 template <bool query_is_b = false>
@@ -34,6 +49,12 @@ FJ_DEVICE void fj_mma_f32(float (&c)[4], const fj_split<4> &a, const fj_split<4>
         if (!query_is_b) fj_mma_m16n8k8_tf32(c, a.high, b.low[at], b.low[at + 1]);
     }
     fj_mma_m16n8k8_tf32(c, a.high, b.high[at], b.high[at + 1]);
+}
+
+// The same with all four products, the least first: the rounding of low alone is left out. c has begun at 0.
+FJ_DEVICE void fj_mma_f32_whole(float (&c)[4], const fj_split<4> &a, const fj_split<4> &b, int at) {
+    if (!FJ_TF32) fj_mma_m16n8k8_tf32(c, a.low, b.low[at], b.low[at + 1]);
+    fj_mma_f32(c, a, b, at);
 }
 
 // Element (row, column) of a tile: a plain load, there is no transposing one for 32 bits.

@@ -183,11 +183,12 @@ static int64_t needed_products(const call *c) {
     const int64_t m = k->variant.tile_m, n = k->variant.tile_n, unit = m / 16 * n / 8;
     const int64_t e = k->variant.head_pad / 16, v = k->variant.value_pad / 16;
     const int64_t steps = k->problem.dtype != FJ_DTYPE_F32 ? 1 : k->problem.tf32 ? 2 : 6; /* half as deep */
+    const int64_t whole = steps == 6 ? 8 : steps; /* dP has the fourth product too */
     if (kernel_is_backward(k))
-        return steps * (live_tiles(c, 1, n, m) * unit * (2 * e + 2 * v) +
-                        (c->shape->absent & ABSENT_DQUERY && k->problem.gradient->scatters.len == 0
-                             ? 0
-                             : live_tiles(c, 1, m, n) * unit * (2 * e + v)));
+        return live_tiles(c, 1, n, m) * unit * (steps * (2 * e + v) + whole * v) +
+               (c->shape->absent & ABSENT_DQUERY && k->problem.gradient->scatters.len == 0
+                    ? 0
+                    : live_tiles(c, 1, m, n) * unit * (steps * 2 * e + whole * v));
     const int64_t group = kernel_packs(k) && c->shape->heads_kv ? c->shape->heads_q / c->shape->heads_kv : 1;
     return live_tiles(c, group, m, n) * unit * (e + v) * steps;
 }
