@@ -58,6 +58,8 @@ class Check(harness.Case):
         report = json.loads(self.ok("check", mod, "--mask-mod", "make(3)", "--json").stdout)
         self.assertEqual(report, {"schema": 1, "ok": True, "score_mod": {"name": "soft", "by_count": True, "line": 1},
                                   "mask_mod": {"name": "make(3)", "by_count": False, "line": 4}})
+        report = json.loads(self.ok("check", mod, "--json").stdout)
+        self.assertIsNone(report["mask_mod"])  # none is chosen
         self.assertIn("note: score mod 'soft'", self.ok("show", mod, "--mask-mod", "make(3)").stderr)
         self.assertEqual(self.ok("show", mod).stderr, "")
 
