@@ -9,8 +9,7 @@ cheapest first, with an empty kernel cache, until one fails or takes five times 
 changed: comments, strings, preprocessor conditions, asserts, and prim_ptx.h, which only a GPU runs. A change that leaves
 every object of the library as it was is equivalent; others that no test can notice have to be judged by a reader.
 
-Results are kept in build-mutate/SEED.jsonl; --again takes only those that survived there, after a test was added, and
-finds them by their lines.
+Results are kept in build-mutate/SEED.jsonl; --again takes only those that survived there, and finds them by their lines.
 """
 
 import argparse
@@ -232,6 +231,7 @@ class Tree:
         self.copy()
         if not (self.build / "build.ninja").is_file():
             self.call(["meson", "setup", "build", "-Dwerror=false", "-Dexamples=false", "-Ddocs=false"], check=True)
+        self.call(["ninja", "-C", "build", "build.ninja"], check=True)  # with the tests of the tree as it is
         tests = json.loads(self.call(["meson", "introspect", "build", "--tests"], check=True).stdout)
         targets = json.loads(self.call(["meson", "introspect", "build", "--targets"], check=True).stdout)
         self.tests = {test["name"]: test for test in tests}
