@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Block masks of every mask of examples/mods at long lengths: tier, time to make, bytes, blocks.
 
-usage: bench/masks.py [--tool build/flexjit] [--length 16384 ...] [--block Q,KV] [--filter TEXT]
+usage: bench/masks.py [--tool build/flexjit] [--length 16384 ...] [--block Q,KV] [--filter TEXT] [--threads N]
 
 Visited are the blocks that a kernel with the mask computes; all of them are needed, as each partial one has something to
 see. Undecided are those whose elements were looked at. Masks that read tables of queries by keys are left out where these
@@ -35,7 +35,7 @@ def measure(options, name, entry, length, folder):
         return f"{name:28} {length:8} its tables are too large"
     inputs.save(f"{folder}/in.st", inputs.captured_inputs(entry, shape, "F32"))
     command = [options.tool, "mask", entry["path"], *masks.mask_options(entry, shape), "--input", f"{folder}/in.st",
-               "--q-len", length, "--kv-len", length, "--block", options.block, "--json"]  # fmt: skip
+               "--q-len", length, "--kv-len", length, "--block", options.block, "--json", *options.threads]  # fmt: skip
     try:
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=options.timeout)
     except subprocess.TimeoutExpired:
@@ -55,7 +55,9 @@ def main():
     parser.add_argument("--block", default="64,64", metavar="Q,KV")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
     parser.add_argument("--timeout", type=int, default=120, metavar="SECONDS", help="for one mask, with its compilation")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all")
     options = parser.parse_args()
+    options.threads = ["--threads", options.threads] if options.threads else []
     corpus = inputs.read_corpus(masks.corpus.MODS / "corpus.json", masks.corpus.MODS)
     with tempfile.TemporaryDirectory() as folder:
         for name, entry in corpus.items():

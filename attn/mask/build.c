@@ -21,8 +21,8 @@
 enum { STRIP = 32 }; /* rows of blocks */
 
 /* What the caller does alone before it wakes other threads, which may take as long. */
-static const double alone_ms = 0.3;
-enum { ALONE_TABLES = 1 << 16 }; /* keys and queries of which tables are made alone */
+static const double alone_ms = 1;
+enum { ALONE_TABLES = 1 << 20 }; /* keys and queries of which tables are made alone */
 
 /* Blocks of rows [row, row_end) by columns [column, column_end) that are of one class, and not empty. */
 typedef struct rectangle {

@@ -55,7 +55,7 @@ def difference(theirs, ours, shape, block):
 
 
 def check(options, name, entry, shape, block, folder):
-    captured = inputs.captured_inputs(entry, shape, "F32")
+    captured = inputs.captured_inputs(entry, shape, "F64")
     inputs.save(f"{folder}/in.st", captured)
     bound = {**{n: test_mods.to_torch(t) for n, t in captured.items()}, **inputs.parameters(entry, shape)}
     mask_mod = test_mods.choose(test_mods.execute(entry["path"], bound), {k: v for k, v in entry.items() if k != "score_mod"})[1]

@@ -393,6 +393,10 @@ START_TEST(random_masks) {
         }
         check_masks(list, HEADS, NULL, d.state);
         for (int i = 0; i < HEADS; i++) free((void *)(uintptr_t)list[i]);
+        if (count_text) {
+            printf("%ld masks are right\n", done + HEADS);
+            (void)fflush(stdout);
+        }
     }
 }
 END_TEST
