@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,6 +97,27 @@ START_TEST(doubles_print_shortest_and_read_back) {
         if (cases[i].text) ck_assert_str_eq(buf.data, cases[i].text);
         ck_assert_double_eq(strtod(buf.data, NULL), cases[i].value);
         fj_buf_finish(&buf);
+    }
+}
+END_TEST
+
+/* More digits than are kept: zeros before and behind, and a last one that decides how a tie is rounded. */
+START_TEST(long_decimals_are_right) {
+    const struct {
+        const char *before, *after;
+        double value;
+    } cases[] = {{"", "1.5", 1.5},
+                 {"0.", "15e900", 1.5},
+                 {"1", "e-899", 1},
+                 {"9007199254740993.", "", 9007199254740992.0},
+                 {"9007199254740993.", "1", 9007199254740994.0},
+                 {"9007199254740992.", "1", 9007199254740992.0}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        char text[1024];
+        double value;
+        (void)snprintf(text, sizeof text, "%s%0899d%s", cases[i].before, 0, cases[i].after);
+        ck_assert_uint_eq(fj_decimal_parse(fj_str_from(text), &value), strlen(text));
+        ck_assert_msg(value == cases[i].value, "%zu: %.17g", i, value);
     }
 }
 END_TEST
@@ -213,6 +235,7 @@ int main(void) {
     tcase_add_test(tests, every_failing_allocation_escapes_and_nothing_leaks);
     tcase_add_test(tests, scopes_nest_and_restore);
     tcase_add_test(tests, doubles_print_shortest_and_read_back);
+    tcase_add_test(tests, long_decimals_are_right);
     tcase_add_test(tests, a_failed_buffer_stays_failed);
     tcase_add_test(tests, distance_counts_edits);
     tcase_add_test(tests, errors_point_at_code_points);
