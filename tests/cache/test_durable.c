@@ -18,10 +18,15 @@ static int watched_fsync(int descriptor) {
     return 0; /* no test waits for the disk */
 }
 
+static bool closing_fails; /* of files that were written, as over a network */
 static int watched_close(int descriptor) {
+    struct stat status;
+    const bool fails = closing_fails && fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
     closed_early += unsynced[descriptor] != 0;
     unsynced[descriptor] = 0;
-    return fj_file_ops_system.close(descriptor);
+    const int result = fj_file_ops_system.close(descriptor);
+    if (fails) errno = EDQUOT;
+    return fails ? -1 : result;
 }
 
 static int watched_rename(int directory, const char *from, const char *to) {
@@ -53,6 +58,18 @@ START_TEST(an_entry_is_on_the_disk_before_its_name) {
 }
 END_TEST
 
+START_TEST(an_entry_that_cannot_be_closed_is_not_kept) {
+    fj_cache *cache = open_watched();
+    closing_fails = true;
+    ck_assert(!put(cache, 1));
+    closing_fails = false;
+    ck_assert_int_eq(renamed, 0);
+    ck_assert(!has(cache, 1));
+    ck_assert_int_eq(folder_count(folder, ".new-"), 0);
+    fj_cache_destroy(&cache);
+}
+END_TEST
+
 START_TEST(an_archive_is_on_the_disk_before_its_name) {
     char path[128];
     int64_t bytes = 0;
@@ -73,6 +90,7 @@ int main(void) {
     suite_add_tcase(suite, tests);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, an_entry_is_on_the_disk_before_its_name);
+    tcase_add_test(tests, an_entry_that_cannot_be_closed_is_not_kept);
     tcase_add_test(tests, an_archive_is_on_the_disk_before_its_name);
     return run_suite(suite);
 }
