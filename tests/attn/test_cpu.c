@@ -1,5 +1,8 @@
 /* Kernels of templates/cpu where the definition has a corner, against it; and items of a phase, which threads may run
  * together, for memory that two of them change. */
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "driver/parallel.h"
 #include "tests/attn/calls.h"
 
@@ -106,6 +109,37 @@ START_TEST(what_is_masked_has_no_gradient) {
     for (size_t i = 0; i < calls[0].dquery.bytes / sizeof(float); i++)
         ck_assert(isfinite(((float *)calls[0].dquery.dl.data)[i]));
     for (int i = 0; i < 2; i++) call_finish(&calls[i]);
+}
+END_TEST
+
+/* Branches that are not taken are computed too, for a vector's other lanes: they read nothing outside of the tensor. */
+START_TEST(what_is_not_selected_is_not_read) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *memory = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert(memory != MAP_FAILED && mprotect(memory + page, page, PROT_NONE) == 0);
+    const fj_binding binding = {.name = "few", .dtype = FJ_DTYPE_F32, .rank = 1, .dims = {-1}};
+    const fj_mod_desc mod = {.struct_size = sizeof mod,
+                             .score = "where(kv < 5, score + few[kv], score)",
+                             .bindings = &binding,
+                             .binding_count = 1};
+    const fj_problem problem = problem_of(FJ_FORWARD);
+    const int64_t dims[] = {5};
+    fj_error error = {0};
+    test_tensor few;
+    test_stack stack;
+    test_call call;
+    tensor_init(&few, FJ_DTYPE_F32, 1, dims);
+    free(few.dl.data);
+    few.dl.data = memory + page - 5 * sizeof(float);
+    const DLTensor *captures[] = {&few.dl};
+    call_init(&call, (test_sizes){1, 1, 1, 4, 64, 16, 16});
+    call.args.captures = captures;
+    stack_open(&stack, FJ_DEVICE_CPU, &mod, &problem);
+    call.args.max = &call.max.dl;
+    ck_assert_msg(call_launch(&call, stack.kernel, NULL, &error) == FJ_OK, "%s", error.text);
+    stack_finish(&stack);
+    call_finish(&call);
+    (void)munmap(memory, 2 * page);
 }
 END_TEST
 
@@ -241,6 +275,7 @@ int main(void) {
     tcase_set_timeout(tests, 100);
     tcase_add_test(tests, few_rows_and_many_keys);
     tcase_add_test(tests, what_is_masked_has_no_gradient);
+    tcase_add_test(tests, what_is_not_selected_is_not_read);
     tcase_add_test(tests, a_capture_without_a_gradient_comes_first);
     tcase_add_test(tests, items_of_a_phase_share_nothing);
     SRunner *runner = srunner_create(suite);
