@@ -122,6 +122,21 @@ START_TEST(long_decimals_are_right) {
 }
 END_TEST
 
+START_TEST(what_is_no_decimal_ends_it) {
+    const struct {
+        const char *text;
+        size_t length;
+    } cases[] = {{"", 0},     {".", 0},     {"-", 0},    {"-.e1", 0}, {"e5", 0}, {"x1", 0},
+                 {"7", 1},    {"7x", 1},    {".5", 2},   {"5.", 2},   {"1e", 1}, {"1e+", 1},
+                 {"-2e3", 4}, {"3.e2x", 4}, {"+inf", 4}, {"1.5.5", 3}};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        double value;
+        ck_assert_msg(fj_decimal_parse(fj_str_from(cases[i].text), &value) == cases[i].length, "%s",
+                      cases[i].text);
+    }
+}
+END_TEST
+
 START_TEST(a_failed_buffer_stays_failed) {
     failing state = {1, 0};
     fj_allocator allocator = {failing_resize, &state};
@@ -236,6 +251,7 @@ int main(void) {
     tcase_add_test(tests, scopes_nest_and_restore);
     tcase_add_test(tests, doubles_print_shortest_and_read_back);
     tcase_add_test(tests, long_decimals_are_right);
+    tcase_add_test(tests, what_is_no_decimal_ends_it);
     tcase_add_test(tests, a_failed_buffer_stays_failed);
     tcase_add_test(tests, distance_counts_edits);
     tcase_add_test(tests, errors_point_at_code_points);
