@@ -20,7 +20,7 @@
 #include "base/embed.h"
 #include "jit/jit.h"
 
-enum { MAX_PARTS = 32, MAX_DEPTH = 16, NAME_SIZE = 128, LARGEST_TEMPLATE = 4 << 20 };
+enum { MAX_PARTS = 48, MAX_DEPTH = 16, NAME_SIZE = 128, LARGEST_TEMPLATE = 4 << 20 };
 
 struct render {
     fj_buf *out;

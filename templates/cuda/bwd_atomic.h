@@ -5,6 +5,12 @@
 #ifndef FJ_CUDA_BWD_ATOMIC_H
 #define FJ_CUDA_BWD_ATOMIC_H
 
+#include "bwd_clean.h"
+
+#include "bwd_load.h"
+
+#include "bwd_products.h"
+
 // The sums of 16 queries and 8 columns, as the threads of a warp hold them: what one instruction adds to is without
 // gaps.
 //

@@ -18,6 +18,8 @@
 #ifndef FJ_CUDA_BWD_CARE_H
 #define FJ_CUDA_BWD_CARE_H
 
+#include "hooks.h"
+
 enum fj_care { FJ_PLAIN, FJ_CLEAN, FJ_MARK };
 
 FJ_DEVICE bool fj_is_finite(fj_real x) { return x - x == 0; }

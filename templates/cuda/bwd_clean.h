@@ -1,6 +1,10 @@
-// bwd_care.h for bwd_mma: tiles without what is not finite, and marks of it. Included by it, after its products.
+// bwd_care.h for bwd_mma: tiles without what is not finite, and marks of it.
 #ifndef FJ_CUDA_BWD_CLEAN_H
 #define FJ_CUDA_BWD_CLEAN_H
+
+#include "bwd_care.h"
+
+#include "bwd_tile.h"
 
 // How a block sweeps. resident: its keys are not all finite, of FUSED, where they multiply dS too: then the first sweep
 // adds nothing to dQ, and the others do.

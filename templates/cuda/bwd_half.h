@@ -1,6 +1,8 @@
-// The products of bwd_mma for 16-bit elements: m16n8k16. Included by it, after its fj_task.
+// The products of bwd_mma for 16-bit elements: m16n8k16.
 #ifndef FJ_CUDA_BWD_HALF_H
 #define FJ_CUDA_BWD_HALF_H
+
+#include "bwd_tile.h"
 
 typedef uint32_t fj_p_frag[ROW_TILES][COLUMN_TILES][2]; // P or dS in 16 bits
 

@@ -1,6 +1,8 @@
-// What bwd_mma.cu brings into shared memory. Included by it, after its constants and fj_task.
+// What bwd_mma.cu brings into shared memory.
 #ifndef FJ_CUDA_BWD_LOAD_H
 #define FJ_CUDA_BWD_LOAD_H
+
+#include "bwd_tile.h"
 
 // Where a row stat of a streamed query is: as in the workspace.
 FJ_DEVICE uint32_t fj_row_stat_at(uint32_t query, uint32_t which) {
@@ -73,5 +75,25 @@ template <fj_side side> struct fj_streamed {
         }
     }
 };
+
+template <fj_side side>
+FJ_DEVICE void fj_start_resident(const fj_task &t, const struct fj_head_state &head,
+                                 fj_resident<side> &resident) {
+    if constexpr (side == FJ_RESIDENT_QUERIES) resident.large = false;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const int32_t index = t.last_row(r);
+        if constexpr (side == FJ_RESIDENT_KEYS) {
+            fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &resident.state[r]);
+        } else {
+            const fj_row_stats row_stats = fj_row_stats_of(t.a, t.at.b, t.at.head, index);
+            fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, index), &resident.state[r]);
+            resident.norm[r] = fj_norm_at(row_stats);
+            resident.minus_delta[r] = row_stats[FJ_CUDA_ROW_MINUS_DELTA];
+            resident.large |= resident.norm[r].natural != 0;
+        }
+    }
+    if constexpr (side == FJ_RESIDENT_QUERIES) resident.large = fj_any(resident.large);
+}
 
 #endif

@@ -8,6 +8,10 @@
 #ifndef FJ_CUDA_BWD_RECOMPUTE_H
 #define FJ_CUDA_BWD_RECOMPUTE_H
 
+#include "bwd_products.h"
+
+#include "bwd_scores.h"
+
 FJ_DEVICE void fj_recompute_tile(const fj_task &t, const fj_resident<FJ_RESIDENT_QUERIES> &resident,
                                  const struct fj_head_state &head, const fj_streamed_tile &tile,
                                  float (&sums)[ROWS]) {
@@ -43,7 +47,7 @@ FJ_DEVICE void fj_recompute_tile(const fj_task &t, const fj_resident<FJ_RESIDENT
 }
 
 // Row r's sum over all its lanes and warps; right in the first lane of the row's first warp.
-FJ_DEVICE void fj_join_sums(const fj_task &t, float (&sums)[ROWS]) {
+FJ_DEVICE void fj_join_sums([[maybe_unused]] const fj_task &t, float (&sums)[ROWS]) {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         sums[r] += fj_shuffle_xor(sums[r], 1u);

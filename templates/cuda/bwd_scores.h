@@ -1,6 +1,10 @@
-// What bwd_mma does with a tile of scores: masks, the mod and its derivative. Included by it, after its products.
+// What bwd_mma does with a tile of scores: masks, the mod and its derivative.
 #ifndef FJ_CUDA_BWD_SCORES_H
 #define FJ_CUDA_BWD_SCORES_H
+
+#include "bwd_care.h"
+
+#include "bwd_load.h"
 
 // ---- Masks ---------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 // fj_bwd_recompute of bwd_simt.cu: what forward's results do not tell exactly enough, lse (FJ_RECOMPUTES_LSE) or delta
-// (FJ_RECOMPUTES_DELTA). Included by it, after its resident rows.
+// (FJ_RECOMPUTES_DELTA).
 #ifndef FJ_CUDA_BWD_SIMT_RECOMPUTE_H
 #define FJ_CUDA_BWD_SIMT_RECOMPUTE_H
+
+#include "bwd_simt_tile.h"
 
 #if FJ_RECOMPUTES_LSE
 // The maximum of scores after a column, and the sum of exponentials of their difference from it.

@@ -1,4 +1,4 @@
-// The products of bwd_mma for float32 elements, on tensor cores of TF32 (tf32.h). Included by it, after its fj_task.
+// The products of bwd_mma for float32 elements, on tensor cores of TF32 (tf32.h).
 //
 // 1. Of P S_vo and dS S_qk the depth is permuted: depth d of a step of 8 is streamed row 2 d for d < 4, else 2 d - 7.
 //    Then P and dS in the layout of a C are an A as they stand, or lie so in shared memory, and B reads rows 2 (lane %
@@ -10,6 +10,10 @@
 //    mean of those of V.
 #ifndef FJ_CUDA_BWD_TF32_H
 #define FJ_CUDA_BWD_TF32_H
+
+#include "bwd_tile.h"
+
+#include "tf32.h"
 
 typedef fj_scores fj_p_frag; // P or dS as they are: split where they are used
 

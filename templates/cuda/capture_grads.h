@@ -27,6 +27,8 @@
 #ifndef FJ_CUDA_CAPTURE_GRADS_H
 #define FJ_CUDA_CAPTURE_GRADS_H
 
+#include "hooks.h"
+
 enum fj_grad_mode { FJ_GRAD_NONE, FJ_GRAD_LOOK, FJ_GRAD_ADD, FJ_GRAD_FLOAT };
 
 // ---- Units ---------------------------------------------------------------------------------------------

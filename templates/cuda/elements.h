@@ -2,6 +2,8 @@
 #ifndef FJ_CUDA_ELEMENTS_H
 #define FJ_CUDA_ELEMENTS_H
 
+#include "hooks.h"
+
 #if FJ_IN_DTYPE == FJ_DTYPE_F16
 typedef fj_f16 fj_element;
 FJ_DEVICE fj_real fj_widen(fj_element x) { return fj_f32_from_f16(x); }

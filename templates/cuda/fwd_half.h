@@ -1,9 +1,9 @@
-// The products of fwd_mma for 16-bit elements: m16n8k16. Included by it, after its tiles.
+// The products of fwd_mma for 16-bit elements: m16n8k16.
 #ifndef FJ_CUDA_FWD_HALF_H
 #define FJ_CUDA_FWD_HALF_H
 
-typedef float fj_scores[ROW_TILES][KEY_TILES][4];
-typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
+#include "fwd_tile.h"
+
 typedef uint32_t fj_p_frag[ROW_TILES][KEY_TILES / 2][4]; // P in 16 bits: an A of P V for each step
 
 FJ_DEVICE float fj_weight_of(float p) { return p; }

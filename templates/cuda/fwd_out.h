@@ -1,6 +1,8 @@
-// What fwd_mma leaves behind: lse, maximum, output. Included by it, after its rows.
+// What fwd_mma leaves behind: lse, maximum, output.
 #ifndef FJ_CUDA_FWD_OUT_H
 #define FJ_CUDA_FWD_OUT_H
+
+#include "fwd_products.h"
 
 // lse and maximum of the rows; returns the factors of their outputs, -1 where a row saw nothing (dead). Each of a row's
 // four threads makes the end of another row: it is long, and stands in the text once.

@@ -1,6 +1,8 @@
-// What fwd_mma does with a block of scores: masks, the mod, softmax. Included by it, after its rows and its task.
+// What fwd_mma does with a block of scores: masks, the mod, softmax.
 #ifndef FJ_CUDA_FWD_SCORES_H
 #define FJ_CUDA_FWD_SCORES_H
+
+#include "fwd_tile.h"
 
 // ---- Masks ---------------------------------------------------------------------------------------------------
 

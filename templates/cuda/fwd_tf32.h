@@ -1,4 +1,4 @@
-// The products of fwd_mma for float32 elements, on tensor cores of TF32. Included by it, after its tiles.
+// The products of fwd_mma for float32 elements, on tensor cores of TF32.
 //
 // 1. Products are those of tf32.h.
 // 2. Of P V, the depth is permuted: depth d of a step of 8 is key 2 d for d < 4, else 2 d - 7. Then P in the
@@ -6,10 +6,10 @@
 #ifndef FJ_CUDA_FWD_TF32_H
 #define FJ_CUDA_FWD_TF32_H
 
+#include "fwd_tile.h"
+
 #include "tf32.h"
 
-typedef float fj_scores[ROW_TILES][KEY_TILES][4];
-typedef float fj_sums[ROW_TILES][VALUE_TILES][4];
 typedef fj_scores fj_p_frag; // P as it is: split where it is used
 
 // P as its sum takes it too: without the last bit its two parts are all of it. What they leave out is the same for tied

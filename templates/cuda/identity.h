@@ -1,5 +1,7 @@
 // The hooks of no mod at all, so that a template compiles and runs as it stands, and the seams that no
 // prologue fills yet. A prologue that brings hooks of its own defines FJ_HAS_SCORE and its kin.
+#include "hooks.h"
+
 #ifndef FJ_HAS_SCORE
 
 #define FJ_HAS_SCORE 0

@@ -15,6 +15,8 @@
 #ifndef FJ_CUDA_TF32_H
 #define FJ_CUDA_TF32_H
 
+#include "tile_mma.h"
+
 // Without the last bit: high and low are all of it.
 FJ_DEVICE float fj_even(float x) { return FJ_TF32 ? x : fj_f32_from_bits(fj_bits_from_f32(x) & ~1u); }
 

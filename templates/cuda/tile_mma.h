@@ -15,6 +15,8 @@
 #ifndef FJ_CUDA_TILE_MMA_H
 #define FJ_CUDA_TILE_MMA_H
 
+#include "hooks.h"
+
 #if FJ_IN_DTYPE == FJ_DTYPE_F32
 typedef uint32_t fj_raw; // the bits of an element
 #else
