@@ -4,99 +4,7 @@
  * random ones (FJ_SEED, and FJ_COUNT masks of them, for longer runs). */
 #include <time.h>
 
-#include "tests/attn/mask/dense.h"
-
-static char folder[64];
-static failing_allocator failing;
-static fj_context *context;
-static fj_device *device;
-
-static void setup(void) {
-    failing = (failing_allocator){.countdown = -1};
-    fj_context_desc desc = {.struct_size = sizeof desc, .resize = failing_resize, .allocator_user = &failing};
-    folder_create(folder);
-    setenv("FLEXJIT_CACHE_PATH", folder, 1);
-    ck_assert_int_eq(fj_context_create(&desc, &context), FJ_OK);
-    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_CPU, &device, NULL), FJ_OK);
-}
-
-static void teardown(void) {
-    fj_device_unref(&device);
-    fj_context_unref(&context);
-    ck_assert_int_eq(failing.live, 0);
-    folder_remove(folder);
-}
-
-/* ---- Captured tensors -------------------------------------------------------------------------------- */
-
-enum { POSITIONS = 400, DOCUMENTS = 12, BATCHES = 3, MAP = 20 };
-
-enum { DOC, OFFSETS, FLAGS, RANDOM, BYBATCH, MAPPED, FLOATS, HALVES, WIDE, ORIGIN, CAPTURES };
-
-static const fj_binding bindings[CAPTURES] = {
-    [DOC] = {"doc", FJ_DTYPE_I32, 1, {-1}},         /* ascending document numbers */
-    [OFFSETS] = {"offsets", FJ_DTYPE_I64, 1, {-1}}, /* where documents begin */
-    [FLAGS] = {"flags", FJ_DTYPE_BOOL, 1, {-1}},
-    [RANDOM] = {"rnd", FJ_DTYPE_I16, 1, {-1}},        /* not sorted */
-    [BYBATCH] = {"bydoc", FJ_DTYPE_I32, 2, {-1, -1}}, /* doc, for each batch */
-    [MAPPED] = {"blockmap", FJ_DTYPE_BOOL, 3, {-1, -1, -1}},
-    [FLOATS] = {"weights", FJ_DTYPE_F32, 1, {-1}},
-    [HALVES] = {"halves", FJ_DTYPE_BF16, 1, {-1}}, /* ascending, with NaN */
-    [WIDE] = {"span", FJ_DTYPE_I64, 2, {-1, 2}},   /* first and last key of a document */
-    [ORIGIN] = {"origin", FJ_DTYPE_I32, 0, {0}},
-};
-
-static test_tensor captures[CAPTURES];
-
-static void put_int(int capture, int64_t at, int64_t value) {
-    void *to = captures[capture].dl.data;
-    switch (bindings[capture].dtype) {
-    case FJ_DTYPE_BOOL: ((uint8_t *)to)[at] = value != 0; break;
-    case FJ_DTYPE_I16: ((int16_t *)to)[at] = (int16_t)value; break;
-    case FJ_DTYPE_I64: ((int64_t *)to)[at] = value; break;
-    default: ((int32_t *)to)[at] = (int32_t)value;
-    }
-}
-
-static void fill_captures(uint64_t seed) {
-    static const int64_t dims[CAPTURES][3] = {
-        [DOC] = {POSITIONS},    [OFFSETS] = {DOCUMENTS + 1},      [FLAGS] = {POSITIONS},
-        [RANDOM] = {POSITIONS}, [BYBATCH] = {BATCHES, POSITIONS}, [MAPPED] = {BATCHES, MAP, MAP},
-        [FLOATS] = {POSITIONS}, [HALVES] = {POSITIONS},           [WIDE] = {DOCUMENTS, 2},
-    };
-    for (int i = 0; i < CAPTURES; i++) {
-        free(captures[i].dl.data);
-        tensor_init(&captures[i], bindings[i].dtype, bindings[i].rank, dims[i]);
-    }
-    for (int64_t b = 0; b <= BATCHES; b++) {
-        int64_t document = 0, flag = 0;
-        for (int64_t i = 0; i < POSITIONS; i++) {
-            if (i > 0 && document + 1 < DOCUMENTS && dense_random(&seed) % 37 == 0) {
-                document++;
-                if (b == 0) put_int(OFFSETS, document, i);
-            }
-            if (dense_random(&seed) % 60 == 0) flag = !flag;
-            if (b > 0) {
-                put_int(BYBATCH, (b - 1) * POSITIONS + i, document);
-                continue;
-            }
-            put_int(DOC, i, document);
-            put_int(FLAGS, i, flag);
-            put_int(RANDOM, i, (int64_t)(dense_random(&seed) % 100) - 50);
-            ((float *)captures[FLOATS].dl.data)[i] = (float)sin((double)i / 20);
-            fj_dtype_store_float(FJ_DTYPE_BF16, captures[HALVES].dl.data, i,
-                                 i == 150 ? (double)NAN : (double)i / 50);
-        }
-        if (b == 0)
-            for (int64_t d = document + 1; d <= DOCUMENTS; d++) put_int(OFFSETS, d, POSITIONS);
-    }
-    for (int64_t d = 0; d < DOCUMENTS; d++) {
-        put_int(WIDE, 2 * d, 30 * d);
-        put_int(WIDE, 2 * d + 1, 30 * d + 50);
-    }
-    for (int64_t i = 0; i < BATCHES * MAP * MAP; i++) put_int(MAPPED, i, dense_random(&seed) % 3 == 0);
-    put_int(ORIGIN, 0, 100);
-}
+#include "tests/attn/mask/tables.h"
 
 static const DLTensor *const *pointers(void) {
     static const DLTensor *list[CAPTURES];
@@ -219,14 +127,6 @@ static uint8_t *evaluate(const fj_mod *mod, const fj_scalar *scalars, dense_size
     ck_assert_int_eq(fj_scope_run(&arena, NULL, evaluate_body, &e), FJ_OK);
     fj_arena_finish(&arena);
     return (uint8_t *)dense;
-}
-
-static fj_mask_maker *maker_of(const fj_mod *mod) {
-    fj_mask_maker *maker = NULL;
-    fj_error error = {0};
-    const fj_status status = fj_mask_maker_create(device, mod, FJ_DTYPE_F32, &maker, &error);
-    ck_assert_msg(status == FJ_OK, "%s\n%s", error.text, error.detail ? error.detail : "");
-    return maker;
 }
 
 static fj_mask_args args_of(const fj_mod *mod, const fj_scalar *scalars, dense_sizes n) {
@@ -428,132 +328,6 @@ START_TEST(decided) {
 }
 END_TEST
 
-/* ---- Calls -------------------------------------------------------------------------------------------------- */
-
-static fj_mod *plain_mod(const char *score, const char *mask) {
-    fj_mod *mod = NULL;
-    fj_error error = {0};
-    const fj_mod_desc desc = {.struct_size = sizeof desc,
-                              .score = score,
-                              .mask = mask,
-                              .bindings = bindings,
-                              .binding_count = CAPTURES,
-                              .bindings_open = true};
-    ck_assert_msg(fj_mod_create(context, &desc, &mod, &error) == FJ_OK, "%s", error.text);
-    return mod;
-}
-
-static fj_status make_plain(const char *score, const char *mask, const fj_mask_args *args,
-                            fj_block_mask **ret_mask, fj_error *error) {
-    fj_mod *mod = plain_mod(score, mask);
-    fj_mask_maker *maker = NULL;
-    fj_status status = fj_mask_maker_create(device, mod, FJ_DTYPE_BF16, &maker, error);
-    if (status == FJ_OK) status = fj_block_mask_make(maker, args, NULL, ret_mask, error);
-    fj_mask_maker_unref(&maker);
-    fj_mod_unref(&mod);
-    return status;
-}
-
-/* Batches and heads that a mask does not tell apart are kept once; what only the score reads need not be there. */
-START_TEST(broadcast) {
-    const fj_mask_args args = {
-        .struct_size = sizeof args, .batch = 3, .heads = 5, .q_len = 130, .kv_len = 200};
-    fj_block_mask *mask = NULL;
-    fj_error error = {0};
-    ck_assert_msg(make_plain("score + weights[kv]", "q >= kv", &args, &mask, &error) == FJ_OK, "%s",
-                  error.text);
-    fj_block_mask_info info = fj_block_mask_describe(mask);
-    ck_assert(info.one_batch && info.one_head);
-    ck_assert_int_eq(mask->rows.count, 3);
-    ck_assert_int_eq(info.full, 15 * 3);
-    ck_assert_int_eq(info.partial, 15 * 3);
-    ck_assert_int_eq(info.empty, 15 * 6);
-    fj_block_mask_unref(&mask);
-    ck_assert_int_eq(make_plain(NULL, "q >= kv + 64 * h", &args, &mask, NULL), FJ_OK);
-    info = fj_block_mask_describe(mask);
-    ck_assert(info.one_batch && !info.one_head);
-    ck_assert_int_eq(mask->rows.count, 5 * 3);
-    fj_block_mask_unref(&mask);
-    ck_assert_int_eq(make_plain("score * 2", NULL, &args, &mask, NULL), FJ_OK);
-    info = fj_block_mask_describe(mask);
-    ck_assert_int_eq(info.full, 15 * 3 * 4);
-    ck_assert_int_eq(info.undecided, 0);
-    fj_block_mask_unref(&mask);
-}
-END_TEST
-
-START_TEST(bad_calls) {
-    fj_mask_args args = {.struct_size = sizeof args, .batch = 1, .heads = 1, .q_len = 100, .kv_len = 500};
-    fj_block_mask *mask = NULL;
-    fj_error error = {0};
-    fill_captures(1);
-    const DLTensor *doc[] = {&captures[DOC].dl}, *flags[] = {&captures[FLAGS].dl};
-    args.captures = doc;
-    ck_assert_int_eq(make_plain(NULL, "doc[q] == doc[kv]", &args, &mask, &error), FJ_ERR_INDEX);
-    /* Key 400 reads as document 0, which the first query is of. */
-    ck_assert_str_eq(
-        error.text,
-        "captured tensor 'doc' I32 [400] is read at index 400 (dimension 0) at b=0 h=0 q=0 kv=400");
-    ck_assert_int_eq(make_plain(NULL, "(doc[q] == doc[kv]) & (kv < 400)", &args, &mask, &error), FJ_OK);
-    fj_block_mask_unref(&mask);
-    args.kv_len = 400;
-    args.captures = flags;
-    ck_assert_int_eq(make_plain(NULL, "doc[q] == doc[kv]", &args, &mask, &error), FJ_ERR_TENSOR);
-    ck_assert_str_eq(error.text, "captured tensor 'doc' is BOOL, not I32");
-    args.captures = NULL;
-    ck_assert_int_eq(make_plain(NULL, "doc[q] == doc[kv]", &args, &mask, &error), FJ_ERR_TENSOR);
-    ck_assert_str_eq(error.text, "captured tensor 'doc' is missing");
-    args.kv_len = -1;
-    ck_assert_int_eq(make_plain(NULL, "q >= kv", &args, &mask, &error), FJ_ERR_ARGUMENT);
-    ck_assert_str_eq(error.text, "kv_len is -1; it is from 0 to 2147483647");
-    args.kv_len = 5, args.block_kv = (int64_t)1 << 31;
-    ck_assert_int_eq(make_plain(NULL, "q >= kv", &args, &mask, &error), FJ_ERR_ARGUMENT);
-    ck_assert(mask == NULL);
-    fj_device *reference = NULL;
-    fj_mask_maker *maker = NULL;
-    fj_mod *mod = plain_mod(NULL, "q >= kv");
-    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_REFERENCE, &reference, NULL), FJ_OK);
-    ck_assert_int_eq(fj_mask_maker_create(reference, mod, FJ_DTYPE_F32, &maker, &error), FJ_ERR_UNSUPPORTED);
-    ck_assert_int_eq(fj_mask_maker_create(device, mod, FJ_DTYPE_I32, &maker, &error), FJ_ERR_UNSUPPORTED);
-    fj_mod_unref(&mod);
-    fj_device_unref(&reference);
-}
-END_TEST
-
-START_TEST(each_allocation_fails) {
-    const fj_mask_args args = {.struct_size = sizeof args,
-                               .batch = 2,
-                               .heads = 2,
-                               .q_len = 400,
-                               .kv_len = 400,
-                               .block_q = 16,
-                               .block_kv = 16,
-                               .captures = (const DLTensor *[]){&captures[DOC].dl, &captures[OFFSETS].dl}};
-    const fj_launch launch = {.struct_size = sizeof launch, .workers = 1};
-    fill_captures(1);
-    fj_mod *mod = plain_mod(NULL, "(doc[q] == doc[kv]) & (q - offsets[doc[q]] >= kv)");
-    fj_mask_maker *maker = maker_of(mod);
-    bool reached_the_end = false;
-    const long before = failing.live;
-    for (long i = 0; !reached_the_end; i++) {
-        fj_block_mask *mask = NULL;
-        fj_mask_maker *another = NULL;
-        failing.countdown = i;
-        fj_status status = fj_mask_maker_create(device, mod, FJ_DTYPE_F32, &another, NULL);
-        if (status == FJ_OK) status = fj_block_mask_make(another, &args, &launch, &mask, NULL);
-        reached_the_end = failing.countdown >= 0;
-        failing.countdown = -1;
-        ck_assert_msg(status == FJ_ERR_MEMORY || status == FJ_OK, "allocation %ld: status %d", i, status);
-        ck_assert(!reached_the_end || status == FJ_OK);
-        fj_block_mask_unref(&mask);
-        fj_mask_maker_unref(&another);
-        ck_assert_msg(failing.live == before, "allocation %ld: blocks are left", i);
-    }
-    fj_mask_maker_unref(&maker);
-    fj_mod_unref(&mod);
-}
-END_TEST
-
 int main(void) {
     Suite *suite = suite_create("attn");
     TCase *tests = tcase_create("mask mods");
@@ -563,9 +337,6 @@ int main(void) {
     tcase_add_test(tests, fixed_masks);
     tcase_add_test(tests, random_masks);
     tcase_add_test(tests, decided);
-    tcase_add_test(tests, broadcast);
-    tcase_add_test(tests, bad_calls);
-    tcase_add_test(tests, each_allocation_fails);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
