@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "attn/gpu.h"
+#include "attn/mask/mask.h"
 #include "driver/parallel.h"
 
 /* ---- Arguments of compiled kernels ------------------------------------------------------------------------ */
@@ -24,7 +25,24 @@ static struct fj_cpu_tensor cpu_tensor(const fj_tensor *tensor) {
     return out;
 }
 
-static struct fj_cpu_args cpu_args(const fj_resolved *all, int workers) {
+_Static_assert(sizeof(struct fj_cpu_run) == sizeof(fj_block_run), "runs are passed as they are");
+
+static struct fj_cpu_block_mask cpu_block_mask(const fj_block_mask *mask) {
+    if (!mask) return (struct fj_cpu_block_mask){0};
+    return (struct fj_cpu_block_mask){
+        .starts = mask->rows.starts,
+        .runs = (const struct fj_cpu_run *)(const void *)mask->rows.runs,
+        .planes_b = mask->shape.planes_b,
+        .planes_h = mask->shape.planes_h,
+        .block_q = mask->shape.block_q,
+        .block_kv = mask->shape.block_kv,
+        .q_blocks = mask->q_blocks,
+    };
+}
+
+/* blocks: stays as long as the arguments. */
+static struct fj_cpu_args cpu_args(const fj_resolved *all, int workers,
+                                   const struct fj_cpu_block_mask *blocks) {
     return (struct fj_cpu_args){
         .query = cpu_tensor(&all->query),
         .key = cpu_tensor(&all->key),
@@ -44,6 +62,7 @@ static struct fj_cpu_args cpu_args(const fj_resolved *all, int workers) {
         .q_len = all->q_len,
         .kv_len = all->kv_len,
         .scale = all->scale,
+        .block_mask = blocks,
         .workers = workers,
     };
 }
@@ -129,6 +148,7 @@ enum { SIZED_HERE = 32 << 10 };
 struct sized {
     fj_resolved all;
     struct fj_cpu_args args;
+    struct fj_cpu_block_mask blocks;
     layout at;
     size_t size; /* of front */
     char *front; /* here, but for many captures */
@@ -153,7 +173,8 @@ static fj_status size_call(const fj_kernel *kernel, const fj_call *call, bool si
         free_front(kernel, ret);
         return status;
     }
-    ret->args = cpu_args(&ret->all, call->workers);
+    ret->blocks = cpu_block_mask(ret->all.block_mask);
+    ret->args = cpu_args(&ret->all, call->workers, &ret->blocks);
     if (kernel->cpu) place(kernel, &ret->all, &ret->at, ret->front, &ret->args);
     return FJ_OK;
 }
@@ -201,7 +222,8 @@ static fj_status too_small(size_t size, size_t needed, fj_error *error) {
 
 static fj_status launch_cpu(const fj_kernel *kernel, const fj_call *call, const fj_resolved *all,
                             const layout *at, char *workspace, size_t workspace_size, fj_error *error) {
-    struct fj_cpu_args args = cpu_args(all, call->workers);
+    const struct fj_cpu_block_mask blocks = cpu_block_mask(all->block_mask);
+    struct fj_cpu_args args = cpu_args(all, call->workers, &blocks);
     place(kernel, all, at, workspace, &args);
     size_t needed = whole_size(kernel, at, &args);
     if (workspace_size < needed) return too_small(workspace_size, needed, error);
@@ -249,6 +271,14 @@ fj_status fj_kernel_check(const fj_kernel *kernel, const fj_args *args, const fj
 
 /* ---- Blocks -------------------------------------------------------------------------------------------------------- */
 
+/* A mask's own blocks, for all batches and heads of the call. */
+static void count_mask(const fj_resolved *all, int64_t counts[3]) {
+    const fj_block_mask_info info = fj_block_mask_describe(all->block_mask);
+    const int64_t times =
+        info.batch * info.heads > 0 ? all->batch * all->heads_q / (info.batch * info.heads) : 0;
+    counts[0] = times * info.full, counts[1] = times * info.partial, counts[2] = times * info.empty;
+}
+
 fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_block_counts *ret_counts,
                            fj_error *error) {
     fj_call call = {0};
@@ -261,6 +291,8 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
     int64_t counts[3] = {0};
     if (kernel->cpu && kernel->cpu->blocks)
         kernel->cpu->blocks(&sized.args, counts);
+    else if (sized.all.block_mask) /* of the reference devices */
+        count_mask(&sized.all, counts);
     else /* everything is computed: each head is one block */
         counts[plan->mod->program.ir->mask ? 1 : 0] = sized.all.batch * sized.all.heads_q;
     *ret_counts = (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2]};

@@ -48,6 +48,13 @@ static void list_variants(const fj_variant *variants, int count, fj_error *error
     fj_error_note(error, "there are: %s", count ? list : "none");
 }
 
+/* Kernels for a GPU do not read them. */
+static fj_status check_block_mask(const fj_plan *plan, fj_error *error) {
+    if (!plan->problem.block_mask || plan->device->traits->text != FJ_TEXT_GPU) return FJ_OK;
+    return fj_error_set(error, FJ_ERR_UNSUPPORTED, "block masks are not supported by device %s: cpu has them",
+                        fj_device_name(plan->device));
+}
+
 static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *error) {
     fj_variant variants[FJ_JIT_MAX_VARIANTS];
     int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
@@ -107,12 +114,14 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .head_dim = all.head_dim,
         .value_dim = all.value_dim,
         .max = all.max && !backward,
+        .block_mask = all.block_mask,
         .deterministic = !all.nondeterministic,
         .tf32 = all.tf32,
         .gqa = all.gqa,
         .few_queries = all.few_queries,
     };
-    status = choose(plan, all.variant, error);
+    status = check_block_mask(plan, error);
+    if (status == FJ_OK) status = choose(plan, all.variant, error);
     plan->named = all.variant != NULL;
     plan->problem.variant = plan->variant.name;
     if (status != FJ_OK) {

@@ -14,7 +14,7 @@
  * 4. An item is one key head with its group of query heads. Gradients of captures are added in the
  *    order of items, so a call that wants any runs its items one after the other.
  */
-#include "attn/resolved.h"
+#include "attn/mask/mask.h"
 #include "base/dtype.h"
 #include "driver/parallel.h"
 
@@ -78,30 +78,51 @@ static void note_fault(reference_item *item, const fj_eval_lanes *lanes, const b
         if (fault[i]) item->fault = (fj_fault){true, lanes->b, lanes->h, lanes->q, lanes->kv0 + i};
 }
 
+static fj_eval_lanes lanes_of(const reference_item *item, int64_t h, int64_t q, int64_t kv) {
+    const int64_t left = item->call->args->kv_len - kv;
+    return (fj_eval_lanes){
+        .b = (int32_t)item->b,
+        .h = (int32_t)h,
+        .q = (int32_t)q,
+        .kv0 = (int32_t)kv,
+        .count = left < FJ_EVAL_LANES ? (int)left : FJ_EVAL_LANES,
+        .score = item->row.before + kv,
+    };
+}
+
+/* Narrows row->visible, which the mod made, to a block mask: full blocks are visible whatever the mod says. */
+static void apply_block_mask(reference_item *item, int64_t h, int64_t q) {
+    const fj_block_mask *mask = item->call->args->block_mask;
+    const fj_mask_shape *shape = &mask->shape;
+    const int64_t plane = fj_mask_plane(shape, item->b, h), kv_len = item->call->args->kv_len;
+    fj_row_cursor cursor = fj_row_begin(&mask->rows, plane * mask->q_blocks + q / shape->block_q);
+    for (int32_t at = 0, end; at < mask->kv_blocks; at = end) {
+        const fj_block_class class = fj_row_stretch(&cursor, at, &end);
+        const int64_t from = at * shape->block_kv,
+                      to = end * shape->block_kv < kv_len ? end * shape->block_kv : kv_len;
+        if (class == FJ_BLOCK_PARTIAL) continue;
+        memset(item->row.visible + from, class == FJ_BLOCK_FULL, (size_t)(to - from) * sizeof(bool));
+    }
+}
+
 /* row->before -> row->after, row->visible. */
 static void apply_mods(reference_item *item, int64_t h, int64_t q) {
     const reference_call *call = item->call;
     score_row *row = &item->row;
     bool fault[FJ_EVAL_LANES];
     for (int64_t kv = 0; kv < call->args->kv_len; kv += FJ_EVAL_LANES) {
-        int64_t left = call->args->kv_len - kv;
-        fj_eval_lanes lanes = {
-            .b = (int32_t)item->b,
-            .h = (int32_t)h,
-            .q = (int32_t)q,
-            .kv0 = (int32_t)kv,
-            .count = left < FJ_EVAL_LANES ? (int)left : FJ_EVAL_LANES,
-            .score = row->before + kv,
-        };
+        const fj_eval_lanes lanes = lanes_of(item, h, q, kv);
         double *after = call->ir->score ? row->after + kv : NULL;
         fj_eval_run(item->eval, &call->input, &lanes, after, row->visible + kv, NULL, NULL, NULL);
         if (!call->ir->score)
             memcpy(row->after + kv, row->before + kv, (size_t)lanes.count * sizeof *row->after);
-        if (call->ir->fault) {
-            lanes.live = row->visible + kv;
-            fj_eval_run(item->eval, &call->input, &lanes, NULL, NULL, NULL, fault, NULL);
-            note_fault(item, &lanes, fault);
-        }
+    }
+    if (call->args->block_mask) apply_block_mask(item, h, q);
+    for (int64_t kv = 0; kv < call->args->kv_len && call->ir->fault; kv += FJ_EVAL_LANES) {
+        fj_eval_lanes lanes = lanes_of(item, h, q, kv);
+        lanes.live = row->visible + kv;
+        fj_eval_run(item->eval, &call->input, &lanes, NULL, NULL, NULL, fault, NULL);
+        note_fault(item, &lanes, fault);
     }
 }
 
@@ -115,16 +136,9 @@ static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
         return;
     }
     for (int64_t kv = 0; kv < kv_len; kv += FJ_EVAL_LANES) {
-        fj_eval_lanes lanes = {
-            .b = (int32_t)item->b,
-            .h = (int32_t)h,
-            .q = (int32_t)q,
-            .kv0 = (int32_t)kv,
-            .count = kv_len - kv < FJ_EVAL_LANES ? (int)(kv_len - kv) : FJ_EVAL_LANES,
-            .score = row->before + kv,
-            .adjoint = row->adjoint + kv,
-            .live = row->visible + kv,
-        };
+        fj_eval_lanes lanes = lanes_of(item, h, q, kv);
+        lanes.adjoint = row->adjoint + kv;
+        lanes.live = row->visible + kv;
         fj_eval_run(item->eval_gradient, &call->input, &lanes, NULL, NULL, row->dscore + kv, NULL,
                     &call->grads);
     }

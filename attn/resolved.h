@@ -31,7 +31,8 @@ typedef struct fj_resolved {
     const fj_tensor *dcaptures; /* not present: not wanted; forward: all absent */
     /* One entry per ir->scalars: values (never NULL when there are scalars; bools are 0 or 1). */
     const fj_scalar *scalars;
-    const fj_tensor *dscalars; /* rank 0 */
+    const fj_tensor *dscalars;              /* rank 0 */
+    const struct fj_block_mask *block_mask; /* NULL: the mod's mask alone */
 } fj_resolved;
 
 /* A bad read in a mod: the least position (b, h, q, kv in this order) at which one happened. */

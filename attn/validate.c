@@ -366,11 +366,22 @@ fj_status fj_attn_check_scale(const fj_plan *plan, double scale, fj_error *error
     return FJ_ERR_ARGUMENT;
 }
 
+/* Sizes do not depend on it. */
+static fj_status resolve_block_mask(const struct validation *v, const fj_args *args, fj_resolved *all) {
+    if (args->block_mask && !v->plan->problem.block_mask)
+        return bad(v, "block_mask is given, but the plan was made without it");
+    if (!v->plan->problem.block_mask || (v->sizing && !args->block_mask)) return FJ_OK;
+    if (!args->block_mask) return bad(v, "block_mask is missing, but the plan was made with it");
+    all->block_mask = args->block_mask;
+    return fj_block_mask_check(args->block_mask, all->batch, all->heads_q, all->q_len, all->kv_len, v->error);
+}
+
 fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,
                           fj_resolved *ret_resolved, fj_error *error) {
     struct validation v = {plan, sizing, error, NULL};
     fj_resolved all = {.scale = args->scale};
     fj_status status = resolve_inputs(&v, args, &all);
+    if (status == FJ_OK) status = resolve_block_mask(&v, args, &all);
     if (status == FJ_OK)
         status = plan->problem.direction == FJ_BACKWARD ? resolve_backward(&v, args, &all)
                                                         : resolve_forward(&v, args, &all);

@@ -113,7 +113,10 @@ static int bind(cli_kernel *kernel, const cli_wish *wish, fj_direction direction
     fj_args *args = &kernel->args;
     bool backward = direction == FJ_BACKWARD;
     kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = wish->workers};
-    *args = (fj_args){.struct_size = sizeof *args, .scalars = inputs->scalars, .scale = wish->scale};
+    *args = (fj_args){.struct_size = sizeof *args,
+                      .scalars = inputs->scalars,
+                      .scale = wish->scale,
+                      .block_mask = wish->block_mask};
     const slot slots[] = {
         {&inputs->query, &args->query, true, false},
         {&inputs->key, &args->key, true, false},
@@ -176,6 +179,7 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         .variant = wish->variants[direction],
         .gqa = wish->shape.kv_heads > 0 ? (int)(wish->shape.heads / wish->shape.kv_heads) : 0,
         .few_queries = wish->shape.q_len < FEW_QUERIES,
+        .block_mask = wish->block_mask != NULL,
     };
     fj_error error = {0};
     int status = bind(kernel, wish, direction, inputs, outputs);

@@ -38,8 +38,9 @@ typedef struct cli_wish {
     fj_dtype dtype;
     bool max, nondeterministic, tf32;
     double scale;
-    int workers;             /* 0: the default */
-    const char *variants[2]; /* by direction; NULL: the plan chooses */
+    const fj_block_mask *block_mask; /* the caller's; NULL: none */
+    int workers;                     /* 0: the default */
+    const char *variants[2];         /* by direction; NULL: the plan chooses */
 } cli_wish;
 
 /* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --threads. */

@@ -30,6 +30,7 @@ static int load(cli_run *run) {
     if (status == CLI_EXIT_OK) status = cli_inputs_begin(&run->inputs, run->mod);
     if (status == CLI_EXIT_OK) status = cli_run_shape(run);
     if (status == CLI_EXIT_OK) status = cli_run_bind(run);
+    if (status == CLI_EXIT_OK) status = cli_run_mask(run);
     if (status == CLI_EXIT_OK && isnan(run->wish.scale)) {
         run->wish.scale = run->wish.shape.head_dim > 0 ? 1 / sqrt((double)run->wish.shape.head_dim) : 1;
     }
@@ -121,6 +122,7 @@ int cli_verb_run(const cli_args *args) {
     cli_output_list_finish(&run.list);
     cli_outputs_finish(&run.outputs);
     cli_inputs_finish(&run.inputs);
+    fj_block_mask_unref(&run.block_mask);
     fj_mod_unref(&run.mod);
     cli_bindings_close(&run.bindings);
     fj_device_unref(&run.device);

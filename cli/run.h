@@ -1,4 +1,4 @@
-/* What `flexjit run` has in its hands, shared by its three files: inputs, check, report. */
+/* What `flexjit run` has in its hands, shared by its files: inputs, block mask, check, report. */
 #ifndef FJ_CLI_RUN_H
 #define FJ_CLI_RUN_H
 
@@ -21,6 +21,7 @@ typedef struct cli_run {
     fj_context *context;
     fj_device *device;
     fj_mod *mod;
+    fj_block_mask *block_mask; /* of --block-mask, or NULL */
     cli_bindings bindings;
     cli_wish wish;
     cli_inputs inputs;
@@ -35,6 +36,9 @@ typedef struct cli_run {
 /* run_inputs.c: checks the tensors of the file against each other and binds them; warns of those that nothing uses. */
 int cli_run_shape(cli_run *run);
 int cli_run_bind(cli_run *run);
+
+/* run_mask.c: reads the file of --block-mask, for the shape of the call. */
+int cli_run_mask(cli_run *run);
 
 /* run_check.c: the reference and the unfused pass, and the comparison of every output. Status 1 when one is BAD. */
 int cli_run_check(cli_run *run);

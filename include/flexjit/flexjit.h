@@ -323,8 +323,10 @@ typedef struct fj_problem {
     /* What the plan is to suit; a kernel takes other shapes as well. */
     int gqa;          /* query heads for each key head; 0: any */
     bool few_queries; /* lengths of a few queries, as in decoding */
+    bool block_mask;  /* each call brings a block mask; cpu and reference devices */
 } fj_problem;
 
+typedef struct fj_block_mask fj_block_mask; /* see below, "Block masks" */
 typedef struct fj_plan fj_plan;
 typedef struct fj_kernel fj_kernel;
 
@@ -394,6 +396,10 @@ typedef union fj_scalar {
  * that it sees get from it; other values that are not finite come out as the definition has them, NaN and
  * infinities not told apart.
  *
+ * block_mask, with a problem that has one: what is seen is what lies in its full blocks, and in its partial ones what the
+ * mod's mask shows; the mod's mask is not asked elsewhere. Made for these lengths, and for this batch and these heads of
+ * queries or for 1; it has to stay until the launch is over.
+ *
  * captures, dcaptures: in the order of fj_mod_capture; dcaptures[i] has the capture's shape, NULL
  * where the gradient is not wanted or does not exist. scalars, dscalars (rank 0) likewise. */
 typedef struct fj_args {
@@ -410,6 +416,7 @@ typedef struct fj_args {
      * 2^1022; else FJ_ERR_ARGUMENT. */
     double scale;
     const DLTensor *lse_low; /* NULL: absent */
+    const fj_block_mask *block_mask;
 } fj_args;
 
 /* Runs fn(arg, item, worker) for every item in [0, items), in any order, each exactly once, and
@@ -478,7 +485,6 @@ FJ_NODISCARD FJ_API fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj
  *   - Masks are immutable: any thread may use them at any time, and keep them for as many calls and layers as it likes.
  *   - Batch or heads of 1 stand for any number (broadcast).
  *   - Lengths are below 2^31; blocks have 1 to 2^30 queries and keys. */
-typedef struct fj_block_mask fj_block_mask;
 
 FJ_API void fj_block_mask_unref(fj_block_mask **mask);
 

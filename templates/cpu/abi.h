@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FJ_CPU_ABI 2
+#define FJ_CPU_ABI 3
 #define FJ_CPU_MAX_RANK 8
 
 struct fj_cpu_tensor {
@@ -30,6 +30,18 @@ struct fj_cpu_fault {
     int32_t found, b, h, q, kv;
 };
 
+/* A block mask, for kernels with FJ_BLOCK_MASK: as attn/mask/rows.h has it. Row r of plane p is row p * q_blocks + r; its
+ * partial runs are runs[starts[2 row]] to runs[starts[2 row + 1]], its full ones those up to runs[starts[2 row + 2]]. */
+struct fj_cpu_run {
+    int32_t first, last; /* blocks [first, last) */
+};
+struct fj_cpu_block_mask {
+    const int64_t *starts;
+    const struct fj_cpu_run *runs;
+    int64_t planes_b, planes_h; /* batch and heads, or 1 where all are alike */
+    int64_t block_q, block_kv, q_blocks;
+};
+
 struct fj_cpu_args {
     struct fj_cpu_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] */
     struct fj_cpu_tensor out, lse, max;     /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L] */
@@ -42,6 +54,7 @@ struct fj_cpu_args {
     const struct fj_cpu_tensor *dscalars;
     int64_t batch, heads_q, heads_kv, q_len, kv_len;
     double scale;
+    const struct fj_cpu_block_mask *block_mask;
     int32_t workers;
     char *workspace;             /* 256-byte aligned, kernel->workspace bytes */
     struct fj_cpu_fault *faults; /* one per worker, zeroed by the driver */

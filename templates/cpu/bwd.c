@@ -61,9 +61,9 @@
 
 /* 0 nothing of the tile is visible, 1 some, 2 all. */
 static int class_of(const struct pass *p) {
-#if FJ_HAS_MASK
-    return fj_block_class(p->it->args, (int32_t)p->it->batch, (int32_t)p->head, (int32_t)p->q,
-                          (int32_t)(p->q + p->rows - 1), (int32_t)p->key, (int32_t)(p->key + p->keys - 1));
+#if FJ_MASKED
+    return block_class(p->it->args, (int32_t)p->it->batch, (int32_t)p->head, (int32_t)p->q,
+                       (int32_t)(p->q + p->rows - 1), (int32_t)p->key, (int32_t)(p->key + p->keys - 1));
 #else
     (void)p;
     return 2;

@@ -27,7 +27,7 @@
 #ifndef FJ_BWD_GRID_H
 #define FJ_BWD_GRID_H
 
-#define FJ_WATCH FJ_HAS_MASK
+#define FJ_WATCH FJ_MASKED
 
 #include "tile.h"
 
@@ -47,6 +47,8 @@ _Static_assert(FJ_TILE_KV % FJ_PANEL == 0 && FJ_TILE_KV >= 2 * FJ_PANEL && FJ_TI
                "FJ_TILE_KV: a multiple of a panel, two of them up to 1024");
 _Static_assert(FJ_HEAD_DIM >= 1 && FJ_HEAD_DIM <= 256, "FJ_HEAD_DIM: 1 to 256");
 _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256");
+
+#include "block_mask.h"
 
 #define FJ_E_LINE FJ_ROUND(FJ_HEAD_DIM, FJ_LANES) /* reals of a row of dQ and dK, of dV */
 #define FJ_V_LINE FJ_ROUND(FJ_VALUE_DIM, FJ_LANES)
@@ -84,6 +86,9 @@ struct scratch {
     /* Rows of the block or the tile whose elements are not all finite: how many, and which. */
     int nonfinite_keys, nonfinite_queries, nonfinite_douts;
     uint16_t key_list[FJ_TILE_KV], query_list[FJ_TILE_Q], dout_list[FJ_TILE_Q];
+#if FJ_BLOCK_MASK
+    struct block_bits blocks[FJ_TILE_Q]; /* of the tile's rows */
+#endif
     struct fj_head_state head;
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_TILE_Q];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];

@@ -53,10 +53,14 @@ FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, stru
 FJ_INLINE fj_b live_vector(const struct pass *p, int row, int at) {
     fj_b live = fj_lanes_below(p->keys - at);
     (void)row;
-#if FJ_HAS_MASK
+#if FJ_MASKED
     const struct scratch *own = p->it->own;
-    live = fj_and_b(live, fj_mask(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
-                                  &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]));
+    fj_b seen = fj_mask(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
+                        &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]);
+#if FJ_BLOCK_MASK
+    seen = block_live(&own->blocks[row], at / FJ_LANES, seen);
+#endif
+    live = fj_and_b(live, seen);
 #endif
     return live;
 }
@@ -189,6 +193,9 @@ static void load_tile(const struct pass *p) {
         own->delta[row] = delta[row];
 #if !FJ_ROW_EMPTY
         fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);
+#endif
+#if FJ_BLOCK_MASK
+        find_block_bits(a, b, h, q, p->key, p->keys, &own->blocks[row]);
 #endif
     }
     own->nonfinite_queries = pack_rows(own->query_rows, row_at(&a->query, b, h, p->q), &a->query, p->rows,

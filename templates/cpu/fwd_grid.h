@@ -18,7 +18,7 @@
 #ifndef FJ_FWD_GRID_H
 #define FJ_FWD_GRID_H
 
-#define FJ_WATCH FJ_HAS_MASK
+#define FJ_WATCH FJ_MASKED
 
 #include "tile.h"
 
@@ -38,6 +38,8 @@ _Static_assert(FJ_TILE_KV % 64 == 0, "FJ_TILE_KV: a multiple of 64");
 _Static_assert(FJ_CHUNK_TILES >= 1 && FJ_CHUNK_TILES <= 64, "FJ_CHUNK_TILES: 1 to 64");
 _Static_assert(FJ_HEAD_DIM >= 1 && FJ_HEAD_DIM <= 256, "FJ_HEAD_DIM: 1 to 256");
 _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256");
+
+#include "block_mask.h"
 
 #define FJ_ROWS (FJ_TILE_Q * FJ_CHUNK_TILES)     /* rows of a unit, at most */
 #define FJ_GRAIN (FJ_PANEL > 64 ? FJ_PANEL : 64) /* keys that a partial block is cut into */

@@ -55,10 +55,10 @@ static void start_rows(const struct item *it) {
 
 /* What the rows [row, end) of one head see of a key block: 0 nothing, 1 some, 2 all. */
 static int class_of(const struct item *it, int row, int end, int64_t key, int keys) {
-#if FJ_HAS_MASK
+#if FJ_MASKED
     const struct scratch *own = it->own;
-    return fj_block_class(it->args, (int32_t)it->batch, (int32_t)(it->head + own->head[row]), own->q[row],
-                          own->q[end - 1], (int32_t)key, (int32_t)(key + keys - 1));
+    return block_class(it->args, (int32_t)it->batch, (int32_t)(it->head + own->head[row]), own->q[row],
+                       own->q[end - 1], (int32_t)key, (int32_t)(key + keys - 1));
 #else
     (void)it, (void)row, (void)end, (void)key, (void)keys;
     return 2;
@@ -132,19 +132,28 @@ static inline void need_cols(const struct pass *p, int head) {
 static __attribute__((noinline)) void mask_rows(const struct pass *p, int first, int row, int end,
                                                 uint32_t any[], uint32_t *all) {
     struct scratch *own = p->it->own;
-    for (; row < end; row++)
+    for (; row < end; row++) {
+#if FJ_BLOCK_MASK
+        struct block_bits blocks;
+        find_block_bits(p->it->args, p->it->batch, p->it->head + own->head[row], own->q[row], p->key, p->keys,
+                        &blocks);
+#endif
         for (int at = 0; at < p->keys; at += FJ_LANES) {
             fj_b live = fj_lt_i(fj_iota_i(), fj_splat_i(p->keys - at));
-#if FJ_HAS_MASK
-            live = fj_and_b(live, fj_mask(p->it->args, &own->heads[own->head[row]],
-                                          &own->rows[FJ_ROW_EMPTY ? 0 : row],
-                                          &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]));
+#if FJ_MASKED
+            fj_b seen = fj_mask(p->it->args, &own->heads[own->head[row]], &own->rows[FJ_ROW_EMPTY ? 0 : row],
+                                &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]);
+#if FJ_BLOCK_MASK
+            seen = block_live(&blocks, at / FJ_LANES, seen);
+#endif
+            live = fj_and_b(live, seen);
 #endif
             const uint32_t bits = fj_bits_b(live);
             own->masks[row - first][at / FJ_LANES] = (uint16_t)bits;
             any[at / FJ_GRAIN] |= bits;
             *all &= bits;
         }
+    }
 }
 
 /* Evaluates a tile's mask over the block, finds the runs of grains that hold anything. Returns the

@@ -1,5 +1,5 @@
 /* The hooks of no mod at all, so that a template compiles and runs as it stands. A prologue that
- * brings hooks of its own defines FJ_HAS_SCORE and its kin, and this file is then empty. */
+ * brings hooks of its own defines FJ_HAS_SCORE and its kin. At the end, what follows from either. */
 #ifndef FJ_HAS_SCORE
 
 #define FJ_HAS_SCORE 0
@@ -25,3 +25,8 @@ struct fj_col_state {
 };
 
 #endif
+
+#ifndef FJ_BLOCK_MASK
+#define FJ_BLOCK_MASK 0 /* the caller hands in a block mask (block_mask.h) */
+#endif
+#define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK) /* something may be hidden */
