@@ -1,4 +1,4 @@
-/* All of the kernel cache in memory, but for its payloads. What cache.c and cache_show.c share. */
+/* All of the kernel cache in memory, except for its payloads. What cache.c and cache_show.c share. */
 #ifndef FJ_ATTN_CATALOGUE_H
 #define FJ_ATTN_CATALOGUE_H
 

@@ -151,7 +151,7 @@ struct sized {
     struct fj_cpu_block_mask blocks;
     layout at;
     size_t size; /* of front */
-    char *front; /* here, but for many captures */
+    char *front; /* here, except for many captures */
     _Alignas(16) char here[SIZED_HERE];
 };
 

@@ -40,7 +40,7 @@ struct fj_mod {
     fj_arena arena; /* everything below lives in it; nothing is added once the mod is made */
     fj_mod_desc desc;
     fj_program program;
-    const char *unbound; /* a capture that nobody binds; NULL: none */
+    const char *unbound; /* a capture without a binding; NULL: none */
     size_t capture_count, scalar_count;
     uint32_t *capture_index; /* the public order -> ir->captures: literals are not public */
     fj_input_info *captures, *scalars;

@@ -35,7 +35,7 @@ static const char *const suffixes[FJ_ARCHIVE_PARTS] = {
 
 /* ---- Numbers --------------------------------------------------------------------------------- */
 
-/* Octal digits that fill the field but for a NUL. */
+/* Octal digits that fill the field except for a NUL. */
 static void put_octal(uint8_t *at, size_t width, uint64_t value) {
     at[width - 1] = '\0';
     for (size_t i = width - 1; i-- > 0; value /= 8) at[i] = (uint8_t)('0' + value % 8);

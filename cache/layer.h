@@ -20,7 +20,7 @@ struct fj_cache {
     atomic_ullong refused; /* bits of the layers that were said not to be used */
     /* What this process knows of the first layer's size, guarded by the lock (evict.c). */
     pthread_mutex_t lock;
-    int64_t bytes; /* of entries, at least; -1: nobody looked yet */
+    int64_t bytes; /* of entries, at least; -1: not looked at yet */
     int64_t grown; /* bytes written by this process since it looked */
     struct timespec born;
     bool crowded; /* that the limit is too small for this process was said */

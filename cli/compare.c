@@ -43,7 +43,7 @@ static bool may_overflow(const cli_evidence *of, size_t i, double reference) {
     return !isfinite(most) || !isfinite(cli_round(of->x->dtype, most));
 }
 
-/* x is not finite exactly where the reference is not, but which of NaN and the infinities is left open, but for the -inf
+/* x is not finite exactly where the reference is not, but which of NaN and the infinities is left open, except for the -inf
  * of statistics. A finite reference beyond the range of x's dtype is an infinity there. Where the unfused pass overflows,
  * sums in float32 do, and where x's own noise reaches beyond its range, rounding may: there x may be anything that is not
  * finite. */

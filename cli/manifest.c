@@ -203,7 +203,7 @@ static int read_problem(reader *r, json_t *value, const fj_mod *mod, size_t entr
 
 /* ---- Mods -------------------------------------------------------------------------------- */
 
-/* What a mod is made from; its texts are the JSON's but for what is here. */
+/* What a mod is made from; its texts are the JSON's except for what is here. */
 typedef struct request {
     fj_mod_desc desc;
     char path[PATH_MAX];

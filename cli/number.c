@@ -33,7 +33,8 @@ double cli_ulp(fj_dtype dtype, double magnitude) {
 double cli_round(fj_dtype dtype, double value) {
     if (dtype == FJ_DTYPE_F64 || !isfinite(value)) return value;
     double unit = cli_ulp(dtype, fabs(value));
-    double rounded = nearbyint(value / unit) * unit; /* exact but for the rounding: unit is a power of two */
+    double rounded =
+        nearbyint(value / unit) * unit; /* exact except for the rounding: unit is a power of two */
     format form = format_of(dtype);
     return fabs(rounded) >= ldexp(1.0, form.greatest + 1) ? copysign(HUGE_VAL, value) : rounded;
 }

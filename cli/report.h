@@ -61,7 +61,7 @@ json_t *cli_json_number(double number);
 /* A string; text that is not UTF-8, such as the name of a file, loses what is not ASCII. */
 json_t *cli_json_text(const char *text);
 
-/* The last words: prints the error that nobody took, checks that standard output was written. Returns the status. */
+/* The last words: prints the error that was not taken, checks that standard output was written. Returns the status. */
 int cli_report_end(int status);
 
 /* Escape codes when the stream is a terminal and NO_COLOR is not set, else "". */

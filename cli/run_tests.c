@@ -34,7 +34,7 @@ static bool same_word(const char *a, size_t a_size, const char *b, size_t b_size
     return x == y || (isfinite(x) && isfinite(y) && fabs(x - y) <= 1e-12 * fabs(y));
 }
 
-/* Whether a value is the one expected, but for blanks and for how its words are spelled. */
+/* Whether a value is the one expected, except for blanks and for how its words are spelled. */
 static bool same_value(const char *a, const char *b) {
     for (;;) {
         a += strspn(a, " \t");

@@ -161,7 +161,7 @@ fj_status fj_jit_render(const fj_jit_problem *problem, const fj_variant *variant
                         const fj_allocator *allocator, fj_buf *text, fj_rendered *ret_rendered,
                         fj_error *error);
 
-/* The request as text: all that decides which kernel this is, but for emitters and compilers. */
+/* The request as text: all that decides which kernel this is, except for emitters and compilers. */
 fj_status fj_jit_request_text(const fj_jit_problem *problem, const fj_variant *variant,
                               const fj_allocator *allocator, fj_buf *out, fj_error *error);
 
@@ -210,7 +210,7 @@ typedef struct fj_jit_chosen {
     fj_jit_info info;          /* times are of all that was tried */
 } fj_jit_chosen;
 
-/* As fj_jit_prepare, without a driver as fj_jit_build, for a variant that nobody named: where its kernel spills
+/* As fj_jit_prepare, without a driver as fj_jit_build, for a variant that was not named: where its kernel spills
  * registers (more than 32 bytes), the next ones of its family (the same template, of the variants of these features) are tried, and
  * the first that does not is taken, else the one that spills least. The cache remembers which. */
 fj_status fj_jit_choose(fj_jit *jit, const fj_driver *driver, const fj_jit_problem *problem,

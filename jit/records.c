@@ -4,7 +4,7 @@
  *     content key -> kernel           { variant, options, compiler } and the code object
  *
  * The request knows no compiler: a machine without one finds a prebuilt kernel. The source digest in
- * the record is compared with the text rendered now: a mended emitter or template never meets a
+ * the record is compared with the text rendered now: a corrected emitter or template never meets a
  * stale kernel.
  */
 #include "jit/records.h"

@@ -193,7 +193,7 @@ static int spawn(const fj_workshop *shop, const char *path, const char *const *a
 }
 
 /* Runs a program to its end. *ret_status as waitpid gives it; 0 when the caller ignores SIGCHLD, so
- * that nobody can know. */
+ * that it cannot be known. */
 fj_status fj_workshop_run(const fj_workshop *shop, const char *path, const char *const *arguments,
                           int *ret_status, const fj_allocator *allocator, fj_error *error) {
     char tmpdir[sizeof shop->path + 8];

@@ -23,7 +23,7 @@ fj_status fj_workshop_read(const fj_workshop *shop, const char *name, fj_buf *ou
 
 /* Runs a program with the folder as TMPDIR and both outputs in its file "log", and waits for it. arguments are
  * NULL-terminated, the first is the program's name. *ret_status as waitpid gives it; 0 when the caller ignores
- * SIGCHLD, so that nobody can know. FJ_ERR_DEVICE: it cannot be run; FJ_ERR_MEMORY. */
+ * SIGCHLD, so that it cannot be known. FJ_ERR_DEVICE: it cannot be run; FJ_ERR_MEMORY. */
 fj_status fj_workshop_run(const fj_workshop *shop, const char *path, const char *const *arguments,
                           int *ret_status, const fj_allocator *allocator, fj_error *error);
 

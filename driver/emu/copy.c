@@ -1,4 +1,4 @@
-/* Asynchronous copies: when they land, and who makes them for ThreadSanitizer. Keeps invariant 6. */
+/* Asynchronous copies: when they complete, and who makes them for ThreadSanitizer. Keeps invariant 6. */
 #include <stdio.h>
 
 #include "driver/emu/machine.h"

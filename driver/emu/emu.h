@@ -24,7 +24,7 @@ typedef enum fj_emu_schedule {
 
 typedef enum fj_emu_copies {
     FJ_EMU_EAGER, /* asynchronous copies are complete at once */
-    FJ_EMU_LATE,  /* at the wait, or when nobody can run without; until then the destination is NaN */
+    FJ_EMU_LATE,  /* at the wait, or when no thread can run without; until then the destination is NaN */
     FJ_EMU_COPIES_COUNT
 } fj_emu_copies;
 

@@ -213,7 +213,7 @@ void fj_emu_store_matrices(struct emu_block *block, int variant, void *const ope
 
 void fj_emu_copy(void *shared, const void *global, uint32_t size, uint32_t source_size, fj_emu_site site);
 void fj_emu_copy_bulk(void *shared, const void *global, uint32_t size, void *mbarrier, fj_emu_site site);
-/* They land: the last moment at which they may is when nobody can run without them. */
+/* Completes pending copies, as late as allowed: when no thread can run without them. */
 void fj_emu_bulk_land(struct emu_block *block);
 void fj_emu_copy_commit(fj_emu_site site);
 void fj_emu_copy_wait(uint32_t pending, fj_emu_site site);

@@ -174,7 +174,7 @@ static void wake_sleepers(struct emu_block *block) {
     block->sleeping_warps = 0;
 }
 
-/* NULL: nobody can run. */
+/* NULL: no thread can run. */
 static struct emu_thread *next_thread(struct emu_block *block) {
     if (!block->ready_warps) fj_emu_bulk_land(block);
     if (!block->ready_warps) {

@@ -303,7 +303,7 @@ FJ_IV_FN fj_iv_f fj_iv_where_f(fj_iv_b c, fj_iv_f a, fj_iv_f b) {
     return !c.t ? b : FJ_IV_OF(fj_iv_f){fmin(a.lo, b.lo), fmax(a.hi, b.hi), a.nan | b.nan};
 }
 
-/* A comparison with NaN is false, but for ne. */
+/* A comparison with NaN is false, except for ne. */
 FJ_IV_FN fj_iv_b fj_iv_eq_f(fj_iv_f a, fj_iv_f b) {
     return FJ_IV_OF(fj_iv_b){a.nan || b.nan || a.lo != a.hi || b.lo != b.hi || a.lo != b.lo,
                              a.lo <= b.hi && b.lo <= a.hi};

@@ -94,7 +94,7 @@ static fj_ref rule_int(fj_ir *ir, fj_op op, fj_type type, const fj_ref *args) {
     }
 }
 
-/* The comparison that holds where this one does not, but for NaN. */
+/* The comparison that holds where this one does not, except for NaN. */
 static const fj_op opposites[FJ_OP_COUNT] = {
     [FJ_OP_EQ] = FJ_OP_NE, [FJ_OP_NE] = FJ_OP_EQ, [FJ_OP_LT] = FJ_OP_GE,
     [FJ_OP_GE] = FJ_OP_LT, [FJ_OP_LE] = FJ_OP_GT, [FJ_OP_GT] = FJ_OP_LE,

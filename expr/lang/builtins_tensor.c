@@ -131,7 +131,7 @@ fj_value fj_build_dot(fj_elab *e, const fj_builtin_args *call) {
 
 /* ---- Casts ----------------------------------------------------------------------------------------------------- */
 
-/* Of a tensor whose rank nobody knows yet: what is learned is its dtype. */
+/* Of a tensor whose rank is not known yet: what is learned is its dtype. */
 static bool learn_dtype(fj_elab *e, const fj_builtin_args *call, fj_value value, fj_dtype dtype) {
     if (value.kind != FJ_VALUE_TENSOR || fj_tensor_rank(e, value.tensor, call->place) >= 0) return false;
     fj_captured *captured = fj_capture_resolve(e, value.tensor, call->place);

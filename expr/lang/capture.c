@@ -257,7 +257,7 @@ fj_captured *fj_capture_resolve(fj_elab *e, const fj_lazy_tensor *tensor, fj_pla
     return &e->captured.data[e->captured.len - 1];
 }
 
-/* It is needed: nobody may have bound it. */
+/* It is needed: it may be unbound. */
 void fj_capture_want(fj_elab *e, fj_captured *captured, fj_place place) {
     if (captured->bound || captured->wanted) return;
     captured->wanted = true;
@@ -374,7 +374,7 @@ void fj_capture_hint_dtype(fj_elab *e, fj_ref ref, fj_dtype dtype) {
             const fj_captured *captured = &e->captured.data[i];
             if (captured->index != node->imm.i || !captured->assumed_dtype || captured->bound) continue;
             fj_hint *hint = make_hint(e, captured->name);
-            if (hint->has_dtype) continue; /* it was mended once */
+            if (hint->has_dtype) continue; /* it was corrected once */
             hint->has_dtype = true;
             hint->dtype = dtype;
             learned = true;

@@ -1,4 +1,4 @@
-/* Private to expr/lang: captured tensors, their names and bindings, and what is assumed of those nobody binds. */
+/* Private to expr/lang: captured tensors, their names and bindings, and what is assumed of those without a binding. */
 #ifndef FJ_EXPR_LANG_CAPTURE_H
 #define FJ_EXPR_LANG_CAPTURE_H
 
@@ -15,8 +15,8 @@ typedef struct fj_table {
     const fj_capture *literal;
     size_t number;         /* of a literal */
     const char *why;       /* what is outside the language in it; NULL */
-    const char *missing;   /* it is computed from a tensor of this name that nobody binds; NULL */
-    const fj_error *error; /* evaluating it failed: said when nobody binds it */
+    const char *missing;   /* it is computed from a tensor of this name without a binding; NULL */
+    const fj_error *error; /* evaluating it failed: said when it has no binding */
     bool constant;         /* what failed is plain arithmetic, which no binding is to replace */
     const void *identity;
 } fj_table;
@@ -37,7 +37,7 @@ typedef struct fj_captured {
     int64_t index;
 } fj_captured;
 
-/* What was assumed of a tensor that nobody binds, and found wrong: the elaboration starts again. */
+/* What was assumed of a tensor without a binding, and found wrong: the elaboration starts again. */
 typedef struct fj_hint {
     const char *name;
     bool has_dtype;
@@ -66,10 +66,10 @@ void fj_capture_report_missing(fj_elab *e);
 /* A tensor without a name, which only the caller can supply. */
 bool fj_is_opaque(fj_value value);
 /* Whether what is computed from value is, here, a tensor without a name: outside of a mod, that also
- * holds for a tensor that nobody binds. */
+ * holds for a tensor without a binding. */
 bool fj_gives_opaque(fj_elab *e, fj_value value, fj_value *ret_value);
 _Noreturn void fj_capture_fail_opaque(fj_elab *e, fj_value value, fj_place place);
-/* Fails with why a value could not be evaluated, if that is why it is a captured tensor and nobody binds it. */
+/* Fails with why a value could not be evaluated, if that is why it is a captured tensor without a binding. */
 void fj_capture_fail_broken(fj_elab *e, const struct fj_lazy_tensor *tensor, fj_place place);
 /* Marks the dimensions that ref depends on as fixed at compile time. */
 void fj_capture_specialise(fj_elab *e, fj_ref ref);

@@ -15,7 +15,7 @@
     (void)vsnprintf(text, sizeof text, format, list); \
     va_end(list)
 
-/* Something assumed of a tensor that nobody binds may be the cause: that it is missing goes first. */
+/* Something assumed of a tensor without a binding may be the cause: that it is missing goes first. */
 static _Noreturn void fail(fj_elab *e, fj_place place, fj_status status, const char *note, const char *text) {
     if (e->missing.len > 0 && !e->desc->bindings_open) fj_capture_report_missing(e);
     fj_expr_fail_note(e->scope, place, status, note, "%s", text);

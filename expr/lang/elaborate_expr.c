@@ -64,7 +64,7 @@ int64_t fj_elab_int(fj_elab *e, fj_value value, fj_place place, const char *what
                          "the run-time parameter '%s' cannot be used in %s: it is not known at compile time",
                          scalar, what);
         }
-        if (scalar != NULL && e->desc->bindings_open) return 1; /* a dimension that nobody gave */
+        if (scalar != NULL && e->desc->bindings_open) return 1; /* a dimension that is not given */
         fj_elab_fail(e, place, "%s needs an int that is known at compile time", what);
     }
     if (value.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", value.unknown->why);

@@ -36,7 +36,7 @@ fj_value fj_with_known(fj_elab *e, fj_value value, fj_value known);
 fj_value fj_convert(fj_elab *e, fj_value value, fj_type type, fj_place place);
 /* Type of a number or scalar: bool, int64 for an int, float. */
 fj_type fj_value_type(fj_value value);
-/* Says that an operand has the wrong type; first lets a wrong assumption about a tensor be mended. */
+/* Says that an operand has the wrong type; first lets a wrong assumption about a tensor be corrected. */
 _Noreturn void fj_type_fail(fj_elab *e, fj_value value, fj_dtype wanted, fj_place place, const char *format,
                             ...) FJ_PRINTF(5, 6);
 /* Whether the value depends on nothing but dimensions, run-time scalars and constants. */

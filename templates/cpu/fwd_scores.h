@@ -88,7 +88,7 @@ struct pass {
     int64_t key; /* the block's first key, and how many keys it has */
     int keys;
     fj_real natural, unit;
-    /* What the tile at work sees of them: ranges of whole grains, but for the last key. */
+    /* What the tile at work sees of them: ranges of whole grains, except for the last key. */
     int runs;
     struct {
         int from, to;

@@ -21,7 +21,7 @@ FJ_INLINE float fjv_float_of_bits(uint32_t bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }
-/* Exponent and fraction moved in place; a product with a power of two mends the bias, also of
+/* Exponent and fraction moved in place; a product with a power of two corrects the bias, also of
  * denormals. */
 FJ_INLINE float fj_from_f16(uint16_t x) {
     uint32_t sign = (uint32_t)(x & 0x8000) << 16, body = (uint32_t)(x & 0x7fff) << 13;

@@ -29,7 +29,7 @@
  * Invariants
  *  1. B, C and every fj_opd buffer are aligned to 64 bytes; c_row is a multiple of FJ_LANES.
  *  2. Rows come in groups of FJ_TILE_ROWS; the rest in groups of up to FJ_ROW_PAD. So A is readable
- *     and C writable FJ_ROW_PAD rows past the last; what lands there is not to be used. Multiples of
+ *     and C writable FJ_ROW_PAD rows past the last; what is written there is not to be used. Multiples of
  *     48 rows leave no rest.
  *  3. Columns come in whole vectors; the lanes past the last column hold what B holds there, which
  *     packing makes zero.

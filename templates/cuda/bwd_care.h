@@ -9,8 +9,8 @@
 //      sums count
 //                         what is not finite and seen: a result whose sum is not 0 becomes NaN
 //
-//  1. So it costs nothing where everything is finite, but for a vote at a block's end. Its resident rows need no care:
-//     what they hold comes into their own results alone.
+//  1. So it costs nothing where everything is finite, except for a vote at a block's end. Its resident rows need no
+//     care: what they hold comes into their own results alone.
 //  2. A row of queries that sees nothing sees nothing in sweeps 1 and 2 either, though its scores may be unmasked and
 //     -inf, whatever dP is. Where results leave a sweep before its end, in atomic sums and in gradients of captures,
 //     sweep 0 looks as well.

@@ -1,4 +1,4 @@
-// What bwd_mma.cu brings into shared memory.
+// What bwd_mma.cu loads into shared memory.
 #ifndef FJ_CUDA_BWD_LOAD_H
 #define FJ_CUDA_BWD_LOAD_H
 

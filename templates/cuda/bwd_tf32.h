@@ -5,9 +5,9 @@
 //    4) and + 1, which do not conflict.
 // 2. Tensor cores cut sums off, and those of d_vo and d_qk are as long as all streamed rows: so a sum of 16 streamed
 //    rows begins at 0, and is added in float32.
-// 3. dP cancels with delta, to the last digit where a row sees one key: so its products have all four parts, and each step
-//    of the depth begins at 0 and is added in float32. delta is linear in the same parts of dO (bwd_delta.cu), and O a
-//    mean of those of V.
+// 3. dP cancels with delta, to the last digit where a row sees one key: so its products have all four parts, and each
+//    step of the depth begins at 0 and is added in float32. delta is linear in the same parts of dO (bwd_delta.cu), and
+//    O a mean of those of V.
 #ifndef FJ_CUDA_BWD_TF32_H
 #define FJ_CUDA_BWD_TF32_H
 

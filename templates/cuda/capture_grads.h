@@ -14,8 +14,9 @@
 //     counted too, 2^bits to a unit. So beside a run of 1 another one is counted down to 2^(-2 bits), about, where bits
 //     is 61 - log2(runs), whatever other elements hold: with 2^20 runs, 2^-82; with 2^34, which are all scores of 64
 //     heads at 16k keys, 2^-54.
-//  4. LOOK and ADD see the same values, but for rounding. Where a value is nothing but that, LOOK may promise less than
-//     ADD brings: then the sum is anything within four times what was promised, no more wrong than rounding made it.
+//  4. LOOK and ADD see the same values, except for rounding. Where a value is nothing but that, LOOK may promise less
+//     than ADD brings: then the sum is anything within four times what was promised, no more wrong than rounding made
+//     it.
 //  5. A value that is not finite has no units: its element of the output becomes NaN at once (ADD; zeroed before), and
 //     stays it. The others are not touched. Finite values may have any sum: pending that would pass the reals ends
 //     first.
@@ -76,7 +77,7 @@ struct fj_acc {
     int64_t at;          // the element of the run; -1: there is none
     fj_real pending;     // LOOK: of |value|
     uint32_t size;       // of the element: LOOK: that is known already; ADD: that LOOK found
-    fj_real total;       // LOOK: of the run, but for pending
+    fj_real total;       // LOOK: of the run, except for pending
     int64_t runs;        // LOOK: that have ended
     int32_t bits;        // ADD: of a run
     int64_t whole, left; // ADD: units that are pending too

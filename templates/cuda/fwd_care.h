@@ -7,7 +7,7 @@
 //
 //  1. The second sweep is an iteration of the same loop, of the same text: where all is finite, the vote costs
 //     something, at the end of a tile, and one comparison for a block. Without a mask every row sees every key, and
-//     nobody votes.
+//     there is no vote.
 //  2. Outputs whose row sees none of these values have the bits that they have with zeros in their place.
 //  3. A row that sees keys, but all with a score of -inf, is 0; of a split it takes part, as others may have its sum.
 //  4. A row's outputs are changed by one thread, after a barrier.
@@ -28,7 +28,7 @@ FJ_DEVICE void fj_clean_values(uint32_t byte) {
 
 #if FJ_HAS_MASK
 
-// A vote of the block. The barriers: nobody reads keys any more, in whose place it is counted; all have voted.
+// A vote of the block. The barriers: keys are read no longer, and their place holds the votes; all have voted.
 FJ_DEVICE bool fj_any_of_block(bool vote) {
     uint32_t *votes = fj_shared_at<uint32_t>(Q_BYTES), found = 0;
     vote = fj_any(vote);

@@ -281,7 +281,7 @@ FJ_DEVICE bool fj_simt_again([[maybe_unused]] fj_simt &t) {
         zeros += t.o[n / THREAD_VALUES][n % THREAD_VALUES] * fj_real(0);
     const bool bad = fj_any(zeros != 0);
     bool again = false;
-    fj_block_sync(); // nobody reads P any more, in whose place the block votes
+    fj_block_sync(); // P is read no longer, its place holds the votes
     if (fj_lane() == 0) t.p[fj_warp()] = fj_cast_float(bad);
     fj_block_sync();
     for (int warp = 0; warp < FJ_WARPS; warp++) again |= t.p[warp] != 0;

@@ -3,7 +3,7 @@
 //
 // 1. Every operation is defined for all its arguments, as ops.def says; ints wrap.
 // 2. Arithmetic is IEEE, op by op: nothing is contracted. Functions are those of the compiler's accurate
-//    library (a few ulp), but for *_approx.
+//    library (a few ulp), except for *_approx.
 // 3. A read outside of a tensor touches no memory and gives 0. An index in [-n, -1] counts from the end.
 // 4. A mod is unrolled over all scores of a thread: what is long stands in the text once and is called
 //    (FJ_CALLED). A call costs less than the function; copies of it cost seconds of compile time.

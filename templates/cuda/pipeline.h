@@ -1,5 +1,5 @@
-// The pipeline of asynchronous copies: tiles are sent to shared memory while others are worked on. Shared by fwd_mma and
-// bwd_mma.
+// The pipeline of asynchronous copies: tiles are sent to shared memory while others are worked on. Shared by fwd_mma
+// and bwd_mma.
 //
 //      stages:   | tile | tile |      tile n lies in stage n % stages; group n of the copies is tile n, and a
 //                   0      1          group is committed even when it is empty

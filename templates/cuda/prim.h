@@ -272,7 +272,7 @@ FJ_DEVICE void fj_fence_async_shared();
 
 enum fj_cache {
     FJ_CACHE_DEFAULT,
-    FJ_CACHE_READ_ONLY, // loads: nobody writes it during the kernel
+    FJ_CACHE_READ_ONLY, // loads: it is not written during the kernel
     FJ_CACHE_STREAM     // used once: do not keep. For loads, also read-only
 };
 template <fj_cache cache = FJ_CACHE_DEFAULT> FJ_DEVICE uint32_t fj_load_b32(const void *address FJ_SITE);

@@ -66,7 +66,7 @@ FJ_DEVICE fj_real fj_scale_log2_of(const fj_cuda_forward &a) {
 }
 // True is a proof: without the arithmetic of doubles, which is slow on most GPUs.
 FJ_DEVICE bool fj_is_positive(double x) { return static_cast<int32_t>(fj_bits_from_f64(x) >> 32) > 0; }
-// Raw products are stored times this: 0 where the scale is, but for NaN and infinities.
+// Raw products are stored times this: 0 where the scale is, except for NaN and infinities.
 FJ_DEVICE fj_real fj_sign_of(double scale) { return scale < 0 ? fj_real(-1) : fj_cast_float(scale > 0); }
 
 // What is subtracted from the scores of a row with this greatest one.

@@ -6,7 +6,7 @@
 // 1. So a sum is as exact as one in float32 (products are exact, sums are kept in float32), at three products.
 //    With FJ_TF32 the last alone: 10 bits of mantissa.
 // 2. An infinite x has low = NaN, and so have finite ones that round to infinity: products with them are NaN, also
-//    where a score is -inf and its key seen, but of no weight. A bound on high would mend that at a third more
+//    where a score is -inf and its key seen, but of no weight. A bound on high would repair that at a third more
 //    instructions of the ALU, which limits backward (./dev bench sass). So scores are looked at, by one FMA each, which
 //    has a pipe of its own, and those that are not finite made again without a split.
 // 3. Forward and backward make the same scores, to the bit: P is an exponential of their difference from what forward
@@ -66,7 +66,7 @@ template <int columns> FJ_DEVICE float fj_tile_element(uint32_t tile, uint32_t r
 }
 
 // Point 2. s: products of a's rows, from `row`, with those of b, from `column`; by the warp together. An iteration of
-// the loop mends the first tile of each row of tiles and moves it behind the others, so that registers have constant
+// the loop repairs the first tile of each row of tiles and moves it behind the others, so that registers have constant
 // numbers.
 template <int depth, int rows, int tiles>
 FJ_DEVICE void fj_repair_products(float (&s)[rows][tiles][4], uint32_t a, uint32_t row, uint32_t b,

@@ -186,7 +186,7 @@ template <int columns> struct fj_read_bt : fj_reader<columns> {
 };
 
 // Whether a product with this element may be no number: it is not finite or, in float32, rounds to infinity as TF32, as
-// all do from 2^128 (1 - 2^-12) on. Where nobody sees it, it must not show.
+// all do from 2^128 (1 - 2^-12) on. Where no row sees it, it must not show.
 FJ_DEVICE bool fj_is_bad_element(uint32_t raw) {
 #if FJ_IN_DTYPE == FJ_DTYPE_F32
     return (raw & 0x7fffffffu) >= 0x7f7ff000u;
