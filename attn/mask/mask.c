@@ -29,11 +29,12 @@ fj_status fj_mask_check_shape(fj_mask_shape *shape, int64_t otherwise, fj_error 
         return fj_error_set(error, FJ_ERR_ARGUMENT,
                             "batch is %lld and heads is %lld; they are from 0 to 2147483647",
                             (long long)shape->batch, (long long)shape->heads);
-    int64_t rows = 0;
-    if (__builtin_mul_overflow(shape->planes_b * shape->planes_h,
-                               fj_mask_blocks(shape->q_len, shape->block_q), &rows) ||
-        rows > INT64_MAX / 64)
-        return fj_error_set(error, FJ_ERR_ARGUMENT, "a mask of batch %lld and %lld heads has too many rows",
+    int64_t blocks = shape->batch * shape->heads;
+    if (__builtin_mul_overflow(blocks, fj_mask_blocks(shape->q_len, shape->block_q), &blocks) ||
+        __builtin_mul_overflow(blocks, fj_mask_blocks(shape->kv_len, shape->block_kv), &blocks) ||
+        blocks > INT64_MAX / 64)
+        return fj_error_set(error, FJ_ERR_ARGUMENT,
+                            "a mask of batch %lld and %lld heads has more blocks than 2^57",
                             (long long)shape->batch, (long long)shape->heads);
     return FJ_OK;
 }

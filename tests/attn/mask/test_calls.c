@@ -80,6 +80,10 @@ START_TEST(bad_calls) {
     args.kv_len = 5, args.block_kv = (int64_t)1 << 31;
     ck_assert_int_eq(make_plain(NULL, "q >= kv", &args, &mask, &error), FJ_ERR_ARGUMENT);
     ck_assert(mask == NULL);
+    args = (fj_mask_args){
+        .struct_size = sizeof args, .batch = INT32_MAX, .heads = INT32_MAX, .q_len = 200, .kv_len = 9};
+    ck_assert_int_eq(make_plain(NULL, "q >= kv", &args, &mask, &error), FJ_ERR_ARGUMENT);
+    ck_assert_str_eq(error.text, "a mask of batch 2147483647 and 2147483647 heads has more blocks than 2^57");
     fj_device *reference = NULL;
     fj_mask_maker *maker = NULL;
     fj_mod *mod = plain_mod(NULL, "q >= kv");
