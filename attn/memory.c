@@ -6,7 +6,8 @@
 static fj_status check(const fj_device *device, const void *pointer, fj_error *error) {
     if (!device || !pointer) return fj_error_set(error, FJ_ERR_ARGUMENT, "device or memory is NULL");
     if (device->driver) return FJ_OK;
-    return fj_error_set(error, FJ_ERR_DEVICE, "%s is not on this machine: kernels can be built for it, nothing else",
+    return fj_error_set(error, FJ_ERR_DEVICE,
+                        "%s is not on this machine: kernels can be built for it, nothing else",
                         fj_device_name(device));
 }
 

@@ -6,7 +6,7 @@
 
 typedef uint32_t fj_p_frag[ROW_TILES][KEY_TILES / 2][4]; // P in 16 bits: an A of P V for each step
 
-FJ_DEVICE float fj_weight_of(float p) { return p; }
+FJ_DEVICE float fj_summed_prob(float p) { return p; }
 
 FJ_DEVICE void fj_probs_to_frag(fj_p_frag &w, const fj_scores &p) {
 #pragma unroll

@@ -2,7 +2,7 @@
 #ifndef FJ_CUDA_FWD_SCORES_H
 #define FJ_CUDA_FWD_SCORES_H
 
-#include "fwd_tile.h"
+#include "fwd_products.h"
 
 // ---- Masks ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums
 #pragma unroll
         for (int j = 0; j < KEYS; j++) {
             float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
-            x = fj_weight_of(fj_ex2_approx(fj_fma_rn(x, t.scale_log2, -base[r])));
+            x = fj_summed_prob(fj_ex2_approx(fj_fma_rn(x, t.scale_log2, -base[r])));
             sums[j] = x;
         }
         // By pairs: of tied keys exact. Their rounding would be one for all rows that are alike.

@@ -14,7 +14,7 @@ typedef fj_scores fj_p_frag; // P as it is: split where it is used
 
 // P as its sum takes it too: without the last bit its two parts are all of it. What they leave out is the same for tied
 // keys, and would come into all of O, so into delta.
-FJ_DEVICE float fj_weight_of(float p) { return fj_even(p); }
+FJ_DEVICE float fj_summed_prob(float p) { return fj_even(p); }
 
 FJ_DEVICE void fj_probs_to_frag(fj_p_frag &w, const fj_scores &p) {
 #pragma unroll

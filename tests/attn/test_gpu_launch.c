@@ -285,7 +285,8 @@ START_TEST(memory_and_time_of_a_gpu) {
     fj_device_unref(&device);
     box_check(fj_device_create_for_arch(context, FJ_DEVICE_CUDA, "sm_90", &device, &error), &error);
     ck_assert_int_eq(fj_device_alloc(device, 4, &memory, &error), FJ_ERR_DEVICE);
-    ck_assert_str_eq(error.text, "cuda:sm_90 is not on this machine: kernels can be built for it, nothing else");
+    ck_assert_str_eq(error.text,
+                     "cuda:sm_90 is not on this machine: kernels can be built for it, nothing else");
 }
 END_TEST
 
