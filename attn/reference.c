@@ -9,7 +9,7 @@
  * 1. Backward recomputes p and the row sum from the definition; it does not read out and lse.
  * 2. A masked position contributes exactly 0 to everything: what the mod or V hold there is never
  *    multiplied in. A row without any finite score gives out = 0, lse = -inf, zero gradients.
- * 3. definition.inc is included twice: in double, and for the unfused yardstick in float, where
+ * 3. reference_tmpl.inc is included twice: in double, and for the unfused yardstick in float, where
  *    products and probabilities are rounded to the problem's dtype and every sum is float32.
  * 4. An item is one key head with its group of query heads. Gradients of captures are added in the
  *    order of items, so a call that wants any runs its items one after the other.
@@ -151,14 +151,14 @@ static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
 #define REAL_LOG log
 #define NAME(name) name##_double
 #define ROUND(call, value) (value)
-#include "attn/definition.inc"
+#include "attn/reference_tmpl.inc"
 
 #define REAL float
 #define REAL_EXP expf
 #define REAL_LOG logf
 #define NAME(name) name##_unfused
 #define ROUND(call, value) ((float)fj_dtype_round((call)->dtype, (double)(value)))
-#include "attn/definition.inc"
+#include "attn/reference_tmpl.inc"
 
 #include "attn/rounding.inc"
 

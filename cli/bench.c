@@ -26,7 +26,7 @@ typedef struct bench {
     size_t device_count, dtype_count, direction_count;
     long long warmup, repeat, seed; /* repeat 0: for a time */
     double scale;
-    cli_wish wish;
+    cli_call_options options;
     cli_bench_report report;
     size_t done;
 } bench;
@@ -124,19 +124,19 @@ static int fill_capture(const bench *b, const cli_shape *shape, size_t index, cl
     }
 }
 
-static int fill_inputs(const bench *b, const cli_wish *wish, bool backward, cli_inputs *inputs) {
-    const cli_shape *s = &wish->shape;
+static int fill_inputs(const bench *b, const cli_call_options *options, bool backward, cli_inputs *inputs) {
+    const cli_shape *s = &options->shape;
     const int64_t q[4] = {s->batch, s->heads, s->q_len, s->head_dim};
     const int64_t k[4] = {s->batch, s->kv_heads, s->kv_len, s->head_dim};
     const int64_t v[4] = {s->batch, s->kv_heads, s->kv_len, s->value_dim};
     const int64_t out[4] = {s->batch, s->heads, s->q_len, s->value_dim};
     uint64_t seed = (uint64_t)b->seed * 1000;
     int status = cli_inputs_begin(inputs, b->mod);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->query, "q", wish->dtype, 4, q, seed);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->key, "k", wish->dtype, 4, k, seed + 1);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->value, "v", wish->dtype, 4, v, seed + 2);
+    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->query, "q", options->dtype, 4, q, seed);
+    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->key, "k", options->dtype, 4, k, seed + 1);
+    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->value, "v", options->dtype, 4, v, seed + 2);
     if (status == CLI_EXIT_OK && backward)
-        status = fill_normal(&inputs->dout, "do", wish->dtype, 4, out, seed + 3);
+        status = fill_normal(&inputs->dout, "do", options->dtype, 4, out, seed + 3);
     for (size_t i = 0; status == CLI_EXIT_OK && i < inputs->capture_count; i++) {
         status = fill_capture(b, s, i, &inputs->captures[i]);
     }
@@ -192,26 +192,26 @@ static int time_launches(const bench *b, cli_kernel *kernel, cli_bench_row *row)
     return status;
 }
 
-static int time_direction(const bench *b, fj_device *device, const cli_wish *wish, const cli_inputs *inputs,
-                          const cli_outputs *outputs, cli_bench_row *row) {
+static int time_direction(const bench *b, fj_device *device, const cli_call_options *options,
+                          const cli_inputs *inputs, const cli_outputs *outputs, cli_bench_row *row) {
     cli_kernel kernel = {0};
     int status = CLI_EXIT_OK;
     if (row->direction == FJ_BACKWARD) { /* which needs out and lse */
         double ignored;
-        status = cli_kernel_open(&kernel, device, b->mod, wish, FJ_FORWARD, inputs, outputs);
+        status = cli_kernel_open(&kernel, device, b->mod, options, FJ_FORWARD, inputs, outputs);
         if (status == CLI_EXIT_OK) status = cli_kernel_run(&kernel, &ignored);
         cli_kernel_close(&kernel);
     }
     if (status == CLI_EXIT_OK && cli_interrupted()) status = CLI_EXIT_INTERRUPTED;
     if (status == CLI_EXIT_OK) {
-        status = cli_kernel_open(&kernel, device, b->mod, wish, row->direction, inputs, outputs);
+        status = cli_kernel_open(&kernel, device, b->mod, options, row->direction, inputs, outputs);
     }
     if (status == CLI_EXIT_OK) status = cli_kernel_put(&kernel);
     if (status == CLI_EXIT_OK) status = time_launches(b, &kernel, row);
     if (status == CLI_EXIT_OK) {
         snprintf(row->variant, sizeof row->variant, "%s", kernel.info.variant);
         row->blocks = kernel.blocks;
-        row->flops = cli_flops(&wish->shape, row->direction, &kernel.blocks);
+        row->flops = cli_flops(&options->shape, row->direction, &kernel.blocks);
         row->bytes = launch_bytes(inputs, outputs, row->direction);
     }
     cli_kernel_close(&kernel);
@@ -219,19 +219,19 @@ static int time_direction(const bench *b, fj_device *device, const cli_wish *wis
 }
 
 static int time_row(const bench *b, fj_device *device, const cli_shape *shape, cli_bench_row *row) {
-    cli_wish wish = b->wish;
+    cli_call_options options = b->options;
     bool backward = row->direction == FJ_BACKWARD;
-    wish.shape = row->shape = *shape;
-    wish.dtype = row->dtype;
-    wish.scale = isnan(b->scale) ? 1 / sqrt((double)shape->head_dim) : b->scale;
+    options.shape = row->shape = *shape;
+    options.dtype = row->dtype;
+    options.scale = isnan(b->scale) ? 1 / sqrt((double)shape->head_dim) : b->scale;
     cli_inputs inputs = {0};
     cli_outputs outputs = {0};
-    int status = fill_inputs(b, &wish, backward, &inputs);
+    int status = fill_inputs(b, &options, backward, &inputs);
     if (status == CLI_EXIT_OK) {
-        status = cli_outputs_allocate(&outputs, &wish, &inputs, b->mod, backward, row->dtype,
+        status = cli_outputs_allocate(&outputs, &options, &inputs, b->mod, backward, row->dtype,
                                       cli_statistics_dtype(row->dtype));
     }
-    if (status == CLI_EXIT_OK) status = time_direction(b, device, &wish, &inputs, &outputs, row);
+    if (status == CLI_EXIT_OK) status = time_direction(b, device, &options, &inputs, &outputs, row);
     cli_outputs_finish(&outputs);
     cli_inputs_finish(&inputs);
     return cli_interrupted() ? CLI_EXIT_INTERRUPTED : status;
@@ -249,7 +249,7 @@ static double peak_of(const bench *b, fj_device *device, int dtype, double peaks
     if (!isnan(peaks[dtype])) return peaks[dtype];
     fj_error error = {0};
     double peak = 0;
-    if (fj_device_peak(device, dtypes[dtype], b->wish.workers, &peak, &error) != FJ_OK)
+    if (fj_device_peak(device, dtypes[dtype], b->options.workers, &peak, &error) != FJ_OK)
         fj_error_finish(&error);
     return peaks[dtype] = peak;
 }
@@ -321,7 +321,7 @@ static int read_numbers(bench *b) {
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_WARMUP, 0, MOST_LAUNCHES, &b->warmup);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_SEED, 0, INT32_MAX, &b->seed);
     if (status == CLI_EXIT_OK) status = cli_args_real(args, CLI_OPT_SCALE, &b->scale);
-    if (status == CLI_EXIT_OK) status = cli_wish_options(args, &b->wish);
+    if (status == CLI_EXIT_OK) status = cli_read_call_options(args, &b->options);
     return status;
 }
 

@@ -14,30 +14,30 @@ enum { MOST_WORKERS = 4096, FEW_QUERIES = 64 /* rows of a common tile */ };
 /* ---- Options ----------------------------------------------------------------------------- */
 
 /* A variant's name begins with the direction it is for. */
-static int wish_variants(const cli_args *args, cli_wish *wish) {
+static int read_variants(const cli_args *args, cli_call_options *options) {
     const char *name;
     for (size_t i = 0; (name = cli_args_nth(args, CLI_OPT_VARIANT, i)) != NULL; i++) {
         fj_direction direction = strncmp(name, "bwd", 3) == 0 ? FJ_BACKWARD : FJ_FORWARD;
-        if (wish->variants[direction] != NULL) {
+        if (options->variants[direction] != NULL) {
             return cli_usage(args->verb, "two variants for one direction: '%s' and '%s'",
-                             wish->variants[direction], name);
+                             options->variants[direction], name);
         }
-        wish->variants[direction] = name;
+        options->variants[direction] = name;
     }
     return CLI_EXIT_OK;
 }
 
-int cli_wish_options(const cli_args *args, cli_wish *wish) {
+int cli_read_call_options(const cli_args *args, cli_call_options *options) {
     int precision;
     long long workers = 0;
     int status = cli_args_choice(args, CLI_OPT_PRECISION, 0, &precision);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_THREADS, 1, MOST_WORKERS, &workers);
-    if (status == CLI_EXIT_OK) status = wish_variants(args, wish);
+    if (status == CLI_EXIT_OK) status = read_variants(args, options);
     if (status != CLI_EXIT_OK) return status;
-    wish->tf32 = precision == 1;
-    wish->workers = (int)workers;
-    wish->max = cli_args_has(args, CLI_OPT_MAX);
-    wish->nondeterministic = cli_args_has(args, CLI_OPT_NO_DETERMINISTIC);
+    options->tf32 = precision == 1;
+    options->workers = (int)workers;
+    options->max = cli_args_has(args, CLI_OPT_MAX);
+    options->nondeterministic = cli_args_has(args, CLI_OPT_NO_DETERMINISTIC);
     return CLI_EXIT_OK;
 }
 
@@ -78,8 +78,8 @@ typedef struct slot {
 static int place_all(cli_kernel *kernel, const slot *slots, size_t count) {
     int status = CLI_EXIT_OK;
     for (size_t i = 0; i < count && status == CLI_EXIT_OK; i++) {
-        status =
-            cli_twins_add(&kernel->twins, slots[i].view, slots[i].is_input, slots[i].is_output, slots[i].to);
+        status = cli_device_copies_add(&kernel->copies, slots[i].view, slots[i].is_input, slots[i].is_output,
+                                       slots[i].to);
     }
     return status;
 }
@@ -107,16 +107,16 @@ static int place_captures(cli_kernel *kernel, bool backward, const cli_inputs *i
     return status;
 }
 
-static int bind(cli_kernel *kernel, const cli_wish *wish, fj_direction direction, const cli_inputs *inputs,
-                const cli_outputs *outputs) {
+static int bind(cli_kernel *kernel, const cli_call_options *options, fj_direction direction,
+                const cli_inputs *inputs, const cli_outputs *outputs) {
     enum { ALWAYS = 6, BACKWARD = 11 };
     fj_args *args = &kernel->args;
     bool backward = direction == FJ_BACKWARD;
-    kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = wish->workers};
+    kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = options->workers};
     *args = (fj_args){.struct_size = sizeof *args,
                       .scalars = inputs->scalars,
-                      .scale = wish->scale,
-                      .block_mask = wish->block_mask};
+                      .scale = options->scale,
+                      .block_mask = options->block_mask};
     const slot slots[] = {
         {&inputs->query, &args->query, true, false},
         {&inputs->key, &args->key, true, false},
@@ -132,7 +132,7 @@ static int bind(cli_kernel *kernel, const cli_wish *wish, fj_direction direction
     };
     const slot max = {&outputs->max, &args->max, false, true};
     size_t limit = BACKWARD + 1 + 2 * inputs->capture_count + inputs->scalar_count;
-    int status = cli_twins_begin(&kernel->twins, kernel->device, limit);
+    int status = cli_device_copies_begin(&kernel->copies, kernel->device, limit);
     if (status == CLI_EXIT_OK) status = place_all(kernel, slots, backward ? BACKWARD : ALWAYS);
     if (status == CLI_EXIT_OK && !backward) status = place_all(kernel, &max, 1);
     return status == CLI_EXIT_OK ? place_captures(kernel, backward, inputs, outputs) : status;
@@ -159,30 +159,30 @@ static fj_status make(cli_kernel *kernel, const fj_mod *mod, const fj_problem *p
     return result;
 }
 
-int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_wish *wish,
+int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_call_options *options,
                     fj_direction direction, const cli_inputs *inputs, const cli_outputs *outputs) {
     *kernel = (cli_kernel){.device = device};
-    if (wish->shape.head_dim > INT_MAX || wish->shape.value_dim > INT_MAX) {
+    if (options->shape.head_dim > INT_MAX || options->shape.value_dim > INT_MAX) {
         return cli_fail(CLI_EXIT_FAILED, "head dimensions of %lld and %lld are too large",
-                        (long long)wish->shape.head_dim, (long long)wish->shape.value_dim);
+                        (long long)options->shape.head_dim, (long long)options->shape.value_dim);
     }
     fj_problem problem = {
         .struct_size = sizeof problem,
         .direction = direction,
-        .dtype = wish->dtype,
-        .head_dim = (int)wish->shape.head_dim,
-        .value_dim = (int)wish->shape.value_dim,
+        .dtype = options->dtype,
+        .head_dim = (int)options->shape.head_dim,
+        .value_dim = (int)options->shape.value_dim,
         .max = direction == FJ_FORWARD && cli_view_is_set(&outputs->max),
         .dlse = direction == FJ_BACKWARD && cli_view_is_set(&inputs->dlse),
-        .nondeterministic = wish->nondeterministic,
-        .tf32 = wish->tf32,
-        .variant = wish->variants[direction],
-        .gqa = wish->shape.kv_heads > 0 ? (int)(wish->shape.heads / wish->shape.kv_heads) : 0,
-        .few_queries = wish->shape.q_len < FEW_QUERIES,
-        .block_mask = wish->block_mask != NULL,
+        .nondeterministic = options->nondeterministic,
+        .tf32 = options->tf32,
+        .variant = options->variants[direction],
+        .gqa = options->shape.kv_heads > 0 ? (int)(options->shape.heads / options->shape.kv_heads) : 0,
+        .few_queries = options->shape.q_len < FEW_QUERIES,
+        .block_mask = options->block_mask != NULL,
     };
     fj_error error = {0};
-    int status = bind(kernel, wish, direction, inputs, outputs);
+    int status = bind(kernel, options, direction, inputs, outputs);
     if (status == CLI_EXIT_OK) {
         fj_status result = make(kernel, mod, &problem, &error);
         if (result != FJ_OK)
@@ -193,8 +193,8 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
     return status;
 }
 
-int cli_kernel_put(cli_kernel *kernel) { return cli_twins_put(&kernel->twins); }
-int cli_kernel_get(cli_kernel *kernel) { return cli_twins_get(&kernel->twins); }
+int cli_kernel_put(cli_kernel *kernel) { return cli_device_copies_put(&kernel->copies); }
+int cli_kernel_get(cli_kernel *kernel) { return cli_device_copies_get(&kernel->copies); }
 
 int cli_kernel_launch(cli_kernel *kernel, double *ret_ms) {
     fj_error error = {0};
@@ -221,7 +221,7 @@ void cli_kernel_close(cli_kernel *kernel) {
     fj_plan_unref(&kernel->plan);
     fj_timer_unref(&kernel->timer);
     fj_device_free(kernel->device, &kernel->workspace);
-    cli_twins_finish(&kernel->twins);
+    cli_device_copies_finish(&kernel->copies);
     free(kernel->pointers);
     *kernel = (cli_kernel){0};
 }

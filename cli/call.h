@@ -33,7 +33,7 @@ typedef struct cli_shape {
 } cli_shape;
 
 /* What a command line asks of a call. */
-typedef struct cli_wish {
+typedef struct cli_call_options {
     cli_shape shape;
     fj_dtype dtype;
     bool max, nondeterministic, tf32;
@@ -41,10 +41,10 @@ typedef struct cli_wish {
     const fj_block_mask *block_mask; /* the caller's; NULL: none */
     int workers;                     /* 0: the default */
     const char *variants[2];         /* by direction; NULL: the plan chooses */
-} cli_wish;
+} cli_call_options;
 
 /* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --threads. */
-int cli_wish_options(const cli_args *args, cli_wish *wish);
+int cli_read_call_options(const cli_args *args, cli_call_options *options);
 
 typedef struct cli_inputs {
     cli_view query, key, value, dout, dlse; /* dlse may be absent */
@@ -66,7 +66,7 @@ typedef struct cli_outputs {
 } cli_outputs;
 
 /* dtype is that of out and the gradients; statistics (lse, max, gradients of captures) have their own. */
-int cli_outputs_allocate(cli_outputs *outputs, const cli_wish *wish, const cli_inputs *inputs,
+int cli_outputs_allocate(cli_outputs *outputs, const cli_call_options *options, const cli_inputs *inputs,
                          const fj_mod *mod, bool backward, fj_dtype dtype, fj_dtype statistics);
 void cli_outputs_finish(cli_outputs *outputs);
 /* F32, or F64 for F64. */
@@ -97,29 +97,29 @@ typedef struct cli_output_list {
 int cli_outputs_list(const cli_outputs *outputs, const fj_mod *mod, cli_output_list *ret_list);
 void cli_output_list_finish(cli_output_list *list);
 
-/* A tensor of the host and its twin on a device that has memory of its own (twins.c). */
-typedef struct cli_twin {
+/* A tensor of the host and its copy on a device that has memory of its own (device_copies.c). */
+typedef struct cli_device_copy {
     const cli_view *host;
     DLTensor tensor;
     bool is_input, is_output;
-} cli_twin;
+} cli_device_copy;
 
 /* The tensors of one call, on the device where it runs. */
-typedef struct cli_twins {
+typedef struct cli_device_copies {
     fj_device *device;
-    cli_twin *items; /* none on devices that use the host's memory */
+    cli_device_copy *items; /* none on devices that use the host's memory */
     size_t count, limit;
-} cli_twins;
+} cli_device_copies;
 
-int cli_twins_begin(cli_twins *twins, fj_device *device, size_t limit);
-/* What a launch is given for a view: NULL for one that is not set. It lives as long as the view and the twins. Status 1
+int cli_device_copies_begin(cli_device_copies *copies, fj_device *device, size_t limit);
+/* What a launch is given for a view: NULL for one that is not set. It lives as long as the view and the copies. Status 1
  * when the device has too little memory. */
-int cli_twins_add(cli_twins *twins, const cli_view *view, bool is_input, bool is_output,
-                  const DLTensor **ret_tensor);
+int cli_device_copies_add(cli_device_copies *copies, const cli_view *view, bool is_input, bool is_output,
+                          const DLTensor **ret_tensor);
 /* Inputs to the device; outputs from it. */
-int cli_twins_put(const cli_twins *twins);
-int cli_twins_get(const cli_twins *twins);
-void cli_twins_finish(cli_twins *twins);
+int cli_device_copies_put(const cli_device_copies *copies);
+int cli_device_copies_get(const cli_device_copies *copies);
+void cli_device_copies_finish(cli_device_copies *copies);
 
 /* A kernel bound to tensors, ready to be launched any number of times. */
 typedef struct cli_kernel {
@@ -134,10 +134,10 @@ typedef struct cli_kernel {
     size_t workspace_size;
     const DLTensor **pointers; /* the arrays of args */
     fj_timer *timer;
-    cli_twins twins;
+    cli_device_copies copies;
 } cli_kernel;
 
-int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_wish *wish,
+int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_call_options *options,
                     fj_direction direction, const cli_inputs *inputs, const cli_outputs *outputs);
 /* Puts the inputs where the device reads them, launches and waits, brings the outputs back. */
 int cli_kernel_put(cli_kernel *kernel);

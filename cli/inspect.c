@@ -91,7 +91,7 @@ static int problem_from_file(const inspection *in, fj_problem *problem) {
     return CLI_EXIT_OK;
 }
 
-static int problem_of(const inspection *in, const cli_wish *wish, fj_problem *problem) {
+static int problem_of(const inspection *in, const cli_call_options *options, fj_problem *problem) {
     static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
     const cli_args *args = in->args;
     *problem =
@@ -107,17 +107,17 @@ static int problem_of(const inspection *in, const cli_wish *wish, fj_problem *pr
     if (cli_args_has(args, CLI_OPT_HEAD_DIM)) problem->head_dim = problem->value_dim = (int)head_dim;
     if (value_dim > 0) problem->value_dim = (int)value_dim;
     problem->direction = (fj_direction)direction;
-    problem->nondeterministic = wish->nondeterministic;
-    problem->tf32 = wish->tf32;
-    problem->variant = wish->variants[direction];
+    problem->nondeterministic = options->nondeterministic;
+    problem->tf32 = options->tf32;
+    problem->variant = options->variants[direction];
     return CLI_EXIT_OK;
 }
 
 static int make_plan(const inspection *in, fj_plan **ret_plan) {
-    cli_wish wish = {0};
+    cli_call_options options = {0};
     fj_problem problem;
-    int which = 0, status = cli_wish_options(in->args, &wish);
-    if (status == CLI_EXIT_OK) status = problem_of(in, &wish, &problem);
+    int which = 0, status = cli_read_call_options(in->args, &options);
+    if (status == CLI_EXIT_OK) status = problem_of(in, &options, &problem);
     if (status == CLI_EXIT_OK) status = cli_args_choice(in->args, CLI_OPT_DEVICE, CLI_DEVICE_AUTO, &which);
     fj_device *device = NULL;
     if (status == CLI_EXIT_OK) status = cli_device_open(in->context, in->args, (cli_device)which, &device);

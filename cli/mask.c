@@ -62,9 +62,9 @@ static int read_options(mask_call *call) {
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_BATCH, 0, INT32_MAX, &batch);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_HEADS, 0, INT32_MAX, &heads);
     if (status == CLI_EXIT_OK) status = read_block(args, &call->of);
-    cli_wish wish = {0};
-    if (status == CLI_EXIT_OK) status = cli_wish_options(args, &wish);
-    call->workers = wish.workers;
+    cli_call_options options = {0};
+    if (status == CLI_EXIT_OK) status = cli_read_call_options(args, &options);
+    call->workers = options.workers;
     call->of.struct_size = sizeof call->of;
     call->of.q_len = q;
     call->of.kv_len = kv;

@@ -33,9 +33,9 @@ static int allocate_backward(cli_outputs *outputs, const cli_inputs *inputs, con
     return status;
 }
 
-int cli_outputs_allocate(cli_outputs *outputs, const cli_wish *wish, const cli_inputs *inputs,
+int cli_outputs_allocate(cli_outputs *outputs, const cli_call_options *options, const cli_inputs *inputs,
                          const fj_mod *mod, bool backward, fj_dtype dtype, fj_dtype statistics) {
-    const cli_shape *shape = &wish->shape;
+    const cli_shape *shape = &options->shape;
     const int64_t dims[4] = {shape->batch, shape->heads, shape->q_len, shape->value_dim};
     *outputs = (cli_outputs){.capture_count = inputs->capture_count, .scalar_count = inputs->scalar_count};
     outputs->dcaptures = calloc(outputs->capture_count + 1, sizeof *outputs->dcaptures);
@@ -46,7 +46,7 @@ int cli_outputs_allocate(cli_outputs *outputs, const cli_wish *wish, const cli_i
     if (status == CLI_EXIT_OK) status = cli_view_allocate(&outputs->lse, "lse", statistics, 3, dims);
     if (status == CLI_EXIT_OK && backward)
         status = cli_view_allocate(&outputs->lse_low, "lse_low", statistics, 3, dims);
-    if (status == CLI_EXIT_OK && wish->max) {
+    if (status == CLI_EXIT_OK && options->max) {
         status = cli_view_allocate(&outputs->max, "max", statistics, 3, dims);
     }
     if (status == CLI_EXIT_OK && backward)

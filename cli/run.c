@@ -12,10 +12,10 @@ static int begin(cli_run *run) {
     if (!cli_args_has(args, CLI_OPT_OUTPUT)) return cli_usage(args->verb, "--output FILE is missing");
     run->input_path = cli_args_text(args, CLI_OPT_INPUT, NULL);
     run->backward = cli_args_has(args, CLI_OPT_BACKWARD);
-    run->wish.scale = (double)NAN;
+    run->options.scale = (double)NAN;
     int device;
-    int status = cli_wish_options(args, &run->wish);
-    if (status == CLI_EXIT_OK) status = cli_args_real(args, CLI_OPT_SCALE, &run->wish.scale);
+    int status = cli_read_call_options(args, &run->options);
+    if (status == CLI_EXIT_OK) status = cli_args_real(args, CLI_OPT_SCALE, &run->options.scale);
     if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_DEVICE, CLI_DEVICE_AUTO, &device);
     if (status == CLI_EXIT_OK) status = cli_context_open(&run->context);
     if (status == CLI_EXIT_OK) status = cli_device_open(run->context, args, (cli_device)device, &run->device);
@@ -31,8 +31,9 @@ static int load(cli_run *run) {
     if (status == CLI_EXIT_OK) status = cli_run_shape(run);
     if (status == CLI_EXIT_OK) status = cli_run_bind(run);
     if (status == CLI_EXIT_OK) status = cli_run_mask(run);
-    if (status == CLI_EXIT_OK && isnan(run->wish.scale)) {
-        run->wish.scale = run->wish.shape.head_dim > 0 ? 1 / sqrt((double)run->wish.shape.head_dim) : 1;
+    if (status == CLI_EXIT_OK && isnan(run->options.scale)) {
+        run->options.scale =
+            run->options.shape.head_dim > 0 ? 1 / sqrt((double)run->options.shape.head_dim) : 1;
     }
     return status;
 }
@@ -41,7 +42,7 @@ static int compute(cli_run *run) {
     int status = CLI_EXIT_OK;
     fj_direction last = run->backward ? FJ_BACKWARD : FJ_FORWARD;
     for (fj_direction d = FJ_FORWARD; status == CLI_EXIT_OK && d <= last; d++) {
-        status = cli_kernel_open(&run->kernels[d], run->device, run->mod, &run->wish, d, &run->inputs,
+        status = cli_kernel_open(&run->kernels[d], run->device, run->mod, &run->options, d, &run->inputs,
                                  &run->outputs);
     }
     for (fj_direction d = FJ_FORWARD; status == CLI_EXIT_OK && d <= last; d++) {
@@ -77,9 +78,9 @@ static int execute(cli_run *run) {
     int status = begin(run);
     if (status == CLI_EXIT_OK) status = load(run);
     if (status == CLI_EXIT_OK) {
-        fj_dtype dtype = run->wish.dtype;
-        status = cli_outputs_allocate(&run->outputs, &run->wish, &run->inputs, run->mod, run->backward, dtype,
-                                      cli_statistics_dtype(dtype));
+        fj_dtype dtype = run->options.dtype;
+        status = cli_outputs_allocate(&run->outputs, &run->options, &run->inputs, run->mod, run->backward,
+                                      dtype, cli_statistics_dtype(dtype));
     }
     if (status == CLI_EXIT_OK) status = cli_outputs_list(&run->outputs, run->mod, &run->list);
     if (status != CLI_EXIT_OK) return status;

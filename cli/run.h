@@ -23,7 +23,7 @@ typedef struct cli_run {
     fj_mod *mod;
     fj_block_mask *block_mask; /* of --block-mask, or NULL */
     cli_bindings bindings;
-    cli_wish wish;
+    cli_call_options options;
     cli_inputs inputs;
     cli_outputs outputs;
     cli_output_list list;

@@ -18,13 +18,13 @@ typedef struct pass {
     cli_output_list list;
 } pass;
 
-static int launch_all(const cli_run *run, const cli_wish *wish, fj_device *device, pass *to) {
+static int launch_all(const cli_run *run, const cli_call_options *options, fj_device *device, pass *to) {
     fj_direction last = run->backward ? FJ_BACKWARD : FJ_FORWARD;
     int status = CLI_EXIT_OK;
     for (fj_direction direction = FJ_FORWARD; status == CLI_EXIT_OK && direction <= last; direction++) {
         cli_kernel kernel;
         double time_ms;
-        status = cli_kernel_open(&kernel, device, run->mod, wish, direction, to->inputs, &to->outputs);
+        status = cli_kernel_open(&kernel, device, run->mod, options, direction, to->inputs, &to->outputs);
         if (status != CLI_EXIT_OK) break;
         status = cli_kernel_run(&kernel, &time_ms);
         cli_kernel_close(&kernel);
@@ -34,17 +34,17 @@ static int launch_all(const cli_run *run, const cli_wish *wish, fj_device *devic
 
 /* The outputs of the reference and of rounding are F64, whatever the inputs. */
 static int compute(const cli_run *run, pass *to) {
-    cli_wish wish = run->wish;
-    wish.dtype = to->dtype;
-    wish.variants[FJ_FORWARD] = wish.variants[FJ_BACKWARD] = NULL;
+    cli_call_options options = run->options;
+    options.dtype = to->dtype;
+    options.variants[FJ_FORWARD] = options.variants[FJ_BACKWARD] = NULL;
     fj_dtype dtype = to->kind == FJ_DEVICE_UNFUSED ? to->dtype : FJ_DTYPE_F64;
     fj_device *device = NULL;
     fj_error error = {0};
     fj_status result = fj_device_create(run->context, to->kind, &device, &error);
     if (result != FJ_OK) return cli_fail_library(result, &error);
-    int status = cli_outputs_allocate(&to->outputs, &wish, to->inputs, run->mod, run->backward, dtype,
+    int status = cli_outputs_allocate(&to->outputs, &options, to->inputs, run->mod, run->backward, dtype,
                                       cli_statistics_dtype(dtype));
-    if (status == CLI_EXIT_OK) status = launch_all(run, &wish, device, to);
+    if (status == CLI_EXIT_OK) status = launch_all(run, &options, device, to);
     if (status == CLI_EXIT_OK) status = cli_outputs_list(&to->outputs, run->mod, &to->list);
     fj_device_unref(&device);
     return status;
@@ -98,7 +98,7 @@ typedef struct passes {
 } passes;
 
 static int compute_all(const cli_run *run, passes *all) {
-    fj_dtype dtype = run->wish.dtype;
+    fj_dtype dtype = run->options.dtype;
     all->wide = dtype == FJ_DTYPE_F64;
     all->reference = (pass){.kind = FJ_DEVICE_REFERENCE, .dtype = dtype, .inputs = &run->inputs};
     all->rounding = (pass){.kind = FJ_DEVICE_ROUNDING, .dtype = dtype, .inputs = &run->inputs};
@@ -126,12 +126,12 @@ static void forget_all(passes *all) {
 }
 
 static int compare_all(cli_run *run, const passes *all) {
-    fj_dtype dtype = run->wish.dtype;
+    fj_dtype dtype = run->options.dtype;
     bool ok = true;
     for (size_t i = 0; i < run->list.count; i++) {
         const cli_output *x = &run->list.items[i];
         const pass *exact = all->wide ? &all->unfused_reference : &all->reference;
-        cli_evidence evidence = cli_evidence_of(x, &run->wish.shape, dtype, &all->reference.outputs.lse);
+        cli_evidence evidence = cli_evidence_of(x, &run->options.shape, dtype, &all->reference.outputs.lse);
         evidence.reference = all->reference.list.items[i].view;
         evidence.noise = all->rounding.list.items[i].view;
         evidence.unfused = all->unfused.list.items[i].view;

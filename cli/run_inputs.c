@@ -55,10 +55,10 @@ static int shape_of(cli_run *run, const cli_tensor *q, const cli_tensor *k, cons
         return cli_fail_file(CLI_EXIT_FAILED, run->input_path,
                              "tensor 'q' is %s, not one of F16, BF16, F32, F64", q->dtype_name);
     }
-    run->wish.dtype = q->dtype;
-    run->wish.shape =
+    run->options.dtype = q->dtype;
+    run->options.shape =
         (cli_shape){q->dims[0], q->dims[1], k->dims[1], q->dims[2], k->dims[2], q->dims[3], v->dims[3]};
-    const cli_shape *shape = &run->wish.shape;
+    const cli_shape *shape = &run->options.shape;
     const int64_t k_dims[4] = {shape->batch, shape->kv_heads, shape->kv_len, shape->head_dim};
     const int64_t v_dims[4] = {shape->batch, shape->kv_heads, shape->kv_len, shape->value_dim};
     int status = require_dtype(run, k, q->dtype, "as 'q' is");
@@ -79,17 +79,17 @@ static int borrow(cli_view *view, const cli_tensor *tensor) {
 }
 
 static int bind_backward(cli_run *run) {
-    const cli_shape *shape = &run->wish.shape;
+    const cli_shape *shape = &run->options.shape;
     const int64_t dims[4] = {shape->batch, shape->heads, shape->q_len, shape->value_dim};
     const cli_tensor *dout = NULL, *dlse = NULL;
     int status = require(run, "do", "[B,Hq,L,Ev]", 4, &dout);
-    if (status == CLI_EXIT_OK) status = require_dtype(run, dout, run->wish.dtype, "as 'q' is");
+    if (status == CLI_EXIT_OK) status = require_dtype(run, dout, run->options.dtype, "as 'q' is");
     if (status == CLI_EXIT_OK) status = require_dims(run, dout, dims, "the shape of out");
     if (status == CLI_EXIT_OK) status = borrow(&run->inputs.dout, dout);
     if (status != CLI_EXIT_OK || cli_st_find(&run->bindings.file, "dlse") == NULL) return status;
     status = require(run, "dlse", "[B,Hq,L]", 3, &dlse);
     if (status == CLI_EXIT_OK) {
-        status = require_dtype(run, dlse, cli_statistics_dtype(run->wish.dtype), "the dtype of lse");
+        status = require_dtype(run, dlse, cli_statistics_dtype(run->options.dtype), "the dtype of lse");
     }
     if (status == CLI_EXIT_OK) status = require_dims(run, dlse, dims, "the shape of lse");
     if (status == CLI_EXIT_OK) status = borrow(&run->inputs.dlse, dlse);

@@ -43,7 +43,7 @@ static int borrow_lists(const char *path, const cli_safetensors *file, cli_view 
 
 static int make(cli_run *run, const char *path, const cli_safetensors *file, cli_view views[LISTS]) {
     int64_t block[2], lengths[2];
-    const cli_shape *shape = &run->wish.shape;
+    const cli_shape *shape = &run->options.shape;
     int status = borrow_lists(path, file, views);
     if (status == CLI_EXIT_OK) status = read_pair(path, file, "block_size", block);
     if (status == CLI_EXIT_OK) status = read_pair(path, file, "seq_lengths", lengths);
@@ -83,6 +83,6 @@ int cli_run_mask(cli_run *run) {
     status = make(run, path, &file, views);
     for (int i = 0; i < LISTS; i++) cli_view_finish(&views[i]);
     cli_st_close(&file);
-    run->wish.block_mask = run->block_mask;
+    run->options.block_mask = run->block_mask;
     return status;
 }

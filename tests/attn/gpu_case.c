@@ -89,8 +89,8 @@ void gpu_call_finish(gpu_call *call) {
 
 /* ---- Running ------------------------------------------------------------------------------------------ */
 
-static cli_wish wish_of(const gpu_case *c) {
-    return (cli_wish){.shape = c->shape, .dtype = c->dtype, .max = c->max, .scale = c->scale};
+static cli_call_options call_options_of(const gpu_case *c) {
+    return (cli_call_options){.shape = c->shape, .dtype = c->dtype, .max = c->max, .scale = c->scale};
 }
 
 /* The first variant of the kind that is asked for. */
@@ -229,11 +229,11 @@ static void launch(gpu_call *call, const gpu_case *c, fj_device *device, boxes *
 }
 
 void gpu_call_run(gpu_call *call, const gpu_case *c, fj_device *device, void *stream) {
-    cli_wish wish = wish_of(c);
+    cli_call_options options = call_options_of(c);
     boxes b;
     cli_outputs_finish(&call->outputs);
-    ck_assert_int_eq(cli_outputs_allocate(&call->outputs, &wish, &call->inputs, call->mod, !c->only, c->dtype,
-                                          cli_statistics_dtype(c->dtype)),
+    ck_assert_int_eq(cli_outputs_allocate(&call->outputs, &options, &call->inputs, call->mod, !c->only,
+                                          c->dtype, cli_statistics_dtype(c->dtype)),
                      CLI_EXIT_OK);
     make_boxes(&b, call, c, device);
     for (int i = 0; i < 2; i++)
@@ -246,20 +246,20 @@ void gpu_call_run(gpu_call *call, const gpu_case *c, fj_device *device, void *st
 /* The same call on a device of the definition. */
 static void run_definition(const gpu_call *call, const gpu_case *c, fj_context *context, fj_device_kind kind,
                            cli_outputs *ret_outputs) {
-    cli_wish wish = wish_of(c);
+    cli_call_options options = call_options_of(c);
     fj_dtype dtype = kind == FJ_DEVICE_UNFUSED ? c->dtype : FJ_DTYPE_F64;
     fj_device *device = NULL;
     fj_error error = {0};
     double ms;
     box_check(fj_device_create(context, kind, &device, &error), &error);
-    ck_assert_int_eq(cli_outputs_allocate(ret_outputs, &wish, &call->inputs, call->mod, !c->only, dtype,
+    ck_assert_int_eq(cli_outputs_allocate(ret_outputs, &options, &call->inputs, call->mod, !c->only, dtype,
                                           cli_statistics_dtype(dtype)),
                      CLI_EXIT_OK);
     for (int i = 0; i < 2; i++) {
         cli_kernel kernel;
         if (!has(c, directions[i])) continue;
         ck_assert_int_eq(
-            cli_kernel_open(&kernel, device, call->mod, &wish, directions[i], &call->inputs, ret_outputs),
+            cli_kernel_open(&kernel, device, call->mod, &options, directions[i], &call->inputs, ret_outputs),
             CLI_EXIT_OK);
         ck_assert_int_eq(cli_kernel_run(&kernel, &ms), CLI_EXIT_OK);
         cli_kernel_close(&kernel);
@@ -271,7 +271,7 @@ void gpu_call_check(const gpu_call *call, const gpu_case *c, fj_context *context
     static const fj_device_kind kinds[] = {FJ_DEVICE_REFERENCE, FJ_DEVICE_ROUNDING, FJ_DEVICE_UNFUSED};
     cli_outputs passes[3] = {0};
     cli_output_list x, lists[3];
-    const cli_wish wish = wish_of(c);
+    const cli_call_options options = call_options_of(c);
     ck_assert_int_eq(cli_outputs_list(&call->outputs, call->mod, &x), CLI_EXIT_OK);
     for (int i = 0; i < 3; i++) {
         run_definition(call, c, context, kinds[i], &passes[i]);
@@ -279,7 +279,7 @@ void gpu_call_check(const gpu_call *call, const gpu_case *c, fj_context *context
     }
     for (size_t i = 0; i < x.count; i++) {
         cli_comparison found;
-        cli_evidence evidence = cli_evidence_of(&x.items[i], &wish.shape, c->dtype, &passes[0].lse);
+        cli_evidence evidence = cli_evidence_of(&x.items[i], &options.shape, c->dtype, &passes[0].lse);
         evidence.reference = evidence.unfused_reference = lists[0].items[i].view;
         evidence.noise = lists[1].items[i].view;
         evidence.unfused = lists[2].items[i].view;

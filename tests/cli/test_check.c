@@ -39,17 +39,18 @@ static fj_mod *make_mod(fj_context *context, const char *score, const char *mask
 }
 
 static void run(const verdict *v, const fj_mod *mod, fj_device_kind kind, cli_outputs *ret_outputs) {
-    const cli_wish wish = {.shape = shape, .dtype = v->dtype, .scale = 0.25};
+    const cli_call_options options = {.shape = shape, .dtype = v->dtype, .scale = 0.25};
     fj_dtype dtype = kind == FJ_DEVICE_UNFUSED ? v->dtype : FJ_DTYPE_F64;
     fj_device *device = NULL;
     ck_assert_int_eq(fj_device_create(v->context, kind, &device, NULL), FJ_OK);
-    ck_assert_int_eq(
-        cli_outputs_allocate(ret_outputs, &wish, &v->inputs, mod, true, dtype, cli_statistics_dtype(dtype)),
-        0);
+    ck_assert_int_eq(cli_outputs_allocate(ret_outputs, &options, &v->inputs, mod, true, dtype,
+                                          cli_statistics_dtype(dtype)),
+                     0);
     for (fj_direction direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
         cli_kernel kernel;
         double ms;
-        ck_assert_int_eq(cli_kernel_open(&kernel, device, mod, &wish, direction, &v->inputs, ret_outputs), 0);
+        ck_assert_int_eq(cli_kernel_open(&kernel, device, mod, &options, direction, &v->inputs, ret_outputs),
+                         0);
         ck_assert_int_eq(cli_kernel_run(&kernel, &ms), 0);
         cli_kernel_close(&kernel);
     }
@@ -58,14 +59,14 @@ static void run(const verdict *v, const fj_mod *mod, fj_device_kind kind, cli_ou
 
 /* The result becomes what a mod gives, exactly but for the dtype. */
 static void set_result(verdict *v, const char *score, const char *mask) {
-    const cli_wish wish = {.shape = shape, .dtype = v->dtype};
+    const cli_call_options options = {.shape = shape, .dtype = v->dtype};
     cli_outputs exact = {0};
     cli_output_list list;
     fj_mod *mod = make_mod(v->context, score, mask);
     run(v, mod, FJ_DEVICE_REFERENCE, &exact);
     cli_output_list_finish(&v->result_list);
     cli_outputs_finish(&v->result);
-    ck_assert_int_eq(cli_outputs_allocate(&v->result, &wish, &v->inputs, v->mod, true, v->dtype,
+    ck_assert_int_eq(cli_outputs_allocate(&v->result, &options, &v->inputs, v->mod, true, v->dtype,
                                           cli_statistics_dtype(v->dtype)),
                      0);
     ck_assert_int_eq(cli_outputs_list(&exact, mod, &list), 0);
