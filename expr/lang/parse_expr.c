@@ -209,7 +209,7 @@ static bool is_bare_bits(const fj_parser *parser, const fj_expr *operand, uint32
     return bits && !enclosed;
 }
 
-/* q >= kv & q - kv < 5 is q >= (kv & q - kv) < 5 in Python, which its author hardly means. */
+/* q >= kv & q - kv < 5 is q >= (kv & q - kv) < 5 in Python, which its author hardly means. The node fails where it is evaluated. */
 static fj_expr *refuse_chain(fj_parser *parser, const fj_expr *bits, uint32_t first) {
     const fj_str text = {parser->source->text.data + bits->place.offset, bits->place.length};
     const char *op = fj_operator_text(bits->op);

@@ -43,7 +43,7 @@ FJ_DEVICE fj_b fj_fault(const fj_mod_args *, const struct fj_head_state *, const
 
 #endif
 
-// Seams. A prologue that sets one to 1 brings the function.
+// Seams. Hooks that set one to 1 bring the function.
 //   fj_f fj_prob(a, head, row, col, p)      the probability that multiplies V; sums take p itself
 //   fj_f fj_sink(a, head)                   a logit (natural) that joins the denominator once
 //   fj_f fj_out(a, head, row, column, x)    an element of the output, before it is rounded
