@@ -98,11 +98,15 @@ static int bind(mask_call *call) {
 }
 
 static int open_maker(mask_call *call) {
+    static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
     fj_error error = {0};
+    int dtype = 2;
+    const int status = cli_args_choice(call->args, CLI_OPT_MASK_DTYPE, dtype, &dtype);
+    if (status != CLI_EXIT_OK) return status;
     cli_patience_begin();
     fj_status result = fj_device_create(call->context, FJ_DEVICE_CPU, &call->device, &error);
     if (result == FJ_OK)
-        result = fj_mask_maker_create(call->device, call->mod, FJ_DTYPE_F32, &call->maker, &error);
+        result = fj_mask_maker_create(call->device, call->mod, dtypes[dtype], &call->maker, &error);
     cli_patience_end();
     return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
 }

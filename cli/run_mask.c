@@ -56,6 +56,11 @@ static int make(cli_run *run, const char *path, const cli_safetensors *file, cli
         return cli_fail_file(CLI_EXIT_FAILED, path,
                              "tensor 'seq_lengths' is [%lld,%lld]: a length is negative",
                              (long long)lengths[0], (long long)lengths[1]);
+    if (lengths[0] != shape->q_len || lengths[1] != shape->kv_len) /* before lists of any length are read */
+        return cli_fail_file(
+            CLI_EXIT_FAILED, path,
+            "the block mask was made for %lld queries and %lld keys, and is called with %lld and %lld",
+            (long long)lengths[0], (long long)lengths[1], (long long)shape->q_len, (long long)shape->kv_len);
     const DLTensor *lists[LISTS];
     for (int i = 0; i < LISTS; i++) lists[i] = cli_view_is_set(&views[i]) ? &views[i].tensor : NULL;
     const fj_block_lists all = {sizeof all, lists[0], lists[1], lists[2], lists[3],   lists[4],  lists[5],

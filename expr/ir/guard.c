@@ -128,7 +128,7 @@ static bool divides_ints(const fj_ir *ir, fj_ref ref) {
     return !fj_op_is_const((fj_op)divisor->op) || divisor->imm.i == 0;
 }
 
-static bool can_fail(const fj_ir *ir, fj_ref ref) {
+bool fj_guards_can_fail(const fj_ir *ir, fj_ref ref) {
     const fj_node *node = fj_ir_at(ir, ref);
     return (node->op == FJ_OP_LOAD && node->argc > 0) || divides_ints(ir, ref);
 }
@@ -137,7 +137,7 @@ static bool can_fail(const fj_ir *ir, fj_ref ref) {
 static bool *mark_failing(const fj_ir *ir) {
     bool *marked = FJ_NEW_ARRAY(ir->arena, bool, ir->nodes.len);
     for (fj_ref ref = 1; ref < ir->nodes.len; ref++) {
-        marked[ref] = can_fail(ir, ref);
+        marked[ref] = fj_guards_can_fail(ir, ref);
         for (int i = 0; i < fj_ir_at(ir, ref)->argc; i++) marked[ref] |= marked[fj_ir_args(ir, ref)[i]];
     }
     return marked;
@@ -194,7 +194,7 @@ fj_ir *fj_ir_guard(const fj_ir *ir) {
     fj_guards_find(&guards, roots, FJ_ARRAY_LEN(roots), marked);
     fj_ref fault = fj_ir_bool(to, false);
     for (fj_ref ref = 1; ref < guards.size; ref++) {
-        if (guards.guard[ref] != 0 && can_fail(ir, ref))
+        if (guards.guard[ref] != 0 && fj_guards_can_fail(ir, ref))
             fault = fj_guards_or(to, fault, fault_of(&guards, ref));
     }
     fault = fj_guards_and(to, fault, fj_ir_leaf(to, FJ_OP_LIVE));

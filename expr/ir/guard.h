@@ -24,6 +24,9 @@ fj_ref fj_guards_edge(fj_guards *guards, fj_ref user, int at);
 /* The loops that run between a value and its user's argument: those that the user repeats it in. */
 fj_free_loops fj_guards_between(fj_guards *guards, fj_ref user, int at);
 
+/* Whether a node itself may fail: a read out of range, an integer division by zero. */
+bool fj_guards_can_fail(const fj_ir *ir, fj_ref ref);
+
 /* Simplified bools. */
 fj_ref fj_guards_and(fj_ir *ir, fj_ref a, fj_ref b);
 fj_ref fj_guards_or(fj_ir *ir, fj_ref a, fj_ref b);

@@ -2,6 +2,7 @@
  * is a NaN whatever its sign). What is only nearly right (x * 0, x + 0, pow(x, 2)) is not here. */
 #include <math.h>
 
+#include "expr/ir/guard.h"
 #include "expr/ir/optimise.h"
 
 /* ---- Looking ------------------------------------------------------------------------------------ */
@@ -202,7 +203,19 @@ static fj_ref make_where(fj_ir *ir, fj_ref c, fj_ref a, fj_ref b) {
     return fj_opt_node(ir, FJ_OP_WHERE, fj_ir_type(ir, a), 0, (fj_ref[]){c, a, b}, 3);
 }
 
+/* Whether a value is of a few nodes, none of which can fail. */
+static bool is_total(const fj_ir *ir, fj_ref ref, int *budget) {
+    if (--*budget < 0 || fj_guards_can_fail(ir, ref)) return false;
+    for (int i = 0; i < at(ir, ref)->argc; i++)
+        if (!is_total(ir, arg(ir, ref, i), budget)) return false;
+    return true;
+}
+
+/* And and or take both of their arguments, where does not: what could fail stays guarded by it. */
 static fj_ref rule_where_bool(fj_ir *ir, fj_ref c, fj_ref a, fj_ref b) {
+    enum { MOST_NODES = 64 };
+    int budget = MOST_NODES;
+    if (!is_total(ir, is_int(ir, a, 0) || is_int(ir, a, 1) ? b : a, &budget)) return 0;
     if (is_int(ir, b, 0)) return make(ir, FJ_OP_AND, c, a);
     if (is_int(ir, a, 1)) return make(ir, FJ_OP_OR, c, b);
     if (is_int(ir, a, 0)) return make(ir, FJ_OP_AND, make(ir, FJ_OP_NOT, c, 0), b);

@@ -397,8 +397,8 @@ typedef union fj_scalar {
  * infinities not told apart.
  *
  * block_mask, with a problem that has one: what is seen is what lies in its full blocks, and in its partial ones what the
- * mod's mask shows; the mod's mask is not asked elsewhere. Made for these lengths, and for this batch and these heads of
- * queries or for 1; it has to stay until the launch is over.
+ * mod's mask shows; the mod's mask is not asked elsewhere (but a bad read in it is reported wherever something is seen).
+ * Made for these lengths, and for this batch and these heads of queries or for 1; it has to stay until the launch is over.
  *
  * captures, dcaptures: in the order of fj_mod_capture; dcaptures[i] has the capture's shape, NULL
  * where the gradient is not wanted or does not exist. scalars, dscalars (rank 0) likewise. */

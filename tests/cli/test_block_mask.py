@@ -165,7 +165,7 @@ class BlockMask(harness.Case):
         counts, indices = good["kv_num_blocks"][2], good["kv_indices"][2]
         first = next(i for i, n in enumerate(counts) if n >= 1)
         wrong = {
-            "was made for 41 queries": {"seq_lengths": ("I32", [2], [41, 50])},
+            "was made for 41 queries and 50 keys": {"seq_lengths": ("I32", [2], [41, 50])},
             "'block_size' is [0,16]": {"block_size": ("I32", [2], [0, 16])},
             "'seq_lengths' is [-1,50]": {"seq_lengths": ("I32", [2], [-1, 50])},
             "'block_size' I32 [2] is missing": {"block_size": None},

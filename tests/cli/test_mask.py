@@ -61,6 +61,11 @@ class Mask(harness.Case):
         report = json.loads(self.ok("mask", "--score", "score * 2", "--q-len", 65, "--kv-len", 64, "--json").stdout)
         self.assertEqual([report[key] for key in ("tier", "full", "partial", "empty")], ["none", 2, 0, 0])
 
+    def test_floats_of_f64_calls(self):
+        sizes = ["mask", "--mask", "kv + 1e-9 > kv", "--q-len", 64, "--kv-len", 64, "--json"]
+        self.assertEqual(json.loads(self.ok(*sizes).stdout)["full"], 0)
+        self.assertEqual(json.loads(self.ok(*sizes, "--dtype", "F64").stdout)["full"], 1)
+
     def test_lengths_of_zero(self):
         for q, kv in ((0, 64), (64, 0), (0, 0)):
             report = json.loads(self.ok("mask", "--mask", "q >= kv", "--q-len", q, "--kv-len", kv, "--json").stdout)

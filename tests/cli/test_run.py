@@ -300,6 +300,18 @@ class Run(harness.Case):
                        "--device", device)
         self.assertFalse((self.folder / "o").exists())
 
+    def test_bools_that_are_not_selected_are_not_read(self):
+        """A where of bools is no and or or of them: what it does not select may be out of range."""
+        tensors = {**harness.attention_tensors(), "short": ("F32", [3], [0.5, -0.5, 1.0])}
+        path, inside = self.file("in", harness.safetensors(tensors)), "short[kv] > 0"
+        for mask in (f"torch.where(kv >= 3, True, {inside})", f"torch.where(kv < 3, {inside}, True)",
+                     f"torch.where(torch.where(kv < 3, {inside}, False), q >= 0, kv == 4)",
+                     f"torch.where(torch.where(kv >= 3, False, {inside}), q >= 0, kv == 4)"):  # fmt: skip
+            for device in ("reference", "cpu"):
+                self.ok("run", "--mask", mask, "--input", path, "--output", self.folder / "o", "--device", device)
+        self.fails(1, "'short' F32 [3] is read at index 3", "run", "--mask",
+                   "torch.where(kv >= 4, True, short[kv] > -1)", "--input", path, "--output", self.folder / "p", "--device", "cpu")  # fmt: skip
+
 
 FAKE_GPU = {
     "FLEXJIT_LIBCUDA": os.environ.get("FJ_FAKE_CUDA", ""),
