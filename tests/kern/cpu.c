@@ -146,7 +146,7 @@ static void run_items(const struct fj_cpu_kernel *k, const struct fj_cpu_args *a
     }
 }
 
-/* The fault of the least position, as the other devices tell it. */
+/* A fault that some worker saw, as the other devices tell it. Which one is told to a user is the library's to choose. */
 static void tell_fault(const call *c, const packet *p) {
     struct fj_cuda_fault told = {0};
     for (int i = 0; i < p->args.workers; i++) {
