@@ -42,26 +42,18 @@ fj_type fj_ir_value_type(fj_dtype dtype) {
 
 /* ---- Hash-consing ------------------------------------------------------------------------------ */
 
-typedef struct candidate {
-    fj_op op;
-    fj_type type;
-    int64_t imm;
-    const fj_ref *args;
-    int argc;
-} candidate;
-
 static uint64_t mix(uint64_t hash, uint64_t value) {
     hash = (hash ^ value) * UINT64_C(0x9e3779b97f4a7c15);
     return hash ^ (hash >> 29);
 }
 
-static uint64_t hash_of(const candidate *c) {
+static uint64_t hash_of(const fj_ir_candidate *c) {
     uint64_t hash = mix((uint64_t)c->op * 8 + (uint64_t)c->type, (uint64_t)c->imm);
     for (int i = 0; i < c->argc; i++) hash = mix(hash, c->args[i]);
     return hash;
 }
 
-static bool is_same(const fj_ir *ir, fj_ref ref, const candidate *c) {
+static bool is_same(const fj_ir *ir, fj_ref ref, const fj_ir_candidate *c) {
     const fj_node *node = fj_ir_at(ir, ref);
     return node->op == c->op && node->type == c->type && node->argc == c->argc && node->imm.i == c->imm &&
            (c->argc == 0 || memcmp(fj_ir_args(ir, ref), c->args, sizeof(fj_ref) * (size_t)c->argc) == 0);
@@ -70,16 +62,17 @@ static bool is_same(const fj_ir *ir, fj_ref ref, const candidate *c) {
 static bool is_unique(fj_op op) { return op == FJ_OP_LOOP || fj_op_table[op].rule == FJ_RULE_EFFECT; }
 
 /* The slot of the node that equals c, or the empty slot where it belongs. */
-static uint32_t *find_slot(const fj_ir *ir, const candidate *c) {
+static uint32_t *find_slot(const fj_ir *ir, const fj_ir_candidate *c) {
     const size_t mask = ir->table_cap - 1;
     size_t at = (size_t)hash_of(c) & mask;
     while (ir->table[at] != 0 && !is_same(ir, ir->table[at], c)) at = (at + 1) & mask;
     return &ir->table[at];
 }
 
-static candidate candidate_of(const fj_ir *ir, fj_ref ref) {
+static fj_ir_candidate candidate_of(const fj_ir *ir, fj_ref ref) {
     const fj_node *node = fj_ir_at(ir, ref);
-    return (candidate){(fj_op)node->op, (fj_type)node->type, node->imm.i, fj_ir_args(ir, ref), node->argc};
+    return (fj_ir_candidate){(fj_op)node->op, (fj_type)node->type, node->imm.i, fj_ir_args(ir, ref),
+                             node->argc};
 }
 
 static void grow_table(fj_ir *ir) {
@@ -87,12 +80,12 @@ static void grow_table(fj_ir *ir) {
     ir->table = FJ_NEW_ARRAY(ir->arena, uint32_t, ir->table_cap);
     for (fj_ref ref = 1; ref < ir->nodes.len; ref++) {
         if (is_unique((fj_op)fj_ir_at(ir, ref)->op)) continue;
-        const candidate c = candidate_of(ir, ref);
+        const fj_ir_candidate c = candidate_of(ir, ref);
         *find_slot(ir, &c) = ref;
     }
 }
 
-static fj_ref append(fj_ir *ir, const candidate *c) {
+static fj_ref append(fj_ir *ir, const fj_ir_candidate *c) {
     if (ir->nodes.len >= FJ_IR_MAX_NODES) {
         fj_fail(ir->arena->scope, FJ_ERR_MOD, "the mod needs more than %d values", FJ_IR_MAX_NODES);
     }
@@ -110,9 +103,9 @@ static fj_ref append(fj_ir *ir, const candidate *c) {
 
 fj_ref fj_ir_node(fj_ir *ir, fj_op op, fj_type type, int64_t imm, const fj_ref *args, int argc) {
     fj_ref copy[FJ_IR_MAX_ARGS]; /* args may lie in ir->args, which moves when it grows */
-    assert(argc <= FJ_IR_MAX_ARGS && fj_ir_check(ir, op, type, imm, args, argc) == NULL);
+    assert(argc <= FJ_IR_MAX_ARGS && fj_ir_check(ir, &(fj_ir_candidate){op, type, imm, args, argc}) == NULL);
     for (int i = 0; i < argc; i++) copy[i] = args[i];
-    const candidate c = {op, type, imm, copy, argc};
+    const fj_ir_candidate c = {op, type, imm, copy, argc};
     if (op == FJ_OP_LOOP && imm >= ir->loop_count) ir->loop_count = (uint32_t)imm + 1;
     if (is_unique(op)) return append(ir, &c);
     uint32_t *slot = find_slot(ir, &c);
@@ -274,11 +267,11 @@ static const char *validate_capture(const fj_ir *ir, size_t index) {
 }
 
 static const char *validate_node(const fj_ir *ir, fj_ref ref, bool *loop_seen) {
-    const candidate c = candidate_of(ir, ref);
+    const fj_ir_candidate c = candidate_of(ir, ref);
     for (int i = 0; i < c.argc; i++) {
         if (c.args[i] >= ref) return WRONG("%%%u: argument %%%u does not precede it", ref, c.args[i]);
     }
-    const char *wrong = fj_ir_check(ir, c.op, c.type, c.imm, c.args, c.argc);
+    const char *wrong = fj_ir_check(ir, &c);
     if (wrong != NULL) return WRONG("%%%u: %s", ref, wrong);
     if (!is_unique(c.op) && *find_slot(ir, &c) != ref) return WRONG("%%%u: an equal node precedes it", ref);
     if (c.op == FJ_OP_LOOP) {

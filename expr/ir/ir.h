@@ -150,8 +150,16 @@ static inline const fj_ref *fj_ir_args(const fj_ir *ir, fj_ref ref) {
 
 /* NULL, or what is wrong (arena text). */
 const char *fj_ir_validate(const fj_ir *ir);
-/* Whether such a node may be added: NULL, or what is wrong (arena text). */
-const char *fj_ir_check(const fj_ir *ir, fj_op op, fj_type type, int64_t imm, const fj_ref *args, int argc);
+/* A node that is not in the graph yet. */
+typedef struct fj_ir_candidate {
+    fj_op op;
+    fj_type type;
+    int64_t imm;
+    const fj_ref *args;
+    int argc;
+} fj_ir_candidate;
+/* Whether it may be added: NULL, or what is wrong (arena text). */
+const char *fj_ir_check(const fj_ir *ir, const fj_ir_candidate *c);
 /* The type that reading a tensor of this dtype gives. */
 fj_type fj_ir_value_type(fj_dtype dtype);
 /* The same graph, with analyses (rates, leaves, schedules) allocated in another arena: for threads that

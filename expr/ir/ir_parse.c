@@ -304,7 +304,7 @@ static void take_node(reader *r) {
         if (argc > 0) expect(r, ',', "there should be a , here");
         args[argc++] = take_ref(r);
     }
-    const char *problem = fj_ir_check(r->ir, op, type, imm, args, argc);
+    const char *problem = fj_ir_check(r->ir, &(fj_ir_candidate){op, type, imm, args, argc});
     if (problem != NULL) wrong(r, problem);
     if (fj_ir_node(r->ir, op, type, imm, args, argc) != next) wrong(r, "an equal node precedes this one");
 }

@@ -1,21 +1,14 @@
 /* The types of nodes: what each operation takes and gives. */
 #include "expr/ir/ir.h"
 
-/* A node that is not in the graph yet. */
-typedef struct candidate {
-    fj_op op;
-    fj_type type;
-    int64_t imm;
-    const fj_ref *args;
-    int argc;
-} candidate;
-
-static fj_type arg_type(const fj_ir *ir, const candidate *c, int i) { return fj_ir_type(ir, c->args[i]); }
+static fj_type arg_type(const fj_ir *ir, const fj_ir_candidate *c, int i) {
+    return fj_ir_type(ir, c->args[i]);
+}
 
 static bool is_int(fj_type type) { return type == FJ_TYPE_I32 || type == FJ_TYPE_I64; }
 static bool is_num(fj_type type) { return is_int(type) || type == FJ_TYPE_FLOAT; }
 
-static const char *check_constant(const candidate *c, fj_type type) {
+static const char *check_constant(const fj_ir_candidate *c, fj_type type) {
     if (c->type != type) return "a constant has the wrong type";
     if (c->op == FJ_OP_CONST_BOOL && c->imm != 0 && c->imm != 1) return "a bool constant is neither 0 nor 1";
     if (c->op == FJ_OP_CONST_I32 && (c->imm < INT32_MIN || c->imm > INT32_MAX))
@@ -23,7 +16,7 @@ static const char *check_constant(const candidate *c, fj_type type) {
     return NULL;
 }
 
-static const char *check_leaf(const fj_ir *ir, const candidate *c, fj_type type) {
+static const char *check_leaf(const fj_ir *ir, const fj_ir_candidate *c, fj_type type) {
     if (c->op == FJ_OP_DIM) {
         const uint64_t capture = (uint64_t)c->imm >> 8;
         if (c->imm < 0 || capture >= ir->captures.len) return "there is no such captured tensor";
@@ -37,7 +30,7 @@ static const char *check_leaf(const fj_ir *ir, const candidate *c, fj_type type)
     return c->type == type ? NULL : "a leaf has the wrong type";
 }
 
-static const char *check_indices(const fj_ir *ir, const candidate *c, int first) {
+static const char *check_indices(const fj_ir *ir, const fj_ir_candidate *c, int first) {
     if (c->imm < 0 || (uint64_t)c->imm >= ir->captures.len) return "there is no such captured tensor";
     const fj_capture *capture = &ir->captures.data[c->imm];
     if (c->argc - first != capture->rank)
@@ -48,7 +41,7 @@ static const char *check_indices(const fj_ir *ir, const candidate *c, int first)
     return NULL;
 }
 
-static const char *check_access(const fj_ir *ir, const candidate *c) {
+static const char *check_access(const fj_ir *ir, const fj_ir_candidate *c) {
     const char *wrong = check_indices(ir, c, 0);
     if (wrong != NULL) return wrong;
     const fj_type type =
@@ -56,7 +49,7 @@ static const char *check_access(const fj_ir *ir, const candidate *c) {
     return c->type == type ? NULL : "a read has the wrong type";
 }
 
-static const char *check_effect(const fj_ir *ir, const candidate *c) {
+static const char *check_effect(const fj_ir *ir, const fj_ir_candidate *c) {
     if (c->type != FJ_TYPE_VOID) return "an effect has a type";
     if (c->argc < 1 || arg_type(ir, c, 0) != FJ_TYPE_FLOAT) return "an effect adds no float";
     if (c->op == FJ_OP_SCATTER) {
@@ -70,14 +63,14 @@ static const char *check_effect(const fj_ir *ir, const candidate *c) {
 }
 
 /* The extent of a loop is uniform: it reads neither positions nor tensors nor loops. */
-static const char *check_loop(const fj_ir *ir, const candidate *c) {
+static const char *check_loop(const fj_ir *ir, const fj_ir_candidate *c) {
     if (arg_type(ir, c, 0) != FJ_TYPE_I64 || c->type != FJ_TYPE_I64)
         return "a loop or its extent is not an int64";
     if (c->imm < 0 || c->imm >= FJ_IR_MAX_NODES) return "a loop has a bad number";
     return NULL;
 }
 
-static const char *check_reduction(const fj_ir *ir, const candidate *c, fj_rule rule) {
+static const char *check_reduction(const fj_ir *ir, const fj_ir_candidate *c, fj_rule rule) {
     if (fj_ir_at(ir, c->args[0])->op != FJ_OP_LOOP) return "a reduction does not begin with a loop";
     const fj_type body = arg_type(ir, c, 1);
     if (rule == FJ_RULE_REDUCE_BOOL ? body != FJ_TYPE_BOOL : !is_num(body))
@@ -86,7 +79,7 @@ static const char *check_reduction(const fj_ir *ir, const candidate *c, fj_rule 
                                                                         : "a reduction has the wrong type";
 }
 
-static const char *check_pointwise(const fj_ir *ir, const candidate *c) {
+static const char *check_pointwise(const fj_ir *ir, const fj_ir_candidate *c) {
     const bool where = c->op == FJ_OP_WHERE;
     const int first = where ? 1 : 0;
     if (where && arg_type(ir, c, 0) != FJ_TYPE_BOOL) return "the condition of where is not a bool";
@@ -98,7 +91,7 @@ static const char *check_pointwise(const fj_ir *ir, const candidate *c) {
     return (int)c->type == result ? NULL : "the result has the wrong type";
 }
 
-static const char *check_types(const fj_ir *ir, const candidate *c) {
+static const char *check_types(const fj_ir *ir, const fj_ir_candidate *c) {
     switch (fj_op_table[c->op].rule) {
     case FJ_RULE_LEAF_BOOL: return check_leaf(ir, c, FJ_TYPE_BOOL);
     case FJ_RULE_LEAF_I32: return check_leaf(ir, c, FJ_TYPE_I32);
@@ -118,15 +111,15 @@ static const char *check_types(const fj_ir *ir, const candidate *c) {
     }
 }
 
-const char *fj_ir_check(const fj_ir *ir, fj_op op, fj_type type, int64_t imm, const fj_ref *args, int argc) {
-    if (op <= FJ_OP_NONE || op >= FJ_OP_COUNT) return "there is no such operation";
-    const fj_op_info *info = &fj_op_table[op];
-    if (info->arity >= 0 ? argc != info->arity : argc < 0 || argc > FJ_IR_MAX_ARGS) {
+const char *fj_ir_check(const fj_ir *ir, const fj_ir_candidate *c) {
+    if (c->op <= FJ_OP_NONE || c->op >= FJ_OP_COUNT) return "there is no such operation";
+    const fj_op_info *info = &fj_op_table[c->op];
+    if (info->arity >= 0 ? c->argc != info->arity : c->argc < 0 || c->argc > FJ_IR_MAX_ARGS) {
         return "the number of arguments is wrong";
     }
-    for (int i = 0; i < argc; i++) {
-        if (args[i] == 0 || args[i] >= ir->nodes.len) return "an argument does not precede its user";
-        if (fj_ir_type(ir, args[i]) == FJ_TYPE_VOID) return "an effect is used as a value";
+    for (int i = 0; i < c->argc; i++) {
+        if (c->args[i] == 0 || c->args[i] >= ir->nodes.len) return "an argument does not precede its user";
+        if (arg_type(ir, c, i) == FJ_TYPE_VOID) return "an effect is used as a value";
     }
-    return check_types(ir, &(candidate){op, type, imm, args, argc});
+    return check_types(ir, c);
 }
