@@ -74,5 +74,7 @@ fj_block_counts fj_attn_count_blocks(const fj_plan *plan, const fj_resolved *all
                          : fj_scope_run(&arena, NULL, look_at_all, &c);
     fj_arena_finish(&arena);
     if (status != FJ_OK) return (fj_block_counts){.partial = blocks};
-    return (fj_block_counts){c.found[FJ_BLOCK_FULL], c.found[FJ_BLOCK_PARTIAL], c.found[FJ_BLOCK_EMPTY]};
+    return (fj_block_counts){.full = c.found[FJ_BLOCK_FULL],
+                             .partial = c.found[FJ_BLOCK_PARTIAL],
+                             .empty = c.found[FJ_BLOCK_EMPTY]};
 }

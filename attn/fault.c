@@ -18,32 +18,34 @@ struct explanation {
 /* ---- Reading ---------------------------------------------------------------------------------------- */
 
 /* `size` bytes at an address of the device, where the host can read them. */
-static const char *readable(fj_scope *scope, const struct explanation *e, const char *data, size_t size) {
-    const fj_driver *driver = e->plan->device->driver;
+static const char *readable(fj_scope *scope, const fj_plan *plan, void *stream, const char *data,
+                            size_t size) {
+    const fj_driver *driver = plan->device->driver;
     if (driver->is_host || size == 0) return data;
     char *copy = fj_arena_alloc(scope->arena, size);
-    fj_status status = driver->download(driver, copy, (uint64_t)(uintptr_t)data, size, e->stream, NULL);
-    if (status == FJ_OK) status = driver->wait(driver, e->stream, NULL);
+    fj_status status = driver->download(driver, copy, (uint64_t)(uintptr_t)data, size, stream, NULL);
+    if (status == FJ_OK) status = driver->wait(driver, stream, NULL);
     if (status != FJ_OK) fj_fail(scope, status, "a copy from the device failed");
     return copy;
 }
 
-/* The element that a tensor's indices of 0 give. */
-static const char *readable_tensor(fj_scope *scope, const struct explanation *e, const fj_tensor *tensor) {
+const char *fj_attn_readable(fj_scope *scope, const fj_plan *plan, void *stream, const fj_tensor *tensor) {
     int64_t low = 0, high = 0, size = (int64_t)fj_dtype_size(tensor->dtype);
     for (int d = 0; d < tensor->rank; d++) {
         int64_t reach = tensor->strides[d] * (tensor->shape[d] - 1);
         if (tensor->shape[d] == 0) return tensor->data;
         *(reach < 0 ? &low : &high) += reach;
     }
-    return readable(scope, e, tensor->data + low * size, (size_t)((high - low + 1) * size)) - low * size;
+    return readable(scope, plan, stream, tensor->data + low * size, (size_t)((high - low + 1) * size)) -
+           low * size;
 }
 
 static const char *row(fj_scope *scope, const struct explanation *e, const fj_tensor *tensor, int64_t b,
                        int64_t h, int64_t i) {
     int64_t at = b * tensor->strides[0] + h * tensor->strides[1] + i * tensor->strides[2];
     size_t size = fj_dtype_size(tensor->dtype);
-    return readable(scope, e, tensor->data + at * (int64_t)size, size * (size_t)tensor->shape[3]);
+    return readable(scope, e->plan, e->stream, tensor->data + at * (int64_t)size,
+                    size * (size_t)tensor->shape[3]);
 }
 
 /* ---- Evaluating ------------------------------------------------------------------------------------- */
@@ -71,7 +73,7 @@ static void explain(fj_scope *scope, void *argument) {
     fj_eval_tensor *captures = FJ_NEW_ARRAY(scope->arena, fj_eval_tensor, ir.captures.len);
     for (size_t i = 0; i < ir.captures.len; i++) {
         const fj_tensor *tensor = &explanation->args->captures[i];
-        captures[i].data = readable_tensor(scope, explanation, tensor);
+        captures[i].data = fj_attn_readable(scope, plan, explanation->stream, tensor);
         captures[i].dtype = tensor->dtype;
         memcpy(captures[i].dims, tensor->shape, sizeof captures[i].dims);
         memcpy(captures[i].strides, tensor->strides, sizeof captures[i].strides);

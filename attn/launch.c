@@ -288,17 +288,19 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
     if (status == FJ_OK) status = size_call(kernel, &call, false, &sized, error);
     if (status != FJ_OK) return status;
     const fj_plan *plan = kernel->plan;
-    int64_t counts[3] = {0};
+    int64_t counts[4] = {0};
     if (kernel->cpu && kernel->cpu->blocks)
         kernel->cpu->blocks(&sized.args, counts);
     else if (sized.all.block_mask) /* of the reference devices */
         count_mask(&sized.all, counts);
     else /* everything is computed: each head is one block */
         counts[plan->mod->program.ir->mask ? 1 : 0] = sized.all.batch * sized.all.heads_q;
-    *ret_counts = (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2]};
+    *ret_counts =
+        (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2], .scores = counts[3]};
     if (kernel->gpu)
         *ret_counts =
             fj_attn_count_blocks(plan, &sized.all, kernel->variant->tile_m, kernel->variant->tile_n);
+    if (!kernel->cpu) ret_counts->scores = fj_attn_count_scores(plan, &sized.all);
     free_front(kernel, &sized);
     return FJ_OK;
 }

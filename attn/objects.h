@@ -134,7 +134,13 @@ fj_status fj_attn_resolve_captures(const fj_plan *plan, const fj_args *args, con
 fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault, void *stream,
                           fj_error *error);
 
-/* What interval analysis proves of blocks of so many queries and keys, without a kernel (blocks.c). */
+/* A resolved tensor's element of indices 0 where the host can read it and the others: its own, or that of a copy from a GPU,
+ * on the stream, in the scope's arena. */
+const char *fj_attn_readable(fj_scope *scope, const fj_plan *plan, void *stream, const fj_tensor *tensor);
+
+/* What interval analysis proves of blocks of so many queries and keys, without a kernel; no scores (blocks.c). */
 fj_block_counts fj_attn_count_blocks(const fj_plan *plan, const fj_resolved *all, int64_t rows, int64_t keys);
+/* Scores that the mask leaves, without a kernel: as fj_block_counts says (scores.c). */
+int64_t fj_attn_count_scores(const fj_plan *plan, const fj_resolved *all);
 
 #endif

@@ -89,14 +89,15 @@ static void print_csv_head(void) {
 static json_t *row_json(const cli_bench_row *row) {
     const cli_shape *shape = &row->shape;
     json_t *object = json_pack(
-        "{s:[I,I,I,I,I,I,I], s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:{s:I, s:I, s:I}}", //
+        "{s:[I,I,I,I,I,I,I], s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:{s:I, s:I, s:I}, s:I}", //
         "shape", (json_int_t)shape->batch, (json_int_t)shape->heads, (json_int_t)shape->kv_heads,
         (json_int_t)shape->q_len, (json_int_t)shape->kv_len, (json_int_t)shape->head_dim,
         (json_int_t)shape->value_dim, "dtype", fj_dtype_name(row->dtype), "direction",
         direction_name(row->direction), "device", row->device, "variant", row->variant, "median_ms",
         row->median_ms, "min_ms", row->min_ms, "max_ms", row->max_ms, "tflops", tflops(row), "gbps",
         gbps(row), "launches", row->launches, "blocks", "full", (json_int_t)row->blocks.full, "partial",
-        (json_int_t)row->blocks.partial, "empty", (json_int_t)row->blocks.empty);
+        (json_int_t)row->blocks.partial, "empty", (json_int_t)row->blocks.empty, "scores",
+        (json_int_t)cli_scores(shape, &row->blocks));
     bool known = row->peak_flops > 0;
     json_object_set_new(object, "peak_tflops", known ? json_real(row->peak_flops * 1e-12) : json_null());
     json_object_set_new(object, "of_peak", known ? json_real(of_peak(row)) : json_null());

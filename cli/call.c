@@ -233,12 +233,16 @@ double cli_computed_share(const fj_block_counts *blocks) {
     return all > 0 ? (double)computed / (double)all : 1;
 }
 
+double cli_scores(const cli_shape *shape, const fj_block_counts *blocks) {
+    const bool known = blocks->full + blocks->partial + blocks->empty > 0;
+    return known ? (double)blocks->scores
+                 : (double)shape->batch * (double)shape->heads * (double)shape->q_len * (double)shape->kv_len;
+}
+
 /* A product of E or Ev numbers is two FLOPs a number. Forward: q k, p v. Backward: q k again, do v, and one each for
  * dq, dk (E), dv (Ev). */
 double cli_flops(const cli_shape *shape, fj_direction direction, const fj_block_counts *blocks) {
     double e = (double)shape->head_dim, ev = (double)shape->value_dim;
-    double scores =
-        (double)shape->batch * (double)shape->heads * (double)shape->q_len * (double)shape->kv_len;
     double each = direction == FJ_FORWARD ? 2 * (e + ev) : 2 * (3 * e + 2 * ev);
-    return scores * each * cli_computed_share(blocks);
+    return cli_scores(shape, blocks) * each;
 }

@@ -149,6 +149,8 @@ void cli_kernel_close(cli_kernel *kernel);
 
 /* The part of the blocks that is computed, 1 when the device does not say. */
 double cli_computed_share(const fj_block_counts *blocks);
+/* Scores that the mask leaves, all where the device does not say. */
+double cli_scores(const cli_shape *shape, const fj_block_counts *blocks);
 /* FLOPs of one launch, by the convention that `flexjit run --help` states. */
 double cli_flops(const cli_shape *shape, fj_direction direction, const fj_block_counts *blocks);
 

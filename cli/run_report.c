@@ -67,17 +67,17 @@ static json_t *comparisons_json(const cli_run *run, fj_direction direction) {
 static json_t *direction_json(const cli_run *run, fj_direction direction) {
     const cli_kernel *kernel = &run->kernels[direction];
     const cli_shape *shape = &run->options.shape;
-    json_t *object =
-        json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:o, s:s, s:{s:I, s:I, s:I}, s:s, s:[I,I,I,I,I,I,I]}", //
-                  "device", fj_device_name(run->device), "variant", kernel->info.variant, "cache",
-                  kernel->info.cache_hit ? "hit" : "miss", "compile_ms", kernel->info.compile_ms, "load_ms",
-                  kernel->info.load_ms, "time_ms", run->time_ms[direction], "tflops",
-                  cli_json_number(tflops(run, direction)), "tier", fj_mask_tier_name(tier_of(run)), "blocks",
-                  "full", (json_int_t)kernel->blocks.full, "partial", (json_int_t)kernel->blocks.partial,
-                  "empty", (json_int_t)kernel->blocks.empty, "dtype", fj_dtype_name(run->options.dtype),
-                  "shape", (json_int_t)shape->batch, (json_int_t)shape->heads, (json_int_t)shape->kv_heads,
-                  (json_int_t)shape->q_len, (json_int_t)shape->kv_len, (json_int_t)shape->head_dim,
-                  (json_int_t)shape->value_dim);
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:f, s:f, s:f, s:o, s:s, s:{s:I, s:I, s:I}, s:I, s:s, s:[I,I,I,I,I,I,I]}", //
+        "device", fj_device_name(run->device), "variant", kernel->info.variant, "cache",
+        kernel->info.cache_hit ? "hit" : "miss", "compile_ms", kernel->info.compile_ms, "load_ms",
+        kernel->info.load_ms, "time_ms", run->time_ms[direction], "tflops",
+        cli_json_number(tflops(run, direction)), "tier", fj_mask_tier_name(tier_of(run)), "blocks", "full",
+        (json_int_t)kernel->blocks.full, "partial", (json_int_t)kernel->blocks.partial, "empty",
+        (json_int_t)kernel->blocks.empty, "scores", (json_int_t)cli_scores(shape, &kernel->blocks), "dtype",
+        fj_dtype_name(run->options.dtype), "shape", (json_int_t)shape->batch, (json_int_t)shape->heads,
+        (json_int_t)shape->kv_heads, (json_int_t)shape->q_len, (json_int_t)shape->kv_len,
+        (json_int_t)shape->head_dim, (json_int_t)shape->value_dim);
     if (object != NULL && run->comparisons != NULL) {
         json_object_set_new(object, "errors", comparisons_json(run, direction));
     }

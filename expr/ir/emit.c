@@ -272,6 +272,8 @@ static void put_facts(emission *e, bool gradient) {
     fj_buf_printf(out, "#define FJ_CAPTURES %zu\n", ir->captures.len);
     fj_buf_printf(out, "#define FJ_SCALARS %zu\n", ir->scalars.len);
     put_grad_axes(e);
+    if (e->emit.target == FJ_EMIT_CPU && ir->mask != 0)
+        fj_buf_printf(out, "#define FJ_MASK_AXES %d\n", e->emit.leaves[ir->mask]);
     if (e->emit.target == FJ_EMIT_CUDA)
         fj_buf_printf(out, "// instructions per score, roughly: score %d, mask %d, gradient %d\n",
                       ir->cost.score, ir->cost.mask, ir->cost.gradient);

@@ -466,10 +466,16 @@ FJ_NODISCARD FJ_API fj_status fj_kernel_check(const fj_kernel *kernel, const fj_
                                               const fj_launch *launch, void *workspace, size_t workspace_size,
                                               fj_error *error);
 
-/* Blocks of keys that the last analysis finds full, partial and empty for these lengths; all heads
- * and batches together. */
+/* Blocks that the kernel's analysis finds full, partial and empty for these lengths, and the scores (pairs of query and key)
+ * that the mask leaves: what FLOPs are counted of. All heads and batches together.
+ *
+ * Scores in partial blocks are found by evaluating the mask: on the cpu device at all of their elements up to 2^29 of them (one
+ * head of 16k x 16k that no analysis decides), which takes a second at most; beyond, and on other devices beyond 2^23, in an even
+ * choice of rows that stands for the others. Never more than full and partial blocks hold.
+ * Data of captured tensors that the mask reads is read, on a GPU after what its default stream was given. */
 typedef struct fj_block_counts {
     int64_t full, partial, empty;
+    int64_t scores;
 } fj_block_counts;
 FJ_NODISCARD FJ_API fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args,
                                                fj_block_counts *ret_counts, fj_error *error);

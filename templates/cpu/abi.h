@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FJ_CPU_ABI 3
+#define FJ_CPU_ABI 4
 #define FJ_CPU_MAX_RANK 8
 
 struct fj_cpu_tensor {
@@ -67,8 +67,8 @@ struct fj_cpu_kernel {
     /* Items of a phase; -1 past the last phase. */
     int64_t (*items)(const struct fj_cpu_args *args, int phase);
     void (*run)(const struct fj_cpu_args *args, int phase, int64_t item, int worker);
-    /* Full, partial and empty blocks that the kernel's own analysis finds (forward kernels). */
-    void (*blocks)(const struct fj_cpu_args *args, int64_t counts[3]);
+    /* Full, partial and empty blocks that the kernel's own analysis finds, and the scores that the mask leaves (blocks.h). */
+    void (*blocks)(const struct fj_cpu_args *args, int64_t counts[4]);
 };
 
 /* ---- Masks (mask.c) ------------------------------------------------------------------------------ */

@@ -267,7 +267,7 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
     run_item(a, &g, &s, phase - 1, item, 0, worker);
 }
 
-static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) {
+static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {
     count_blocks(a, FJ_TILE_KV, counts);
 }
 

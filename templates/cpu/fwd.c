@@ -273,7 +273,7 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
 }
 
 /* In grains: what is computed is about the full and the partial ones. */
-static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[3]) {
+static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {
     count_blocks(a, FJ_GRAIN, counts);
 }
 

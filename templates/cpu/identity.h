@@ -26,6 +26,10 @@ struct fj_col_state {
 
 #endif
 
+#ifndef FJ_MASK_AXES
+#define FJ_MASK_AXES 15 /* any */
+#endif
+
 #ifndef FJ_BLOCK_MASK
 #define FJ_BLOCK_MASK 0 /* the caller hands in a block mask (block_mask.h) */
 #endif

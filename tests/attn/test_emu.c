@@ -137,8 +137,9 @@ START_TEST(wide_captures_are_unsupported) {
 }
 END_TEST
 
-/* Whether a mask shows no, some, or all positions of a block. */
-static int class_of(const char *name, int64_t b, int64_t q, int64_t q_end, int64_t kv, int64_t kv_end) {
+/* Whether a mask shows no, some, or all positions of a block; scores: those that it shows are added. */
+static int class_of(const char *name, int64_t b, int64_t q, int64_t q_end, int64_t kv, int64_t kv_end,
+                    int64_t *scores) {
     int64_t seen = 0;
     for (int64_t i = q; i < q_end; i++)
         for (int64_t j = kv; j < kv_end; j++)
@@ -146,6 +147,7 @@ static int class_of(const char *name, int64_t b, int64_t q, int64_t q_end, int64
                   : strcmp(name, "batch") == 0  ? i >= j + 64 * b
                   : strcmp(name, "length") == 0 ? i < 700 && j < 650
                                                 : true;
+    *scores += seen;
     return seen == 0 ? 0 : seen < (q_end - q) * (kv_end - kv) ? 1 : 2;
 }
 
@@ -163,19 +165,20 @@ START_TEST(blocks_are_counted_without_a_kernel) {
         shapes s;
         fj_block_counts found;
         int rows = 0, keys = 0;
-        int64_t want[3] = {0};
+        int64_t want[3] = {0}, scores = 0;
         const char *tile = strstr(strstr(fj_plan_variant(plan), "_v64_"), "_m");
         ck_assert_int_eq(sscanf(tile, "_m%d_n%d", &rows, &keys), 2);
         for (int64_t b = 0; b < B; b++)
             for (int64_t q = 0; q < LENGTH; q += rows)
                 for (int64_t kv = 0; kv < KEYS; kv += keys)
                     want[class_of(masks[i][0], b, q, q + rows < LENGTH ? q + rows : LENGTH, kv,
-                                  kv + keys < KEYS ? kv + keys : KEYS)] += H;
+                                  kv + keys < KEYS ? kv + keys : KEYS, &scores)] += H;
         shapes_init(&s, B, H, 1, LENGTH, KEYS);
         box_check(fj_kernel_blocks(kernel, &s.args, &found, &error), &error);
         ck_assert_int_eq(found.empty, want[0]);
         ck_assert_int_eq(found.partial, want[1]);
         ck_assert_int_eq(found.full, want[2]);
+        ck_assert_int_eq(found.scores, H * scores);
         fj_kernel_unref(&kernel);
         fj_plan_unref(&plan);
     }

@@ -264,6 +264,75 @@ START_TEST(sizes_need_no_data) {
 }
 END_TEST
 
+/* ---- Scores ---------------------------------------------------------------------------------------------- */
+
+static int64_t scores_of(fj_device_kind kind, const char *mask, fj_direction direction, test_sizes sizes,
+                         fj_block_counts *ret_counts) {
+    const fj_binding binding = {.name = "ends", .dtype = FJ_DTYPE_I32, .rank = 2, .dims = {-1, -1}};
+    const fj_mod_desc mod = {
+        .struct_size = sizeof mod, .mask = mask, .bindings = &binding, .binding_count = 1};
+    const int64_t dims[] = {sizes.hq, sizes.l};
+    test_stack stack;
+    test_call call;
+    test_tensor ends;
+    fj_error error = {0};
+    stack_open(&stack, kind, &mod, &problems[direction]);
+    call_init(&call, sizes);
+    tensor_init(&ends, FJ_DTYPE_I32, 2, dims);
+    for (int64_t i = 0; i < dims[0] * dims[1]; i++)
+        ((int32_t *)ends.dl.data)[i] = (int32_t)(i * i % (sizes.s + 1));
+    call.args.captures = (const DLTensor *const[]){&ends.dl};
+    ck_assert_msg(fj_kernel_blocks(stack.kernel, &call.args, ret_counts, &error) == FJ_OK, "%s", error.text);
+    free(ends.dl.data);
+    call_finish(&call);
+    stack_finish(&stack);
+    return ret_counts->scores;
+}
+
+/* By intervals, by elements, and by what b and h a mask reads. On cpu the kernels count. */
+START_TEST(scores_are_what_the_mask_leaves) {
+    const test_sizes sizes = {2, 4, 2, 700, 700, 16, 16};
+    int64_t ends = 0;
+    for (int64_t i = 0; i < sizes.hq * sizes.l; i++) ends += i * i % (sizes.s + 1);
+    const struct {
+        const char *mask;
+        int64_t scores;
+        bool cpu, backward;
+    } cases[] = {
+        {NULL, 8 * 700 * 700, false, false},
+        {"q >= kv", 8 * 700 * 701 / 2, true, false},
+        {"q >= kv + 300 * b", 4 * (700 * 701 / 2 + 400 * 401 / 2), false, true},
+        {"kv < ends[h, q]", 2 * ends, true, true},
+        {"q * q < 0", 0, false, false},
+    };
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        fj_block_counts of;
+        ck_assert_int_eq(scores_of(FJ_DEVICE_REFERENCE, cases[i].mask, FJ_FORWARD, sizes, &of),
+                         cases[i].scores);
+        if (cases[i].cpu)
+            ck_assert_int_eq(scores_of(FJ_DEVICE_CPU, cases[i].mask, FJ_FORWARD, sizes, &of),
+                             cases[i].scores);
+        if (cases[i].backward)
+            ck_assert_int_eq(scores_of(FJ_DEVICE_CPU, cases[i].mask, FJ_BACKWARD, sizes, &of),
+                             cases[i].scores);
+    }
+}
+END_TEST
+
+/* Rows are chosen. */
+START_TEST(scores_of_large_masks_are_estimated) {
+    static const int64_t lengths[] = {24000, 4096};
+    for (int i = 0; i < 2; i++) {
+        const test_sizes sizes = {1, 1, 1, lengths[i], lengths[i], 16, 16};
+        const fj_device_kind kind = i == 0 ? FJ_DEVICE_CPU : FJ_DEVICE_REFERENCE;
+        const double all = (double)(sizes.l * sizes.s);
+        fj_block_counts of;
+        const int64_t found = scores_of(kind, "(q * q + kv) % 5 < q % 4", FJ_FORWARD, sizes, &of);
+        ck_assert_double_eq_tol((double)found / all, 0.3, 0.002);
+    }
+}
+END_TEST
+
 /* ---- Bad reads ------------------------------------------------------------------------------------------- */
 
 START_TEST(bad_reads_are_reported) {
@@ -533,6 +602,8 @@ int main(void) {
     tcase_add_test(tests, every_instruction_set_agrees_with_the_definition);
     tcase_add_test(tests, workspaces_are_checked);
     tcase_add_test(tests, sizes_need_no_data);
+    tcase_add_test(tests, scores_are_what_the_mask_leaves);
+    tcase_add_test(tests, scores_of_large_masks_are_estimated);
     tcase_add_test(tests, bad_reads_are_reported);
     tcase_add_test(tests, the_least_of_two_faults_is_told);
     tcase_add_test(tests, an_index_of_the_score_is_told);

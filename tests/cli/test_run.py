@@ -136,6 +136,9 @@ class Run(harness.Case):
         self.assertEqual(report["schema"], 1)
         self.assertNotIn("backward", report)
         self.assertEqual(set(report["blocks"]), {"full", "partial", "empty"})
+        self.assertEqual(report["scores"], 2 * 100 * 101 // 2)
+        flops = report["scores"] * 4 * 16
+        self.assertAlmostEqual(report["tflops"] * report["time_ms"] * 1e9 / flops, 1, 6)
         again, _ = self.run_json(path, "--mask", "q >= kv")
         self.assertEqual(again["cache"], "hit")
         self.assertEqual(again["compile_ms"], 0)
