@@ -23,7 +23,7 @@ static void look(count *c, int64_t q, int64_t q_end, int64_t kv, int64_t kv_end)
     const fj_block block = {
         .b = {c->b, c->b},
         .h = {c->h, c->h},
-        .q = {q * c->rows, least(q_end * c->rows, c->all->q_len) - 1},
+        .q = {q * c->rows + c->all->q_offset, least(q_end * c->rows, c->all->q_len) - 1 + c->all->q_offset},
         .kv = {kv * c->keys, least(kv_end * c->keys, c->all->kv_len) - 1},
     };
     fj_block_class class = fj_ir_classify(c->plan->mod->program.ir, &block, c->all->scalars, c->dims);
@@ -53,7 +53,7 @@ static void look_at_all(fj_scope *scope, void *argument) {
     int64_t batches = leaves & 1 ? all->batch : 1, heads = leaves & 2 ? all->heads_q : 1;
     int64_t alike = all->batch / batches * (all->heads_q / heads);
     for (int64_t n = 0; n < batches * heads; n++) {
-        c->b = n / heads;
+        c->b = n / heads + all->first_batch;
         c->h = n % heads;
         look(c, 0, (all->q_len + c->rows - 1) / c->rows, 0, (all->kv_len + c->keys - 1) / c->keys);
     }

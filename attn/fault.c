@@ -50,13 +50,38 @@ static const char *row(fj_scope *scope, const struct explanation *e, const fj_te
 
 /* ---- Evaluating ------------------------------------------------------------------------------------- */
 
+/* array[i]; NULL: all are 0. */
+static int64_t number(fj_scope *scope, const struct explanation *e, const int32_t *array, int64_t i) {
+    int32_t value = 0;
+    if (array)
+        memcpy(&value, readable(scope, e->plan, e->stream, (const char *)(array + i), sizeof value),
+               sizeof value);
+    return value;
+}
+
+/* The key at the fault's position, which is on a page that is there. */
+static const char *key_row(fj_scope *scope, const struct explanation *e, int64_t h) {
+    const fj_resolved *args = e->args;
+    const fj_sequences *s = &args->sequences;
+    const int64_t b = e->fault->b, kv = e->fault->kv;
+    switch (args->form) {
+    case FJ_FORM_PACKED: return row(scope, e, &args->key, 0, h, number(scope, e, s->cu_kv, b) + kv);
+    case FJ_FORM_PAGED:
+        return row(scope, e, &args->key,
+                   number(scope, e, s->page_table, b * s->table_row + kv / s->page_size), h,
+                   kv % s->page_size);
+    default: return row(scope, e, &args->key, b, h, kv);
+    }
+}
+
 /* scale * query . key, which a mod may compute its indices from. */
 static double score_at(fj_scope *scope, const struct explanation *e) {
     const fj_resolved *args = e->args;
     const fj_fault *at = e->fault;
-    int64_t h_kv = at->h / (args->heads_q / args->heads_kv);
-    const char *query = row(scope, e, &args->query, at->b, at->h, at->q);
-    const char *key = row(scope, e, &args->key, at->b, h_kv, at->kv);
+    const int64_t first = args->form == FJ_FORM_PACKED ? number(scope, e, args->sequences.cu_q, at->b) : 0;
+    const int64_t q = first + at->q - number(scope, e, args->sequences.q_offset, at->b);
+    const char *query = row(scope, e, &args->query, args->form == FJ_FORM_PACKED ? 0 : at->b, at->h, q);
+    const char *key = key_row(scope, e, at->h / (args->heads_q / args->heads_kv));
     double sum = 0;
     for (int64_t i = 0; i < args->head_dim; i++)
         sum +=

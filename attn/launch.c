@@ -2,116 +2,16 @@
  *
  * The workspace of a launch on cpu, front to back, all of it the caller's:
  *
- *     | captures, gradients, scalars as resolved | the same as the kernel reads them | faults |
- *     | padding to 256 | the kernel's own |
+ *     | captures, gradients, scalars as resolved | the same as the kernel reads them, faults | what launch_cpu.c needs |
  *
  * so a launch allocates nothing. On the reference devices it is the first part; of those with kernels for a GPU gpu.c tells.
  */
 #include <string.h>
 
+#include "attn/cpu.h"
 #include "attn/gpu.h"
 #include "attn/mask/mask.h"
 #include "driver/parallel.h"
-
-/* ---- Arguments of compiled kernels ------------------------------------------------------------------------ */
-
-_Static_assert(FJ_CPU_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
-_Static_assert(sizeof(union fj_cpu_scalar) == sizeof(fj_scalar), "scalars are passed as they are");
-
-static struct fj_cpu_tensor cpu_tensor(const fj_tensor *tensor) {
-    struct fj_cpu_tensor out = {.data = tensor->data};
-    memcpy(out.shape, tensor->shape, sizeof out.shape);
-    memcpy(out.stride, tensor->strides, sizeof out.stride);
-    return out;
-}
-
-_Static_assert(sizeof(struct fj_cpu_run) == sizeof(fj_block_run), "runs are passed as they are");
-
-static struct fj_cpu_block_mask cpu_block_mask(const fj_block_mask *mask) {
-    if (!mask) return (struct fj_cpu_block_mask){0};
-    return (struct fj_cpu_block_mask){
-        .starts = mask->rows.starts,
-        .runs = (const struct fj_cpu_run *)(const void *)mask->rows.runs,
-        .planes_b = mask->shape.planes_b,
-        .planes_h = mask->shape.planes_h,
-        .block_q = mask->shape.block_q,
-        .block_kv = mask->shape.block_kv,
-        .q_blocks = mask->q_blocks,
-    };
-}
-
-/* blocks: stays as long as the arguments. */
-static struct fj_cpu_args cpu_args(const fj_resolved *all, int workers,
-                                   const struct fj_cpu_block_mask *blocks) {
-    return (struct fj_cpu_args){
-        .query = cpu_tensor(&all->query),
-        .key = cpu_tensor(&all->key),
-        .value = cpu_tensor(&all->value),
-        .out = cpu_tensor(&all->out),
-        .lse = cpu_tensor(&all->lse),
-        .max = cpu_tensor(&all->max),
-        .lse_low = cpu_tensor(&all->lse_low),
-        .dout = cpu_tensor(&all->dout),
-        .dlse = cpu_tensor(&all->dlse),
-        .dquery = cpu_tensor(&all->dquery),
-        .dkey = cpu_tensor(&all->dkey),
-        .dvalue = cpu_tensor(&all->dvalue),
-        .batch = all->batch,
-        .heads_q = all->heads_q,
-        .heads_kv = all->heads_kv,
-        .q_len = all->q_len,
-        .kv_len = all->kv_len,
-        .scale = all->scale,
-        .block_mask = blocks,
-        .workers = workers,
-    };
-}
-
-/* ---- The workspace --------------------------------------------------------------------------------------------- */
-
-static size_t align_up(size_t size, size_t alignment) { return (size + alignment - 1) & ~(alignment - 1); }
-
-typedef struct layout {
-    size_t captures, dcaptures, dscalars, faults; /* offsets; the resolved arrays are at 0 */
-    size_t own;                                   /* where the kernel's own part begins */
-} layout;
-
-static layout lay_out(const fj_kernel *kernel, int workers) {
-    const fj_mod *mod = kernel->plan->mod;
-    size_t tensor = sizeof(struct fj_cpu_tensor), captures = mod->program.ir->captures.len;
-    layout at = {.captures = align_up(fj_attn_resolve_size(kernel->plan), 16)};
-    if (!kernel->cpu) {
-        at.own = at.captures;
-        return at;
-    }
-    at.dcaptures = at.captures + captures * tensor;
-    at.dscalars = at.dcaptures + captures * tensor;
-    at.faults = at.dscalars + mod->scalar_count * tensor;
-    at.own = align_up(at.faults + (size_t)workers * sizeof(struct fj_cpu_fault), 256);
-    return at;
-}
-
-/* Fills the front of the workspace and what of the arguments points into it. */
-static void place(const fj_kernel *kernel, const fj_resolved *all, const layout *at, char *workspace,
-                  struct fj_cpu_args *args) {
-    const fj_mod *mod = kernel->plan->mod;
-    struct fj_cpu_tensor *captures = (struct fj_cpu_tensor *)(void *)(workspace + at->captures);
-    struct fj_cpu_tensor *dcaptures = (struct fj_cpu_tensor *)(void *)(workspace + at->dcaptures);
-    struct fj_cpu_tensor *dscalars = (struct fj_cpu_tensor *)(void *)(workspace + at->dscalars);
-    for (size_t i = 0; i < mod->program.ir->captures.len; i++) {
-        captures[i] = cpu_tensor(&all->captures[i]);
-        dcaptures[i] = cpu_tensor(&all->dcaptures[i]);
-        if (!all->dcaptures[i].present)
-            memcpy(dcaptures[i].shape, captures[i].shape, sizeof captures[i].shape);
-    }
-    for (size_t i = 0; i < mod->scalar_count; i++) dscalars[i] = cpu_tensor(&all->dscalars[i]);
-    args->captures = captures;
-    args->dcaptures = dcaptures;
-    args->dscalars = dscalars;
-    args->scalars = (const union fj_cpu_scalar *)(const void *)all->scalars;
-    args->faults = (struct fj_cpu_fault *)(void *)(workspace + at->faults);
-    args->workspace = workspace + at->own;
-}
 
 /* ---- Calls ------------------------------------------------------------------------------------------------------- */
 
@@ -137,8 +37,11 @@ static fj_status read_call(const fj_kernel *kernel, const fj_args *args, const f
     return FJ_OK;
 }
 
-static size_t whole_size(const fj_kernel *kernel, const layout *at, const struct fj_cpu_args *args) {
-    return kernel->cpu ? at->own + kernel->cpu->workspace(args) : at->own;
+/* Where the front of the workspace ends: on the reference devices it is all. */
+static fj_cpu_front front_of(const fj_kernel *kernel, int workers) {
+    const size_t resolved = fj_attn_resolve_size(kernel->plan);
+    return kernel->cpu ? fj_attn_cpu_front(kernel, resolved, workers)
+                       : (fj_cpu_front){.size = (resolved + 15) & ~(size_t)15};
 }
 
 /* About 50 captures. */
@@ -147,9 +50,8 @@ enum { SIZED_HERE = 32 << 10 };
 /* Sizes and block counts read shapes only, outside of any workspace. Faults and what is behind them are not touched. */
 struct sized {
     fj_resolved all;
-    struct fj_cpu_args args;
-    struct fj_cpu_block_mask blocks;
-    layout at;
+    fj_cpu_front at;
+    fj_cpu_call cpu;
     size_t size; /* of front */
     char *front; /* here, except for many captures */
     _Alignas(16) char here[SIZED_HERE];
@@ -163,9 +65,8 @@ static fj_status size_call(const fj_kernel *kernel, const fj_call *call, bool si
                            fj_error *error) {
     const fj_allocator *allocator = &kernel->plan->device->context->allocator;
     ret->all = (fj_resolved){0};
-    ret->args = (struct fj_cpu_args){0};
-    ret->at = lay_out(kernel, call->workers);
-    ret->size = kernel->cpu ? ret->at.faults : ret->at.own;
+    ret->at = front_of(kernel, call->workers);
+    ret->size = kernel->cpu ? ret->at.faults : ret->at.size;
     ret->front = ret->size <= sizeof ret->here ? ret->here : fj_alloc_zeroed(allocator, ret->size);
     if (!ret->front) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     fj_status status = fj_attn_resolve(kernel->plan, &call->args, sizing, ret->front, &ret->all, error);
@@ -173,9 +74,8 @@ static fj_status size_call(const fj_kernel *kernel, const fj_call *call, bool si
         free_front(kernel, ret);
         return status;
     }
-    ret->blocks = cpu_block_mask(ret->all.block_mask);
-    ret->args = cpu_args(&ret->all, call->workers, &ret->blocks);
-    if (kernel->cpu) place(kernel, &ret->all, &ret->at, ret->front, &ret->args);
+    if (kernel->cpu)
+        ret->cpu = fj_attn_cpu_begin(kernel, &ret->all, &call->launch, call->workers, &ret->at, ret->front);
     return FJ_OK;
 }
 
@@ -187,7 +87,7 @@ fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, cons
     fj_status status = read_call(kernel, args, launch, &call, error);
     if (status == FJ_OK) status = size_call(kernel, &call, true, &sized, error);
     if (status != FJ_OK) return status;
-    size_t size = whole_size(kernel, &sized.at, &sized.args);
+    size_t size = sized.at.size + (kernel->cpu ? fj_attn_cpu_size(&sized.cpu) : 0);
     if (kernel->gpu) {
         fj_workspace gpu = {0};
         status = fj_attn_gpu_lay_out(kernel, &sized.all, &gpu, error);
@@ -221,14 +121,13 @@ static fj_status too_small(size_t size, size_t needed, fj_error *error) {
 }
 
 static fj_status launch_cpu(const fj_kernel *kernel, const fj_call *call, const fj_resolved *all,
-                            const layout *at, char *workspace, size_t workspace_size, fj_error *error) {
-    const struct fj_cpu_block_mask blocks = cpu_block_mask(all->block_mask);
-    struct fj_cpu_args args = cpu_args(all, call->workers, &blocks);
-    place(kernel, all, at, workspace, &args);
-    size_t needed = whole_size(kernel, at, &args);
+                            const fj_cpu_front *front, char *workspace, size_t workspace_size,
+                            fj_error *error) {
+    fj_cpu_call cpu = fj_attn_cpu_begin(kernel, all, &call->launch, call->workers, front, workspace);
+    size_t needed = front->size + fj_attn_cpu_size(&cpu);
     if (workspace_size < needed) return too_small(workspace_size, needed, error);
-    fj_driver_cpu_run(kernel->cpu, &args, &call->launch);
-    fj_fault fault = least_fault(args.faults, call->workers);
+    fj_attn_cpu_run(&cpu, workspace + front->size);
+    fj_fault fault = least_fault(cpu.args.faults, call->workers);
     return fault.found ? fj_attn_explain(kernel->plan, all, &fault, NULL, error) : FJ_OK;
 }
 
@@ -251,13 +150,13 @@ fj_status fj_kernel_launch(const fj_kernel *kernel, const fj_args *args, const f
     if ((uintptr_t)workspace % 256 != 0)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace is not aligned to 256 bytes");
     if (kernel->gpu) return fj_attn_gpu_launch(kernel, &call, workspace, workspace_size, error);
-    layout at = lay_out(kernel, call.workers);
-    if (workspace_size < at.own || (at.own > 0 && !workspace))
-        return workspace ? too_small(workspace_size, at.own, error)
+    const fj_cpu_front front = front_of(kernel, call.workers);
+    if (workspace_size < front.size || (front.size > 0 && !workspace))
+        return workspace ? too_small(workspace_size, front.size, error)
                          : fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace is missing");
     status = fj_attn_resolve(kernel->plan, &call.args, false, workspace, &all, error);
     if (status != FJ_OK) return status;
-    if (kernel->cpu) return launch_cpu(kernel, &call, &all, &at, workspace, workspace_size, error);
+    if (kernel->cpu) return launch_cpu(kernel, &call, &all, &front, workspace, workspace_size, error);
     return launch_reference(kernel, &call, &all, error);
 }
 
@@ -272,11 +171,48 @@ fj_status fj_kernel_check(const fj_kernel *kernel, const fj_args *args, const fj
 /* ---- Blocks -------------------------------------------------------------------------------------------------------- */
 
 /* A mask's own blocks, for all batches and heads of the call. */
-static void count_mask(const fj_resolved *all, int64_t counts[3]) {
+static fj_block_counts count_mask(const fj_resolved *all) {
     const fj_block_mask_info info = fj_block_mask_describe(all->block_mask);
     const int64_t times =
         info.batch * info.heads > 0 ? all->batch * all->heads_q / (info.batch * info.heads) : 0;
-    counts[0] = times * info.full, counts[1] = times * info.partial, counts[2] = times * info.empty;
+    return (fj_block_counts){
+        .full = times * info.full, .partial = times * info.partial, .empty = times * info.empty};
+}
+
+/* On devices whose kernels cannot be asked. */
+static fj_block_counts count_without_kernel(const fj_kernel *kernel, const fj_resolved *all) {
+    const fj_plan *plan = kernel->plan;
+    fj_block_counts counts = {0};
+    if (kernel->gpu)
+        counts = fj_attn_count_blocks(plan, all, kernel->variant->tile_m, kernel->variant->tile_n);
+    else if (all->block_mask)
+        counts = count_mask(all);
+    else /* everything is computed: each head is one block */
+        *(plan->mod->program.ir->mask ? &counts.partial : &counts.full) = all->batch * all->heads_q;
+    counts.scores = fj_attn_count_scores(plan, all);
+    return counts;
+}
+
+static fj_block_counts count_call(const fj_kernel *kernel, const struct sized *sized) {
+    const fj_resolved *all = &sized->all;
+    fj_block_counts sum = {0};
+    if (kernel->cpu) {
+        int64_t counts[4] = {0};
+        fj_attn_cpu_blocks(&sized->cpu, counts);
+        return (fj_block_counts){
+            .full = counts[0], .partial = counts[1], .empty = counts[2], .scores = counts[3]};
+    }
+    if (!fj_attn_has_sequences(all)) return count_without_kernel(kernel, all);
+    if (!kernel->plan->device->driver->is_host) return sum; /* lengths are not the host's to read */
+    for (int64_t b = 0; b < all->batch; b++) {
+        const fj_resolved one = fj_attn_sequence(all, b);
+        const fj_block_counts counts = count_without_kernel(kernel, &one);
+        sum.full += counts.full;
+        sum.partial += counts.partial;
+        sum.empty += counts.empty;
+        sum.scores += counts.scores;
+    }
+    return sum;
 }
 
 fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_block_counts *ret_counts,
@@ -287,20 +223,7 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
     fj_status status = read_call(kernel, args, NULL, &call, error);
     if (status == FJ_OK) status = size_call(kernel, &call, false, &sized, error);
     if (status != FJ_OK) return status;
-    const fj_plan *plan = kernel->plan;
-    int64_t counts[4] = {0};
-    if (kernel->cpu && kernel->cpu->blocks)
-        kernel->cpu->blocks(&sized.args, counts);
-    else if (sized.all.block_mask) /* of the reference devices */
-        count_mask(&sized.all, counts);
-    else /* everything is computed: each head is one block */
-        counts[plan->mod->program.ir->mask ? 1 : 0] = sized.all.batch * sized.all.heads_q;
-    *ret_counts =
-        (fj_block_counts){.full = counts[0], .partial = counts[1], .empty = counts[2], .scores = counts[3]};
-    if (kernel->gpu)
-        *ret_counts =
-            fj_attn_count_blocks(plan, &sized.all, kernel->variant->tile_m, kernel->variant->tile_n);
-    if (!kernel->cpu) ret_counts->scores = fj_attn_count_scores(plan, &sized.all);
+    *ret_counts = count_call(kernel, &sized);
     free_front(kernel, &sized);
     return FJ_OK;
 }

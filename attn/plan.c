@@ -23,6 +23,12 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
     if (problem->value_dim < 1 || problem->value_dim > 256)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "value dimension %d is outside 1 to 256",
                             problem->value_dim);
+    if ((unsigned)problem->form > FJ_FORM_PAGED)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown form %d", (int)problem->form);
+    if (problem->form == FJ_FORM_PAGED && problem->direction == FJ_BACKWARD)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "paged keys and values have no backward");
+    if (problem->form == FJ_FORM_PACKED && problem->block_mask)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "packed sequences take no block mask");
     if (problem->gqa < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "gqa %d is negative", problem->gqa);
     if (mod->unbound)
         return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
@@ -48,8 +54,14 @@ static void list_variants(const fj_variant *variants, int count, fj_error *error
     fj_error_note(error, "there are: %s", count ? list : "none");
 }
 
-/* Kernels for a GPU do not read them. */
-static fj_status check_block_mask(const fj_plan *plan, fj_error *error) {
+/* What kernels for a GPU do not read yet. */
+static fj_status check_device(const fj_plan *plan, fj_error *error) {
+    const bool sequences = plan->problem.form != FJ_FORM_DENSE || plan->problem.q_offset;
+    if (sequences && plan->device->traits->text == FJ_TEXT_GPU)
+        return fj_error_set(
+            error, FJ_ERR_UNSUPPORTED,
+            "packed and paged calls and q_offset are not supported by device %s: cpu has them",
+            fj_device_name(plan->device));
     if (!plan->problem.block_mask || plan->device->traits->text != FJ_TEXT_GPU) return FJ_OK;
     return fj_error_set(error, FJ_ERR_UNSUPPORTED, "block masks are not supported by device %s: cpu has them",
                         fj_device_name(plan->device));
@@ -115,12 +127,13 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .value_dim = all.value_dim,
         .max = all.max && !backward,
         .block_mask = all.block_mask,
+        .paged = all.form == FJ_FORM_PAGED,
         .deterministic = !all.nondeterministic,
         .tf32 = all.tf32,
         .gqa = all.gqa,
         .few_queries = all.few_queries,
     };
-    status = check_block_mask(plan, error);
+    status = check_device(plan, error);
     if (status == FJ_OK) status = choose(plan, all.variant, error);
     plan->named = all.variant != NULL;
     plan->problem.variant = plan->variant.name;

@@ -11,7 +11,8 @@
  *    multiplied in. A row without any finite score gives out = 0, lse = -inf, zero gradients.
  * 3. reference_tmpl.inc is included twice: in double, and for the unfused yardstick in float, where
  *    products and probabilities are rounded to the problem's dtype and every sum is float32.
- * 4. An item is one key head with its group of query heads. Gradients of captures are added in the
+ * 4. An item is one key head with its group of query heads, of one batch, or of all where they share their keys. Packed,
+ *    paged, and with offsets a batch is seen as a call of its own (sequences.c). Gradients of captures are added in the
  *    order of items, so a call that wants any runs its items one after the other.
  */
 #include "attn/mask/mask.h"
@@ -46,9 +47,12 @@ typedef struct score_row {
 /* One item: a key head, on one thread. */
 typedef struct reference_item {
     reference_call *call;
+    fj_resolved sequence;    /* the batch at work, where it is seen alone */
+    const fj_resolved *args; /* it, or the whole call */
     fj_arena *arena;
     fj_eval *eval, *eval_gradient;
-    int64_t b, h_kv;
+    int64_t batch, batch_end; /* of the call: the one at work, the item's last */
+    int64_t b, h_kv;          /* of args */
     fj_fault fault;
     score_row row;
 } reference_item;
@@ -57,6 +61,30 @@ static char *element(const fj_tensor *tensor, int64_t i, int64_t j, int64_t k) {
     if (!tensor->data) return NULL; /* empty */
     int64_t offset = i * tensor->strides[0] + j * tensor->strides[1] + k * tensor->strides[2];
     return tensor->data + offset * (int64_t)fj_dtype_size(tensor->dtype);
+}
+
+/* A row of the item's keys or values; NULL: on a page that is not there. */
+static char *key_element(const reference_item *item, const fj_tensor *tensor, int64_t row) {
+    const fj_sequences *s = &item->args->sequences;
+    if (item->args->form != FJ_FORM_PAGED) return element(tensor, item->b, item->h_kv, row);
+    const int32_t page = s->page_table[row / s->page_size];
+    return page < 0 ? NULL : element(tensor, page, item->h_kv, row % s->page_size);
+}
+
+static void enter_batch(reference_item *item) {
+    const fj_resolved *all = item->call->args;
+    const bool alone = fj_attn_has_sequences(all);
+    if (alone) item->sequence = fj_attn_sequence(all, item->batch);
+    item->args = alone ? &item->sequence : all;
+    item->b = alone ? 0 : item->batch;
+}
+
+/* The next batch of the item; false after the last. */
+static bool next_batch(reference_item *item) {
+    if (item->batch + 1 >= item->batch_end) return false;
+    item->batch++;
+    enter_batch(item);
+    return true;
 }
 
 static void store_value(const fj_tensor *tensor, int64_t b, int64_t h, int64_t q, double value) {
@@ -79,11 +107,11 @@ static void note_fault(reference_item *item, const fj_eval_lanes *lanes, const b
 }
 
 static fj_eval_lanes lanes_of(const reference_item *item, int64_t h, int64_t q, int64_t kv) {
-    const int64_t left = item->call->args->kv_len - kv;
+    const int64_t left = item->args->kv_len - kv;
     return (fj_eval_lanes){
-        .b = (int32_t)item->b,
+        .b = (int32_t)(item->args->first_batch + item->b),
         .h = (int32_t)h,
-        .q = (int32_t)q,
+        .q = (int32_t)q + item->args->q_offset,
         .kv0 = (int32_t)kv,
         .count = left < FJ_EVAL_LANES ? (int)left : FJ_EVAL_LANES,
         .score = item->row.before + kv,
@@ -92,17 +120,23 @@ static fj_eval_lanes lanes_of(const reference_item *item, int64_t h, int64_t q, 
 
 /* Narrows row->visible, which the mod made, to a block mask: full blocks are visible whatever the mod says. */
 static void apply_block_mask(reference_item *item, int64_t h, int64_t q) {
-    const fj_block_mask *mask = item->call->args->block_mask;
+    const fj_block_mask *mask = item->args->block_mask;
     const fj_mask_shape *shape = &mask->shape;
-    const int64_t plane = fj_mask_plane(shape, item->b, h), kv_len = item->call->args->kv_len;
+    const int64_t plane = fj_mask_plane(shape, item->batch, h), kv_len = item->args->kv_len;
     fj_row_cursor cursor = fj_row_begin(&mask->rows, plane * mask->q_blocks + q / shape->block_q);
     for (int32_t at = 0, end; at < mask->kv_blocks; at = end) {
         const fj_block_class class = fj_row_stretch(&cursor, at, &end);
         const int64_t from = at * shape->block_kv,
                       to = end * shape->block_kv < kv_len ? end * shape->block_kv : kv_len;
-        if (class == FJ_BLOCK_PARTIAL) continue;
+        if (class == FJ_BLOCK_PARTIAL || from >= kv_len) continue;
         memset(item->row.visible + from, class == FJ_BLOCK_FULL, (size_t)(to - from) * sizeof(bool));
     }
+}
+
+/* Hides what is on pages that are not there. */
+static void apply_pages(reference_item *item) {
+    for (int64_t kv = 0; kv < item->args->kv_len; kv++)
+        if (!key_element(item, &item->args->key, kv)) item->row.visible[kv] = false;
 }
 
 /* row->before -> row->after, row->visible. */
@@ -110,15 +144,16 @@ static void apply_mods(reference_item *item, int64_t h, int64_t q) {
     const reference_call *call = item->call;
     score_row *row = &item->row;
     bool fault[FJ_EVAL_LANES];
-    for (int64_t kv = 0; kv < call->args->kv_len; kv += FJ_EVAL_LANES) {
+    for (int64_t kv = 0; kv < item->args->kv_len; kv += FJ_EVAL_LANES) {
         const fj_eval_lanes lanes = lanes_of(item, h, q, kv);
         double *after = call->ir->score ? row->after + kv : NULL;
         fj_eval_run(item->eval, &call->input, &lanes, after, row->visible + kv, NULL, NULL, NULL);
         if (!call->ir->score)
             memcpy(row->after + kv, row->before + kv, (size_t)lanes.count * sizeof *row->after);
     }
-    if (call->args->block_mask) apply_block_mask(item, h, q);
-    for (int64_t kv = 0; kv < call->args->kv_len && call->ir->fault; kv += FJ_EVAL_LANES) {
+    if (item->args->block_mask) apply_block_mask(item, h, q);
+    if (item->args->form == FJ_FORM_PAGED) apply_pages(item);
+    for (int64_t kv = 0; kv < item->args->kv_len && call->ir->fault; kv += FJ_EVAL_LANES) {
         fj_eval_lanes lanes = lanes_of(item, h, q, kv);
         lanes.live = row->visible + kv;
         fj_eval_run(item->eval, &call->input, &lanes, NULL, NULL, NULL, fault, NULL);
@@ -130,7 +165,7 @@ static void apply_mods(reference_item *item, int64_t h, int64_t q) {
 static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
     const reference_call *call = item->call;
     score_row *row = &item->row;
-    int64_t kv_len = call->args->kv_len;
+    int64_t kv_len = item->args->kv_len;
     if (!call->ir->score) {
         memcpy(row->dscore, row->adjoint, (size_t)kv_len * sizeof *row->dscore);
         return;
@@ -168,7 +203,7 @@ static void item_body(fj_scope *scope, void *argument) {
     item->arena = scope->arena;
     item->eval = fj_eval_create(scope->arena, call->ir);
     item->eval_gradient = call->gradient ? fj_eval_create(scope->arena, call->gradient) : NULL;
-    int64_t kv_len = call->args->kv_len;
+    int64_t kv_len = item->args->kv_len;
     item->row = (score_row){
         .before = FJ_NEW_ARRAY(scope->arena, double, kv_len),
         .after = FJ_NEW_ARRAY(scope->arena, double, kv_len),
@@ -187,11 +222,14 @@ static void item_body(fj_scope *scope, void *argument) {
 static void run_item(void *argument, int64_t index, int worker) {
     (void)worker;
     reference_call *call = argument;
+    const int64_t batch = index / call->args->heads_kv;
     reference_item item = {
         .call = call,
-        .b = index / call->args->heads_kv,
+        .batch = batch,
+        .batch_end = call->args->shared_keys ? call->args->batch : batch + 1,
         .h_kv = index % call->args->heads_kv,
     };
+    enter_batch(&item);
     fj_arena arena;
     fj_arena_init(&arena, call->allocator);
     if (fj_scope_run(&arena, NULL, item_body, &item) != FJ_OK) atomic_store(&call->failed, true);
@@ -272,7 +310,7 @@ static void call_body(fj_scope *scope, void *argument) {
     call_setup *setup = argument;
     reference_call *call = setup->call;
     const fj_resolved *args = call->args;
-    int64_t items = args->batch * args->heads_kv;
+    int64_t items = (args->shared_keys ? args->batch > 0 : args->batch) * args->heads_kv;
     call->input.captures = bind_captures(call, scope->arena);
     call->input.scalars = args->scalars;
     call->input.round_f32 = call->pass == FJ_PASS_UNFUSED && call->dtype != FJ_DTYPE_F64;

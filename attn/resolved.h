@@ -17,8 +17,25 @@ typedef struct fj_tensor {
     int64_t strides[FJ_MAX_RANK]; /* in elements */
 } fj_tensor;
 
+/* Where the sequences of a call lie: arrays of the device's memory, those of other forms NULL. */
+typedef struct fj_sequences {
+    const int32_t *cu_q, *cu_kv; /* packed: batch + 1 each */
+    const int32_t *kv_lens, *page_table;
+    const int32_t *q_offset;                          /* any form; NULL: 0 */
+    int64_t pages, page_size, table_width, table_row; /* table_row: elements to the next sequence's */
+} fj_sequences;
+
+/* Tensors have their axes in the order of the dense form: packed, the batch has stride 0 and rows are those of all
+ * sequences; keys and values of the paged form are [page, Hkv, row of a page, E]. */
 typedef struct fj_resolved {
-    int64_t batch, heads_q, heads_kv, q_len, kv_len; /* each below 2^31; heads_q a multiple of heads_kv */
+    /* Each below 2^31; heads_q a multiple of heads_kv. Packed, lengths are those of all sequences; paged, kv_len is what
+     * the table has room for. */
+    int64_t batch, heads_q, heads_kv, q_len, kv_len;
+    fj_form form;
+    fj_sequences sequences;
+    bool shared_keys;    /* key, value and their gradients have a batch of 1 under a larger one */
+    int64_t first_batch; /* what a mod sees of batch and query 0 */
+    int32_t q_offset;
     int64_t head_dim, value_dim;
     double scale;
     fj_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev], dtype of the problem */
@@ -34,6 +51,14 @@ typedef struct fj_resolved {
     const fj_tensor *dscalars;              /* rank 0 */
     const struct fj_block_mask *block_mask; /* NULL: the mod's mask alone */
 } fj_resolved;
+
+/* Whether sequences have lengths or positions of their own: then what runs takes them one by one. */
+static inline bool fj_attn_has_sequences(const fj_resolved *all) {
+    return all->form != FJ_FORM_DENSE || all->sequences.q_offset;
+}
+/* Sequence b as a dense call of batch 1, on devices whose memory the host reads; only pages stay: then page_table is its
+ * row. */
+fj_resolved fj_attn_sequence(const fj_resolved *all, int64_t b);
 
 /* A bad read in a mod: the least position (b, h, q, kv in this order) at which one happened. */
 typedef struct fj_fault {

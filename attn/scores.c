@@ -16,7 +16,7 @@ typedef struct count {
     const int64_t *dims; /* of the captures, FJ_MAX_RANK each */
     fj_eval *eval;
     fj_eval_input input;
-    int64_t b, h;
+    int64_t b, h;          /* as a mod sees them */
     int64_t full, partial; /* elements */
     int64_t step, row;     /* of the second walk: each step-th row of partial areas is looked at */
     int64_t looked, found; /* elements */
@@ -31,7 +31,7 @@ static void look_at_row(count *c, int64_t q, int64_t kv, int64_t kv_end) {
     for (; kv < kv_end; kv += FJ_EVAL_LANES) {
         const fj_eval_lanes lanes = {.b = (int32_t)c->b,
                                      .h = (int32_t)c->h,
-                                     .q = (int32_t)q,
+                                     .q = (int32_t)q + c->all->q_offset,
                                      .kv0 = (int32_t)kv,
                                      .count = (int)least(FJ_EVAL_LANES, kv_end - kv)};
         fj_eval_run(c->eval, &c->input, &lanes, NULL, mask, NULL, NULL, NULL);
@@ -56,8 +56,10 @@ static void take(count *c, fj_block_class class, int64_t q, int64_t q_end, int64
 
 /* A square is classed as a whole first; what is neither full nor empty is cut into four, down to a block. */
 static void divide(count *c, int64_t q, int64_t q_end, int64_t kv, int64_t kv_end) {
-    const fj_block block = {
-        .b = {c->b, c->b}, .h = {c->h, c->h}, .q = {q, q_end - 1}, .kv = {kv, kv_end - 1}};
+    const fj_block block = {.b = {c->b, c->b},
+                            .h = {c->h, c->h},
+                            .q = {q + c->all->q_offset, q_end - 1 + c->all->q_offset},
+                            .kv = {kv, kv_end - 1}};
     if (q >= q_end || kv >= kv_end) return;
     const fj_block_class class = c->plan->mod->program.tier == FJ_TIER_ELEMENTWISE
                                    ? FJ_BLOCK_PARTIAL
@@ -93,7 +95,7 @@ static void take_blocks(count *c, const fj_block_mask *mask) {
 
 static void walk(count *c, int64_t batches, int64_t heads) {
     for (int64_t plane = 0; plane < batches * heads; plane++) {
-        c->b = plane / heads;
+        c->b = plane / heads + c->all->first_batch;
         c->h = plane % heads;
         if (c->all->block_mask)
             take_blocks(c, c->all->block_mask);

@@ -6,30 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "attn/objects.h"
+#include "attn/validate.h"
 #include "base/dtype.h"
 
-enum { NAME_SIZE = 160, UNKNOWN = -1 };
-
-/* What a tensor must be. shape[i] UNKNOWN: anything. */
-struct expected {
-    char name[NAME_SIZE];
-    int rank;
-    int64_t shape[FJ_MAX_RANK];
-    const char *axes;     /* "[B,Hkv,S,E]" */
-    fj_dtype dtype, also; /* one of the two */
-    bool written;
-};
-
-struct validation {
-    const fj_plan *plan;
-    bool sizing; /* data pointers are not looked at */
-    fj_error *error;
-    const bool *used; /* of ir->captures; NULL: all are */
-};
-
-static fj_status bad(const struct validation *v, const char *format, ...) FJ_PRINTF(2, 3);
-static fj_status bad(const struct validation *v, const char *format, ...) {
+fj_status fj_attn_bad(const fj_validation *v, const char *format, ...) {
     if (!v->error) return FJ_ERR_TENSOR;
     char text[sizeof v->error->text];
     va_list list;
@@ -45,7 +25,7 @@ static void shape_text(char *text, size_t size, const int64_t *shape, int rank) 
     size_t length = (size_t)snprintf(text, size, "[");
     for (int i = 0; i < rank && length < size; i++) {
         const char *comma = i ? "," : "";
-        if (shape[i] == UNKNOWN)
+        if (shape[i] == FJ_ANY_EXTENT)
             length += (size_t)snprintf(text + length, size - length, "%s*", comma);
         else
             length += (size_t)snprintf(text + length, size - length, "%s%lld", comma, (long long)shape[i]);
@@ -53,52 +33,51 @@ static void shape_text(char *text, size_t size, const int64_t *shape, int rank) 
     if (length < size) (void)snprintf(text + length, size - length, "]");
 }
 
-static fj_status check_form(const struct validation *v, const DLTensor *tensor, const struct expected *want) {
+static fj_status check_form(const fj_validation *v, const DLTensor *tensor, const fj_expected *want) {
     const char *name = want->name;
     DLDevice takes = fj_device_dlpack(v->plan->device), has = tensor->device;
     bool managed = takes.device_type == kDLCUDA && has.device_type == kDLCUDAManaged;
     if (has.device_type != takes.device_type && !managed)
-        return bad(v, "%s is on another device (DLPack type %d): the %s device takes %s memory", name,
-                   (int)has.device_type, fj_device_name(v->plan->device),
-                   takes.device_type == kDLCUDA ? "its own or managed" : "host");
+        return fj_attn_bad(v, "%s is on another device (DLPack type %d): the %s device takes %s memory", name,
+                           (int)has.device_type, fj_device_name(v->plan->device),
+                           takes.device_type == kDLCUDA ? "its own or managed" : "host");
     if (takes.device_type == kDLCUDA && !managed && has.device_id != takes.device_id)
-        return bad(v, "%s is on GPU %d, but the device is GPU %d", name, (int)has.device_id,
-                   (int)takes.device_id);
+        return fj_attn_bad(v, "%s is on GPU %d, but the device is GPU %d", name, (int)has.device_id,
+                           (int)takes.device_id);
     if (tensor->ndim != want->rank)
-        return bad(v, "%s has rank %d, not %d%s%s", name, (int)tensor->ndim, want->rank,
-                   want->axes ? ": " : "", want->axes ? want->axes : "");
-    if (want->rank > 0 && !tensor->shape) return bad(v, "%s has no shape", name);
+        return fj_attn_bad(v, "%s has rank %d, not %d%s%s", name, (int)tensor->ndim, want->rank,
+                           want->axes ? ": " : "", want->axes ? want->axes : "");
+    if (want->rank > 0 && !tensor->shape) return fj_attn_bad(v, "%s has no shape", name);
     fj_dtype dtype;
     if (!fj_dtype_from_dlpack(tensor->dtype, &dtype))
-        return bad(v, "%s has an unknown dtype (DLPack code %d, %d bits, %d lanes)", name, tensor->dtype.code,
-                   tensor->dtype.bits, tensor->dtype.lanes);
+        return fj_attn_bad(v, "%s has an unknown dtype (DLPack code %d, %d bits, %d lanes)", name,
+                           tensor->dtype.code, tensor->dtype.bits, tensor->dtype.lanes);
     if (dtype == want->dtype || dtype == want->also) return FJ_OK;
     if (want->dtype == want->also)
-        return bad(v, "%s is %s, not %s", name, fj_dtype_name(dtype), fj_dtype_name(want->dtype));
-    return bad(v, "%s is %s, not %s or %s", name, fj_dtype_name(dtype), fj_dtype_name(want->dtype),
-               fj_dtype_name(want->also));
+        return fj_attn_bad(v, "%s is %s, not %s", name, fj_dtype_name(dtype), fj_dtype_name(want->dtype));
+    return fj_attn_bad(v, "%s is %s, not %s or %s", name, fj_dtype_name(dtype), fj_dtype_name(want->dtype),
+                       fj_dtype_name(want->also));
 }
 
-static fj_status check_shape(const struct validation *v, const DLTensor *tensor,
-                             const struct expected *want) {
+static fj_status check_shape(const fj_validation *v, const DLTensor *tensor, const fj_expected *want) {
     char got[200], expected[200];
     for (int i = 0; i < want->rank; i++)
         if (tensor->shape[i] < 0)
-            return bad(v, "%s has a negative extent (%lld, dimension %d)", want->name,
-                       (long long)tensor->shape[i], i);
+            return fj_attn_bad(v, "%s has a negative extent (%lld, dimension %d)", want->name,
+                               (long long)tensor->shape[i], i);
     for (int i = 0; i < want->rank; i++) {
-        if (want->shape[i] == UNKNOWN || want->shape[i] == tensor->shape[i]) continue;
+        if (want->shape[i] == FJ_ANY_EXTENT || want->shape[i] == tensor->shape[i]) continue;
         shape_text(got, sizeof got, tensor->shape, want->rank);
         shape_text(expected, sizeof expected, want->shape, want->rank);
-        return bad(v, "%s has shape %s, not %s%s%s", want->name, got, expected, want->axes ? " " : "",
-                   want->axes ? want->axes : "");
+        return fj_attn_bad(v, "%s has shape %s, not %s%s%s", want->name, got, expected, want->axes ? " " : "",
+                           want->axes ? want->axes : "");
     }
     return FJ_OK;
 }
 
 /* Fills shape and strides; packed when the caller gives none. A stride that is never used (extent 1, or
  * no elements) becomes what a packed tensor has. */
-static fj_status set_strides(const struct validation *v, const DLTensor *tensor, const struct expected *want,
+static fj_status set_strides(const fj_validation *v, const DLTensor *tensor, const fj_expected *want,
                              fj_tensor *out) {
     int64_t packed = 1;
     bool empty = false;
@@ -109,18 +88,18 @@ static fj_status set_strides(const struct validation *v, const DLTensor *tensor,
         out->shape[i] = extent;
         out->strides[i] = tensor->strides && extent > 1 && !empty ? tensor->strides[i] : packed;
         if (i == want->rank - 1 && extent > 1 && out->strides[i] != 1)
-            return bad(v, "%s has stride %lld in its last dimension, where only 1 is taken", want->name,
-                       (long long)out->strides[i]);
+            return fj_attn_bad(v, "%s has stride %lld in its last dimension, where only 1 is taken",
+                               want->name, (long long)out->strides[i]);
         if (want->written && extent > 1 && !empty && out->strides[i] == 0)
-            return bad(v, "%s has stride 0 in dimension %d: its elements overlap", want->name, i);
+            return fj_attn_bad(v, "%s has stride 0 in dimension %d: its elements overlap", want->name, i);
         if (!empty && __builtin_mul_overflow(packed, extent, &packed))
-            return bad(v, "%s has more elements than 64 bits can count", want->name);
+            return fj_attn_bad(v, "%s has more elements than 64 bits can count", want->name);
     }
     return FJ_OK;
 }
 
 /* Every byte of the tensor lies at an offset that 64 bits hold. */
-static fj_status check_extent(const struct validation *v, const DLTensor *tensor, const struct expected *want,
+static fj_status check_extent(const fj_validation *v, const DLTensor *tensor, const fj_expected *want,
                               fj_tensor *out) {
     int64_t low = 0, high = 0, size = (int64_t)fj_dtype_size(out->dtype);
     bool empty = false, over = tensor->byte_offset > INT64_MAX;
@@ -133,18 +112,18 @@ static fj_status check_extent(const struct validation *v, const DLTensor *tensor
     over |= __builtin_add_overflow(high, 1, &high);
     over |= __builtin_mul_overflow(high, size, &high) || __builtin_mul_overflow(low, size, &low);
     over |= __builtin_add_overflow(high, (int64_t)(tensor->byte_offset & INT64_MAX), &high);
-    if (over && !empty) return bad(v, "%s reaches further than 64-bit byte offsets", want->name);
-    if (v->sizing) return FJ_OK;
-    if (!tensor->data && !empty) return bad(v, "%s has no data", want->name);
+    if (over && !empty) return fj_attn_bad(v, "%s reaches further than 64-bit byte offsets", want->name);
+    if (v->sizing && !want->is_read) return FJ_OK;
+    if (!tensor->data && !empty) return fj_attn_bad(v, "%s has no data", want->name);
     out->data = tensor->data ? (char *)tensor->data + (empty ? 0 : tensor->byte_offset) : NULL;
     if (!empty && (uintptr_t)out->data % (uintptr_t)size != 0)
-        return bad(v, "%s is not aligned to its elements of %lld bytes", want->name, (long long)size);
+        return fj_attn_bad(v, "%s is not aligned to its elements of %lld bytes", want->name, (long long)size);
     return FJ_OK;
 }
 
-static fj_status resolve(const struct validation *v, const DLTensor *tensor, const struct expected *want,
-                         fj_tensor *ret_tensor) {
-    if (!tensor) return bad(v, "%s is missing", want->name);
+fj_status fj_attn_resolve_tensor(const fj_validation *v, const DLTensor *tensor, const fj_expected *want,
+                                 fj_tensor *ret_tensor) {
+    if (!tensor) return fj_attn_bad(v, "%s is missing", want->name);
     fj_tensor out = {.present = true, .rank = want->rank};
     fj_status status = check_form(v, tensor, want);
     if (status == FJ_OK) status = check_shape(v, tensor, want);
@@ -156,139 +135,31 @@ static fj_status resolve(const struct validation *v, const DLTensor *tensor, con
     return status;
 }
 
-/* ---- The operands ---------------------------------------------------------------------------------------- */
-
-/* lse, max, dlse and gradients of captures: F32, or F64 for F64 inputs; the reference path takes F64
- * for any. */
-static struct expected statistic(const struct validation *v, bool written) {
-    bool wide = v->plan->problem.dtype == FJ_DTYPE_F64,
-         reference = v->plan->device->traits->text == FJ_TEXT_NONE;
-    return (struct expected){
-        .dtype = wide ? FJ_DTYPE_F64 : FJ_DTYPE_F32,
-        .also = wide || reference ? FJ_DTYPE_F64 : FJ_DTYPE_F32,
-        .written = written,
-    };
-}
-
-static fj_status operand(const struct validation *v, const char *name, const DLTensor *tensor,
-                         const char *axes, const int64_t shape[4], bool written, bool result,
-                         fj_tensor *ret_tensor) {
-    fj_dtype dtype = v->plan->problem.dtype;
-    struct expected want = {.rank = 4, .axes = axes, .dtype = dtype, .also = dtype, .written = written};
-    if (result && v->plan->device->traits->text == FJ_TEXT_NONE) want.also = FJ_DTYPE_F64;
-    (void)snprintf(want.name, sizeof want.name, "%s", name);
-    memcpy(want.shape, shape, 4 * sizeof *shape);
-    return resolve(v, tensor, &want, ret_tensor);
-}
-
-static fj_status row_values(const struct validation *v, const char *name, const DLTensor *tensor,
-                            const fj_resolved *all, bool written, fj_tensor *ret_tensor) {
-    struct expected want = statistic(v, written);
-    (void)snprintf(want.name, sizeof want.name, "%s", name);
-    want.rank = 3;
-    want.axes = "[B,Hq,L]";
-    want.shape[0] = all->batch;
-    want.shape[1] = all->heads_q;
-    want.shape[2] = all->q_len;
-    return resolve(v, tensor, &want, ret_tensor);
-}
-
-static fj_status check_sizes(const struct validation *v, const fj_resolved *all) {
-    const struct {
-        const char *what;
-        int64_t value;
-    } sizes[] = {{"query has a batch of", all->batch},
-                 {"query has a number of heads of", all->heads_q},
-                 {"query has a length of", all->q_len},
-                 {"key has a length of", all->kv_len}};
-    for (size_t i = 0; i < FJ_ARRAY_LEN(sizes); i++)
-        if (sizes[i].value > INT32_MAX)
-            return bad(v, "%s %lld, which is above 2147483647", sizes[i].what, (long long)sizes[i].value);
-    if (all->heads_kv == 0 && all->heads_q > 0)
-        return bad(v, "query has %lld heads, but key has none", (long long)all->heads_q);
-    if (all->heads_kv > 0 && all->heads_q % all->heads_kv != 0)
-        return bad(v, "query has %lld heads, which is not a multiple of key's %lld", (long long)all->heads_q,
-                   (long long)all->heads_kv);
-    return FJ_OK;
-}
-
-static fj_status resolve_inputs(const struct validation *v, const fj_args *args, fj_resolved *all) {
-    int64_t e = v->plan->problem.head_dim, ev = v->plan->problem.value_dim;
-    fj_status status = operand(v, "query", args->query, "[B,Hq,L,E]",
-                               (int64_t[]){UNKNOWN, UNKNOWN, UNKNOWN, e}, false, false, &all->query);
-    if (status != FJ_OK) return status;
-    all->batch = all->query.shape[0];
-    all->heads_q = all->query.shape[1];
-    all->q_len = all->query.shape[2];
-    all->head_dim = e;
-    all->value_dim = ev;
-    status = operand(v, "key", args->key, "[B,Hkv,S,E]", (int64_t[]){all->batch, UNKNOWN, UNKNOWN, e}, false,
-                     false, &all->key);
-    if (status != FJ_OK) return status;
-    all->heads_kv = all->key.shape[1];
-    all->kv_len = all->key.shape[2];
-    status = operand(v, "value", args->value, "[B,Hkv,S,Ev]",
-                     (int64_t[]){all->batch, all->heads_kv, all->kv_len, ev}, false, false, &all->value);
-    return status == FJ_OK ? check_sizes(v, all) : status;
-}
-
-static fj_status resolve_forward(const struct validation *v, const fj_args *args, fj_resolved *all) {
-    const int64_t out[] = {all->batch, all->heads_q, all->q_len, all->value_dim};
-    if (args->max && !v->plan->problem.max) return bad(v, "max is given, but the plan was made without it");
-    fj_status status = operand(v, "out", args->out, "[B,Hq,L,Ev]", out, true, true, &all->out);
-    if (status == FJ_OK) status = row_values(v, "lse", args->lse, all, true, &all->lse);
-    if (status == FJ_OK && v->plan->problem.max)
-        status = row_values(v, "max", args->max, all, true, &all->max);
-    if (status == FJ_OK && args->lse_low)
-        status = row_values(v, "lse_low", args->lse_low, all, true, &all->lse_low);
-    return status;
-}
-
-static fj_status resolve_backward(const struct validation *v, const fj_args *args, fj_resolved *all) {
-    const int64_t out[] = {all->batch, all->heads_q, all->q_len, all->value_dim};
-    if (args->dlse && !v->plan->problem.dlse)
-        return bad(v, "dlse is given, but the plan was made without it");
-    fj_status status = operand(v, "out", args->out, "[B,Hq,L,Ev]", out, false, true, &all->out);
-    if (status == FJ_OK) status = row_values(v, "lse", args->lse, all, false, &all->lse);
-    if (status == FJ_OK) status = operand(v, "dout", args->dout, "[B,Hq,L,Ev]", out, false, true, &all->dout);
-    if (status == FJ_OK && v->plan->problem.dlse)
-        status = row_values(v, "dlse", args->dlse, all, false, &all->dlse);
-    if (status == FJ_OK && args->lse_low)
-        status = row_values(v, "lse_low", args->lse_low, all, false, &all->lse_low);
-    if (status == FJ_OK)
-        status = operand(v, "dquery", args->dquery, "[B,Hq,L,E]", all->query.shape, true, true, &all->dquery);
-    if (status == FJ_OK)
-        status = operand(v, "dkey", args->dkey, "[B,Hkv,S,E]", all->key.shape, true, true, &all->dkey);
-    if (status == FJ_OK)
-        status =
-            operand(v, "dvalue", args->dvalue, "[B,Hkv,S,Ev]", all->value.shape, true, true, &all->dvalue);
-    return status;
-}
-
 /* ---- Captures and scalars ----------------------------------------------------------------------------------- */
 
-static fj_status resolve_capture(const struct validation *v, size_t index, const fj_args *args,
+static fj_status resolve_capture(const fj_validation *v, size_t index, const fj_args *args,
                                  fj_tensor *capture, fj_tensor *dcapture) {
     const fj_mod *mod = v->plan->mod;
     const fj_capture *info = &mod->program.ir->captures.data[mod->capture_index[index]];
-    struct expected want = {.rank = info->rank, .dtype = info->dtype, .also = info->dtype};
+    fj_expected want = {.rank = info->rank, .dtype = info->dtype, .also = info->dtype};
     (void)snprintf(want.name, sizeof want.name, "captured tensor '%.100s'", info->name);
-    for (int i = 0; i < info->rank; i++) want.shape[i] = info->dims[i] < 0 ? UNKNOWN : info->dims[i];
-    fj_status status = resolve(v, args->captures ? args->captures[index] : NULL, &want, capture);
+    for (int i = 0; i < info->rank; i++) want.shape[i] = info->dims[i] < 0 ? FJ_ANY_EXTENT : info->dims[i];
+    fj_status status =
+        fj_attn_resolve_tensor(v, args->captures ? args->captures[index] : NULL, &want, capture);
     bool backward = v->plan->problem.direction == FJ_BACKWARD;
     const DLTensor *gradient = backward && args->dcaptures ? args->dcaptures[index] : NULL;
     if (status != FJ_OK || !gradient) return status;
     if (!info->gradient)
-        return bad(v, "captured tensor '%.100s' has no gradient, but one is asked for", info->name);
-    want = statistic(v, true);
+        return fj_attn_bad(v, "captured tensor '%.100s' has no gradient, but one is asked for", info->name);
+    want = fj_attn_statistic(v, true);
     (void)snprintf(want.name, sizeof want.name, "the gradient of captured tensor '%.100s'", info->name);
     want.rank = info->rank;
     memcpy(want.shape, capture->shape, sizeof want.shape);
-    return resolve(v, gradient, &want, dcapture);
+    return fj_attn_resolve_tensor(v, gradient, &want, dcapture);
 }
 
-static fj_status resolve_scalar(const struct validation *v, size_t index, const fj_args *args,
-                                fj_scalar *scalar, fj_tensor *dscalar) {
+static fj_status resolve_scalar(const fj_validation *v, size_t index, const fj_args *args, fj_scalar *scalar,
+                                fj_tensor *dscalar) {
     const fj_runtime_scalar *info = &v->plan->mod->program.ir->scalars.data[index];
     *scalar = args->scalars ? args->scalars[index] : v->plan->mod->scalar_values[index];
     if (info->type == FJ_TYPE_BOOL) scalar->i = scalar->i != 0;
@@ -296,10 +167,10 @@ static fj_status resolve_scalar(const struct validation *v, size_t index, const 
     const DLTensor *gradient = backward && args->dscalars ? args->dscalars[index] : NULL;
     if (!gradient) return FJ_OK;
     if (!info->gradient)
-        return bad(v, "run-time scalar '%.100s' has no gradient, but one is asked for", info->name);
-    struct expected want = statistic(v, true);
+        return fj_attn_bad(v, "run-time scalar '%.100s' has no gradient, but one is asked for", info->name);
+    fj_expected want = fj_attn_statistic(v, true);
     (void)snprintf(want.name, sizeof want.name, "the gradient of run-time scalar '%.100s'", info->name);
-    return resolve(v, gradient, &want, dscalar);
+    return fj_attn_resolve_tensor(v, gradient, &want, dscalar);
 }
 
 size_t fj_attn_resolve_size(const fj_plan *plan) {
@@ -308,7 +179,7 @@ size_t fj_attn_resolve_size(const fj_plan *plan) {
 }
 
 /* What the mod requires of extents and scalars. */
-static fj_status check_requirements(const struct validation *v, const fj_resolved *all) {
+static fj_status check_requirements(const fj_validation *v, const fj_resolved *all) {
     const fj_mod *mod = v->plan->mod;
     const fj_requirements *requirements = &mod->program.origins.requirements;
     if (requirements->count == 0) return FJ_OK;
@@ -318,7 +189,7 @@ static fj_status check_requirements(const struct validation *v, const fj_resolve
     return fj_requirements_check(requirements, mod->program.ir, all->scalars, extents, v->error);
 }
 
-static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *args, void *storage,
+static fj_status resolve_mod_inputs(const fj_validation *v, const fj_args *args, void *storage,
                                     fj_resolved *all) {
     const fj_mod *mod = v->plan->mod;
     size_t captures = mod->program.ir->captures.len;
@@ -333,7 +204,7 @@ static fj_status resolve_mod_inputs(const struct validation *v, const fj_args *a
     for (size_t i = 0; i < mod->capture_count; i++) {
         size_t at = mod->capture_index[i];
         if (v->used && !v->used[at]) {
-            for (int axis = 0; axis < FJ_MAX_RANK; axis++) capture[at].shape[axis] = UNKNOWN;
+            for (int axis = 0; axis < FJ_MAX_RANK; axis++) capture[at].shape[axis] = FJ_ANY_EXTENT;
             continue;
         }
         fj_status status = resolve_capture(v, i, args, &capture[at], &dcapture[at]);
@@ -367,24 +238,22 @@ fj_status fj_attn_check_scale(const fj_plan *plan, double scale, fj_error *error
 }
 
 /* Sizes do not depend on it. */
-static fj_status resolve_block_mask(const struct validation *v, const fj_args *args, fj_resolved *all) {
+static fj_status resolve_block_mask(const fj_validation *v, const fj_args *args, fj_resolved *all) {
     if (args->block_mask && !v->plan->problem.block_mask)
-        return bad(v, "block_mask is given, but the plan was made without it");
+        return fj_attn_bad(v, "block_mask is given, but the plan was made without it");
     if (!v->plan->problem.block_mask || (v->sizing && !args->block_mask)) return FJ_OK;
-    if (!args->block_mask) return bad(v, "block_mask is missing, but the plan was made with it");
+    if (!args->block_mask) return fj_attn_bad(v, "block_mask is missing, but the plan was made with it");
     all->block_mask = args->block_mask;
     return fj_block_mask_check(args->block_mask, all->batch, all->heads_q, all->q_len, all->kv_len, v->error);
 }
 
 fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing, void *storage,
                           fj_resolved *ret_resolved, fj_error *error) {
-    struct validation v = {plan, sizing, error, NULL};
+    fj_validation v = {plan, sizing, error, NULL};
     fj_resolved all = {.scale = args->scale};
-    fj_status status = resolve_inputs(&v, args, &all);
+    fj_status status = fj_attn_resolve_inputs(&v, args, &all);
     if (status == FJ_OK) status = resolve_block_mask(&v, args, &all);
-    if (status == FJ_OK)
-        status = plan->problem.direction == FJ_BACKWARD ? resolve_backward(&v, args, &all)
-                                                        : resolve_forward(&v, args, &all);
+    if (status == FJ_OK) status = fj_attn_resolve_results(&v, args, &all);
     if (status == FJ_OK && fj_attn_resolve_size(plan) > 0)
         status = resolve_mod_inputs(&v, args, storage, &all);
     if (status == FJ_OK) *ret_resolved = all;
@@ -393,7 +262,7 @@ fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing,
 
 fj_status fj_attn_resolve_captures(const fj_plan *plan, const fj_args *args, const bool *used, void *storage,
                                    fj_resolved *ret_resolved, fj_error *error) {
-    struct validation v = {plan, false, error, used};
+    fj_validation v = {plan, false, error, used};
     fj_resolved all = {0};
     fj_status status = fj_attn_resolve_size(plan) > 0 ? resolve_mod_inputs(&v, args, storage, &all) : FJ_OK;
     if (status == FJ_OK) *ret_resolved = all;

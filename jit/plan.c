@@ -31,9 +31,10 @@ static void name_variant(const fj_jit_problem *problem, fj_variant *variant) {
         (void)snprintf(variant->name, sizeof variant->name, "%s_cpu_%s_%s", prefixes[problem->kind], dtype,
                        isa);
     else
-        (void)snprintf(variant->name, sizeof variant->name, "%s_cpu_%s_e%d_v%d_m%d_n%d_%s%s",
+        (void)snprintf(variant->name, sizeof variant->name, "%s_cpu_%s_e%d_v%d_m%d_n%d_%s%s%s",
                        prefixes[problem->kind], dtype, problem->head_dim, problem->value_dim, variant->tile_m,
-                       variant->tile_n, isa, problem->block_mask ? "_blocks" : "");
+                       variant->tile_n, isa, problem->paged ? "_paged" : "",
+                       problem->block_mask ? "_blocks" : "");
 }
 
 static bool is_supported(const fj_jit_problem *problem) {

@@ -201,6 +201,7 @@ static void put_prologue(const struct render *render) {
         {"TILE_Q", variant->tile_m},
         {"TILE_KV", variant->tile_n},
     };
+    if (problem->paged) fj_buf_put(render->out, "#define FJ_PAGED 1\n");
     if (problem->block_mask) fj_buf_put(render->out, "#define FJ_BLOCK_MASK 1\n");
     const bool is_attention = problem->kind == FJ_JIT_FORWARD || problem->kind == FJ_JIT_BACKWARD;
     put_constants(render->out, constants, is_attention ? FJ_ARRAY_LEN(constants) : 4);

@@ -305,6 +305,13 @@ FJ_NODISCARD FJ_API fj_status fj_timer_read(const fj_timer *timer, double *ret_m
 
 typedef enum fj_direction { FJ_FORWARD, FJ_BACKWARD } fj_direction;
 
+/* How the tensors of a call hold its sequences: see fj_args. */
+typedef enum fj_form {
+    FJ_FORM_DENSE,  /* as many queries and keys in each batch */
+    FJ_FORM_PACKED, /* sequences of any lengths, one after the other */
+    FJ_FORM_PAGED,  /* keys and values in pages; forward only */
+} fj_form;
+
 /* What a kernel is specialised on. Batch, heads and lengths are not here: a change of length never
  * recompiles. */
 typedef struct fj_problem {
@@ -324,6 +331,8 @@ typedef struct fj_problem {
     int gqa;          /* query heads for each key head; 0: any */
     bool few_queries; /* lengths of a few queries, as in decoding */
     bool block_mask;  /* each call brings a block mask; cpu and reference devices */
+    fj_form form;
+    bool q_offset; /* each call brings the positions of its first queries */
 } fj_problem;
 
 typedef struct fj_block_mask fj_block_mask; /* see below, "Block masks" */
@@ -400,6 +409,30 @@ typedef union fj_scalar {
  * mod's mask shows; the mod's mask is not asked elsewhere (but a bad read in it is reported wherever something is seen).
  * Made for these lengths, and for this batch and these heads of queries or for 1; it has to stay until the launch is over.
  *
+ * key and value with a batch of 1 serve every batch of query; then dkey and dvalue have a batch of 1 too, and are the sums
+ * over the batch. Gradients may be NULL: those are not computed. Elements of different indices of an output may not overlap.
+ *
+ * Packed (FJ_FORM_PACKED): sequence b has rows cu_seqlens_q[b] to cu_seqlens_q[b + 1] of query, and those of cu_seqlens_kv
+ * of key and value. Lengths may be 0 and differ between queries and keys. A mod sees b, and positions within its sequence: it
+ * reads a table that is packed likewise at table[cu_seqlens_q[b] + q], with cu_seqlens_q captured. No block masks.
+ *
+ *   query [Tq,Hq,E]  key [Tk,Hkv,E]  value [Tk,Hkv,Ev]  out [Tq,Hq,Ev]  lse, max, lse_low, dlse [Hq,Tq]
+ *   dout as out      dquery, dkey, dvalue as query, key, value
+ *   cu_seqlens_q, cu_seqlens_kv [B+1] I32: from 0, never less than before, to Tq and Tk
+ *
+ * Paged (FJ_FORM_PAGED): key j of sequence b is row j % P of page page_table[b, j / P] of key and value, a mod sees j. What
+ * is on a page of -1 is hidden, whatever the mod's mask shows; so is what follows kv_lens[b]. Entries of the table behind
+ * that are not read. A block mask is made for M * P keys.
+ *
+ *   query [B,Hq,L,E]  key [N,P,Hkv,E]  value [N,P,Hkv,Ev], any strides (so [N,Hkv,P,E] too)
+ *   page_table [B,M] I32: pages from 0 to N - 1, or -1    kv_lens [B] I32: 0 to M * P
+ *
+ * q_offset [B] I32, with a problem that has it, in any form: the position of a sequence's first query, 0 or more. A mod sees
+ * q_offset[b] + i for the query at index i; block masks count indices.
+ *
+ * These five are memory of the device. On cpu, emu and reference devices their values are checked (FJ_ERR_TENSOR), and
+ * fj_kernel_workspace and fj_kernel_blocks read those of cu_seqlens and kv_lens: other lengths, another size.
+ *
  * captures, dcaptures: in the order of fj_mod_capture; dcaptures[i] has the capture's shape, NULL
  * where the gradient is not wanted or does not exist. scalars, dscalars (rank 0) likewise. */
 typedef struct fj_args {
@@ -417,6 +450,9 @@ typedef struct fj_args {
     double scale;
     const DLTensor *lse_low; /* NULL: absent */
     const fj_block_mask *block_mask;
+    const DLTensor *cu_seqlens_q, *cu_seqlens_kv; /* FJ_FORM_PACKED */
+    const DLTensor *page_table, *kv_lens;         /* FJ_FORM_PAGED */
+    const DLTensor *q_offset;
 } fj_args;
 
 /* Runs fn(arg, item, worker) for every item in [0, items), in any order, each exactly once, and

@@ -53,17 +53,30 @@ struct fj_cpu_args {
     const union fj_cpu_scalar *scalars;
     const struct fj_cpu_tensor *dscalars;
     int64_t batch, heads_q, heads_kv, q_len, kv_len;
+    /* Address and position: tensors have batch and query 0 where a mod, and a fault, have these. */
+    int32_t first_batch, q_offset;
+    /* Kernels with FJ_PAGED, whose batch is 1: key kv is row kv % page_size of page pages[kv / page_size] of key and value,
+     * whose first dimension is pages; -1: it is not there. */
+    const int32_t *pages;
+    int64_t page_size;
+    /* Backward, of calls that run one after the other and add up: what the earlier ones left, kernel->carry bytes; gradients
+     * of captures and, with shared_keys, dkey and dvalue go to the outputs with the last. NULL: a call on its own. */
+    char *carry;
+    int32_t is_first, is_last, shared_keys, unused;
     double scale;
     const struct fj_cpu_block_mask *block_mask;
     int32_t workers;
-    char *workspace;             /* 256-byte aligned, kernel->workspace bytes */
+    char *scratch;               /* 256-byte aligned, kernel->scratch bytes for each worker */
+    char *workspace;             /* the same, kernel->workspace bytes */
     struct fj_cpu_fault *faults; /* one per worker, zeroed by the driver */
 };
 
 struct fj_cpu_kernel {
-    int32_t abi; /* FJ_CPU_ABI */
+    int32_t abi;     /* FJ_CPU_ABI */
+    int64_t scratch; /* bytes that a worker needs: calls that are run together share them */
     /* Bytes of workspace for these shapes and workers; pointers are not followed. */
     size_t (*workspace)(const struct fj_cpu_args *args);
+    size_t (*carry)(const struct fj_cpu_args *args); /* backward */
     /* Items of a phase; -1 past the last phase. */
     int64_t (*items)(const struct fj_cpu_args *args, int phase);
     void (*run)(const struct fj_cpu_args *args, int phase, int64_t item, int worker);

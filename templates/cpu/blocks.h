@@ -21,7 +21,7 @@ enum { COUNT_FULL, COUNT_PARTIAL, COUNT_EMPTY, COUNT_SCORES, COUNTS };
 
 struct count {
     const struct fj_cpu_args *args;
-    int64_t b, h;          /* of the plane */
+    int64_t b, h;          /* of the plane, as a mod sees it */
     int64_t keys;          /* of a block */
     int64_t *counts;       /* of the first walk */
     int64_t partial;       /* elements of partial blocks */
@@ -29,7 +29,7 @@ struct count {
     int64_t looked, found; /* elements */
 };
 
-/* What a row sees of a block. */
+/* What a row sees of a block. q: its position, as b below is a mod's. */
 static int64_t row_scores(const struct count *c, const struct fj_head_state *head,
                           const struct fj_row_state *row, const struct fj_col_state *cols, int64_t q,
                           int64_t key, int keys) {
@@ -43,6 +43,9 @@ static int64_t row_scores(const struct count *c, const struct fj_head_state *hea
         fj_b live = fj_mask(c->args, head, row, &cols[v]);
 #if FJ_BLOCK_MASK
         live = block_live(&bits, v, live);
+#endif
+#if FJ_PAGED
+        live = fj_and_b(live, page_live(c->args, key + at, keys - at));
 #endif
         seen += __builtin_popcount(fj_bits_b(fj_and_b(live, fj_lanes_below(keys - at))));
     }
@@ -58,7 +61,7 @@ static __attribute__((noinline)) void count_partial(struct count *c, const struc
                     &cols[at / FJ_LANES]);
     for (int64_t i = q; i < q_end; i++) {
         if (c->row++ % c->step) continue;
-        c->found += row_scores(c, head, &rows[i - q], cols, i, key, keys);
+        c->found += row_scores(c, head, &rows[i - q], cols, i + c->args->q_offset, key, keys);
         c->looked += keys;
     }
 }
@@ -71,8 +74,8 @@ static void count_tile(struct count *c, int64_t q, int64_t q_end) {
     int ready = 0;
     for (int64_t key = 0; key < a->kv_len; key += c->keys) {
         const int64_t end = key + c->keys < a->kv_len ? key + c->keys : a->kv_len;
-        const int class = block_class(a, (int32_t)c->b, (int32_t)c->h, (int32_t)q, (int32_t)q_end - 1,
-                                      (int32_t)key, (int32_t)end - 1);
+        const int class = block_class(a, (int32_t)c->b, (int32_t)c->h, (int32_t)q + a->q_offset,
+                                      (int32_t)q_end - 1 + a->q_offset, (int32_t)key, (int32_t)end - 1);
         if (!c->step) {
             const int64_t area = (q_end - q) * (end - key);
             c->counts[2 - class]++;
@@ -81,7 +84,8 @@ static void count_tile(struct count *c, int64_t q, int64_t q_end) {
         } else if (class == 1) {
             if (!ready) {
                 fj_head_init(a, (int32_t)c->b, (int32_t)c->h, &head);
-                for (int64_t i = q; i < q_end; i++) fj_row_init(a, &head, (int32_t)i, &rows[i - q]);
+                for (int64_t i = q; i < q_end; i++)
+                    fj_row_init(a, &head, (int32_t)i + a->q_offset, &rows[i - q]);
                 ready = 1;
             }
             count_partial(c, &head, rows, q, q_end, key, (int)(end - key));
@@ -92,7 +96,7 @@ static void count_tile(struct count *c, int64_t q, int64_t q_end) {
 /* The planes of which the mask differs; the others are like these. */
 static int64_t count_planes(struct count *c, int64_t batches, int64_t heads) {
     for (int64_t plane = 0; plane < batches * heads; plane++) {
-        c->b = plane / heads, c->h = plane % heads;
+        c->b = plane / heads + c->args->first_batch, c->h = plane % heads;
         for (int64_t q = 0; q < c->args->q_len; q += FJ_TILE_Q)
             count_tile(c, q, q + FJ_TILE_Q < c->args->q_len ? q + FJ_TILE_Q : c->args->q_len);
     }

@@ -62,8 +62,10 @@
 /* 0 nothing of the tile is visible, 1 some, 2 all. */
 static int class_of(const struct pass *p) {
 #if FJ_MASKED
-    return block_class(p->it->args, (int32_t)p->it->batch, (int32_t)p->head, (int32_t)p->q,
-                       (int32_t)(p->q + p->rows - 1), (int32_t)p->key, (int32_t)(p->key + p->keys - 1));
+    const struct fj_cpu_args *a = p->it->args;
+    const int32_t q = (int32_t)p->q + a->q_offset;
+    return block_class(a, batch_of(p->it), (int32_t)p->head, q, q + p->rows - 1, (int32_t)p->key,
+                       (int32_t)(p->key + p->keys - 1));
 #else
     (void)p;
     return 2;
@@ -85,7 +87,7 @@ static void start_head(const struct pass *p) {
     struct scratch *own = p->it->own;
     (void)a, (void)own;
 #if !FJ_HEAD_EMPTY
-    fj_head_init(a, (int32_t)p->it->batch, (int32_t)p->head, &own->head);
+    fj_head_init(a, batch_of(p->it), (int32_t)p->head, &own->head);
 #endif
 #if !FJ_COL_EMPTY
     for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES)
@@ -175,7 +177,7 @@ static inline int64_t measure_chunks(const struct fj_cpu_args *a, const struct g
 static void run_measure(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     const int64_t chunks = measure_chunks(a, g), chunk = number % chunks, head = number / chunks;
     const struct item it = {.args = a,
-                            .own = (struct scratch *)a->workspace + worker,
+                            .own = (struct scratch *)a->scratch + worker,
                             .batch = head / a->heads_kv,
                             .head_kv = head % a->heads_kv,
                             .unit = chunk * g->units / chunks,
@@ -273,6 +275,8 @@ static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {
 
 __attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {
     .abi = FJ_CPU_ABI,
+    .scratch = sizeof(struct scratch),
+    .carry = carry_size,
     .workspace = kernel_workspace,
     .items = kernel_items,
     .run = kernel_run,

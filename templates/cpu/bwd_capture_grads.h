@@ -130,7 +130,8 @@ static inline void grad_reduce_task(const struct fj_cpu_args *a, const struct gr
     const struct fj_cpu_tensor *to = &a->dcaptures[t.capture];
     if (t.begin == t.end || !to->data) return;
     const int64_t slots = s->captures[t.capture].shared ? 1 : s->slots;
-    int64_t at[FJ_CPU_MAX_RANK], offset = 0, rest = t.begin;
+    int64_t at[FJ_CPU_MAX_RANK], offset = 0, rest = t.begin, before = FJ_SCALARS;
+    for (int i = 0; i < t.capture; i++) before += s->captures[i].count;
     for (int r = FJ_CPU_MAX_RANK - 1; r >= 0; r--) {
         at[r] = rest % to->shape[r], rest /= to->shape[r];
         offset += at[r] * to->stride[r];
@@ -138,6 +139,7 @@ static inline void grad_reduce_task(const struct fj_cpu_args *a, const struct gr
     for (int64_t i = t.begin; i < t.end; i++) {
         fj_acc sum = 0;
         for (int64_t slot = 0; slot < slots; slot++) sum += grad_array(a, s, t.capture, slot)[i];
+        sum = carry_grad(a, before + i, sum);
         ((fj_real *)to->data)[offset] = (fj_real)sum;
         for (int r = FJ_CPU_MAX_RANK - 1; r >= 0; r--) {
             offset += to->stride[r];
@@ -153,6 +155,7 @@ static inline void grad_reduce_scalars(const struct fj_cpu_args *a, const struct
         const struct fj_cpu_tensor *to = &a->dscalars[i];
         fj_acc sum = 0;
         for (int64_t slot = 0; slot < s->slots; slot++) sum += grad_scalars(a, s, slot)[i];
+        sum = carry_grad(a, i, sum);
         if (to->data) *(fj_real *)to->data = (fj_real)sum;
     }
 }

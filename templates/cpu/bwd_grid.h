@@ -22,7 +22,7 @@
  *     few tiles, so that sums never take much more memory than one copy of dQ, dK and dV in fj_real.
  *  3. With a single round and no copies (many heads), dK and dV are summed in the worker's scratch.
  *
- * Workspace: | scratch of each worker | delta, base and low of rows | sums of dQ | sums of dK and dV | gradients of captures |
+ * Workspace: | delta, base and low of rows | sums of dQ | sums of dK and dV | gradients of captures |
  */
 #ifndef FJ_BWD_GRID_H
 #define FJ_BWD_GRID_H
@@ -115,6 +115,9 @@ struct item {
     int64_t block, block_end, unit, unit_end;
 };
 
+/* As a mod sees it. */
+static inline int32_t batch_of(const struct item *it) { return (int32_t)it->batch + it->args->first_batch; }
+
 static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -145,7 +148,6 @@ static struct grid grid_of(const struct fj_cpu_args *a) {
     g.dquery_copy = FJ_ROUND(a->batch * a->heads_q * g.q_rows * FJ_E_LINE * size, 256);
     g.dkv_copy = g.sums_in_scratch ? 0 : FJ_ROUND(heads * g.kv_rows * (FJ_E_LINE + FJ_V_LINE) * size, 256);
 
-    g.delta = (int64_t)sizeof(struct scratch) * most(1, a->workers);
     g.dquery = g.delta + FJ_ROUND(3 * a->batch * a->heads_q * a->q_len * size, 256);
     g.dkv = g.dquery + g.dquery_copies * g.dquery_copy;
     g.grads = g.dkv + g.dkv_copies * g.dkv_copy;
@@ -155,7 +157,7 @@ static struct grid grid_of(const struct fj_cpu_args *a) {
 /* The square of a round: the longer axis gives it its number. */
 static struct item item_of(const struct fj_cpu_args *a, const struct grid *g, int64_t round, int64_t number,
                            int worker) {
-    struct item it = {.args = a, .own = (struct scratch *)a->workspace + worker};
+    struct item it = {.args = a, .own = (struct scratch *)a->scratch + worker};
     int64_t row, column;
     it.head_kv = number % a->heads_kv, number /= a->heads_kv;
     it.batch = number % a->batch, number /= a->batch;
@@ -187,6 +189,36 @@ static inline fj_real *grid_dquery(const struct fj_cpu_args *a, const struct gri
     fj_real *sums = (fj_real *)(a->workspace + g->dquery + copy * g->dquery_copy);
     return sums + ((b * a->heads_q + h) * g->q_rows + q) * FJ_E_LINE;
 }
+/* ---- What calls that add up carry: captures, scalars, dK, dV ------------------------------------------- */
+
+/* Lines of keys of a head, then those of all heads. */
+static inline int64_t carry_lines(const struct fj_cpu_args *a) { return a->heads_kv * a->kv_len; }
+static int64_t carry_grads(const struct fj_cpu_args *a) {
+    int64_t count = FJ_SCALARS;
+    for (int i = 0; FJ_HAS_CAPTURE_GRADS && i < FJ_CAPTURES; i++) {
+        int64_t elements = 1;
+        for (int r = 0; r < FJ_CPU_MAX_RANK; r++) elements *= a->captures[i].shape[r];
+        count += elements;
+    }
+    return FJ_ROUND(count * (int64_t)sizeof(fj_acc), 256);
+}
+static size_t carry_size(const struct fj_cpu_args *a) {
+    const int64_t lines = a->shared_keys ? carry_lines(a) * (FJ_E_LINE + FJ_V_LINE) : 0;
+    return (size_t)(carry_grads(a) + lines * (int64_t)sizeof(fj_real));
+}
+
+/* The sum so far with this call's. */
+static inline fj_acc carry_grad(const struct fj_cpu_args *a, int64_t index, fj_acc sum) {
+    fj_acc *to = (fj_acc *)a->carry + index;
+    if (!a->carry) return sum;
+    return *to = a->is_first ? sum : *to + sum;
+}
+static const fj_real *carry_line(const struct fj_cpu_args *a, fj_real *to, const fj_real *line, int width) {
+    for (int i = 0; i < width; i += FJ_LANES)
+        tile_store(to + i, a->is_first ? tile_load(line + i) : tile_load(to + i) + tile_load(line + i));
+    return to;
+}
+
 static inline int64_t block_row(int64_t kv) { return kv / FJ_TILE_KV * FJ_BLOCK_ROWS + kv % FJ_TILE_KV; }
 static inline fj_real *grid_dkey(const struct fj_cpu_args *a, const struct grid *g, int64_t copy, int64_t b,
                                  int64_t h, int64_t kv) {

@@ -75,7 +75,7 @@ static void find_base(fj_real scale, fj_real lse, fj_real lse_low, fj_real *ret_
 static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     const struct rows r = rows_of(number, a->heads_q, a->q_len);
     fj_real *delta = grid_delta(a, g, r.b, r.h);
-    struct scratch *own = (struct scratch *)a->workspace + worker;
+    struct scratch *own = (struct scratch *)a->scratch + worker;
     for (int64_t q = r.begin; q < r.end && !FJ_MEASURED_DELTA; q += FJ_PANEL)
         sum_out_dout(a, own, r.b, r.h, q, (int)least(FJ_PANEL, r.end - q), delta + q);
     for (int64_t q = r.begin; q < r.end; q++) {
@@ -109,6 +109,13 @@ static void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_
 
 static void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t kv, const fj_real *dkey,
                       const fj_real *dvalue) {
+    if (a->carry && a->shared_keys) {
+        fj_real *const lines = (fj_real *)(a->carry + carry_grads(a));
+        const int64_t at = h * a->kv_len + kv;
+        dkey = carry_line(a, lines + at * FJ_E_LINE, dkey, FJ_E_LINE);
+        dvalue = carry_line(a, lines + carry_lines(a) * FJ_E_LINE + at * FJ_V_LINE, dvalue, FJ_V_LINE);
+        if (!a->is_last) return;
+    }
     if (a->dkey.data) tile_unpack_row(row_at(&a->dkey, b, h, kv), dkey, FJ_HEAD_DIM, (fj_real)a->scale);
     if (a->dvalue.data) tile_unpack_row(row_at(&a->dvalue, b, h, kv), dvalue, FJ_VALUE_DIM, 1);
 }

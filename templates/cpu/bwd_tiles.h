@@ -192,10 +192,10 @@ static void load_tile(const struct pass *p) {
         own->low[row] = delta[row + grid_low(a)];
         own->delta[row] = delta[row];
 #if !FJ_ROW_EMPTY
-        fj_row_init(a, &own->head, (int32_t)q, &own->rows[row]);
+        fj_row_init(a, &own->head, (int32_t)q + a->q_offset, &own->rows[row]);
 #endif
 #if FJ_BLOCK_MASK
-        find_block_bits(a, b, h, q, p->key, p->keys, &own->blocks[row]);
+        find_block_bits(a, batch_of(p->it), h, q + a->q_offset, p->key, p->keys, &own->blocks[row]);
 #endif
     }
     own->nonfinite_queries = pack_rows(own->query_rows, row_at(&a->query, b, h, p->q), &a->query, p->rows,
@@ -230,7 +230,7 @@ static void multiply_in(const struct pass *p) {
     tile_multiply(ov, p->rows, p->keys, (int64_t)FJ_DEPTH(FJ_VALUE_DIM) * FJ_PANEL, TILE_SET);
 }
 
-/* dV += P^T dO, dK += dS^T Q, dQ += dS K. */
+/* dV += P^T dO, dK += dS^T Q, dQ += dS K; those that are wanted. */
 static void multiply_out(const struct pass *p) {
     const struct item *it = p->it;
     struct scratch *own = it->own;
@@ -249,7 +249,7 @@ static void multiply_out(const struct pass *p) {
                               .c = p->dvalue,
                               .c_row = FJ_V_LINE,
                               .depth = rows};
-    tile_multiply(dv, p->keys, FJ_VALUE_DIM, rows * FJ_PANEL, TILE_ADD);
+    if (it->args->dvalue.data) tile_multiply(dv, p->keys, FJ_VALUE_DIM, rows * FJ_PANEL, TILE_ADD);
     struct tile_product dk = {.a = ds_rows,
                               .a_row = 1,
                               .a_depth = FJ_S_LINE,
@@ -257,7 +257,7 @@ static void multiply_out(const struct pass *p) {
                               .c = p->dkey,
                               .c_row = FJ_E_LINE,
                               .depth = rows};
-    tile_multiply(dk, p->keys, FJ_HEAD_DIM, rows * FJ_PANEL, TILE_ADD);
+    if (it->args->dkey.data) tile_multiply(dk, p->keys, FJ_HEAD_DIM, rows * FJ_PANEL, TILE_ADD);
     struct tile_product dq = {.a = ds_keys,
                               .a_row = ds_line,
                               .a_depth = 1,
@@ -265,7 +265,7 @@ static void multiply_out(const struct pass *p) {
                               .c = grid_dquery(it->args, p->grid, it->dquery_copy, it->batch, p->head, p->q),
                               .c_row = FJ_E_LINE,
                               .depth = keys};
-    tile_multiply(dq, p->rows, FJ_HEAD_DIM, keys * FJ_PANEL, TILE_ADD);
+    if (it->args->dquery.data) tile_multiply(dq, p->rows, FJ_HEAD_DIM, keys * FJ_PANEL, TILE_ADD);
 }
 
 #if FJ_WATCH

@@ -52,17 +52,15 @@
 /* The block's keys and values, once some tile sees anything of them. */
 static void need_packed(const struct pass *p) {
     const struct item *it = p->it;
-    const struct fj_cpu_tensor *k = &it->args->key, *v = &it->args->value;
     if (it->own->packed) return;
     it->own->packed = 1;
-    tile_pack_columns(it->own->keys, row_at(k, it->batch, it->head_kv, p->key), k->stride[2] * FJ_IN_SIZE,
-                      p->keys, FJ_HEAD_DIM);
-    const char *value = row_at(v, it->batch, it->head_kv, p->key);
-    const int64_t stride = v->stride[2] * FJ_IN_SIZE;
-    it->own->nonfinite = tile_pack_depth(it->own->values, value, stride, p->keys, FJ_VALUE_DIM);
+    const struct key_rows keys = keys_of(p), values = values_of(p);
+    tile_pack_columns(it->own->keys, keys.first, keys.stride, p->keys, FJ_HEAD_DIM);
+    it->own->value_rows = values;
+    it->own->nonfinite = tile_pack_depth(it->own->values, values.first, values.stride, p->keys, FJ_VALUE_DIM);
     if (__builtin_expect(it->own->nonfinite, 0))
-        it->own->nonfinite = tile_clear_nonfinite(it->own->values, value, stride, p->keys, FJ_VALUE_DIM,
-                                                  it->own->nonfinite_keys);
+        it->own->nonfinite = tile_clear_nonfinite(it->own->values, values.first, values.stride, p->keys,
+                                                  FJ_VALUE_DIM, it->own->nonfinite_keys);
 }
 
 static void tile_scores(const struct pass *p, int first, int rows) {
@@ -102,7 +100,7 @@ static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int fi
     const struct scratch *own = it->own;
     for (int i = 0; i < own->nonfinite; i++) {
         const int key = own->nonfinite_keys[i];
-        const char *value = row_at(&it->args->value, it->batch, it->head_kv, p->key + key);
+        const char *value = own->value_rows.first + key * own->value_rows.stride;
         for (int row = 0; row < rows; row++)
             if (class == 2 || own->masks[row][key / FJ_LANES] >> key % FJ_LANES & 1)
                 tile_add_nonfinite(it->own->sums + (int64_t)(first + row) * FJ_O_LINE, value, FJ_VALUE_DIM);
@@ -280,6 +278,7 @@ static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {
 extern const struct fj_cpu_kernel fj_cpu_kernel;
 __attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {
     .abi = FJ_CPU_ABI,
+    .scratch = sizeof(struct scratch),
     .workspace = grid_workspace,
     .items = kernel_items,
     .run = kernel_run,

@@ -48,7 +48,13 @@ _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256
 #define FJ_Q_LINE FJ_ROUND(FJ_DEPTH(FJ_HEAD_DIM), FJ_LANES)
 #define FJ_O_LINE FJ_ROUND(FJ_VALUE_DIM, FJ_LANES)
 
-/* What a worker keeps; the workspace holds one each. */
+/* Rows of keys or values, at a stride in bytes. */
+struct key_rows {
+    const char *first;
+    int64_t stride;
+};
+
+/* What a worker keeps. */
 struct scratch {
     _Alignas(256) fj_opd keys[FJ_PACKED(FJ_DEPTH(FJ_HEAD_DIM), FJ_TILE_KV)];
     _Alignas(256) fj_opd values[FJ_PACKED(FJ_DEPTH(FJ_TILE_KV), FJ_VALUE_DIM)];
@@ -57,11 +63,16 @@ struct scratch {
     _Alignas(256) fj_real sums[(FJ_ROWS + FJ_ROW_PAD) * FJ_O_LINE]; /* of p * v, not yet divided */
     /* Per row: the maximum of the stored scores, the sum of p, the factor for what was summed before. */
     _Alignas(64) fj_real top[FJ_ROWS], sum[FJ_ROWS], factor[FJ_TILE_Q + FJ_ROW_PAD];
-    int32_t head[FJ_ROWS], q[FJ_ROWS]; /* of a row: index into heads, position */
+    int32_t head[FJ_ROWS], q[FJ_ROWS]; /* of a row: index into heads, position as a mod sees it */
     int packed, cols_of; /* of the block at work: whether keys and values are packed, whose cols */
     int nonfinite;       /* keys of the block whose values are not all finite, and which */
     uint16_t nonfinite_keys[FJ_TILE_KV];
     uint16_t masks[FJ_TILE_Q][FJ_TILE_KV / FJ_LANES];
+    struct key_rows value_rows; /* of the block, once it is packed */
+#if FJ_PAGED                    /* its rows, one after the other */
+    _Alignas(64) char page_keys[FJ_TILE_KV * FJ_HEAD_DIM * FJ_IN_SIZE];
+    _Alignas(64) char page_values[FJ_TILE_KV * FJ_VALUE_DIM * FJ_IN_SIZE];
+#endif
     struct fj_head_state heads[FJ_HEADS];
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_ROWS];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];
@@ -86,6 +97,9 @@ struct item {
     int64_t block, block_end; /* key blocks */
     int worker;
 };
+
+/* As a mod sees it. */
+static inline int32_t batch_of(const struct item *it) { return (int32_t)it->batch + it->args->first_batch; }
 
 static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -130,20 +144,17 @@ static inline int64_t partial_size(const struct grid *g) {
 
 static size_t grid_workspace(const struct fj_cpu_args *a) {
     const struct grid g = grid_of(a);
-    size_t size = sizeof(struct scratch) * (size_t)(a->workers > 0 ? a->workers : 1);
-    if (g.splits > 1) size += (size_t)(g.units * g.splits * partial_size(&g)) * sizeof(fj_real);
-    return size;
+    return g.splits > 1 ? (size_t)(g.units * g.splits * partial_size(&g)) * sizeof(fj_real) : 0;
 }
 
 static inline fj_real *grid_partial(const struct fj_cpu_args *a, const struct grid *g, int64_t unit,
                                     int64_t split) {
-    fj_real *base = (fj_real *)(a->workspace + sizeof(struct scratch) * (size_t)a->workers);
-    return base + (unit * g->splits + split) * partial_size(g);
+    return (fj_real *)a->workspace + (unit * g->splits + split) * partial_size(g);
 }
 
 static struct item item_of(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     struct item it = {.args = a, .worker = worker, .split = number % g->splits};
-    it.own = (struct scratch *)a->workspace + worker;
+    it.own = (struct scratch *)a->scratch + worker;
     it.unit = number / g->splits;
     int64_t u = it.unit, part, chunk;
     part = u % g->parts, u /= g->parts;

@@ -30,7 +30,7 @@ static void start_rows(const struct item *it) {
     struct scratch *own = it->own;
 #if !FJ_HEAD_EMPTY
     for (int i = 0; i < it->heads; i++)
-        fj_head_init(a, (int32_t)it->batch, (int32_t)(it->head + i), &own->heads[i]);
+        fj_head_init(a, batch_of(it), (int32_t)(it->head + i), &own->heads[i]);
 #endif
     for (int row = 0; row < FJ_ROUND(it->rows, FJ_LANES); row++) {
         own->top[row] = -FJ_INF;
@@ -41,13 +41,13 @@ static void start_rows(const struct item *it) {
         const int head = row / it->per_head;
         const int64_t q = it->q + row % it->per_head;
         own->head[row] = head;
-        own->q[row] = (int32_t)q;
+        own->q[row] = (int32_t)q + a->q_offset;
         fj_opd *line = own->queries + (int64_t)row * FJ_Q_LINE;
         tile_pack_row(line, FJ_Q_LINE, row_at(&a->query, it->batch, it->head + head, q), FJ_HEAD_DIM,
                       !FJ_HAS_SCORE && a->scale < 0);
         if (natural_of(a) == 0) tile_annul(line, FJ_Q_LINE);
 #if !FJ_ROW_EMPTY
-        fj_row_init(a, &own->heads[head], (int32_t)q, &own->rows[row]);
+        fj_row_init(a, &own->heads[head], own->q[row], &own->rows[row]);
 #endif
     }
     memset(own->queries + (int64_t)it->rows * FJ_Q_LINE, 0, sizeof(fj_opd) * FJ_ROW_PAD * FJ_Q_LINE);
@@ -57,7 +57,7 @@ static void start_rows(const struct item *it) {
 static int class_of(const struct item *it, int row, int end, int64_t key, int keys) {
 #if FJ_MASKED
     const struct scratch *own = it->own;
-    return block_class(it->args, (int32_t)it->batch, (int32_t)(it->head + own->head[row]), own->q[row],
+    return block_class(it->args, batch_of(it), (int32_t)(it->head + own->head[row]), own->q[row],
                        own->q[end - 1], (int32_t)key, (int32_t)(key + keys - 1));
 #else
     (void)it, (void)row, (void)end, (void)key, (void)keys;
@@ -98,7 +98,7 @@ struct pass {
 #if FJ_HAS_FAULT
 static __attribute__((noinline)) void note_fault(const struct item *it, int row, int64_t key, uint32_t bits) {
     struct fj_cpu_fault *f = it->args->faults + it->worker, new = {1, 0, 0, 0, 0};
-    new.b = (int32_t)it->batch;
+    new.b = batch_of(it);
     new.h = (int32_t)(it->head + it->own->head[row]);
     new.q = it->own->q[row];
     new.kv = (int32_t)(key + __builtin_ctz(bits));
@@ -110,6 +110,44 @@ static __attribute__((noinline)) void note_fault(const struct item *it, int row,
     *f = new;
 }
 #endif
+
+/* ---- Keys and values ----------------------------------------------------------------------- */
+
+#if FJ_PAGED
+/* Copies rows [key, key + keys) out of their pages; those of pages that are not there become 0. */
+static struct key_rows gather_rows(const struct item *it, const struct fj_cpu_tensor *t, int64_t key,
+                                   int keys, int dim, char *to) {
+    const struct fj_cpu_args *a = it->args;
+    const size_t row = (size_t)dim * FJ_IN_SIZE;
+    for (int i = 0; i < keys; i++) {
+        const int32_t page = a->pages[(key + i) / a->page_size];
+        if (page < 0)
+            memset(to + (size_t)i * row, 0, row);
+        else
+            memcpy(to + (size_t)i * row, row_at(t, page, it->head_kv, (key + i) % a->page_size), row);
+    }
+    return (struct key_rows){to, (int64_t)row};
+}
+#endif
+
+static struct key_rows keys_of(const struct pass *p) {
+    const struct item *it = p->it;
+#if FJ_PAGED
+    return gather_rows(it, &it->args->key, p->key, p->keys, FJ_HEAD_DIM, it->own->page_keys);
+#else
+    const struct fj_cpu_tensor *t = &it->args->key;
+    return (struct key_rows){row_at(t, it->batch, it->head_kv, p->key), t->stride[2] * FJ_IN_SIZE};
+#endif
+}
+static struct key_rows values_of(const struct pass *p) {
+    const struct item *it = p->it;
+#if FJ_PAGED
+    return gather_rows(it, &it->args->value, p->key, p->keys, FJ_VALUE_DIM, it->own->page_values);
+#else
+    const struct fj_cpu_tensor *t = &it->args->value;
+    return (struct key_rows){row_at(t, it->batch, it->head_kv, p->key), t->stride[2] * FJ_IN_SIZE};
+#endif
+}
 
 /* ---- Masks ----------------------------------------------------------------------------------- */
 
@@ -135,8 +173,8 @@ static __attribute__((noinline)) void mask_rows(const struct pass *p, int first,
     for (; row < end; row++) {
 #if FJ_BLOCK_MASK
         struct block_bits blocks;
-        find_block_bits(p->it->args, p->it->batch, p->it->head + own->head[row], own->q[row], p->key, p->keys,
-                        &blocks);
+        find_block_bits(p->it->args, batch_of(p->it), p->it->head + own->head[row], own->q[row], p->key,
+                        p->keys, &blocks);
 #endif
         for (int at = 0; at < p->keys; at += FJ_LANES) {
             fj_b live = fj_lt_i(fj_iota_i(), fj_splat_i(p->keys - at));
@@ -145,6 +183,9 @@ static __attribute__((noinline)) void mask_rows(const struct pass *p, int first,
                                 &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]);
 #if FJ_BLOCK_MASK
             seen = block_live(&blocks, at / FJ_LANES, seen);
+#endif
+#if FJ_PAGED
+            seen = fj_and_b(seen, page_live(p->it->args, p->key + at, p->keys - at));
 #endif
             live = fj_and_b(live, seen);
 #endif

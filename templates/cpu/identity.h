@@ -33,4 +33,7 @@ struct fj_col_state {
 #ifndef FJ_BLOCK_MASK
 #define FJ_BLOCK_MASK 0 /* the caller hands in a block mask (block_mask.h) */
 #endif
-#define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK) /* something may be hidden */
+#ifndef FJ_PAGED
+#define FJ_PAGED 0 /* keys and values are in pages, some of which may not be there (forward) */
+#endif
+#define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK || FJ_PAGED) /* something may be hidden */

@@ -53,8 +53,8 @@ START_TEST(missing_tensors) {
     check(&bad, "lse is missing");
     check_with(&backward, &bad, FJ_ERR_TENSOR, "lse is missing");
     bad = good;
-    bad.args.dvalue = NULL;
-    check_with(&backward, &bad, FJ_ERR_TENSOR, "dvalue is missing");
+    bad.args.dout = NULL;
+    check_with(&backward, &bad, FJ_ERR_TENSOR, "dout is missing");
 }
 END_TEST
 

@@ -30,7 +30,7 @@ static const char kernel_text[] =
     "static void blocks(const struct fj_cpu_args *a, int64_t c[3]) { c[0] = a->q_len; c[1] = c[2] = NUMBER; }\n"
     "extern const struct fj_cpu_kernel fj_cpu_kernel;\n"
     "__attribute__((visibility(\"default\"))) const struct fj_cpu_kernel fj_cpu_kernel = {\n"
-    "    ABI, size, items, run, blocks};\n";
+    "    .abi = ABI, .workspace = size, .items = items, .run = run, .blocks = blocks};\n";
 
 /* The text with abi.h in its place: objects are compiled from one text. */
 static void compile(const char *abi, int number, fj_buf *object) {

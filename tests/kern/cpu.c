@@ -163,13 +163,15 @@ static fj_status run(const call *c, const object *o, const mode *m, fj_emu_count
     packet p;
     (void)counts;
     put_args(&p, c, m->schedule == FJ_EMU_FORWARD ? 1 : WORKERS);
-    const size_t size = (o->kernel->workspace(&p.args) + 255) / 256 * 256;
+    const size_t scratch = ((size_t)o->kernel->scratch + 255) / 256 * 256 * (size_t)p.args.workers;
+    const size_t size = scratch + (o->kernel->workspace(&p.args) + 255) / 256 * 256;
     if (size != workspace.size) {
         host_destroy(&workspace);
         host_create(&workspace, size);
     }
     if (size > 0) memset(workspace.host, 0xff, size);
-    p.args.workspace = (char *)workspace.host;
+    p.args.scratch = (char *)workspace.host;
+    p.args.workspace = p.args.scratch + scratch;
     run_items(o->kernel, &p.args, m->schedule);
     tell_fault(c, &p);
     return host_get(&workspace) ? FJ_OK : fj_error_set(error, FJ_ERR_DEVICE, "written before the workspace");
