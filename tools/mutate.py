@@ -46,7 +46,7 @@ TESTS = {
                    "kern fake"],
     "expr/lang": ["expr parse", "golden parse", "golden error", "language", "language page", "expr mod",
                   "expr captures", "expr config", "corpus of fuzz_parse", "corpus of fuzz_lang", "cli verbs", "cli casts"],
-    "expr/ir": ["expr ir", "expr guard", "language", "expr interval", "expr passes", "expr gradient", "jit text",
+    "expr/ir": ["expr ir", "expr guard", "language", "expr interval", "expr ranges", "expr passes", "expr gradient", "jit text",
                 "expr emit", "cli verbs", "expr ops", "captures emu"],
     "jit": ["jit text", "jit select", "jit prepare", "jit compile", "jit plan cuda", "jit nvrtc", "jit nvrtc process",
             "jit sharing", "attn gpu", "attn cache", "cli cache", "cli prebuild"],

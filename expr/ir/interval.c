@@ -53,13 +53,15 @@ const bool *fj_iv_needed(const fj_ir *ir) {
 
 /* ---- Analysis -------------------------------------------------------------------------------------------- */
 
-typedef struct analysis {
+struct fj_iv_analysis {
     const fj_ir *ir;
     const fj_block *block;
     const fj_scalar *scalars;
     const int64_t *dims;
+    const bool *needed;
     fj_iv_value *values;
-} analysis;
+};
+typedef fj_iv_analysis analysis;
 
 static fj_iv_value unknown(fj_type type) {
     switch (type) {
@@ -133,25 +135,37 @@ static fj_iv_value analyse(const analysis *an, fj_ref ref) {
     }
 }
 
+fj_iv_analysis *fj_iv_prepare(const fj_ir *ir, const fj_scalar *scalars, const int64_t *dims) {
+    fj_iv_analysis *an = FJ_NEW(ir->arena, fj_iv_analysis);
+    an->ir = ir;
+    an->scalars = scalars;
+    an->dims = dims;
+    an->needed = fj_iv_needed(ir);
+    an->values = FJ_NEW_ARRAY(ir->arena, fj_iv_value, ir->mask + 1);
+    return an;
+}
+
+fj_block_class fj_iv_classify(fj_iv_analysis *an, const fj_block *block) {
+    an->block = block;
+    for (fj_ref ref = 1; ref <= an->ir->mask; ref++) {
+        if (an->needed[ref]) an->values[ref] = analyse(an, ref);
+    }
+    return (fj_block_class)fj_iv_class(an->values[an->ir->mask].b);
+}
+_Static_assert(FJ_BLOCK_EMPTY == 0 && FJ_BLOCK_PARTIAL == 1 && FJ_BLOCK_FULL == 2, "fj_iv_class");
+
 typedef struct classify_call {
     const fj_ir *ir;
     const fj_block *block;
     const fj_scalar *scalars;
     const int64_t *dims;
-    int class;
+    fj_block_class class;
 } classify_call;
 
 static void classify_body(fj_scope *scope, void *argument) {
     classify_call *call = argument;
     const fj_ir view = fj_ir_view(call->ir, scope->arena);
-    const bool *needed = fj_iv_needed(&view);
-    const analysis an = {
-        &view, call->block, call->scalars, call->dims, FJ_NEW_ARRAY(scope->arena, fj_iv_value, view.mask + 1),
-    };
-    for (fj_ref ref = 1; ref <= view.mask; ref++) {
-        if (needed[ref]) an.values[ref] = analyse(&an, ref);
-    }
-    call->class = fj_iv_class(an.values[view.mask].b);
+    call->class = fj_iv_classify(fj_iv_prepare(&view, call->scalars, call->dims), call->block);
 }
 
 fj_block_class fj_ir_classify(const fj_ir *ir, const fj_block *block, const fj_scalar *scalars,
@@ -162,9 +176,8 @@ fj_block_class fj_ir_classify(const fj_ir *ir, const fj_block *block, const fj_s
     fj_arena_init(&arena, ir->arena->allocator);
     const fj_status status = fj_scope_run(&arena, NULL, classify_body, &call);
     fj_arena_finish(&arena);
-    return status == FJ_OK ? (fj_block_class)call.class : FJ_BLOCK_PARTIAL;
+    return status == FJ_OK ? call.class : FJ_BLOCK_PARTIAL;
 }
-_Static_assert(FJ_BLOCK_EMPTY == 0 && FJ_BLOCK_PARTIAL == 1 && FJ_BLOCK_FULL == 2, "fj_iv_class");
 
 /* ---- What the analysis can do for a mask --------------------------------------------------------------- */
 
@@ -184,27 +197,4 @@ bool fj_ir_mask_has_ranges(const fj_ir *ir) {
         if (needed[ref] && decides(ir, ref, opaque, leaves)) return true;
     }
     return false;
-}
-
-void fj_ir_print_ranges(const fj_ir *ir, fj_buf *out) {
-    static const char *const marks[] = {".", "+", "#"};
-    enum { BLOCK = 64, COUNT = 8 };
-    if (ir->mask == 0) {
-        fj_buf_put(out, "no mask\n");
-        return;
-    }
-    fj_buf_printf(out, "%s\n",
-                  fj_ir_mask_has_ranges(ir) ? "blocks are decided by intervals"
-                                            : "no block is decided by intervals");
-    fj_buf_printf(out,
-                  "blocks of %d queries (down) and %d keys (across) of b 0, h 0: . empty + partial # full\n",
-                  BLOCK, BLOCK);
-    for (int q = 0; q < COUNT; q++) {
-        for (int kv = 0; kv < COUNT; kv++) {
-            const fj_block block = {.q = {q * BLOCK, q * BLOCK + BLOCK - 1},
-                                    .kv = {kv * BLOCK, kv * BLOCK + BLOCK - 1}};
-            fj_buf_put(out, marks[fj_ir_classify(ir, &block, NULL, NULL)]);
-        }
-        fj_buf_put(out, "\n");
-    }
 }

@@ -22,4 +22,9 @@ fj_iv_kind fj_iv_kind_of(const fj_ir *ir, fj_ref ref);
 /* Per node: whether the mask's interval needs it (arena). */
 const bool *fj_iv_needed(const fj_ir *ir);
 
+/* What is made once for any number of blocks (the graph's arena): the mask is not 0. scalars, dims: as of fj_ir_classify. */
+typedef struct fj_iv_analysis fj_iv_analysis;
+fj_iv_analysis *fj_iv_prepare(const fj_ir *ir, const fj_scalar *scalars, const int64_t *dims);
+fj_block_class fj_iv_classify(fj_iv_analysis *an, const fj_block *block);
+
 #endif

@@ -220,6 +220,20 @@ fj_block_class fj_ir_classify(const fj_ir *ir, const fj_block *block, const fj_s
                               const int64_t *dims);
 /* Whether the mask's intervals depend on q or kv at all so that blocks can be skipped (tier). */
 bool fj_ir_mask_has_ranges(const fj_ir *ir);
+
+/* Keys [first, last) that some query of a block may see, of which all queries see [first_full, last_full); that may be empty. */
+typedef struct fj_key_range {
+    int64_t first, first_full, last_full, last;
+} fj_key_range;
+/* Ranges ascend and do not touch each other. Where a mask has more, near ones are one range, which is partial between them. */
+enum { FJ_RANGES = 4 };
+typedef struct fj_ranges {
+    int count;
+    fj_key_range of[FJ_RANGES];
+} fj_ranges;
+/* Of the keys block->kv; sound as fj_ir_classify is, with the same arguments. */
+fj_ranges fj_ir_key_ranges(const fj_ir *ir, const fj_block *block, const fj_scalar *scalars,
+                           const int64_t *dims);
 void fj_ir_print_ranges(const fj_ir *ir, fj_buf *out);
 
 /* ---- Evaluation: the oracle -------------------------------------------------------------------- */

@@ -137,6 +137,17 @@ class Show(harness.Case):
                 stages = json.loads(self.ok(*arguments, "--json").stdout)["stages"]
                 self.assertEqual(list(stages), [stage])
 
+    def test_ranges(self):
+        window = self.ok("show", "--mask", "((q >= kv) & (q - kv < 100)) | (kv < 4)", "--stage", "ranges").stdout
+        self.assertIn("tier ranges", window)
+        self.assertIn("\nq 192 to 255: [0, 4) full [0, 4), [93, 256) full [156, 193)\n", window)
+        self.assertIn("\n+.+++...\n", window)
+        document = self.ok("show", "--mask", "doc[q] == doc[kv]", "--bind", "doc=I32[100]", "--stage", "ranges").stdout
+        self.assertRegex(document, r"not decided: %\d+, what captured tensor 'doc' holds")
+        self.assertIn("\nq 0 to 63: [0, 512)\n", document)
+        wave = self.ok("show", "--mask", "torch.sin(q) > 0", "--stage", "ranges").stdout
+        self.assertRegex(wave, r"tier elementwise.*\nnot decided: %\d+, sin has no interval\n")
+
     def test_backward(self):
         forward, backward = (
             self.ok("show", "--score", "score * 2", "--stage", "key", "--direction", d).stdout for d in ("fwd", "bwd"))
