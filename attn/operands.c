@@ -339,7 +339,14 @@ static fj_status resolve_backward(const fj_validation *v, const fj_args *args, f
         {"dkey", args->dkey, KEY, .optional = true, .written = true, .to = &all->dkey},
         {"dvalue", args->dvalue, VALUE, .optional = true, .written = true, .to = &all->dvalue},
     };
-    return resolve_targets(v, all, targets, FJ_ARRAY_LEN(targets));
+    if (all->shared_keys && v->plan->device->traits->text == FJ_TEXT_GPU)
+        return fj_error_set(
+            v->error, FJ_ERR_UNSUPPORTED,
+            "backward of keys that serve a batch of %lld is not supported by device %s: cpu has it",
+            (long long)all->batch, fj_device_name(v->plan->device));
+    const fj_status status = resolve_targets(v, all, targets, FJ_ARRAY_LEN(targets));
+    if (all->shared_keys) all->dkey.strides[0] = all->dvalue.strides[0] = 0;
+    return status;
 }
 
 fj_status fj_attn_resolve_results(const fj_validation *v, const fj_args *args, fj_resolved *all) {

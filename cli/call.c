@@ -109,7 +109,7 @@ static int place_captures(cli_kernel *kernel, bool backward, const cli_inputs *i
 
 static int bind(cli_kernel *kernel, const cli_call_options *options, fj_direction direction,
                 const cli_inputs *inputs, const cli_outputs *outputs) {
-    enum { ALWAYS = 6, BACKWARD = 11 };
+    enum { ALWAYS = 11, BACKWARD = 16 };
     fj_args *args = &kernel->args;
     bool backward = direction == FJ_BACKWARD;
     kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = options->workers};
@@ -121,6 +121,11 @@ static int bind(cli_kernel *kernel, const cli_call_options *options, fj_directio
         {&inputs->query, &args->query, true, false},
         {&inputs->key, &args->key, true, false},
         {&inputs->value, &args->value, true, false},
+        {&inputs->sequences[CLI_CU_SEQLENS_Q], &args->cu_seqlens_q, true, false},
+        {&inputs->sequences[CLI_CU_SEQLENS_KV], &args->cu_seqlens_kv, true, false},
+        {&inputs->sequences[CLI_PAGE_TABLE], &args->page_table, true, false},
+        {&inputs->sequences[CLI_KV_LENS], &args->kv_lens, true, false},
+        {&inputs->sequences[CLI_Q_OFFSET], &args->q_offset, true, false},
         {&outputs->out, &args->out, backward, !backward},
         {&outputs->lse, &args->lse, backward, !backward},
         {&outputs->lse_low, &args->lse_low, backward, !backward},
@@ -180,6 +185,8 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         .gqa = options->shape.kv_heads > 0 ? (int)(options->shape.heads / options->shape.kv_heads) : 0,
         .few_queries = options->shape.q_len < FEW_QUERIES,
         .block_mask = options->block_mask != NULL,
+        .form = options->form,
+        .q_offset = cli_view_is_set(&inputs->sequences[CLI_Q_OFFSET]),
     };
     fj_error error = {0};
     int status = bind(kernel, options, direction, inputs, outputs);

@@ -38,7 +38,10 @@ typedef struct cli_call_options {
     fj_dtype dtype;
     bool max, nondeterministic, tf32;
     double scale;
+    fj_form
+        form; /* packed: lengths of the shape are those of all sequences; paged: what the table has room for */
     const fj_block_mask *block_mask; /* the caller's; NULL: none */
+    const char *gradients;           /* names with commas between them; NULL: all */
     int workers;                     /* 0: the default */
     const char *variants[2];         /* by direction; NULL: the plan chooses */
 } cli_call_options;
@@ -46,11 +49,22 @@ typedef struct cli_call_options {
 /* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --threads. */
 int cli_read_call_options(const cli_args *args, cli_call_options *options);
 
+/* What says where sequences are, and their positions. */
+typedef enum cli_sequence {
+    CLI_CU_SEQLENS_Q,
+    CLI_CU_SEQLENS_KV,
+    CLI_PAGE_TABLE,
+    CLI_KV_LENS,
+    CLI_Q_OFFSET,
+    CLI_SEQUENCES
+} cli_sequence;
+
 typedef struct cli_inputs {
     cli_view query, key, value, dout, dlse; /* dlse may be absent */
     cli_view *captures;                     /* in the order of fj_mod_capture */
     fj_scalar *scalars;
     size_t capture_count, scalar_count;
+    cli_view sequences[CLI_SEQUENCES]; /* absent where the form has none */
 } cli_inputs;
 
 /* A kernel reads a bool as 0 or 1; a file may hold anything. path is for the message. */
@@ -65,6 +79,8 @@ typedef struct cli_outputs {
     size_t capture_count, scalar_count;
 } cli_outputs;
 
+/* Whether --gradients names it: "dq", "d_bias"; without the option it names all. */
+bool cli_wants_gradient(const cli_call_options *options, const char *name);
 /* dtype is that of out and the gradients; statistics (lse, max, gradients of captures) have their own. */
 int cli_outputs_allocate(cli_outputs *outputs, const cli_call_options *options, const cli_inputs *inputs,
                          const fj_mod *mod, bool backward, fj_dtype dtype, fj_dtype statistics);

@@ -74,7 +74,9 @@ static void add_element(const cli_evidence *of, size_t i, row_errors *row, size_
 }
 
 static bool is_masked(const cli_evidence *of, size_t row) {
-    return of->masked != NULL && element(of->masked, row) == -HUGE_VAL;
+    if (of->masked == NULL) return false;
+    const size_t at = of->heads > 0 ? row % of->heads * (of->rows / of->heads) + row / of->heads : row;
+    return element(of->masked, at) == -HUGE_VAL;
 }
 
 static row_errors measure(const cli_evidence *of, size_t row) {
@@ -171,17 +173,17 @@ static double factor_of(cli_output_kind kind, double base) {
     return base;
 }
 
-static size_t rows_of(const cli_output *output, const cli_shape *shape) {
-    switch (output->kind) {
-    case CLI_OUTPUT_DK:
-    case CLI_OUTPUT_DV: return (size_t)(shape->batch * shape->kv_heads * shape->kv_len);
-    case CLI_OUTPUT_GRADIENT: return output->view->count;
-    default: return (size_t)(shape->batch * shape->heads * shape->q_len);
-    }
+/* Gradients of captures have no rows; a statistic is one number of a row. */
+static size_t rows_of(const cli_output *output) {
+    const DLTensor *tensor = &output->view->tensor;
+    const bool has_rows = output->kind != CLI_OUTPUT_GRADIENT && output->kind != CLI_OUTPUT_LSE &&
+                          output->kind != CLI_OUTPUT_MAX;
+    const int64_t width = has_rows && tensor->ndim > 0 ? tensor->shape[tensor->ndim - 1] : 1;
+    return width > 0 ? output->view->count / (size_t)width : 0;
 }
 
 /* A: with 16 bits a probability and an output are rounded once; in float32 a fused pass rounds them some times more. */
-cli_evidence cli_evidence_of(const cli_output *x, const cli_shape *shape, fj_dtype dtype,
+cli_evidence cli_evidence_of(const cli_output *x, const cli_call_options *options, fj_dtype dtype,
                              const cli_view *lse) {
     bool narrow = dtype == FJ_DTYPE_F16 || dtype == FJ_DTYPE_BF16;
     bool rows = x->kind == CLI_OUTPUT_OUT || x->kind == CLI_OUTPUT_DQ;
@@ -189,7 +191,8 @@ cli_evidence cli_evidence_of(const cli_output *x, const cli_shape *shape, fj_dty
         .x = x->view,
         .unfused_scale = 1,
         .masked = rows ? lse : NULL,
-        .rows = rows_of(x, shape),
+        .heads = options->form == FJ_FORM_PACKED ? (size_t)options->shape.heads : 0,
+        .rows = rows_of(x),
         .factor = factor_of(x->kind, narrow ? 1.1 : 10),
         .slack = narrow ? 1 : 4,
         .overflows = dtype == FJ_DTYPE_F32 || dtype == FJ_DTYPE_BF16,

@@ -1,6 +1,7 @@
 /* `flexjit run`: attention on the tensors of a file. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/report.h"
 #include "cli/run.h"
@@ -12,6 +13,7 @@ static int begin(cli_run *run) {
     if (!cli_args_has(args, CLI_OPT_OUTPUT)) return cli_usage(args->verb, "--output FILE is missing");
     run->input_path = cli_args_text(args, CLI_OPT_INPUT, NULL);
     run->backward = cli_args_has(args, CLI_OPT_BACKWARD);
+    run->options.gradients = cli_args_text(args, CLI_OPT_GRADIENTS, NULL);
     run->options.scale = (double)NAN;
     int device;
     int status = cli_read_call_options(args, &run->options);
@@ -22,11 +24,36 @@ static int begin(cli_run *run) {
     return status;
 }
 
+/* Every name of --gradients is that of a gradient. */
+static int check_gradients(const cli_run *run) {
+    const char *at = run->options.gradients;
+    if (at == NULL) return CLI_EXIT_OK;
+    if (!run->backward) return cli_usage(run->args->verb, "option '--gradients' is for --backward");
+    for (;; at++) {
+        const int length = (int)strcspn(at, ",");
+        bool known = length == 2 &&
+                     (strncmp(at, "dq", 2) == 0 || strncmp(at, "dk", 2) == 0 || strncmp(at, "dv", 2) == 0);
+        const size_t captures = fj_mod_capture_count(run->mod), scalars = fj_mod_scalar_count(run->mod);
+        for (size_t i = 0; i < captures + scalars && !known && length > 2 && strncmp(at, "d_", 2) == 0; i++) {
+            const fj_input_info info =
+                i < captures ? fj_mod_capture(run->mod, i) : fj_mod_scalar(run->mod, i - captures);
+            known = info.gradient && strlen(info.name) == (size_t)length - 2 &&
+                    memcmp(info.name, at + 2, (size_t)length - 2) == 0;
+        }
+        if (!known)
+            return cli_usage(run->args->verb, "'--gradients': '%.*s' is not a gradient of this call", length,
+                             at);
+        at += length;
+        if (*at == '\0') return CLI_EXIT_OK;
+    }
+}
+
 /* The tensors come first, so that what the mod captures is known. */
 static int load(cli_run *run) {
     int status = cli_bindings_open(run->args, &run->bindings);
     if (status == CLI_EXIT_OK)
         status = cli_mod_open(run->context, run->args, &run->bindings, false, &run->mod);
+    if (status == CLI_EXIT_OK) status = check_gradients(run);
     if (status == CLI_EXIT_OK) status = cli_inputs_begin(&run->inputs, run->mod);
     if (status == CLI_EXIT_OK) status = cli_run_shape(run);
     if (status == CLI_EXIT_OK) status = cli_run_bind(run);

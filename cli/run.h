@@ -51,6 +51,7 @@ typedef struct cli_evidence {
     double unfused_scale;                        /* from its error to that of x's dtype */
     const cli_view
         *masked;          /* the reference's lse when rows of x are its rows, else NULL: where -inf, x is 0 */
+    size_t heads;         /* 0: in the same order; else rows are [T, heads], and lse is [heads, T] */
     size_t rows;          /* that x consists of */
     double factor, slack; /* F and A */
     bool overflows;       /* where unfused is not finite, x need not be */
@@ -58,7 +59,7 @@ typedef struct cli_evidence {
 } cli_evidence;
 
 /* compare.c. The evidence by kind of output, without the views of the passes; lse: the reference's. */
-cli_evidence cli_evidence_of(const cli_output *x, const cli_shape *shape, fj_dtype dtype,
+cli_evidence cli_evidence_of(const cli_output *x, const cli_call_options *options, fj_dtype dtype,
                              const cli_view *lse);
 int cli_compare(const cli_evidence *of, cli_comparison *ret_comparison);
 

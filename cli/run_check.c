@@ -74,6 +74,12 @@ static int round_inputs(const cli_inputs *from, cli_inputs *ret_inputs) {
         .capture_count = from->capture_count,
         .scalar_count = from->scalar_count,
     };
+    for (int i = 0; i < CLI_SEQUENCES; i++) {
+        const cli_view *view = &from->sequences[i];
+        if (!cli_view_is_set(view)) continue;
+        (void)cli_view_borrow(&ret_inputs->sequences[i], "", view->dtype, view->tensor.ndim, view->dims,
+                              view->tensor.data); /* aligned already: no copy */
+    }
     int status = round_view("q", &from->query, &ret_inputs->query);
     if (status == CLI_EXIT_OK) status = round_view("k", &from->key, &ret_inputs->key);
     if (status == CLI_EXIT_OK) status = round_view("v", &from->value, &ret_inputs->value);
@@ -131,7 +137,7 @@ static int compare_all(cli_run *run, const passes *all) {
     for (size_t i = 0; i < run->list.count; i++) {
         const cli_output *x = &run->list.items[i];
         const pass *exact = all->wide ? &all->unfused_reference : &all->reference;
-        cli_evidence evidence = cli_evidence_of(x, &run->options.shape, dtype, &all->reference.outputs.lse);
+        cli_evidence evidence = cli_evidence_of(x, &run->options, dtype, &all->reference.outputs.lse);
         evidence.reference = all->reference.list.items[i].view;
         evidence.noise = all->rounding.list.items[i].view;
         evidence.unfused = all->unfused.list.items[i].view;

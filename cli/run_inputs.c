@@ -16,7 +16,36 @@ static const char *shape_text(int rank, const int64_t *dims, char text[SHAPE_TEX
     return text;
 }
 
-/* ---- q, k, v, do, dlse ------------------------------------------------------------------- */
+/* ---- Operands ---------------------------------------------------------------------------- */
+
+/* What a form calls its tensors, and their axes. Where batch, heads and rows stand; -1: nowhere. */
+typedef struct operand {
+    const char *name, *layout;
+    int rank, batch, heads, rows;
+} operand;
+
+enum { Q, K, V, DO, DLSE, OPERANDS };
+static const operand operands[][OPERANDS] = {
+    [FJ_FORM_DENSE] = {{"q", "[B,Hq,L,E]", 4, 0, 1, 2},
+                       {"k", "[B,Hkv,S,E]", 4, 0, 1, 2},
+                       {"v", "[B,Hkv,S,Ev]", 4, 0, 1, 2},
+                       {"do", "[B,Hq,L,Ev]", 4, 0, 1, 2},
+                       {"dlse", "[B,Hq,L]", 3, 0, 1, 2}},
+    [FJ_FORM_PACKED] = {{"q", "[Tq,Hq,E]", 3, -1, 1, 0},
+                        {"k", "[Tk,Hkv,E]", 3, -1, 1, 0},
+                        {"v", "[Tk,Hkv,Ev]", 3, -1, 1, 0},
+                        {"do", "[Tq,Hq,Ev]", 3, -1, 1, 0},
+                        {"dlse", "[Hq,Tq]", 2, -1, 0, 1}},
+    [FJ_FORM_PAGED] = {{"q", "[B,Hq,L,E]", 4, 0, 1, 2},
+                       {"k_pages", "[N,P,Hkv,E]", 4, 0, 2, 1},
+                       {"v_pages", "[N,P,Hkv,Ev]", 4, 0, 2, 1},
+                       {"do", "[B,Hq,L,Ev]", 4, 0, 1, 2},
+                       {"dlse", "[B,Hq,L]", 3, 0, 1, 2}},
+};
+
+static const operand *operand_of(const cli_run *run, int which) {
+    return &operands[run->options.form][which];
+}
 
 static int require(const cli_run *run, const char *name, const char *layout, int rank,
                    const cli_tensor **ret_tensor) {
@@ -31,6 +60,11 @@ static int require(const cli_run *run, const char *name, const char *layout, int
     }
     *ret_tensor = tensor;
     return CLI_EXIT_OK;
+}
+
+static int require_operand(const cli_run *run, int which, const cli_tensor **ret_tensor) {
+    const operand *of = operand_of(run, which);
+    return require(run, of->name, of->layout, of->rank, ret_tensor);
 }
 
 static int require_dtype(const cli_run *run, const cli_tensor *tensor, fj_dtype dtype, const char *because) {
@@ -48,6 +82,77 @@ static int require_dims(const cli_run *run, const cli_tensor *tensor, const int6
                          shape_text(tensor->rank, dims, must), because);
 }
 
+/* Extents in the order of an operand. */
+static void put_dims(const operand *of, int64_t batch, int64_t heads, int64_t rows, int64_t width,
+                     int64_t dims[4]) {
+    dims[of->rank - 1] = width;
+    if (of->batch >= 0) dims[of->batch] = batch;
+    dims[of->heads] = heads;
+    dims[of->rows] = rows;
+}
+
+/* ---- Form -------------------------------------------------------------------------------- */
+
+static bool is_there(const cli_run *run, const char *name) {
+    return cli_st_find(&run->bindings.file, name) != NULL;
+}
+
+static bool is_captured(const cli_run *run, const char *name) {
+    for (size_t i = 0; i < run->inputs.capture_count; i++)
+        if (strcmp(fj_mod_capture(run->mod, i).name, name) == 0) return true;
+    return false;
+}
+
+/* A dense call may have captures that are named as what other forms have. */
+static fj_form form_of(const cli_run *run) {
+    const cli_tensor *q = cli_st_find(&run->bindings.file, "q");
+    if (!is_there(run, "k") && (is_there(run, "k_pages") || is_there(run, "page_table")))
+        return FJ_FORM_PAGED;
+    const bool packed = is_there(run, "cu_seqlens_q") || is_there(run, "cu_seqlens_kv");
+    return packed && (q == NULL || q->rank == 3) ? FJ_FORM_PACKED : FJ_FORM_DENSE;
+}
+
+static const struct {
+    const char *name, *layout;
+    int rank;
+    fj_form form; /* q_offset: any */
+} sequences[CLI_SEQUENCES] = {
+    [CLI_CU_SEQLENS_Q] = {"cu_seqlens_q", "[B+1]", 1, FJ_FORM_PACKED},
+    [CLI_CU_SEQLENS_KV] = {"cu_seqlens_kv", "[B+1]", 1, FJ_FORM_PACKED},
+    [CLI_PAGE_TABLE] = {"page_table", "[B,M]", 2, FJ_FORM_PAGED},
+    [CLI_KV_LENS] = {"kv_lens", "[B]", 1, FJ_FORM_PAGED},
+    [CLI_Q_OFFSET] = {"q_offset", "[B]", 1, FJ_FORM_DENSE},
+};
+
+static bool has_sequence(const cli_run *run, int which) {
+    if (which != CLI_Q_OFFSET) return sequences[which].form == run->options.form;
+    return is_there(run, "q_offset") && (run->options.form != FJ_FORM_DENSE || !is_captured(run, "q_offset"));
+}
+
+static int borrow(cli_view *view, const cli_tensor *tensor) {
+    return cli_view_borrow(view, tensor->name, tensor->dtype, tensor->rank, tensor->dims, tensor->data);
+}
+
+/* Values are the library's to check. */
+static int bind_sequences(cli_run *run) {
+    int status = CLI_EXIT_OK;
+    for (int i = 0; i < CLI_SEQUENCES && status == CLI_EXIT_OK; i++) {
+        const cli_tensor *tensor = NULL;
+        if (!has_sequence(run, i)) continue;
+        status = require(run, sequences[i].name, sequences[i].layout, sequences[i].rank, &tensor);
+        if (status == CLI_EXIT_OK) status = require_dtype(run, tensor, FJ_DTYPE_I32, "as indices are");
+        if (status == CLI_EXIT_OK && i != CLI_CU_SEQLENS_Q && i != CLI_PAGE_TABLE) {
+            const int64_t count = run->options.shape.batch + (i == CLI_CU_SEQLENS_KV);
+            status = require_dims(run, tensor, &count,
+                                  i == CLI_CU_SEQLENS_KV ? "as 'cu_seqlens_q' is" : "the batch");
+        }
+        if (status == CLI_EXIT_OK) status = borrow(&run->inputs.sequences[i], tensor);
+    }
+    return status;
+}
+
+/* ---- q, k, v, do, dlse ------------------------------------------------------------------- */
+
 static int shape_of(cli_run *run, const cli_tensor *q, const cli_tensor *k, const cli_tensor *v) {
     bool legal = q->known && (q->dtype == FJ_DTYPE_F16 || q->dtype == FJ_DTYPE_BF16 ||
                               q->dtype == FJ_DTYPE_F32 || q->dtype == FJ_DTYPE_F64);
@@ -55,12 +160,23 @@ static int shape_of(cli_run *run, const cli_tensor *q, const cli_tensor *k, cons
         return cli_fail_file(CLI_EXIT_FAILED, run->input_path,
                              "tensor 'q' is %s, not one of F16, BF16, F32, F64", q->dtype_name);
     }
+    const operand *const at_q = operand_of(run, Q), *const at_k = operand_of(run, K);
+    cli_shape *shape = &run->options.shape;
     run->options.dtype = q->dtype;
-    run->options.shape =
-        (cli_shape){q->dims[0], q->dims[1], k->dims[1], q->dims[2], k->dims[2], q->dims[3], v->dims[3]};
-    const cli_shape *shape = &run->options.shape;
-    const int64_t k_dims[4] = {shape->batch, shape->kv_heads, shape->kv_len, shape->head_dim};
-    const int64_t v_dims[4] = {shape->batch, shape->kv_heads, shape->kv_len, shape->value_dim};
+    *shape = (cli_shape){
+        .batch = at_q->batch >= 0 ? q->dims[at_q->batch] : 0,
+        .heads = q->dims[at_q->heads],
+        .kv_heads = k->dims[at_k->heads],
+        .q_len = q->dims[at_q->rows],
+        .kv_len = k->dims[at_k->rows],
+        .head_dim = q->dims[at_q->rank - 1],
+        .value_dim = v->dims[at_k->rank - 1],
+    };
+    const bool own_batch = run->options.form == FJ_FORM_DENSE && k->dims[0] != 1;
+    int64_t k_dims[4], v_dims[4];
+    put_dims(at_k, own_batch ? shape->batch : k->dims[0], shape->kv_heads, shape->kv_len, shape->head_dim,
+             k_dims);
+    put_dims(at_k, k->dims[0], shape->kv_heads, shape->kv_len, shape->value_dim, v_dims);
     int status = require_dtype(run, k, q->dtype, "as 'q' is");
     if (status == CLI_EXIT_OK) status = require_dtype(run, v, q->dtype, "as 'q' is");
     if (status == CLI_EXIT_OK) status = require_dims(run, k, k_dims, "by batch and head dimension of 'q'");
@@ -74,23 +190,47 @@ static int shape_of(cli_run *run, const cli_tensor *q, const cli_tensor *k, cons
     return CLI_EXIT_OK;
 }
 
-static int borrow(cli_view *view, const cli_tensor *tensor) {
-    return cli_view_borrow(view, tensor->name, tensor->dtype, tensor->rank, tensor->dims, tensor->data);
+/* What a form's other tensors say of the shape. */
+static int complete_shape(cli_run *run) {
+    cli_shape *shape = &run->options.shape;
+    const cli_tensor *tensor = NULL;
+    int status = CLI_EXIT_OK;
+    if (run->options.form == FJ_FORM_PACKED) {
+        status = require(run, "cu_seqlens_q", "[B+1]", 1, &tensor);
+        if (status == CLI_EXIT_OK && tensor->dims[0] < 1)
+            return cli_fail_file(CLI_EXIT_FAILED, run->input_path,
+                                 "tensor 'cu_seqlens_q' is empty: it has B + 1 elements");
+        if (status == CLI_EXIT_OK) shape->batch = tensor->dims[0] - 1;
+    }
+    if (run->options.form == FJ_FORM_PAGED) {
+        status = require(run, "page_table", "[B,M]", 2, &tensor);
+        if (status == CLI_EXIT_OK && tensor->dims[0] != shape->batch)
+            return cli_fail_file(CLI_EXIT_FAILED, run->input_path,
+                                 "tensor 'page_table' has %lld rows, but 'q' has a batch of %lld",
+                                 (long long)tensor->dims[0], (long long)shape->batch);
+        if (status == CLI_EXIT_OK && __builtin_mul_overflow(shape->kv_len, tensor->dims[1], &shape->kv_len))
+            return cli_fail_file(CLI_EXIT_FAILED, run->input_path, "tensor 'page_table' has too many pages");
+    }
+    return status;
 }
 
 static int bind_backward(cli_run *run) {
     const cli_shape *shape = &run->options.shape;
-    const int64_t dims[4] = {shape->batch, shape->heads, shape->q_len, shape->value_dim};
+    int64_t dims[4];
     const cli_tensor *dout = NULL, *dlse = NULL;
-    int status = require(run, "do", "[B,Hq,L,Ev]", 4, &dout);
+    put_dims(operand_of(run, DO), shape->batch, shape->heads, shape->q_len, shape->value_dim, dims);
+    int status = require_operand(run, DO, &dout);
     if (status == CLI_EXIT_OK) status = require_dtype(run, dout, run->options.dtype, "as 'q' is");
     if (status == CLI_EXIT_OK) status = require_dims(run, dout, dims, "the shape of out");
     if (status == CLI_EXIT_OK) status = borrow(&run->inputs.dout, dout);
-    if (status != CLI_EXIT_OK || cli_st_find(&run->bindings.file, "dlse") == NULL) return status;
-    status = require(run, "dlse", "[B,Hq,L]", 3, &dlse);
+    if (status != CLI_EXIT_OK || !is_there(run, "dlse")) return status;
+    status = require_operand(run, DLSE, &dlse);
     if (status == CLI_EXIT_OK) {
         status = require_dtype(run, dlse, cli_statistics_dtype(run->options.dtype), "the dtype of lse");
     }
+    const operand *of = operand_of(run, DLSE);
+    put_dims(of, shape->batch, shape->heads, shape->q_len, dims[of->rank - 1], dims);
+    if (of->rows == of->rank - 1) dims[of->rows] = shape->q_len;
     if (status == CLI_EXIT_OK) status = require_dims(run, dlse, dims, "the shape of lse");
     if (status == CLI_EXIT_OK) status = borrow(&run->inputs.dlse, dlse);
     return status;
@@ -98,13 +238,18 @@ static int bind_backward(cli_run *run) {
 
 int cli_run_shape(cli_run *run) {
     const cli_tensor *q = NULL, *k = NULL, *v = NULL;
-    int status = require(run, "q", "[B,Hq,L,E]", 4, &q);
-    if (status == CLI_EXIT_OK) status = require(run, "k", "[B,Hkv,S,E]", 4, &k);
-    if (status == CLI_EXIT_OK) status = require(run, "v", "[B,Hkv,S,Ev]", 4, &v);
+    run->options.form = form_of(run);
+    if (run->options.form == FJ_FORM_PAGED && run->backward)
+        return cli_fail_file(CLI_EXIT_FAILED, run->input_path, "paged keys and values have no backward");
+    int status = require_operand(run, Q, &q);
+    if (status == CLI_EXIT_OK) status = require_operand(run, K, &k);
+    if (status == CLI_EXIT_OK) status = require_operand(run, V, &v);
     if (status == CLI_EXIT_OK) status = shape_of(run, q, k, v);
+    if (status == CLI_EXIT_OK) status = complete_shape(run);
     if (status == CLI_EXIT_OK) status = borrow(&run->inputs.query, q);
     if (status == CLI_EXIT_OK) status = borrow(&run->inputs.key, k);
     if (status == CLI_EXIT_OK) status = borrow(&run->inputs.value, v);
+    if (status == CLI_EXIT_OK) status = bind_sequences(run);
     if (status == CLI_EXIT_OK && run->backward) status = bind_backward(run);
     return status;
 }
@@ -122,11 +267,11 @@ int cli_check_bools(const char *path, const cli_tensor *tensor) {
 }
 
 static bool is_used(const cli_run *run, const char *name) {
-    if (cli_is_reserved(name)) return run->backward || (strcmp(name, "do") != 0 && strcmp(name, "dlse") != 0);
-    for (size_t i = 0; i < run->inputs.capture_count; i++) {
-        if (strcmp(fj_mod_capture(run->mod, i).name, name) == 0) return true;
-    }
-    return false;
+    for (int i = 0; i < OPERANDS; i++)
+        if (strcmp(name, operand_of(run, i)->name) == 0) return run->backward || i < DO;
+    for (int i = 0; i < CLI_SEQUENCES; i++)
+        if (strcmp(name, sequences[i].name) == 0 && has_sequence(run, i)) return true;
+    return is_captured(run, name);
 }
 
 int cli_run_bind(cli_run *run) {

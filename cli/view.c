@@ -109,6 +109,7 @@ void cli_inputs_finish(cli_inputs *inputs) {
     cli_view_finish(&inputs->value);
     cli_view_finish(&inputs->dout);
     cli_view_finish(&inputs->dlse);
+    for (int i = 0; i < CLI_SEQUENCES; i++) cli_view_finish(&inputs->sequences[i]);
     for (size_t i = 0; inputs->captures != NULL && i < inputs->capture_count; i++) {
         cli_view_finish(&inputs->captures[i]);
     }

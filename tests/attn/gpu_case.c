@@ -279,7 +279,7 @@ void gpu_call_check(const gpu_call *call, const gpu_case *c, fj_context *context
     }
     for (size_t i = 0; i < x.count; i++) {
         cli_comparison found;
-        cli_evidence evidence = cli_evidence_of(&x.items[i], &options.shape, c->dtype, &passes[0].lse);
+        cli_evidence evidence = cli_evidence_of(&x.items[i], &options, c->dtype, &passes[0].lse);
         evidence.reference = evidence.unfused_reference = lists[0].items[i].view;
         evidence.noise = lists[1].items[i].view;
         evidence.unfused = lists[2].items[i].view;

@@ -116,10 +116,11 @@ static void end(verdict *v) {
 }
 
 static cli_comparison judge(const verdict *v, const cli_output_list *list, cli_output_kind kind) {
+    const cli_call_options options = {.shape = shape};
     cli_comparison found = {0};
     for (size_t i = 0; i < list->count; i++) {
         if (list->items[i].kind != kind) continue;
-        cli_evidence evidence = cli_evidence_of(&list->items[i], &shape, v->dtype, &v->passes[0].lse);
+        cli_evidence evidence = cli_evidence_of(&list->items[i], &options, v->dtype, &v->passes[0].lse);
         evidence.reference = evidence.unfused_reference = v->lists[0].items[i].view;
         evidence.noise = v->lists[1].items[i].view;
         evidence.unfused = v->lists[2].items[i].view;
