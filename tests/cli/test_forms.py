@@ -6,7 +6,7 @@ import random
 import harness
 
 DEVICES = ("cpu", "reference")
-MOD = ["--score", "score * slopes[h] + bias[b] * (q - kv) / 64", "--mask", "(q + 20 >= kv) & (q - kv < 90)"]
+MOD = ["--score", "score * slopes[h] + bias[b] * (q - kv) / 64", "--mask", "(q + 20 >= kv) & (q - kv < 90)"]  # one: few kernels
 HEADS, KV_HEADS, E, EV = 6, 2, 16, 8
 
 
@@ -86,7 +86,7 @@ class Forms(harness.Case):
             rng = random.Random(1)
             q_lens, kv_lens = (70, 0, 1, 33, 5), (70, 9, 140, 0, 64)
             cu_q, cu_kv, tensors = self.packed(rng, dtype, q_lens, kv_lens)
-            options = [*MOD, "--backward", "--max"]
+            options = [*MOD, "--backward"]
             together, report = self.run_on(device, tensors, *options)
             self.assertEqual(report["form"], "packed")
             self.assertEqual(report["backward"]["form"], "packed")
@@ -94,8 +94,8 @@ class Forms(harness.Case):
             for b in range(len(q_lens)):
                 q, kv = cu_q[b : b + 2], cu_kv[b : b + 2]
                 one, _ = self.run_on(device, self.alone(tensors, b, q, kv), *options)
-                for name in ("out", "dq", "dk", "dv", "lse", "max"):
-                    part = together[name] if name in ("lse", "max") else swap(together[name])
+                for name in ("out", "dq", "dk", "dv", "lse"):
+                    part = together[name] if name == "lse" else swap(together[name])
                     part = batched(swap(rows(swap(part), *(kv if name in ("dk", "dv") else q))))
                     self.assertEqual(part, one[name], f"{device} {dtype} {name} {b}")
                 sums["d_slopes"] = [x + y for x, y in zip(sums["d_slopes"], one["d_slopes"][2])]
@@ -109,7 +109,7 @@ class Forms(harness.Case):
             if dtype == "F64":
                 tensors["dlse"] = ("F64", *tensors["dlse"][1:])
             for device in DEVICES[:1]:
-                _, report = self.run_on(device, tensors, "--score", MOD[1], "--mask", "q >= kv", "--backward", "--check")
+                _, report = self.run_on(device, tensors, *MOD, "--backward", "--check")
                 self.assertEqual(sorted(report["backward"]["errors"]), ["d_bias", "d_slopes", "dk", "dq", "dv"])
 
     def test_a_packed_table_is_read_with_the_lengths(self):
@@ -162,9 +162,8 @@ class Forms(harness.Case):
             lengths, width = (130, 0, 257, 17), -(-257 // page)
             keys, tensors = self.paged(rng, "F32", lengths, page, width, q_len)
             tensors["q_offset"] = i32(*(max(0, n - q_len) for n in lengths))
-            mod = ["--score", MOD[1], "--mask", "(q >= kv) & (q - kv < 200)"]
             for device in DEVICES:
-                together, report = self.run_on(device, tensors, *mod)
+                together, report = self.run_on(device, tensors, *MOD)
                 self.assertEqual(report["form"], "paged")
                 for b, length in enumerate(lengths):
                     one = {name: batched(swap(rows((x[0], x[1][1:], x[2][b * width * page * x[1][2] * x[1][3] :]), 0, length)))
@@ -179,7 +178,7 @@ class Forms(harness.Case):
                     one["q"] = rows(tensors["q"], b, b + 1)
                     one["slopes"], one["bias"] = tensors["slopes"], rows(tensors["bias"], b, b + 1)
                     one["q_offset"] = rows(tensors["q_offset"], b, b + 1)
-                    alone, _ = self.run_on(device, one, *mod)
+                    alone, _ = self.run_on(device, one, *MOD)
                     for name in ("out", "lse"):
                         self.assertEqual(rows(together[name], b, b + 1), alone[name], f"{device} {name} {b}")
 
@@ -187,8 +186,7 @@ class Forms(harness.Case):
         for dtype in ("F16", "F32", "BF16", "F64"):
             _, tensors = self.paged(random.Random(3), dtype, (100, 48), 16, 7, 3, holes={(0, 0), (0, 3), (1, 1)})
             for device in DEVICES[:1]:
-                self.run_on(device, tensors, "--score", MOD[1], "--check")
-                self.run_on(device, tensors, "--score", MOD[1], "--mask", "kv % 3 != 1", "--check", "--max")
+                self.run_on(device, tensors, *MOD, "--check")
         seen, _ = self.run_on("cpu", tensors)
         self.assertFalse(any(x != x for x in seen["out"][2]))
 
@@ -219,13 +217,12 @@ class Forms(harness.Case):
         """Gradients of k and v are the sums; a batch of none gives zeros."""
         for q_len, kv_len, batch in ((40, 70, 3), (3, 300, 2), (5, 6, 0)):
             tensors = self.dense(random.Random(4), batch, 1, q_len, kv_len)
-            mod = ["--score", MOD[1], "--mask", "q + 30 >= kv"]
             for device in DEVICES:
-                got, _ = self.run_on(device, tensors, *mod, "--backward", *(["--check"] if batch else []))
+                got, _ = self.run_on(device, tensors, *MOD, "--backward", *(["--check"] if batch else []))
                 sums = {name: [0.0] * len(tensors[x][2]) for name, x in (("dk", "k"), ("dv", "v"))}
                 for b in range(batch):
                     one = {name: rows(x, b, b + 1) if name in ("q", "do", "bias") else x for name, x in tensors.items()}
-                    alone, _ = self.run_on(device, one, *mod, "--backward")
+                    alone, _ = self.run_on(device, one, *MOD, "--backward")
                     self.assertEqual(rows(got["out"], b, b + 1), alone["out"])
                     self.near(rows(got["dq"], b, b + 1), alone["dq"], "dq")
                     for name, total in sums.items():
@@ -235,7 +232,7 @@ class Forms(harness.Case):
 
     def test_gradients_by_choice(self):
         tensors = self.dense(random.Random(6), 2, 2, 33, 40)
-        mod = ["--score", MOD[1], "--backward"]
+        mod = [*MOD, "--backward"]
         for device in DEVICES:
             every, _ = self.run_on(device, tensors, *mod)
             for chosen in ("dq", "dk", "dv", "d_bias", "dq,d_slopes", "dv,dk"):
