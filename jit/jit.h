@@ -76,8 +76,8 @@ typedef struct fj_jit_problem {
     fj_dtype dtype;
     int head_dim, value_dim;
     bool max;
-    bool paged;      /* keys and values are in pages (cpu), some of which may not be there */
-    bool block_mask; /* the call brings one (cpu): it decides blocks, the mod's mask only what is partial */
+    bool paged;         /* keys and values are in pages (cpu), some of which may not be there */
+    bool block_mask;    /* the call brings one: it decides blocks, the mod's mask only what is partial */
     bool deterministic; /* of backward kernels for a GPU: the others always are */
     bool tf32;          /* F32 products may be rounded to TF32; the cpu templates never do */
     /* Only for the order of the variants: kernels take any ratio and any lengths. */

@@ -4,6 +4,7 @@
  *     +------------------+---------------------------------+------------------------------+
  *     | fj_cuda_forward  | fj_cuda_capture [FJ_CAPTURES]   | fj_cuda_scalar [FJ_SCALARS]  |
  *     +------------------+---------------------------------+------------------------------+
+ *                        ^ with FJ_BLOCK_MASK fj_cuda_block_mask comes between these two
  *
  * 1. Every member is 8 bytes wide or comes in pairs of 4: there is no padding, here or there.
  * 2. Strides are in elements, and 64-bit; the last dimension has stride 1 and is not listed.
@@ -44,6 +45,22 @@ struct fj_cuda_scalar {
 struct fj_cuda_fault {
     uint32_t found;
     int32_t b, h, q, kv; /* positions */
+};
+
+/* A block mask, for kernels with FJ_BLOCK_MASK: as attn/mask/rows.h has it, and once more with rows and columns exchanged.
+ * Line l of plane p is line p * lines + l; its partial runs are runs[starts[2 line]] to runs[starts[2 line + 1]], its full
+ * ones those up to runs[starts[2 line + 2]]. */
+struct fj_cuda_run {
+    int32_t first, last; /* blocks [first, last) of the other axis */
+};
+struct fj_cuda_block_lines {
+    const int64_t *starts;
+    const struct fj_cuda_run *runs;
+    int32_t lines, block; /* blocks along the axis, of a plane; rows of a block */
+};
+struct fj_cuda_block_mask {
+    struct fj_cuda_block_lines q, kv; /* a line for each block of queries, of keys */
+    int32_t planes_b, planes_h;       /* batch and heads, or 1 where all are alike */
 };
 
 /* What of a tensor may be moved 16 bytes at a time: its address and strides are multiples of 16 bytes. */

@@ -36,6 +36,9 @@ static_assert(!FJ_HAS_PROB && !FJ_HAS_OUT, "seams of the forward kernels alone, 
 
 struct fj_backward_args {
     struct fj_cuda_backward call;
+#if FJ_BLOCK_MASK
+    struct fj_cuda_block_mask blocks;
+#endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
 #endif
@@ -100,7 +103,16 @@ template <fj_side side>
 FJ_DEVICE int fj_class_of([[maybe_unused]] const fj_cuda_backward &a, [[maybe_unused]] const fj_mod_args &mod,
                           const fj_tile_coord &at, [[maybe_unused]] int32_t head, int32_t tile) {
     const int32_t first = tile * FJ_TILE_N, end = first + FJ_TILE_N, resident_end = at.first + FJ_TILE_M;
-#if FJ_HAS_MASK
+#if FJ_BLOCK_MASK
+    const int32_t last = (end < at.streamed ? end : at.streamed) - 1,
+                  resident_last = (resident_end < at.count ? resident_end : at.count) - 1;
+    constexpr bool keys = side == FJ_RESIDENT_KEYS;
+    const fj_rectangle r = {keys ? first : at.first, keys ? last : resident_last, keys ? at.first : first,
+                            keys ? resident_last : last};
+    const int found = fj_rectangle_class<keys>(a, mod, at.b, head, r);
+    return found == FJ_CLASS_FULL && (end > at.streamed || resident_end > at.count) ? FJ_CLASS_PARTIAL
+                                                                                    : found;
+#elif FJ_HAS_MASK
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return FJ_CLASS_PARTIAL;
     const int64_t last = (end < at.streamed ? end : at.streamed) - 1,
                   resident_last = (resident_end < at.count ? resident_end : at.count) - 1;

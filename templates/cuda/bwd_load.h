@@ -78,7 +78,10 @@ template <fj_side side> struct fj_streamed {
 
 template <fj_side side>
 FJ_DEVICE void fj_start_resident(const fj_task &t, const struct fj_head_state &head,
-                                 fj_resident<side> &resident) {
+                                 [[maybe_unused]] int32_t h, fj_resident<side> &resident) {
+#if FJ_BLOCK_MASK
+    resident.head = h;
+#endif
     if constexpr (side == FJ_RESIDENT_QUERIES) resident.large = false;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {

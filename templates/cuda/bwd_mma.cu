@@ -153,7 +153,7 @@ FJ_DEVICE void fj_stream_tiles(const fj_backward_args &args, const fj_task &t, f
     fj_grads_start<side>(args, grads, care.how != FJ_PLAIN);
     if (side == FJ_RESIDENT_QUERIES) {
         fj_head_init(&t.mod, t.at.b, t.at.head, &head);
-        fj_start_resident<side>(t, head, resident);
+        fj_start_resident<side>(t, head, t.at.head, resident);
     }
     fj_pipeline<FJ_STAGES>(
         [&] { return fj_tile_next<side>(t.a, t.mod, t.at, tiles); },
@@ -162,7 +162,7 @@ FJ_DEVICE void fj_stream_tiles(const fj_backward_args &args, const fj_task &t, f
             if (side == FJ_RESIDENT_KEYS && tile.head != h) {
                 h = tile.head;
                 fj_head_init(&t.mod, t.at.b, h, &head);
-                fj_start_resident<side>(t, head, resident);
+                fj_start_resident<side>(t, head, h, resident);
             }
             fj_do_tile<side>(t, resident, head, tile, stage, d_qk, d_vo, grads, care);
             fj_grads_settle(grads);

@@ -79,7 +79,7 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
     float sums[ROWS];
     fj_load_resident<FJ_RESIDENT_QUERIES>(t);
     fj_head_init(&t.mod, t.at.b, t.at.head, &head);
-    fj_start_resident<FJ_RESIDENT_QUERIES>(t, head, resident);
+    fj_start_resident<FJ_RESIDENT_QUERIES>(t, head, t.at.head, resident);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) sums[r] = resident.minus_delta[r] = 0;
 #pragma unroll 1

@@ -60,7 +60,7 @@ FJ_DEVICE void fj_stream_queries(const fj_backward_args &args, const fj_simt &t,
         if (tile.head != h) {
             h = tile.head;
             fj_head_init(&t.mod, t.at.b, h, &head);
-            fj_start_resident(t, head, resident);
+            fj_start_resident(t, head, h, resident);
         }
         fj_scores s, d;
         fj_copy_row_stats(t, h, first);

@@ -55,6 +55,8 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
         const fj_streamed_tile tile = fj_tile_next<FJ_RESIDENT_QUERIES>(a, t.mod, t.at, tiles);
         if (tile.is_end()) break;
         fj_scores s;
+        fj_seen seen[RESIDENT];
+        fj_find_seen<FJ_RESIDENT_QUERIES>(t, resident, tile.first(), tile.is_full(), seen);
         fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, tile.first(), FJ_HEAD_DIM);
 #pragma unroll
         for (int j = 0; j < STREAMED; j++) {
@@ -64,7 +66,8 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
 #pragma unroll
             for (int i = 0; i < RESIDENT; i++) {
                 const bool there = kv < t.at.streamed && t.row(i) < t.at.count;
-                if (!fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i], tile.is_full(), there))
+                if (!fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i], tile.is_full(), there,
+                                seen[i], j))
                     continue;
                 fj_real x = scale < 0 ? -s[i][j] : s[i][j];
 #if FJ_HAS_SCORE
@@ -102,6 +105,8 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
         const fj_streamed_tile tile = fj_tile_next<FJ_RESIDENT_QUERIES>(a, t.mod, t.at, tiles);
         if (tile.is_end()) break;
         fj_scores s, d;
+        fj_seen seen[RESIDENT];
+        fj_find_seen<FJ_RESIDENT_QUERIES>(t, resident, tile.first(), tile.is_full(), seen);
         fj_multiply_rows(t, s, a.query, t.at.head, a.key, t.at.head_kv, tile.first(), FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.dout, t.at.head, a.value, t.at.head_kv, tile.first(), FJ_VALUE_DIM);
         fj_make_near(t, resident, s);
@@ -113,8 +118,8 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
 #pragma unroll
             for (int i = 0; i < RESIDENT; i++) {
                 const bool there = kv < t.at.streamed && t.row(i) < t.at.count;
-                const bool live =
-                    fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i], tile.is_full(), there);
+                const bool live = fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i],
+                                             tile.is_full(), there, seen[i], j);
                 const fj_real p = fj_prob_of(t.product_scale, t.mod, &head, &resident.state[i], &col,
                                              resident.norm[i], s[i][j]);
                 sums[i] += live ? p * d[i][j] : fj_real(0);

@@ -42,9 +42,17 @@ struct fj_simt {
 
 // What a thread keeps of its resident rows.
 template <fj_side side> struct fj_resident;
-template <> struct fj_resident<FJ_RESIDENT_KEYS> { struct fj_col_state state[RESIDENT]; };
+template <> struct fj_resident<FJ_RESIDENT_KEYS> {
+    struct fj_col_state state[RESIDENT];
+#if FJ_BLOCK_MASK
+    int32_t head; // of queries, that these states are of
+#endif
+};
 template <> struct fj_resident<FJ_RESIDENT_QUERIES> {
     struct fj_row_state state[RESIDENT];
+#if FJ_BLOCK_MASK
+    int32_t head; // of queries, that these states are of
+#endif
     fj_real minus_delta[RESIDENT];
     fj_norm norm[RESIDENT];
 };
@@ -133,13 +141,33 @@ FJ_DEVICE void fj_multiply_frag(const fj_simt &t, fj_real (&sum)[chunks][RESIDEN
 
 // ---- Scores --------------------------------------------------------------------------------------------------
 
-// What sees nothing is not live, whatever it holds (bwd_care.h).
+FJ_DEVICE int32_t fj_last_resident(const fj_simt &t, int i) {
+    return t.row(i) < t.at.count ? t.row(i) : t.at.count - 1;
+}
+
+// What the block mask shows of the columns of this thread, in a tile that is not full.
+template <fj_side side>
+FJ_DEVICE void fj_find_seen([[maybe_unused]] const fj_simt &t,
+                            [[maybe_unused]] const fj_resident<side> &resident,
+                            [[maybe_unused]] int32_t first, [[maybe_unused]] bool full,
+                            [[maybe_unused]] fj_seen (&seen)[RESIDENT]) {
+#if FJ_BLOCK_MASK
+    if (full) return;
+    fj_find_seen<side == FJ_RESIDENT_KEYS, fj_strided_columns<STREAMED, TX>>(
+        t.mod, t.at.b, first + t.tx, seen, [&](int i) {
+            return fj_place{resident.head, fj_last_resident(t, i)};
+        });
+#endif
+}
+
+// What sees nothing is not live, whatever it holds (bwd_care.h). seen: of the thread's columns; this is column j.
 FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, const struct fj_row_state *row,
-                          const struct fj_col_state *col, const fj_norm &norm, bool full, bool there) {
+                          const struct fj_col_state *col, const fj_norm &norm, bool full, bool there,
+                          [[maybe_unused]] const fj_seen &seen, [[maybe_unused]] int j) {
     if (norm.lse == fj_real(INFINITY)) return false;
     if (full) return true;
-#if FJ_HAS_MASK
-    return there && fj_mask(&t.mod, head, row, col);
+#if FJ_MASKED
+    return there && FJ_SHOWN(seen, 1u << j, fj_mask(&t.mod, head, row, col));
 #else
     (void)t, (void)head, (void)row, (void)col;
     return there;
@@ -150,6 +178,8 @@ FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, co
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_KEYS> &resident,
                         const struct fj_head_state &head, int32_t first, bool full, fj_scores &s,
                         fj_scores &d, fj_thread_grads &grads, int how) {
+    fj_seen seen[RESIDENT];
+    fj_find_seen<FJ_RESIDENT_KEYS>(t, resident, first, full, seen);
 #pragma unroll
     for (int j = 0; j < STREAMED; j++) {
         const int32_t in_tile = t.tx + j * TX, q = first + in_tile;
@@ -163,7 +193,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_KEYS> &r
 #pragma unroll
         for (int i = 0; i < RESIDENT; i++) {
             const bool there = q < t.at.streamed && t.row(i) < t.at.count;
-            const bool live = fj_is_live(t, &head, &row, &resident.state[i], norm, full, there);
+            const bool live = fj_is_live(t, &head, &row, &resident.state[i], norm, full, there, seen[i], j);
             d[i][j] += row_stats[FJ_CUDA_ROW_MINUS_DELTA];
             fj_grad_score(t.product_scale, t.mod, &head, &row, &resident.state[i], norm, live, s[i][j],
                           d[i][j], grads);
@@ -183,6 +213,8 @@ FJ_DEVICE void fj_make_near(const fj_simt &t, const fj_resident<FJ_RESIDENT_QUER
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_QUERIES> &resident,
                         const struct fj_head_state &head, int32_t first, bool full, fj_scores &s,
                         fj_scores &d, fj_thread_grads &grads, int how) {
+    fj_seen seen[RESIDENT];
+    fj_find_seen<FJ_RESIDENT_QUERIES>(t, resident, first, full, seen);
     fj_make_near(t, resident, s);
 #pragma unroll
     for (int j = 0; j < STREAMED; j++) {
@@ -192,7 +224,8 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_QUERIES>
 #pragma unroll
         for (int i = 0; i < RESIDENT; i++) {
             const bool there = kv < t.at.streamed && t.row(i) < t.at.count;
-            const bool live = fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i], full, there);
+            const bool live =
+                fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i], full, there, seen[i], j);
             d[i][j] += resident.minus_delta[i];
             fj_grad_score(t.product_scale, t.mod, &head, &resident.state[i], &col, resident.norm[i], live,
                           s[i][j], d[i][j], grads);
@@ -210,18 +243,20 @@ FJ_DEVICE void fj_put_probs(const fj_simt &t, fj_real *to, const fj_scores &s) {
 
 // ---- Resident rows --------------------------------------------------------------------------------------------------
 
-FJ_DEVICE int32_t fj_last_resident(const fj_simt &t, int i) {
-    return t.row(i) < t.at.count ? t.row(i) : t.at.count - 1;
-}
-
 FJ_DEVICE void fj_start_resident(const fj_simt &t, const struct fj_head_state &head,
-                                 fj_resident<FJ_RESIDENT_KEYS> &resident) {
+                                 [[maybe_unused]] int32_t h, fj_resident<FJ_RESIDENT_KEYS> &resident) {
+#if FJ_BLOCK_MASK
+    resident.head = h;
+#endif
 #pragma unroll
     for (int i = 0; i < RESIDENT; i++)
         fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, fj_last_resident(t, i)), &resident.state[i]);
 }
 FJ_DEVICE void fj_start_states(const fj_simt &t, const struct fj_head_state &head,
                                fj_resident<FJ_RESIDENT_QUERIES> &resident) {
+#if FJ_BLOCK_MASK
+    resident.head = t.at.head;
+#endif
 #pragma unroll
     for (int i = 0; i < RESIDENT; i++)
         fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, fj_last_resident(t, i)), &resident.state[i]);

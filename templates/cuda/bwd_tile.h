@@ -65,10 +65,16 @@ struct fj_task {
 template <fj_side side> struct fj_resident;
 template <> struct fj_resident<FJ_RESIDENT_KEYS> {
     struct fj_col_state state[ROWS];
+#if FJ_BLOCK_MASK
+    int32_t head; // of queries, that these states are of
+#endif
     typedef struct fj_row_state streamed;
 };
 template <> struct fj_resident<FJ_RESIDENT_QUERIES> {
     struct fj_row_state state[ROWS];
+#if FJ_BLOCK_MASK
+    int32_t head; // of queries, that these states are of
+#endif
     fj_norm norm[ROWS];
     float minus_delta[ROWS];
     bool large; // whether a row is (softmax.h)

@@ -44,6 +44,9 @@
 #ifndef FJ_DETERMINISTIC
 #define FJ_DETERMINISTIC 1
 #endif
+#ifndef FJ_BLOCK_MASK
+#define FJ_BLOCK_MASK 0
+#endif
 #ifndef FJ_POSITION_TABLE
 #define FJ_POSITION_TABLE 0
 #endif

@@ -26,7 +26,7 @@ FJ_DEVICE void fj_clean_values(uint32_t byte) {
     fj_block_sync();
 }
 
-#if FJ_HAS_MASK
+#if FJ_MASKED
 
 // A vote of the block. The barriers: keys are read no longer, and their place holds the votes; all have voted.
 FJ_DEVICE bool fj_any_of_block(bool vote) {
@@ -65,7 +65,9 @@ FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
         if (!fj_is_bad_key(value)) continue;
         struct fj_col_state col;
         fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, kv), &col);
-        if (!takes_part || !fj_mask(&t.mod, &head, &state, &col)) continue;
+        const int shown = fj_class_of_pair(t.mod, t.at.b, h, q, kv);
+        if (!takes_part || shown == FJ_CLASS_EMPTY) continue;
+        if (shown != FJ_CLASS_FULL && !fj_mask(&t.mod, &head, &state, &col)) continue;
 #pragma unroll 1
         for (int32_t column = 0; column < FJ_VALUE_DIM; column++)
             if (fj_is_bad_element(value[column])) fj_put_nan(t, &head, &state, h, q, column);
@@ -79,10 +81,10 @@ FJ_DEVICE bool fj_end_sweep(const fj_forward_args &args, [[maybe_unused]] const 
                             const fj_rows &rows, const fj_sums &o, [[maybe_unused]] bool care) {
     // Computed again, from a number that the compiler does not know for the same: not kept in registers until here. But
     // few sums leave room, where the sweep is short.
-    constexpr bool keeps = !FJ_HAS_MASK && sizeof(fj_raw) == 2 && ROW_TILES * VALUE_TILES <= 16;
+    constexpr bool keeps = !FJ_MASKED && sizeof(fj_raw) == 2 && ROW_TILES * VALUE_TILES <= 16;
     const fj_task end(args, keeps ? place : fj_tile_coord_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
     [[maybe_unused]] const fj_stored stored = fj_store_rows(end, rows, o);
-#if FJ_HAS_MASK
+#if FJ_MASKED
     if (!care) {
         const bool again = fj_any_of_block(stored.bad);
         if (again) fj_block_sync(); // all have counted

@@ -11,6 +11,9 @@
 
 struct fj_forward_args {
     struct fj_cuda_forward call;
+#if FJ_BLOCK_MASK
+    struct fj_cuda_block_mask blocks;
+#endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
 #endif
@@ -68,7 +71,15 @@ FJ_DEVICE int32_t fj_last_row(const fj_tile_coord &at, int32_t row) {
 FJ_DEVICE int fj_class_of([[maybe_unused]] const fj_cuda_forward &a, [[maybe_unused]] const fj_mod_args &mod,
                           [[maybe_unused]] const fj_tile_coord &at, int32_t block) {
     const int32_t key = block * FJ_TILE_N, end = key + FJ_TILE_N;
-#if FJ_HAS_MASK
+#if FJ_BLOCK_MASK
+    const fj_rectangle r = {fj_row_query(at, at.first),
+                            fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_M - 1)), key,
+                            (end < a.kv_len ? end : a.kv_len) - 1};
+    int found = fj_rectangle_class<false>(a, mod, at.b, at.head, r);
+    for (int32_t i = 1; i < at.group; i++)
+        if (fj_rectangle_class<false>(a, mod, at.b, at.head + i, r) != found) found = FJ_CLASS_PARTIAL;
+    return found == FJ_CLASS_FULL && end > a.kv_len ? FJ_CLASS_PARTIAL : found;
+#elif FJ_HAS_MASK
     if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return FJ_CLASS_PARTIAL;
     const int64_t q = fj_row_query(at, at.first) + a.q_offset;
     const int64_t q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_M - 1)) + a.q_offset;

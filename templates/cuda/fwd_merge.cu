@@ -24,6 +24,9 @@
 
 struct fj_merge_args {
     struct fj_cuda_merge call;
+#if FJ_BLOCK_MASK
+    struct fj_cuda_block_mask blocks;
+#endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
 #endif

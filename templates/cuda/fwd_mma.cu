@@ -135,7 +135,7 @@ FJ_DEVICE void fj_stream_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[may
         fj_compute_probs(t, rows, o, block, keys, p_frag);
         fj_copy_async_wait<0>();
         fj_block_sync(); // the values are there, and the keys done with
-        if (FJ_HAS_MASK && care) fj_clean_values(Q_BYTES + K_BYTES);
+        if (FJ_MASKED && care) fj_clean_values(Q_BYTES + K_BYTES);
     }
 }
 
@@ -152,7 +152,7 @@ FJ_DEVICE void fj_stream_keys(const fj_task &t, fj_rows &rows, fj_sums &o, [[may
                                const uint32_t at = Q_BYTES + stage * STAGE_BYTES;
                                const uint32_t keys = fj_shared_address(fj_shared()) + at;
                                fj_p_frag p_frag;
-                               if (FJ_HAS_MASK && care) fj_clean_values(at + K_BYTES);
+                               if (FJ_MASKED && care) fj_clean_values(at + K_BYTES);
                                fj_compute_probs(t, rows, o, block, keys, p_frag);
                                fj_multiply_values(o, p_frag, keys + K_BYTES);
                            });
@@ -165,7 +165,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
 #pragma unroll 1
     do {
         // What the first iteration knows is not to be kept for another.
-        const uint32_t number = FJ_HAS_MASK ? fj_shuffle_index(fj_block_x(), 0u) : fj_block_x();
+        const uint32_t number = FJ_MASKED ? fj_shuffle_index(fj_block_x(), 0u) : fj_block_x();
         const fj_task t(args, fj_tile_coord_of(args.call, number));
         fj_rows rows;
         fj_sums o;
@@ -174,7 +174,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
         fj_stream_keys(t, rows, o, care);
         fj_copy_async_wait<0>();
         care = fj_end_sweep(args, t.at, rows, o, care);
-    } while (FJ_HAS_MASK && care);
+    } while (FJ_MASKED && care);
 }
 
 #if FJ_PARTIAL

@@ -46,7 +46,7 @@ FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
 
 // dead: of a split, 0 or NaN, and of no weight in what is merged.
 // zeros: becomes NaN with what is not finite, where FJ_VOTES_EARLY.
-#define FJ_VOTES_EARLY (FJ_HAS_MASK && (FJ_HAS_OUT || FJ_PARTIAL))
+#define FJ_VOTES_EARLY (FJ_MASKED && (FJ_HAS_OUT || FJ_PARTIAL))
 FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float factor, int r, int32_t column,
                           float &zeros) {
     x = !(factor < 0) ? x * factor : FJ_PARTIAL ? x : 0.0f;
@@ -151,7 +151,7 @@ FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const f
         fj_raw *to = static_cast<fj_raw *>(t.a.out.data) +
                      fj_offset(t.a.out, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
         const fj_b128 x = *fj_shared_at<fj_b128>(tile::at(row, chunk));
-        if (FJ_HAS_MASK && !FJ_VOTES_EARLY) bad |= !fj_is_finite(x);
+        if (FJ_MASKED && !FJ_VOTES_EARLY) bad |= !fj_is_finite(x);
         fj_put_chunk(to + chunk * FJ_CHUNK, x, FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK,
                      t.a.vector & FJ_CUDA_VECTOR_OUT);
     }

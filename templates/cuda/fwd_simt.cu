@@ -150,16 +150,19 @@ FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
 
 // ---- Scores to probabilities ---------------------------------------------------------------------------------
 
-// The mod and the mask on one score; returns what softmax takes.
-FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int32_t kv, const fj_col_state &col, fj_real s,
-                              bool full, [[maybe_unused]] bool suspect) {
+// The mod and the mask on one score, of column j; returns what softmax takes.
+FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int j, int32_t kv, const fj_col_state &col, fj_real s,
+                              const fj_streamed_tile &block, const fj_seen &seen,
+                              [[maybe_unused]] bool suspect) {
     const fj_cuda_forward &a = *t.a;
     fj_real x = s * fj_sign_of(a.scale), y = x;
     if (FJ_HAS_SCORE) {
         x = s * static_cast<fj_real>(a.scale);
         y = fj_score(&t.mod, &t.heads[i], &t.rows[i], &col, x);
     }
-    const bool live = full || (kv < a.kv_len && fj_mask(&t.mod, &t.heads[i], &t.rows[i], &col));
+    const bool live =
+        block.is_full() ||
+        (kv < a.kv_len && FJ_SHOWN(seen, 1u << j, fj_mask(&t.mod, &t.heads[i], &t.rows[i], &col)));
     if (FJ_HAS_FAULT && suspect && t.at.first + t.ty + i * TY < t.at.rows) {
         if (fj_fault(&t.mod, &t.heads[i], &t.rows[i], &col, x, live))
             fj_note_fault(a, t.at.b, t.h[i], fj_q_position(a, t.at.b, t.q_index[i]),
@@ -169,8 +172,16 @@ FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int32_t kv, const fj_col_
     return live ? y : -fj_real(INFINITY);
 }
 
-FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
+FJ_DEVICE void fj_simt_apply(fj_simt &t, const fj_streamed_tile &block) {
+    const int32_t key = block.first();
     const bool suspect = fj_suspects(*t.a, t.mod, t.at, key);
+    fj_seen seen[THREAD_ROWS];
+#if FJ_BLOCK_MASK
+    if (!block.is_full())
+        fj_find_seen<false, fj_strided_columns<THREAD_KEYS, TX>>(t.mod, t.at.b, key + t.tx, seen, [&](int i) {
+            return fj_place{t.h[i], t.q_index[i]};
+        });
+#endif
 #pragma unroll
     for (int j = 0; j < THREAD_KEYS; j++) {
         const int32_t kv = key + t.tx + j * TX, position = fj_kv_position(*t.a, t.at.b, kv);
@@ -179,7 +190,7 @@ FJ_DEVICE void fj_simt_apply(fj_simt &t, int32_t key, bool full) {
 #pragma unroll
         for (int i = 0; i < THREAD_ROWS; i++) {
             if (FJ_PACK_HEADS) fj_col_init(&t.mod, &t.heads[i], position, &col);
-            t.s[i][j] = fj_simt_mod(t, i, kv, col, t.s[i][j], full, suspect);
+            t.s[i][j] = fj_simt_mod(t, i, j, kv, col, t.s[i][j], block, seen[i], suspect);
         }
     }
 }
@@ -273,7 +284,7 @@ FJ_DEVICE void fj_simt_start(fj_simt &t) {
 
 // After a sweep: whether there is another one.
 FJ_DEVICE bool fj_simt_again([[maybe_unused]] fj_simt &t) {
-#if FJ_HAS_MASK
+#if FJ_MASKED
     if (t.care == FJ_CARE_SPREAD) return false;
     if (t.care == FJ_CARE_CLEAN) return t.care = FJ_CARE_SPREAD, true;
     fj_real zeros = 0;
@@ -320,7 +331,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
         }
         const int32_t key = block.first();
         fj_simt_scores(t, key);
-        fj_simt_apply(t, key, block.is_full());
+        fj_simt_apply(t, block);
         fj_simt_softmax(t, key, scale_log2);
         fj_simt_values(t, key);
     }

@@ -20,9 +20,15 @@
 
 #include "shapes.h"
 
+#include "block_mask.h"
+
 // Of a kernel's arguments: what the hooks read.
 template <class T> FJ_DEVICE fj_mod_args fj_mod_of([[maybe_unused]] const T &args) {
+#if FJ_BLOCK_MASK
+    fj_mod_args mod = {nullptr, nullptr, &args.blocks};
+#else
     fj_mod_args mod = {nullptr, nullptr};
+#endif
 #if FJ_CAPTURES
     mod.captures = args.captures;
 #endif
@@ -69,9 +75,23 @@ FJ_DEVICE fj_grid_tile fj_grid_tile_of(int32_t number, int32_t tiles, int32_t ba
 
 // ---- Streamed tiles --------------------------------------------------------------------------------------------
 
-enum fj_class { FJ_CLASS_EMPTY, FJ_CLASS_PARTIAL, FJ_CLASS_FULL };
-static_assert(FJ_CLASS_EMPTY == 0 && FJ_CLASS_PARTIAL == 1 && FJ_CLASS_FULL == 2,
-              "as fj_block_class gives them");
+#if FJ_BLOCK_MASK
+// What a head of queries sees of a rectangle, but for what lies past the last key or query. of_keys: of a kernel that
+// keeps these.
+template <bool of_keys, class T>
+FJ_DEVICE int fj_rectangle_class([[maybe_unused]] const T &a, const fj_mod_args &mod, int32_t b, int32_t h,
+                                 const fj_rectangle &r) {
+    const int found = fj_class_by_blocks<of_keys>(*mod.blocks, b, h, r);
+    if (found != FJ_CLASS_ASKED) return found;
+#if FJ_HAS_MASK
+    if (FJ_POSITION_TABLE && (a.q_position || a.kv_position)) return FJ_CLASS_PARTIAL;
+    return fj_block_class(&mod, b, h, r.q + a.q_offset, r.q_last + a.q_offset, r.kv + a.kv_offset,
+                          r.kv_last + a.kv_offset);
+#else
+    return FJ_CLASS_FULL;
+#endif
+}
+#endif
 
 enum { FJ_TILE_END = -1 };
 static_assert(FJ_TILE_N % 2 == 0, "the lowest bit of a tile's first row is free");
@@ -86,13 +106,13 @@ struct fj_streamed_tile {
 
 struct fj_tile_scheduler {
     int32_t head, next; // the first tile that was not looked at, of a head
-#if FJ_HAS_MASK
+#if FJ_MASKED
     uint32_t live, full; // bit per tile, the last of which is next - 1; live ones are still to be taken
 #endif
 };
 
 FJ_DEVICE fj_tile_scheduler fj_tile_start(int32_t head, int32_t first) {
-#if FJ_HAS_MASK
+#if FJ_MASKED
     return fj_tile_scheduler{head, first, 0, 0};
 #else
     return fj_tile_scheduler{head, first};
@@ -101,7 +121,7 @@ FJ_DEVICE fj_tile_scheduler fj_tile_start(int32_t head, int32_t first) {
 
 // The next tile that is not empty, before tile `end` of each head from the first one to `head_end`; tiles of further
 // heads begin at 0. class_of(head, tile): its class; without a mask it is never FJ_CLASS_EMPTY.
-#if FJ_HAS_MASK
+#if FJ_MASKED
 template <bool many_heads, class Class>
 FJ_DEVICE fj_streamed_tile fj_tile_take(fj_tile_scheduler &tiles, int32_t end,
                                         [[maybe_unused]] int32_t head_end, Class class_of) {

@@ -201,10 +201,13 @@ FJ_DEVICE int64_t fj_cast_i64(fj_real a) {
 
 // ---- Captured tensors ------------------------------------------------------------------------------------
 
-// What hooks read: the captures and run-time scalars that follow a kernel's arguments.
+// What hooks read: the captures and run-time scalars that follow a kernel's arguments. And the block mask before them.
 struct fj_mod_args {
     const struct fj_cuda_capture *captures;
     const struct fj_cuda_scalar *scalars;
+#if FJ_BLOCK_MASK
+    const struct fj_cuda_block_mask *blocks;
+#endif
 };
 
 // Indices of a read, each int32_t or int64_t. With FJ_WIDE_CAPTURES 0, no dimension of a capture exceeds 2^31 - 1,

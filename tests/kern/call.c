@@ -13,10 +13,14 @@ const char *const tensor_names[TENSORS] = {"query", "key",  "value", "out",    "
 void shape_name(const shape *s, char name[128]) {
     static const char *const layouts[] = {"packed", "rows", "odd", "shared"};
     _Static_assert(FJ_ARRAY_LEN(layouts) == LAYOUT_COUNT, "a name for each");
-    (void)snprintf(name, 128, "b%d hq%d hkv%d l%d s%d %s scale %.3g at %d,%d l2_group %d%s%s absent %u",
-                   (int)s->batch, (int)s->heads_q, (int)s->heads_kv, (int)s->q_len, (int)s->kv_len,
-                   layouts[s->how], s->scale, s->q_offset, s->kv_offset, s->l2_group, s->dlse ? " dlse" : "",
-                   s->spoilt ? " spoilt" : "", s->absent);
+    int length =
+        snprintf(name, 128, "b%d hq%d hkv%d l%d s%d %s scale %.3g at %d,%d l2_group %d%s%s absent %u",
+                 (int)s->batch, (int)s->heads_q, (int)s->heads_kv, (int)s->q_len, (int)s->kv_len,
+                 layouts[s->how], s->scale, s->q_offset, s->kv_offset, s->l2_group, s->dlse ? " dlse" : "",
+                 s->spoilt ? " spoilt" : "", s->absent);
+    if (s->block[0] > 0 && length < 128)
+        (void)snprintf(name + length, 128 - (size_t)length, " blocks %dx%d/%u", s->block[0], s->block[1],
+                       s->block_planes);
 }
 
 /* ---- Positions and captures ------------------------------------------------------------------------ */
@@ -214,6 +218,7 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
     *c = (call){.kernel = k, .shape = s, .device = d};
     make_positions(c, &random);
     make_captures(c, &random);
+    blocks_make(c, &random);
     make_tensors(c, &random, answers);
     make_work(c);
     if (s->spoilt && answers) choose_spoils(c, &random);
@@ -231,5 +236,6 @@ void call_finish(call *c) {
         d->destroy(&c->grads[i].sums), d->destroy(&c->grads[i].most), d->destroy(&c->grads[i].out);
     for (int i = 0; i < TENSORS + GRADS; i++)
         free(c->answers[i].exact), free(c->answers[i].unfused), free(c->answers[i].bound);
+    blocks_finish(c);
     free(c->visible);
 }

@@ -62,6 +62,7 @@ typedef struct packet {
     struct fj_cpu_tensor captures[MAX_CAPTURES], dcaptures[MAX_CAPTURES], dscalar;
     union fj_cpu_scalar scalar;
     struct fj_cpu_fault faults[WORKERS];
+    struct fj_cpu_block_mask blocks;
 } packet;
 
 static struct fj_cpu_tensor describe(const call *c, int which) {
@@ -88,6 +89,21 @@ static void put_capture(packet *p, const call *c, int i) {
         to->stride[d] = d < rank ? stride : 0;
         stride *= from->shape[d];
     }
+}
+
+static void put_blocks(packet *p, const call *c) {
+    const block_mask *m = &c->blocks;
+    if (!m->classes) return;
+    p->args.block_mask = &p->blocks;
+    p->blocks = (struct fj_cpu_block_mask){
+        .starts = (const int64_t *)(const void *)m->starts[0].host,
+        .runs = (const struct fj_cpu_run *)(const void *)m->runs[0].host,
+        .planes_b = m->planes[0],
+        .planes_h = m->planes[1],
+        .block_q = m->block[0],
+        .block_kv = m->block[1],
+        .q_blocks = m->count[0],
+    };
 }
 
 static void put_args(packet *p, const call *c, int workers) {
@@ -120,6 +136,7 @@ static void put_args(packet *p, const call *c, int workers) {
         .workers = workers,
         .faults = p->faults,
     };
+    put_blocks(p, c);
     for (size_t i = 0; i < ir->captures.len; i++) put_capture(p, c, (int)i);
     if (ir->scalars.len > 0) p->scalar.f = ir->scalars.data[0].f; /* those of mods.c are floats */
     if (call_wants_grads(c, MAX_CAPTURES)) p->dscalar.data = (char *)c->grads[MAX_CAPTURES].out.host;

@@ -6,6 +6,7 @@
  *     mods.c        mods, as the language has them, and what they capture
  *     hand.c        hooks of some of these mods, written by hand
  *     kernel.c      a kernel: its name, its text
+ *     blocks.c      block masks
  *     tensor.c      tensors with gaps of NaN between canaries
  *     call.c        what a kernel is called with
  *     pass.c        memory filled, a pass, memory looked at
@@ -123,6 +124,8 @@ typedef struct shape {
     int32_t q_offset, kv_offset, l2_group;
     unsigned absent;
     bool dlse;
+    int32_t block[2];      /* of queries, of keys; where the kernel has a block mask */
+    unsigned block_planes; /* 1: batches differ, 2: heads */
     bool spoilt; /* forward: elements that are not finite; outputs that see none are as with zeros there */
 } shape;
 
@@ -206,6 +209,13 @@ typedef struct answer {
     int64_t count;
 } answer;
 
+/* A side is queries (0) or keys (1). */
+typedef struct block_mask {
+    int64_t block[2], count[2], planes[2]; /* rows of a block; blocks of a plane; of batches, of heads */
+    uint8_t *classes;          /* [planes][count][count] 0 empty, 1 partial, 2 full; NULL: there is none */
+    buffer starts[2], runs[2]; /* of the lines of a side (abi.h) */
+} block_mask;
+
 /* An element of an input that is not finite. */
 typedef struct spoil {
     int tensor;
@@ -224,6 +234,7 @@ typedef struct call {
     int64_t position_stride[2];                      /* from one batch to the next */
     grad grads[GRADS];
     buffer rows, query_sums, runs, parts, fault;
+    block_mask blocks;
     answer answers[TENSORS + GRADS];
     bool *visible; /* [B,Hq,L,S] */
     spoil spoils[SPOILS];
@@ -242,6 +253,13 @@ bool call_has(const call *c, int tensor);    /* false: the kernel is given none 
 bool call_reads(const call *c, int tensor);  /* an input of the kernel */
 bool call_writes(const call *c, int tensor); /* an output of the kernel that is wanted */
 size_t call_real_size(const call *c);
+
+void blocks_make(call *c, generator *random);
+void blocks_finish(call *c);
+bool blocks_put(const call *c);
+/* Of a row what the block mask shows: live holds what the mod's mask shows. */
+void blocks_show(const call *c, int64_t b, int64_t h, int64_t q, bool *live);
+struct fj_cuda_block_mask blocks_describe(const call *c);
 
 void reference_run(call *c);
 /* Pairs of a query and a key that see each other, of the first head. */

@@ -51,6 +51,7 @@ static bool parse_problem(fj_jit_problem *p, const char *name) {
     if (sscanf(name, "%3[a-z]_%4[a-z]_%4[a-z0-9]_%n", direction, template, dtype, &end) != 3) return false;
     p->kind = strcmp(direction, "bwd") == 0 ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD;
     p->deterministic = strncmp(name + end, "atomic_", 7) != 0;
+    p->block_mask = strstr(name, "_blocks_") != NULL;
     if (!p->deterministic) end += 7;
     if (sscanf(name + end, "e%d_v%d_", &p->head_dim, &p->value_dim) != 2) return false;
     for (int i = 0; i < FJ_DTYPE_COUNT; i++)

@@ -155,6 +155,11 @@ static void put_backward(packet *p, const call *c) {
     put(p, &args, sizeof args);
 }
 
+static void put_blocks(packet *p, const call *c) {
+    const struct fj_cuda_block_mask blocks = blocks_describe(c);
+    put(p, &blocks, sizeof blocks);
+}
+
 static void put_captures(packet *p, const call *c) {
     const fj_ir *ir = c->kernel->problem.ir;
     for (size_t i = 0; i < ir->captures.len; i++) {
@@ -201,6 +206,7 @@ static void put_args(packet *p, const call *c, const char *entry) {
         put_backward(p, c);
     else
         (strcmp(entry, "fj_fwd_merge") == 0 ? put_merge : put_forward)(p, c);
+    if (c->kernel->problem.block_mask) put_blocks(p, c);
     put_captures(p, c);
     if (backward) put_grads(p, c);
 }

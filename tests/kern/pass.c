@@ -26,7 +26,7 @@ static bool put_all(call *c) {
         }
     }
     for (int i = 0; i < MAX_CAPTURES; i++) there &= c->device->put(&c->capture_data[i]);
-    return there && c->device->put(&c->fault) && c->device->put(&c->positions[0]) &&
+    return there && blocks_put(c) && c->device->put(&c->fault) && c->device->put(&c->positions[0]) &&
            c->device->put(&c->positions[1]);
 }
 

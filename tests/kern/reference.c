@@ -126,6 +126,7 @@ static void make_scores(const pass *p, row *r) {
         fj_eval_run(p->eval, &input, &lanes, ir->score ? r->after + kv : NULL, ir->mask ? r->live + kv : NULL,
                     NULL, NULL, NULL);
     }
+    blocks_show(c, r->b, r->h, r->q, r->live);
     look_for_faults(p, r);
 }
 
@@ -434,7 +435,8 @@ static void ask_body(fj_scope *scope, void *argument) {
     const fj_ir *ir = q->c->kernel->problem.ir;
     bool live = true;
     fj_eval *eval = fj_eval_create(scope->arena, ir);
-    if (ir->mask) fj_eval_run(eval, &input, &q->lanes, NULL, &live, NULL, NULL, NULL);
+    if (ir->mask && !q->c->blocks.classes)
+        fj_eval_run(eval, &input, &q->lanes, NULL, &live, NULL, NULL, NULL);
     q->lanes.live = &live;
     fj_eval_run(eval, &input, &q->lanes, NULL, NULL, NULL, &q->faults, NULL);
 }

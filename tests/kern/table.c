@@ -42,7 +42,7 @@ typedef struct row {
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
 typedef struct extra {
-    bool max, pack, table, tf32, seams, hand;
+    bool max, pack, table, tf32, seams, hand, blocks;
     int splits;
 } extra;
 static const extra gpu_extras[] = {{.seams = false},
@@ -54,9 +54,14 @@ static const extra gpu_extras[] = {{.seams = false},
                                    {.pack = true, .splits = 1},
                                    {.seams = true, .splits = 3},
                                    {.max = true, .table = true, .seams = true, .splits = 7},
-                                   {.max = true, .splits = 40}};
-static const extra cpu_extras[] = {
-    {.max = false}, {.hand = true}, {.max = true}, {.max = true, .hand = true}};
+                                   {.max = true, .splits = 40},
+                                   {.blocks = true},
+                                   {.blocks = true, .max = true, .seams = true},
+                                   {.blocks = true, .pack = true},
+                                   {.blocks = true, .table = true, .splits = 3}};
+static const extra cpu_extras[] = {{.max = false},   {.hand = true},
+                                   {.max = true},    {.max = true, .hand = true},
+                                   {.blocks = true}, {.blocks = true, .max = true, .hand = true}};
 
 enum { DTYPES = FJ_ARRAY_LEN(dtypes), DIMS = FJ_ARRAY_LEN(dims), MOST_ROWS = 256 };
 
@@ -155,7 +160,8 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
                                      .dtype = r->dtype,
                                      .head_dim = dims[e],
                                      .value_dim = dims[v],
-                                     .deterministic = r->deterministic},
+                                     .deterministic = r->deterministic,
+                                     .block_mask = extras[chosen].blocks},
                          .mod = &mods[which]};
     if (x->few && extras[chosen].splits > 7) return false; /* blocks by the dozen */
     if (!find_row(&d->kernel, r, x->targets[target]) || !set_extra(&d->kernel, &extras[chosen])) return false;
@@ -199,6 +205,9 @@ static const int64_t heads[][2] = {{1, 1}, {3, 1}, {2, 2}, {8, 1}, {6, 2}, {4, 4
 static const double scales[] = {0.35, -0.3, 0.0, 1.0, 0.125};
 static const int32_t offsets[][2] = {{0, 0}, {59, 0}, {100, 3}, {0, 33}};
 static const int32_t l2_groups[] = {2, 1, 1000};
+/* Of a position, less than a tile, of no tile's size, of a tile and more, beyond the lengths. */
+static const int32_t block_sizes[][2] = {{1, 1},  {16, 48}, {64, 64},    {128, 96},
+                                         {7, 13}, {3, 100}, {1000, 1000}};
 static const unsigned absences[] = {0,
                                     ABSENT_DQUERY,
                                     ABSENT_DKEY,
@@ -262,6 +271,8 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     const bool cpu = kernel_is_cpu(k);
     const unsigned unwanted =
         backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX | ABSENT_LOW);
+    const bool blocks = k->problem.block_mask;
+    const int block = blocks ? random_below(random, FJ_ARRAY_LEN(block_sizes)) : 0;
     return (shape){
         .batch = 1 + picked[3],
         .heads_q = heads[picked[2]][0],
@@ -275,6 +286,8 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
         .l2_group = cpu ? 0 : l2_groups[picked[7]],
         .absent = absences[picked[8]] & ~unwanted,
         .dlse = picked[9] == 3,
+        .block = {blocks ? block_sizes[block][0] : 0, blocks ? block_sizes[block][1] : 0},
+        .block_planes = blocks ? (unsigned)random_below(random, 4) : 0,
     };
 }
 
@@ -371,7 +384,8 @@ static int count_new(pairs *p, const kernel *k, bool take) {
                           v->tile_n / 16,
                           options,
                           v->warps,
-                          kernel_is_cpu(k) ? (int)v->isa : v->stages};
+                          kernel_is_cpu(k) ? (int)v->isa : v->stages,
+                          k->problem.block_mask ? 1 + kernel_packs(k) + 2 * (k->problem.ir->mask != 0) : 0};
     bool *met = &p->seen[OF_MODS][direction][0][k->mod - mods];
     int found = !*met;
     *met |= take;

@@ -1,0 +1,176 @@
+// Block masks that the caller hands in: what a kernel with FJ_BLOCK_MASK sees of a tile. A position is seen where its
+// block is full, or is partial and the mod's mask holds; the mod is not asked elsewhere.
+//
+//      lines, a block of rows each      blocks of the other axis            a tile, of several lines and blocks or of
+//                 +---+---+---+---+---+---+---+                             parts of them: lines 1 and 2, blocks 2 to 3
+//        line 0   | P | P | F | F | F |   |   |   P [0,2)  F [2,5)          +---+---+
+//        line 1   |   |   | P | F | F | P |   |   P [2,3) [5,6)  F [3,5)    | P | F |   mixed: it is partial, and each
+//        line 2   |   |   |   |   | F |   |   |   F [4,5)                   |   |   |   row has bits of its own
+//                 +---+---+---+---+---+---+---+                             +---+---+
+//
+//  1. A kernel that keeps queries walks lines of these, one that keeps keys lines of those (abi.h has both): what it
+//     streams lies along the line.
+//  2. Rows are those of the tensors, not positions.
+//  3. Runs of a line and class ascend and do not touch: a search finds the first one of a tile.
+//
+// Kernels without one have no such text: the mod's mask decides.
+#ifndef FJ_CUDA_BLOCK_MASK_H
+#define FJ_CUDA_BLOCK_MASK_H
+
+#include "hooks.h"
+
+#include "identity.h"
+
+enum fj_class { FJ_CLASS_EMPTY, FJ_CLASS_PARTIAL, FJ_CLASS_FULL, FJ_CLASS_ASKED };
+static_assert(FJ_CLASS_EMPTY == 0 && FJ_CLASS_PARTIAL == 1 && FJ_CLASS_FULL == 2,
+              "as fj_block_class gives them");
+
+// Ends belong to it.
+struct fj_rectangle {
+    int32_t q, q_last, kv, kv_last;
+};
+
+// A row, of a head of queries.
+struct fj_place {
+    int32_t head, row;
+};
+
+// What a row sees of a thread's columns, a bit each: all of it, and what of it the mod's mask shows.
+struct fj_seen {
+    uint32_t full, partial;
+};
+
+// Whether a column is seen; asked: the mod's mask of it.
+#if FJ_BLOCK_MASK
+#define FJ_SHOWN(seen, bit, asked) (((seen).full & (bit)) || (((seen).partial & (bit)) && (asked)))
+#else
+#define FJ_SHOWN(seen, bit, asked) (asked)
+#endif
+
+FJ_DEVICE uint32_t fj_low_bits(int32_t count) { return count < 32 ? (1u << count) - 1 : ~0u; }
+
+// Columns of a thread: bits of those less than x after the first one, x in [0, span].
+template <int columns> struct fj_fragment_columns { // two neighbours of each 8, as fragments of mma have them
+    enum : int32_t { span = (columns / 2 - 1) * 8 + 2 };
+    FJ_METHOD static uint32_t below(int32_t x) { return fj_low_bits(x / 8 * 2 + (x % 8 < 2 ? x % 8 : 2)); }
+};
+template <int columns, int step> struct fj_strided_columns {
+    enum : int32_t { span = (columns - 1) * step + 1 };
+    FJ_METHOD static uint32_t below(int32_t x) { return fj_low_bits((x + step - 1) / step); }
+};
+
+#if FJ_BLOCK_MASK
+
+enum { FJ_RUNS_PARTIAL, FJ_RUNS_FULL, FJ_RUNS };
+
+// The first of runs [from, to) that ends past a block.
+FJ_DEVICE int64_t fj_find_run(const struct fj_cuda_run *runs, int64_t from, int64_t to, int32_t block) {
+    while (from < to) {
+        const int64_t middle = from + (to - from) / 2;
+        if (runs[middle].last <= block)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
+template <bool of_keys> FJ_DEVICE const fj_cuda_block_lines &fj_lines_of(const fj_cuda_block_mask &mask) {
+    return of_keys ? mask.kv : mask.q;
+}
+FJ_DEVICE int64_t fj_plane_of(const fj_cuda_block_mask &mask, int32_t b, int32_t h) {
+    return static_cast<int64_t>(mask.planes_b == 1 ? 0 : b) * mask.planes_h + (mask.planes_h == 1 ? 0 : h);
+}
+
+// The class of blocks [first, last] of some lines; FJ_CLASS_ASKED where all are partial: the mod knows.
+FJ_CALLED int fj_class_of_lines(const int64_t *starts, const struct fj_cuda_run *runs, int32_t lines,
+                                int32_t first, int32_t last) {
+    int64_t seen[FJ_RUNS] = {0, 0}, all = 0;
+    for (int32_t line = 0; line < lines; line++) {
+        for (int kind = 0; kind < FJ_RUNS; kind++) {
+            const int64_t *ends = starts + 2 * line + kind;
+            for (int64_t i = fj_find_run(runs, ends[0], ends[1], first); i < ends[1]; i++) {
+                const struct fj_cuda_run run = runs[i];
+                if (run.first > last) break;
+                seen[kind] +=
+                    (run.last <= last ? run.last : last + 1) - (run.first > first ? run.first : first);
+            }
+        }
+        all += last - first + 1;
+        const int64_t both = seen[FJ_RUNS_PARTIAL] + seen[FJ_RUNS_FULL];
+        if (both > 0 && both < all) return FJ_CLASS_PARTIAL;
+        if (FJ_HAS_MASK && seen[FJ_RUNS_PARTIAL] > 0 && seen[FJ_RUNS_FULL] > 0) return FJ_CLASS_PARTIAL;
+    }
+    if (seen[FJ_RUNS_PARTIAL] + seen[FJ_RUNS_FULL] == 0) return FJ_CLASS_EMPTY;
+    return FJ_HAS_MASK && seen[FJ_RUNS_PARTIAL] > 0 ? FJ_CLASS_ASKED : FJ_CLASS_FULL;
+}
+
+template <bool of_keys>
+FJ_DEVICE int fj_class_by_blocks(const fj_cuda_block_mask &mask, int32_t b, int32_t h,
+                                 const fj_rectangle &r) {
+    const fj_cuda_block_lines &lines = fj_lines_of<of_keys>(mask);
+    const int32_t line = fj_divide(of_keys ? r.kv : r.q, lines.block).whole,
+                  last = fj_divide(of_keys ? r.kv_last : r.q_last, lines.block).whole;
+    const int32_t block = fj_lines_of<!of_keys>(mask).block;
+    return fj_class_of_lines(lines.starts + 2 * (fj_plane_of(mask, b, h) * lines.lines + line), lines.runs,
+                             last - line + 1, fj_divide(of_keys ? r.q : r.kv, block).whole,
+                             fj_divide(of_keys ? r.q_last : r.kv_last, block).whole);
+}
+
+// What a line shows of a thread's columns. first: the row of the first of them; block: rows of a block.
+template <class Columns>
+FJ_CALLED fj_seen fj_seen_of_line(const int64_t *starts, const struct fj_cuda_run *runs, int32_t block,
+                                  int32_t first) {
+    uint32_t seen[FJ_RUNS];
+#pragma unroll
+    for (int kind = 0; kind < FJ_RUNS; kind++) {
+        const int64_t end = starts[kind + 1];
+        seen[kind] = 0;
+        for (int64_t i = fj_find_run(runs, starts[kind], end, fj_divide(first, block).whole); i < end; i++) {
+            const int64_t from = static_cast<int64_t>(runs[i].first) * block - first,
+                          to = static_cast<int64_t>(runs[i].last) * block - first;
+            if (from >= Columns::span) break;
+            seen[kind] |= Columns::below(static_cast<int32_t>(to < Columns::span ? to : Columns::span)) &
+                          ~Columns::below(static_cast<int32_t>(from > 0 ? from : 0));
+        }
+    }
+    return fj_seen{seen[FJ_RUNS_FULL], seen[FJ_RUNS_PARTIAL]};
+}
+
+#endif
+
+// What the block mask shows of one query and one key.
+FJ_DEVICE int fj_class_of_pair([[maybe_unused]] const fj_mod_args &mod, [[maybe_unused]] int32_t b,
+                               [[maybe_unused]] int32_t h, [[maybe_unused]] int32_t q,
+                               [[maybe_unused]] int32_t kv) {
+#if FJ_BLOCK_MASK
+    return fj_class_by_blocks<false>(*mod.blocks, b, h, fj_rectangle{q, q, kv, kv});
+#else
+    return FJ_CLASS_PARTIAL;
+#endif
+}
+
+#if FJ_BLOCK_MASK
+// What the block mask shows of a thread's columns in each of its rows; rows of one line are looked up once. first: of
+// the columns; place_of(r): of row r.
+template <bool of_keys, class Columns, int rows, class Place>
+FJ_DEVICE void fj_find_seen(const fj_mod_args &mod, int32_t b, int32_t first, fj_seen (&seen)[rows],
+                            Place place_of) {
+    const fj_cuda_block_lines &lines = fj_lines_of<of_keys>(*mod.blocks);
+    int64_t before = -1;
+#pragma unroll
+    for (int r = 0; r < rows; r++) {
+        const fj_place place = place_of(r);
+        const int64_t line =
+            fj_plane_of(*mod.blocks, b, place.head) * lines.lines + fj_divide(place.row, lines.block).whole;
+        if (line == before)
+            seen[r] = seen[r > 0 ? r - 1 : 0];
+        else
+            seen[r] = fj_seen_of_line<Columns>(lines.starts + 2 * line, lines.runs,
+                                               fj_lines_of<!of_keys>(*mod.blocks).block, first);
+        before = line;
+    }
+}
+#endif
+
+#endif
