@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "attn/mask/mask.h"
 #include "base/dtype.h"
 
 enum { MOST_GRID = INT32_MAX, TILE_MARGIN = 1024 };
@@ -169,6 +170,8 @@ typedef struct ready {
 static fj_status resolve(ready *r, size_t workspace_size, fj_error *error) {
     const fj_plan *plan = r->kernel->plan;
     fj_status status = fj_attn_resolve(plan, &r->call->args, false, r->storage, &r->all, error);
+    if (status == FJ_OK && plan->problem.block_mask)
+        status = fj_mask_check_device(r->all.block_mask, plan->device, error);
     if (status != FJ_OK) return status;
     use_literals(r->kernel, (fj_tensor *)(void *)r->storage);
     status = measure(r->kernel, &r->all, &r->extents, &r->layout, error);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "attn/gpu.h"
+#include "attn/mask/mask.h"
 #include "base/dtype.h"
 
 _Static_assert(FJ_CUDA_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
@@ -10,7 +11,8 @@ _Static_assert(FJ_CUDA_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
 
 static size_t parameter_size(const fj_plan *plan) {
     size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
-    size_t inputs = captures * sizeof(struct fj_cuda_capture) + scalars * sizeof(struct fj_cuda_scalar);
+    size_t inputs = captures * sizeof(struct fj_cuda_capture) + scalars * sizeof(struct fj_cuda_scalar) +
+                    (plan->problem.block_mask ? sizeof(struct fj_cuda_block_mask) : 0);
     if (plan->problem.direction == FJ_FORWARD) return sizeof(struct fj_cuda_forward) + inputs;
     return sizeof(struct fj_cuda_backward) + inputs +
            (captures + scalars) * sizeof(struct fj_cuda_capture_grad);
@@ -187,6 +189,7 @@ void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all
     bool backward = plan->problem.direction == FJ_BACKWARD;
     ret_parameters->size = 0;
     (backward ? put_backward : put_forward)(kernel, all, layout, workspace, ret_parameters);
+    if (plan->problem.block_mask) put(ret_parameters, &all->block_mask->lists, sizeof all->block_mask->lists);
     put_inputs(plan, all, ret_parameters);
     if (backward) put_grads(plan, all, layout, workspace, ret_parameters);
 }

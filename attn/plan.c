@@ -62,9 +62,7 @@ static fj_status check_device(const fj_plan *plan, fj_error *error) {
             error, FJ_ERR_UNSUPPORTED,
             "packed and paged calls and q_offset are not supported by device %s: cpu has them",
             fj_device_name(plan->device));
-    if (!plan->problem.block_mask || plan->device->traits->text != FJ_TEXT_GPU) return FJ_OK;
-    return fj_error_set(error, FJ_ERR_UNSUPPORTED, "block masks are not supported by device %s: cpu has them",
-                        fj_device_name(plan->device));
+    return FJ_OK;
 }
 
 static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *error) {

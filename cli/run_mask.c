@@ -41,6 +41,18 @@ static int borrow_lists(const char *path, const cli_safetensors *file, cli_view 
     return status;
 }
 
+/* The mask of these lists, where the kernels of the run's device read it. */
+static fj_status make_mask(cli_run *run, const fj_block_lists *lists, fj_error *error) {
+    const cli_shape *shape = &run->options.shape;
+    fj_block_mask *mask = NULL;
+    fj_status status = fj_block_mask_from_lists(run->context, lists, &mask, error);
+    if (status == FJ_OK)
+        status = fj_block_mask_check(mask, shape->batch, shape->heads, shape->q_len, shape->kv_len, error);
+    if (status == FJ_OK) status = fj_block_mask_copy_to(run->device, mask, &run->block_mask, error);
+    fj_block_mask_unref(&mask);
+    return status;
+}
+
 static int make(cli_run *run, const char *path, const cli_safetensors *file, cli_view views[LISTS]) {
     int64_t block[2], lengths[2];
     const cli_shape *shape = &run->options.shape;
@@ -66,10 +78,7 @@ static int make(cli_run *run, const char *path, const cli_safetensors *file, cli
     const fj_block_lists all = {sizeof all, lists[0], lists[1], lists[2], lists[3],   lists[4],  lists[5],
                                 lists[6],   lists[7], block[0], block[1], lengths[0], lengths[1]};
     fj_error error = {0};
-    fj_status result = fj_block_mask_from_lists(run->context, &all, &run->block_mask, &error);
-    if (result == FJ_OK)
-        result = fj_block_mask_check(run->block_mask, shape->batch, shape->heads, shape->q_len, shape->kv_len,
-                                     &error);
+    const fj_status result = make_mask(run, &all, &error);
     if (result == FJ_ERR_TENSOR || result == FJ_ERR_ARGUMENT)
         status = cli_fail_file(CLI_EXIT_FAILED, path, "%s", error.text);
     else if (result != FJ_OK)

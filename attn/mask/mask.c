@@ -57,6 +57,24 @@ fj_status fj_mask_create(fj_context *context, const fj_mask_shape *shape, fj_blo
     return FJ_OK;
 }
 
+fj_status fj_mask_share(const fj_block_mask *mask, fj_block_mask **ret_mask, fj_error *error) {
+    fj_block_mask *source = mask->source ? mask->source : (fj_block_mask *)(uintptr_t)mask;
+    fj_block_mask *copy = fj_alloc_zeroed(&source->context->allocator, sizeof *copy);
+    if (!copy) return fj_mask_no_memory(error);
+    (void)atomic_fetch_add_explicit(&source->refs, 1, memory_order_relaxed);
+    atomic_init(&copy->refs, 1);
+    atomic_init(&copy->columns, NULL);
+    copy->context = fj_attn_context_ref(source->context);
+    copy->shape = source->shape;
+    copy->q_blocks = source->q_blocks;
+    copy->kv_blocks = source->kv_blocks;
+    copy->undecided = source->undecided;
+    copy->rows = source->rows;
+    copy->source = source;
+    *ret_mask = copy;
+    return FJ_OK;
+}
+
 static void finish_columns(const fj_allocator *allocator, fj_block_rows *columns) {
     if (!columns) return;
     fj_block_rows_finish(allocator, columns);
@@ -69,14 +87,16 @@ void fj_block_mask_unref(fj_block_mask **mask) {
     *mask = NULL;
     if (atomic_fetch_sub_explicit(&last->refs, 1, memory_order_acq_rel) != 1) return;
     fj_context *context = last->context;
+    fj_mask_leave_device(last);
     finish_columns(&context->allocator, atomic_load(&last->columns));
-    fj_block_rows_finish(&context->allocator, &last->rows);
+    if (!last->source) fj_block_rows_finish(&context->allocator, &last->rows);
+    fj_block_mask_unref(&last->source);
     fj_free(&context->allocator, last, sizeof *last);
     fj_context_unref(&context);
 }
 
 const fj_block_rows *fj_mask_columns(const fj_block_mask *mask) {
-    fj_block_mask *shared = (fj_block_mask *)(uintptr_t)mask;
+    fj_block_mask *shared = mask->source ? mask->source : (fj_block_mask *)(uintptr_t)mask;
     const fj_allocator *allocator = &mask->context->allocator;
     fj_block_rows *there = atomic_load(&shared->columns);
     if (there) return there;
@@ -113,7 +133,7 @@ fj_block_mask_info fj_block_mask_describe(const fj_block_mask *mask) {
         .full = alike * fj_block_rows_count(&mask->rows, 0, mask->rows.count, FJ_BLOCK_FULL),
         .partial = alike * fj_block_rows_count(&mask->rows, 0, mask->rows.count, FJ_BLOCK_PARTIAL),
         .undecided = alike * mask->undecided,
-        .bytes = sizeof *mask + fj_block_rows_bytes(&mask->rows),
+        .bytes = sizeof *mask + (mask->source ? 0 : fj_block_rows_bytes(&mask->rows)) + mask->memory_size,
         .one_batch = shape->planes_b == 1,
         .one_head = shape->planes_h == 1,
     };

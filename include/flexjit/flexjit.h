@@ -330,7 +330,7 @@ typedef struct fj_problem {
     /* What the plan is to suit; a kernel takes other shapes as well. */
     int gqa;          /* query heads for each key head; 0: any */
     bool few_queries; /* lengths of a few queries, as in decoding */
-    bool block_mask;  /* each call brings a block mask; cpu and reference devices */
+    bool block_mask;  /* each call brings a block mask */
     fj_form form;
     bool q_offset; /* each call brings the positions of its first queries */
 } fj_problem;
@@ -408,6 +408,7 @@ typedef union fj_scalar {
  * block_mask, with a problem that has one: what is seen is what lies in its full blocks, and in its partial ones what the
  * mod's mask shows; the mod's mask is not asked elsewhere (but a bad read in it is reported wherever something is seen).
  * Made for these lengths, and for this batch and these heads of queries or for 1; it has to stay until the launch is over.
+ * Kernels for cuda and emu take one that fj_block_mask_copy_to made for their device, others any.
  *
  * key and value with a batch of 1 serve every batch of query; then dkey and dvalue have a batch of 1 too, and are the sums
  * over the batch. Gradients may be NULL: those are not computed. Elements of different indices of an output may not overlap.
@@ -629,6 +630,13 @@ FJ_NODISCARD FJ_API fj_status fj_block_mask_slice(const fj_block_mask *mask, con
 /* The first q_len queries and kv_len keys. FJ_ERR_ARGUMENT: the mask has fewer. */
 FJ_NODISCARD FJ_API fj_status fj_block_mask_crop(const fj_block_mask *mask, int64_t q_len, int64_t kv_len,
                                                  fj_block_mask **ret_mask, fj_error *error);
+
+/* The same mask where the kernels of a device read it: a launch on cuda or emu takes only such a one, of a device of its kind
+ * and ordinal. It is a mask as any other, and shares the host's lists with the first one, which may be let go before it; on
+ * cuda it has 16 bytes a row and column of blocks and 8 a run of the device's memory, in the context that is current, and
+ * this waits until they are there: as fj_kernel_create, not while a stream is captured. FJ_ERR_MEMORY, FJ_ERR_DEVICE. */
+FJ_NODISCARD FJ_API fj_status fj_block_mask_copy_to(fj_device *device, const fj_block_mask *mask,
+                                                    fj_block_mask **ret_mask, fj_error *error);
 
 /* Pictures of at most `width` by `height` cells a plane (0: 64 by 64 for text, 512 by 512 for SVG), queries down and keys
  * across; blocks share a cell where they are more. Text is UTF-8, a line for each row of cells: blocks that are full,

@@ -54,6 +54,26 @@ static void fill_inputs(gpu_call *call, const gpu_case *c) {
     }
 }
 
+/* Stripes that differ by head; blocks of a part of a tile, and of no tile's size. */
+static fj_block_mask *make_mask(const gpu_case *c, fj_context *context) {
+    const cli_shape *s = &c->shape;
+    const int64_t dims[] = {1, s->heads, s->q_len, s->kv_len};
+    cli_view dense = {0};
+    fj_block_mask *mask = NULL;
+    fj_error error = {0};
+    ck_assert_int_eq(cli_view_allocate(&dense, "mask", FJ_DTYPE_BOOL, 4, dims), CLI_EXIT_OK);
+    bool *seen = dense.tensor.data;
+    for (int64_t i = 0; i < (int64_t)dense.count; i++) {
+        const int64_t kv = i % s->kv_len, q = i / s->kv_len % s->q_len, h = i / s->kv_len / s->q_len;
+        seen[i] = (kv / 50 + q / 25 + h) % 3 != 0;
+    }
+    box_check(fj_block_mask_from_dense(context, &dense.tensor, 16, 24, &mask, &error), &error);
+    const fj_block_mask_info info = fj_block_mask_describe(mask);
+    ck_assert(info.full > 0 && info.partial > 0 && info.empty > 0);
+    cli_view_finish(&dense);
+    return mask;
+}
+
 void gpu_call_init(gpu_call *call, const gpu_case *c, fj_context *context) {
     fj_binding bindings[CASE_CAPTURES];
     size_t count = 0;
@@ -79,18 +99,21 @@ void gpu_call_init(gpu_call *call, const gpu_case *c, fj_context *context) {
     fj_status status = fj_mod_create(context, &desc, &call->mod, &error);
     ck_assert_msg(status == FJ_OK, "%s: %s", c->name, error.text);
     fill_inputs(call, c);
+    if (c->blocks) call->mask = make_mask(c, context);
 }
 
 void gpu_call_finish(gpu_call *call) {
     cli_outputs_finish(&call->outputs);
     cli_inputs_finish(&call->inputs);
+    fj_block_mask_unref(&call->mask);
     fj_mod_unref(&call->mod);
 }
 
 /* ---- Running ------------------------------------------------------------------------------------------ */
 
-static cli_call_options call_options_of(const gpu_case *c) {
-    return (cli_call_options){.shape = c->shape, .dtype = c->dtype, .max = c->max, .scale = c->scale};
+static cli_call_options call_options_of(const gpu_call *call, const gpu_case *c) {
+    return (cli_call_options){
+        .shape = c->shape, .dtype = c->dtype, .max = c->max, .scale = c->scale, .block_mask = call->mask};
 }
 
 /* The first variant of the kind that is asked for. */
@@ -105,6 +128,7 @@ static fj_plan *plan_for(const gpu_call *call, const gpu_case *c, fj_device *dev
         .dlse = c->dlse && direction == FJ_BACKWARD,
         .nondeterministic = c->nondeterministic,
         .tf32 = c->tf32,
+        .block_mask = c->blocks,
     };
     fj_error error = {0};
     fj_plan *plan = NULL, *chosen = NULL;
@@ -214,22 +238,31 @@ static void launch(gpu_call *call, const gpu_case *c, fj_device *device, boxes *
     fj_plan *plan = plan_for(call, c, device, direction);
     void *workspace = NULL;
     size_t size = 0;
+    fj_block_mask *mask = NULL;
     if (direction == FJ_BACKWARD) args.max = NULL;
+    if (call->mask) box_check(fj_block_mask_copy_to(device, call->mask, &mask, &error), &error);
+    args.block_mask = call->mask; /* for its size any will do */
     box_check(fj_kernel_create(plan, &kernel, &error), &error);
     box_check(fj_kernel_workspace(kernel, &args, &how, &size, &error), &error);
     box_check(fj_device_alloc(device, size, &workspace, &error), &error);
     box_check(fj_device_fill(device, workspace, 0x5a, size, stream, &error), &error);
+    if (mask) {
+        ck_assert_int_eq(fj_kernel_launch(kernel, &args, &how, workspace, size, &error), FJ_ERR_TENSOR);
+        ck_assert_ptr_nonnull(strstr(error.text, "the block mask is in the host's memory, not on device"));
+    }
+    args.block_mask = mask;
     fj_status status = fj_kernel_launch(kernel, &args, &how, workspace, size, &error);
     ck_assert_msg(status == FJ_OK, "%s: %s %s", c->name, error.text, error.detail ? error.detail : "");
     box_check(fj_kernel_check(kernel, &args, &how, workspace, size, &error), &error);
     get_boxes(b, direction);
+    fj_block_mask_unref(&mask);
     fj_device_free(device, &workspace);
     fj_kernel_unref(&kernel);
     fj_plan_unref(&plan);
 }
 
 void gpu_call_run(gpu_call *call, const gpu_case *c, fj_device *device, void *stream) {
-    cli_call_options options = call_options_of(c);
+    cli_call_options options = call_options_of(call, c);
     boxes b;
     cli_outputs_finish(&call->outputs);
     ck_assert_int_eq(cli_outputs_allocate(&call->outputs, &options, &call->inputs, call->mod, !c->only,
@@ -246,7 +279,7 @@ void gpu_call_run(gpu_call *call, const gpu_case *c, fj_device *device, void *st
 /* The same call on a device of the definition. */
 static void run_definition(const gpu_call *call, const gpu_case *c, fj_context *context, fj_device_kind kind,
                            cli_outputs *ret_outputs) {
-    cli_call_options options = call_options_of(c);
+    cli_call_options options = call_options_of(call, c);
     fj_dtype dtype = kind == FJ_DEVICE_UNFUSED ? c->dtype : FJ_DTYPE_F64;
     fj_device *device = NULL;
     fj_error error = {0};
@@ -271,7 +304,7 @@ void gpu_call_check(const gpu_call *call, const gpu_case *c, fj_context *context
     static const fj_device_kind kinds[] = {FJ_DEVICE_REFERENCE, FJ_DEVICE_ROUNDING, FJ_DEVICE_UNFUSED};
     cli_outputs passes[3] = {0};
     cli_output_list x, lists[3];
-    const cli_call_options options = call_options_of(c);
+    const cli_call_options options = call_options_of(call, c);
     ck_assert_int_eq(cli_outputs_list(&call->outputs, call->mod, &x), CLI_EXIT_OK);
     for (int i = 0; i < 3; i++) {
         run_definition(call, c, context, kinds[i], &passes[i]);

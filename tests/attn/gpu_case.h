@@ -21,7 +21,7 @@ typedef struct gpu_case {
         const char *name, *dims; /* letters: b batch, h query heads, q, k; n: q + k */
         fj_dtype dtype;
     } capture[CASE_CAPTURES];
-    bool max, dlse, nondeterministic, tf32, pack, wide;
+    bool max, dlse, nondeterministic, tf32, pack, wide, blocks;
     double scale;
     double times;     /* dout is multiplied with it; 0: it is not */
     const char *only; /* one direction: "fwd" */
@@ -30,6 +30,7 @@ typedef struct gpu_case {
 /* What a call reads and writes, on the test's side: packed. */
 typedef struct gpu_call {
     fj_mod *mod;
+    fj_block_mask *mask; /* in the host's memory; of cases with blocks */
     cli_inputs inputs;
     cli_outputs outputs;
 } gpu_call;

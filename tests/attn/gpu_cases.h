@@ -67,6 +67,18 @@ static const gpu_case gpu_cases[] = {
      .score = "where(sign[h, kv] > 0.0, score, 0.5 * score)",
      .capture = {{"sign", "hk", FJ_DTYPE_F32}},
      .scale = 0.25},
+    {"a block mask",
+     FJ_DTYPE_BF16,
+     "_mma_",
+     {2, 4, 2, 70, 150, 40, 24},
+     BOX_ODD,
+     .score = "score + slopes[h] * (kv - q)",
+     .mask = "(q + kv) % 5 != 0",
+     .capture = {{"slopes", "h", FJ_DTYPE_F32}},
+     .max = true,
+     .dlse = true,
+     .blocks = true,
+     .scale = 0.2},
     {"F32",
      FJ_DTYPE_F32,
      "_simt_",
@@ -280,6 +292,6 @@ static const gpu_case gpu_cases[] = {
      .scale = 0.2},
 };
 /* The first are those in which the host has most to do. */
-enum { GPU_CASES = sizeof gpu_cases / sizeof *gpu_cases, GPU_CASES_OF_HOST = 13 };
+enum { GPU_CASES = sizeof gpu_cases / sizeof *gpu_cases, GPU_CASES_OF_HOST = 14 };
 
 #endif

@@ -45,6 +45,7 @@ typedef struct forward {
     box boxes[6];
     const DLTensor *captures[1];
     fj_args args;
+    fj_block_mask *mask; /* on the device */
     fj_plan *plan;
     fj_kernel *kernel;
     void *workspace;
@@ -61,13 +62,30 @@ static void fill(cli_view *view, int64_t rows, uint64_t seed) {
         cli_store(FJ_DTYPE_BF16, view->tensor.data, i, cli_random_normal(&random));
 }
 
+/* Of which every third block of keys is empty, on the device. */
+static fj_status make_mask(fj_block_mask **ret_mask) {
+    const int64_t dims[] = {1, 1, L, S};
+    cli_view dense = {0};
+    fj_block_mask *mask = NULL;
+    ck_assert_int_eq(cli_view_allocate(&dense, "mask", FJ_DTYPE_BOOL, 4, dims), 0);
+    for (size_t i = 0; i < dense.count; i++) ((bool *)dense.tensor.data)[i] = i % S / 4 % 3 != 2;
+    box_check(fj_block_mask_from_dense(context, &dense.tensor, 8, 4, &mask, &error), &error);
+    const fj_status status = fj_block_mask_copy_to(device, mask, ret_mask, &error);
+    cli_view_finish(&dense);
+    fj_block_mask_unref(&mask);
+    return status;
+}
+
 /* score + table[kv], of a table that has so many elements. */
-static void forward_init(forward *f, int64_t elements) {
+static void forward_init(forward *f, int64_t elements, bool blocks) {
     const fj_binding binding = {.name = "table", .dtype = FJ_DTYPE_F32, .rank = 1, .dims = {-1}};
     const fj_mod_desc desc = {
         .struct_size = sizeof desc, .score = "score + table[kv]", .bindings = &binding, .binding_count = 1};
-    const fj_problem problem = {
-        .struct_size = sizeof problem, .dtype = FJ_DTYPE_BF16, .head_dim = E, .value_dim = E};
+    const fj_problem problem = {.struct_size = sizeof problem,
+                                .dtype = FJ_DTYPE_BF16,
+                                .head_dim = E,
+                                .value_dim = E,
+                                .block_mask = blocks};
     const int64_t lse[] = {1, 2, L};
     fj_mod *reads = NULL;
     *f = (forward){0};
@@ -84,6 +102,7 @@ static void forward_init(forward *f, int64_t elements) {
     memset(f->table.tensor.data, 0, (size_t)elements * 4);
     cli_view *const views[] = {&f->query, &f->key, &f->value, &f->out, &f->lse, &f->table};
     for (int i = 0; i < 6; i++) box_make(&f->boxes[i], device, views[i], BOX_PACKED, i < 3 || i == 5);
+    if (blocks) box_check(make_mask(&f->mask), &error);
     f->captures[0] = &f->boxes[5].dl;
     f->args = (fj_args){.struct_size = sizeof f->args,
                         .query = &f->boxes[0].dl,
@@ -92,7 +111,8 @@ static void forward_init(forward *f, int64_t elements) {
                         .out = &f->boxes[3].dl,
                         .lse = &f->boxes[4].dl,
                         .captures = f->captures,
-                        .scale = 0.25};
+                        .scale = 0.25,
+                        .block_mask = f->mask};
     box_check(fj_kernel_workspace(f->kernel, &f->args, NULL, &f->size, &error), &error);
     ck_assert_uint_gt(f->size, 0);
     box_check(fj_device_alloc(device, f->size, &f->workspace, &error), &error);
@@ -105,6 +125,7 @@ static void forward_finish(forward *f) {
         cli_view_finish(views[i]);
     }
     fj_device_free(device, &f->workspace);
+    fj_block_mask_unref(&f->mask);
     fj_kernel_unref(&f->kernel);
     fj_plan_unref(&f->plan);
 }
@@ -137,14 +158,14 @@ START_TEST(bad_reads_are_told_by_the_check) {
     forward f;
     open_emulating(paces[_i]);
     void *stream = fake->stream(FAKE_PRIMARY);
-    forward_init(&f, 30); /* of 40 keys */
+    forward_init(&f, 30, false); /* of 40 keys */
     for (int round = 0; round < 2; round++) {
         ck_assert_int_eq(put(&f, stream), FJ_OK);
         ck_assert_int_eq(ask(&f, stream), FJ_ERR_INDEX);
         has_text(error.text, "captured tensor 'table' F32 [30] is read at index 3");
     }
     forward_finish(&f);
-    forward_init(&f, S);
+    forward_init(&f, S, false);
     ck_assert_int_eq(put(&f, stream), FJ_OK);
     box_check(ask(&f, stream), &error);
     ck_assert(is_written(&f));
@@ -152,11 +173,12 @@ START_TEST(bad_reads_are_told_by_the_check) {
 }
 END_TEST
 
+/* With a block mask, too, which is there before the capture. */
 START_TEST(a_launch_can_be_captured) {
     forward f;
-    open_emulating(paces[_i]);
+    open_emulating(paces[_i % 3]);
     void *stream = fake->stream(FAKE_PRIMARY);
-    forward_init(&f, S);
+    forward_init(&f, S, _i == 3);
     fake->reset();
     fake->capture(stream);
     ck_assert_int_eq(put(&f, stream), FJ_OK);
@@ -180,7 +202,7 @@ START_TEST(another_context_does_not_break_a_capture) {
     open_emulating(paces[0]);
     void *stream = fake->stream(FAKE_PRIMARY), *other = fake->stream(FAKE_OTHER),
          *green = fake->stream(FAKE_GREEN);
-    forward_init(&f, S);
+    forward_init(&f, S, false);
     fake->capture(stream);
     fake->set_current(FAKE_OTHER);
     ck_assert_int_eq(put(&f, stream), FJ_ERR_ARGUMENT);
@@ -203,7 +225,7 @@ END_TEST
 START_TEST(tensors_are_the_gpus) {
     forward f;
     open_emulating(paces[0]);
-    forward_init(&f, S);
+    forward_init(&f, S, false);
     const struct {
         DLDevice has;
         const char *says; /* NULL: it is taken */
@@ -241,10 +263,32 @@ START_TEST(tensors_are_the_gpus) {
 }
 END_TEST
 
+START_TEST(a_block_mask_on_a_gpu) {
+    fj_block_mask *mask = NULL;
+    open_emulating("alloc=2");
+    ck_assert_int_eq(make_mask(&mask), FJ_ERR_MEMORY);
+    has_text(error.text, "on GPU 0");
+    ck_assert_ptr_null(mask);
+    ck_assert_uint_eq(fake->memory(), 0);
+    open_emulating(paces[1]);
+    box_check(make_mask(&mask), &error);
+    /* 3 rows and 10 columns of blocks; in a row 4 runs, in a column at most 1 */
+    ck_assert_uint_eq(fake->memory(), (2 * 3 + 1) * 8 + (2 * 10 + 1) * 8 + 3 * 4 * 8 + 7 * 8);
+    ck_assert_uint_ge(fj_block_mask_describe(mask).bytes, fake->memory());
+    fj_block_mask_unref(&mask);
+    ck_assert_uint_eq(fake->memory(), 0);
+    fj_device_unref(&device);
+    box_check(fj_device_create_for_arch(context, FJ_DEVICE_CUDA, "sm_90", &device, &error), &error);
+    ck_assert_int_eq(make_mask(&mask), FJ_ERR_DEVICE);
+    ck_assert_str_eq(error.text,
+                     "cuda:sm_90 is not on this machine: kernels can be built for it, nothing else");
+}
+END_TEST
+
 START_TEST(what_fails_at_a_launch) {
     forward f;
     open_emulating(paces[0]);
-    forward_init(&f, S);
+    forward_init(&f, S, false);
     setenv("FAKE_CUDA", "launch=701", 1);
     ck_assert_int_eq(put(&f, NULL), FJ_ERR_DEVICE);
     has_text(error.text, "kernel fj_fwd cannot be launched (2 x 1 x 1 blocks): CUDA_ERROR_FAKE (701");
@@ -292,7 +336,7 @@ END_TEST
 
 int main(void) {
     const TTest *const tests[] = {another_context_does_not_break_a_capture, tensors_are_the_gpus,
-                                  what_fails_at_a_launch, memory_and_time_of_a_gpu};
+                                  a_block_mask_on_a_gpu, what_fails_at_a_launch, memory_and_time_of_a_gpu};
     Suite *suite = suite_create("gpu");
     TCase *group = tcase_create("launch");
     suite_add_tcase(suite, group);
@@ -301,7 +345,7 @@ int main(void) {
     for (size_t i = 0; i < FJ_ARRAY_LEN(tests); i++) tcase_add_test(group, tests[i]);
     tcase_add_loop_test(group, a_launch_gives_what_the_definition_does, 0, GPU_CASES_OF_HOST);
     tcase_add_loop_test(group, bad_reads_are_told_by_the_check, 0, 3);
-    tcase_add_loop_test(group, a_launch_can_be_captured, 0, 3);
+    tcase_add_loop_test(group, a_launch_can_be_captured, 0, 4);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -22,11 +22,20 @@ MODS = [
 ]
 
 
-def floats(rng, *shape):
+# On the emulator few kernels: a mod each. Packed rows of heads, an atomic dq, captured gradients are among them.
+EMULATED = [
+    ("F32", 2, [], range(6)),
+    ("BF16", 1, [], (0, 3, 4)),
+    ("F16", 0, ["--no-deterministic"], (0, 2)),
+    ("F64", 2, [], (1, 4)),
+]
+
+
+def floats(rng, *shape, dtype="F32"):
     count = 1
     for extent in shape:
         count *= extent
-    return "F32", list(shape), [rng.uniform(-2, 2) for _ in range(count)]
+    return dtype, list(shape), [rng.uniform(-2, 2) for _ in range(count)]
 
 
 def blocks_of(length, block):
@@ -67,30 +76,53 @@ class BlockMask(harness.Case):
     def save(self, name, tensors):
         return self.file(name, harness.safetensors(tensors))
 
-    def inputs(self, rng, shape, **more):
+    def inputs(self, rng, shape, dtype="F32", **more):
         batch, heads, kv_heads, q_len, kv_len, dim = shape
+        of_queries, of_keys = (batch, heads, q_len, dim), (batch, kv_heads, kv_len, dim)
         return self.save("in.st", {
-            "q": floats(rng, batch, heads, q_len, dim), "k": floats(rng, batch, kv_heads, kv_len, dim),
-            "v": floats(rng, batch, kv_heads, kv_len, dim), "do": floats(rng, batch, heads, q_len, dim),
+            "q": floats(rng, *of_queries, dtype=dtype), "k": floats(rng, *of_keys, dtype=dtype),
+            "v": floats(rng, *of_keys, dtype=dtype), "do": floats(rng, *of_queries, dtype=dtype),
             "slopes": floats(rng, heads), **more,
         })  # fmt: skip
 
     def run_mask(self, *arguments):
         return self.ok("run", *arguments, "--output", self.folder / "out.st", "--json")
 
-    def test_against_the_definition(self):
+    def check_call(self, number, device, dtype, options, more):
         """The reference device reads the same lists by code of its own; --check compares, forward and backward."""
-        for number, (shape, block) in enumerate(CALLS):
-            rng = random.Random(number)
-            data = self.inputs(rng, shape)
-            mask = Mask(rng, rng.choice((1, shape[0])), rng.choice((1, shape[1])), shape[3:5], block)
-            lists = self.save("mask.st", mask.tensors())
-            options, _ = MODS[number % len(MODS)]
-            report = json.loads(self.run_mask(*options, "--input", data, "--block-mask", lists, "--backward", "--check",
-                                              "--device", "cpu").stdout)  # fmt: skip
-            self.assertEqual(report["tier"], "blocks")
-            self.assertTrue(report["variant"].endswith("_blocks"))
-            self.assertIn("dk", report["backward"]["errors"])
+        shape, block = CALLS[number]
+        rng = random.Random(number)
+        data = self.inputs(rng, shape, dtype)
+        mask = Mask(rng, rng.choice((1, shape[0])), rng.choice((1, shape[1])), shape[3:5], block)
+        lists = self.save("mask.st", mask.tensors())
+        report = json.loads(self.run_mask(*options, *more, "--input", data, "--block-mask", lists, "--backward",
+                                          "--check", "--device", device).stdout)  # fmt: skip
+        self.assertEqual(report["tier"], "blocks")
+        self.assertIn("_blocks", report["variant"])
+        self.assertIn("_blocks", report["backward"]["variant"])
+        self.assertIn("dk", report["backward"]["errors"])
+        return mask, report
+
+    def test_against_the_definition(self):
+        for number in range(len(CALLS)):
+            self.check_call(number, "cpu", "F32", MODS[number % len(MODS)][0], [])
+
+    def test_emulated_against_the_definition(self):
+        for dtype, mod, more, calls in EMULATED:
+            for number in calls:
+                self.check_call(number, "emu", dtype, MODS[mod][0], more)
+
+    def test_blocks_of_emulated_kernels(self):
+        """Tiles of what the kernel computes are counted as the mask and the mod have them."""
+        mask, report = self.check_call(4, "emu", "BF16", MODS[1][0], [])
+        m, n = (int(part[1:]) for part in report["variant"].split("_")[5:7])
+        counts = {"full": 0, "partial": 0, "empty": 0}
+        for top in range(0, 50, m):
+            for left in range(0, 60, n):
+                seen = {mask.seen(0, 0, q, kv, MODS[1][1])
+                        for q in range(top, min(top + m, 50)) for kv in range(left, min(left + n, 60))}  # fmt: skip
+                counts["partial" if len(seen) == 2 else "full" if True in seen else "empty"] += 1
+        self.assertEqual(report["blocks"], counts)
 
     def test_equals_a_dense_mask(self):
         """A captured table of what is seen gives the same result as blocks and mod."""
@@ -133,29 +165,32 @@ class BlockMask(harness.Case):
         rng = random.Random(1)
         mask = Mask(rng, 1, 1, (40, 50), (16, 16))
         mask.classes = [[[[0] * mask.columns for _ in range(mask.rows)]]]
-        self.run_mask("--input", self.inputs(rng, (1, 2, 1, 40, 50, 16)), "--block-mask",
-                      self.save("mask.st", mask.tensors()), "--backward", "--device", "cpu")  # fmt: skip
-        outputs = harness.read_safetensors(self.folder / "out.st")
-        self.assertEqual(set(outputs["lse"][2]), {float("-inf")})
-        for name in ("out", "dq", "dk", "dv"):
-            self.assertEqual(set(outputs[name][2]), {0.0})
+        lists = self.save("mask.st", mask.tensors())
+        for device, options in (("cpu", []), ("emu", MODS[2][0])):
+            self.run_mask(*options, "--input", self.inputs(rng, (1, 4, 2, 40, 50, 16)), "--block-mask", lists,
+                          "--backward", "--device", device)  # fmt: skip
+            outputs = harness.read_safetensors(self.folder / "out.st")
+            self.assertEqual(set(outputs["lse"][2]), {float("-inf")})
+            for name in ("out", "dq", "dk", "dv", *(["d_slopes"] if options else [])):
+                self.assertEqual(set(outputs[name][2]), {0.0}, f"{device} {name}")
 
     def test_what_is_hidden_does_not_show(self):
         """NaN in keys and values that no block shows."""
         rng = random.Random(5)
         mask = Mask(rng, 1, 1, (64, 96), (32, 32))
         mask.classes = [[[[2, 0, 1], [1, 0, 2]]]]
-        lists, results = self.save("mask.st", mask.tensors()), []
-        for bad in (0.0, float("nan")):
-            rng = random.Random(6)
-            shape = (1, 1, 1, 64, 96, 16)
-            tensors = {name: floats(rng, 1, 1, 96, 16) for name in ("k", "v")}
-            for _, _, values in tensors.values():
-                values[40 * 16 + 3] = bad
-            self.run_mask("--input", self.inputs(rng, shape, **tensors), "--block-mask", lists, "--backward",
-                          "--device", "cpu")  # fmt: skip
-            results.append(harness.read_safetensors(self.folder / "out.st"))
-        self.assertEqual(results[0], results[1])
+        lists = self.save("mask.st", mask.tensors())
+        for device, options in (("cpu", []), ("emu", MODS[2][0])):
+            results = []
+            for bad in (0.0, float("nan")):
+                rng = random.Random(6)
+                tensors = {name: floats(rng, 1, 1, 96, 16) for name in ("k", "v")}
+                for _, _, values in tensors.values():
+                    values[40 * 16 + 3] = bad
+                self.run_mask(*options, "--input", self.inputs(rng, (1, 1, 1, 64, 96, 16), **tensors),
+                              "--block-mask", lists, "--backward", "--device", device)  # fmt: skip
+                results.append(harness.read_safetensors(self.folder / "out.st"))
+            self.assertEqual(results[0], results[1], device)
 
     def test_masks_that_do_not_fit(self):
         rng = random.Random(2)
@@ -181,13 +216,6 @@ class BlockMask(harness.Case):
             self.fails(1, text, "run", "--input", data, "--output", self.folder / "out.st", "--device", "cpu",
                        "--block-mask", self.save("mask.st", tensors))  # fmt: skip
             self.assertFalse((self.folder / "out.st").exists())
-
-    def test_other_devices(self):
-        rng = random.Random(3)
-        lists = self.save("mask.st", Mask(rng, 1, 1, (8, 8), (4, 4)).tensors())
-        self.fails(1, "block masks are not supported by device emu", "run", "--input",
-                   self.inputs(rng, (1, 1, 1, 8, 8, 8)), "--output", self.folder / "out.st", "--device", "emu",
-                   "--block-mask", lists)  # fmt: skip
 
 
 if __name__ == "__main__":

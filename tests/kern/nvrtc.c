@@ -14,14 +14,15 @@
 static const int archs[] = {75, 80, 86, 89, 90, 100, 120};
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_BF16};
 static const int dims[][2] = {{64, 64}, {128, 128}, {192, 128}, {256, 256}, {40, 72}};
-static const char *const names[] = {"none", "causal",   "alibi",    "softcap",
-                                    "bias", "document", "relative", "slope"};
+static const char *const names[] = {"none",     "causal", "alibi", "softcap", "bias",    "document",
+                                    "relative", "slope",  "none",  "causal",  "relative"};
 
 enum {
     ARCHS = FJ_ARRAY_LEN(archs),
     DTYPES = FJ_ARRAY_LEN(dtypes),
     DIMS = FJ_ARRAY_LEN(dims),
     NAMES = FJ_ARRAY_LEN(names),
+    PLAIN_NAMES = 8, /* from there on with block masks */
     ALL = 2 * ARCHS * DTYPES * DIMS * NAMES,
     SOME = 28,     /* without --long; with --day half of them, in turn */
     STRIDE = 1187, /* has no factor of ALL: a walk through all of them */
@@ -45,7 +46,8 @@ static void make_kernel(kernel *k, int *ret_arch, int n) {
                               .dtype = dtypes[dtype],
                               .head_dim = dims[dim][0],
                               .value_dim = dims[dim][1],
-                              .deterministic = true},
+                              .deterministic = true,
+                              .block_mask = name >= PLAIN_NAMES},
                   .mod = m};
 }
 

@@ -40,6 +40,10 @@ struct plant {
 #define BWD_DOCUMENT "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_document"
 #define BWD_ATOMIC "bwd_mma_f16_atomic_e64_v64_m64_n64_s2_w4_causal"
 #define BWD_SIMT_CAUSAL "bwd_simt_bf16_e64_v64_m32_n32_s1_w4_causal"
+#define FWD_BLOCKS "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_blocks_none"
+#define FWD_SIMT_BLOCKS "fwd_simt_f32_e64_v64_m64_n32_s1_w4_blocks_window"
+#define BWD_BLOCKS "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_blocks_causal"
+#define BWD_SIMT_BLOCKS "bwd_simt_f32_e64_v64_m32_n32_s1_w4_blocks_none"
 #define BWD_SIMT "bwd_simt_f32_e64_v64_m32_n32_s1_w4_alibi"
 
 #define STEP_WAIT "fj_copy_async_wait<(stages > 1 ? stages - 2 : 0)>();"
@@ -188,6 +192,25 @@ static const plant plants[] = {
      "x", NULL},
     {"bwd_simt: NaN that is seen is not marked", BWD_SIMT_CAUSAL, PLAIN,
      "how == FJ_CLEAN ? FJ_MARK : FJ_PLAIN", "FJ_PLAIN", NULL},
+    {"block mask: a mixed tile is full", FWD_BLOCKS, PLAIN,
+     "if (both > 0 && both < all) return FJ_CLASS_PARTIAL;", "", NULL},
+    {"block mask: partial blocks beside full ones", FWD_SIMT_BLOCKS, PLAIN,
+     "if (FJ_HAS_MASK && seen[FJ_RUNS_PARTIAL] > 0 && seen[FJ_RUNS_FULL] > 0) return FJ_CLASS_PARTIAL;", "",
+     NULL},
+    {"block mask: bits of a run are shifted", BWD_SIMT_BLOCKS, PLAIN, "(from > 0 ? from : 0)",
+     "(from > 0 ? from + 1 : 0)", NULL},
+    {"block mask: bits of fragments are shifted", FWD_BLOCKS, PLAIN, "(x % 8 < 2 ? x % 8 : 2)", "2", NULL},
+    {"block mask: rows of another line", FWD_BLOCKS, PLAIN, "if (line == before)", "if (r > 0)", NULL},
+    {"block mask: the mod hides what is full", FWD_SIMT_BLOCKS, PLAIN, "(((seen).full & (bit)) ||",
+     "(((seen).full & (bit) && (asked)) ||", NULL},
+    {"block mask: all heads have the first one's", BWD_BLOCKS, PLAIN, "mask.planes_h == 1 ? 0 : h",
+     "mask.planes_h == 1 ? 0 : h * 0", NULL},
+    {"block mask: heads of a group have the first one's", BWD_BLOCKS, PLAIN, "resident.head = h;",
+     "resident.head = t.at.head;", NULL},
+    {"block mask: keys have the lines of queries", BWD_BLOCKS, PLAIN, "of_keys ? mask.kv : mask.q", "mask.q",
+     NULL},
+    {"block mask: hidden values spread", FWD_BLOCKS, PLAIN, "!takes_part || shown == FJ_CLASS_EMPTY",
+     "!takes_part", NULL},
     {"capture grads: units are not counted", BWD_TABLE, PLAIN, "        fj_grad_count(acc);\n        int64_t",
      "        int64_t", NULL},
     {"capture grads: sums are not zeroed", BWD_SUMS, PLAIN, "threads) sums[n] = 0;", "threads) (void)sums;",
@@ -228,6 +251,10 @@ static const plant cpu_plants[] = {
      "(score - x.base) * x.unit", NULL},
     {"cpu bwd: delta of masked keys", "bwd_cpu_f16_e64_v64_m48_n192_portable_relative", PLAIN,
      "sum += fj_where_f(live_vector(p, row, at), part, tile_splat(0));", "sum += part;", NULL},
+    {"cpu block mask: a mixed tile is full", CPU_FWD "blocks_none", PLAIN,
+     "if (full > 0 && full < all) return 1;", "if (full > 0) return 2;", NULL},
+    {"cpu block mask: bits of a run are shifted", CPU_BWD "blocks_causal", PLAIN, "from > 0 ? (int)from : 0",
+     "from > 0 ? (int)from + 1 : 0", NULL},
     {"cpu hand: the gradient of another sign", CPU_BWD "hand_slope", PLAIN,
      "fj_mul_f(adjoint, distance), live", "fj_neg_f(fj_mul_f(adjoint, distance)), live", NULL},
 };

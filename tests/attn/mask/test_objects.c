@@ -372,6 +372,44 @@ START_TEST(parts) {
 }
 END_TEST
 
+/* ---- Copies for a device ------------------------------------------------------------------------------- */
+
+/* A copy says what the first one says, which may go before it; it is a mask to all that the host does. */
+START_TEST(copies) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(sizes); i++) {
+        test_tensor from;
+        fj_device *device = NULL;
+        fj_block_mask *made[3] = {0}, *inverse = NULL;
+        fj_error error = {0};
+        dense_init(&from, sizes[i]);
+        dense_fill(&from, sizes[i], i);
+        uint8_t *wanted = dense_classes(from.dl.data, sizes[i]);
+        fj_block_mask *mask = from_dense(&from, sizes[i]);
+        for (int n = 0; n < 3; n++) { /* of the mask, of a copy, where there is no copy to make */
+            const fj_device_kind kind = n < 2 ? FJ_DEVICE_EMU : FJ_DEVICE_REFERENCE;
+            ck_assert_int_eq(fj_device_create(context, kind, &device, &error), FJ_OK);
+            const fj_status status = fj_block_mask_copy_to(device, n == 1 ? made[0] : mask, &made[n], &error);
+            ck_assert_msg(status == FJ_OK, "%s", error.text);
+            fj_device_unref(&device);
+        }
+        fj_block_mask_unref(&mask);
+        for (int n = 0; n < 3; n++) check_classes(made[n], wanted, sizes[i]);
+        ck_assert_int_eq(fj_block_mask_not(made[1], &inverse, NULL), FJ_OK);
+        fj_block_mask_unref(&made[0]);
+        const fj_block_mask_info info = fj_block_mask_describe(made[1]);
+        ck_assert_int_eq(fj_block_mask_describe(inverse).full, info.empty);
+        eight *e = to_lists(made[1], sizes[i]);
+        finish_lists(e);
+        fj_block_mask_unref(&inverse);
+        fj_block_mask_unref(&made[1]);
+        fj_block_mask_unref(&made[2]);
+        free(wanted);
+        free(from.dl.data);
+    }
+    ck_assert_int_eq(fj_block_mask_copy_to(NULL, NULL, NULL, NULL), FJ_ERR_ARGUMENT);
+}
+END_TEST
+
 /* ---- Pictures ---------------------------------------------------------------------------------------- */
 
 START_TEST(pictures) {
@@ -401,8 +439,8 @@ END_TEST
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 
 /* Everything that allocates, in a row. */
-static fj_status go(const test_tensor *from, const eight *e) {
-    fj_block_mask *masks[6] = {0};
+static fj_status go(fj_device *device, const test_tensor *from, const eight *e) {
+    fj_block_mask *masks[7] = {0};
     fj_text text = {0};
     const int64_t all[] = {0, 1};
     fj_status status = fj_block_mask_from_dense(context, &from->dl, 16, 32, &masks[0], NULL);
@@ -411,6 +449,7 @@ static fj_status go(const test_tensor *from, const eight *e) {
     if (status == FJ_OK) status = fj_block_mask_not(masks[0], &masks[3], NULL);
     if (status == FJ_OK) status = fj_block_mask_slice(masks[0], all, all, all, &masks[4], NULL);
     if (status == FJ_OK) status = fj_block_mask_crop(masks[0], 50, 50, &masks[5], NULL);
+    if (status == FJ_OK) status = fj_block_mask_copy_to(device, masks[0], &masks[6], NULL);
     if (status == FJ_OK) status = fj_block_mask_to_lists(masks[2], &e->lists, NULL);
     if (status == FJ_OK) status = fj_block_mask_text(masks[0], 0, 0, &text, NULL);
     fj_text_finish(&text);
@@ -428,17 +467,20 @@ START_TEST(each_allocation_fails) {
     fj_block_mask *mask = from_dense(&from, n);
     eight *e = to_lists(mask, n);
     fj_block_mask_unref(&mask);
+    fj_device *device = NULL;
+    ck_assert_int_eq(fj_device_create(context, FJ_DEVICE_EMU, &device, NULL), FJ_OK);
     const long before = failing.live;
     bool reached_the_end = false;
     for (long i = 0; !reached_the_end; i++) {
         failing.countdown = i;
-        const fj_status status = go(&from, e);
+        const fj_status status = go(device, &from, e);
         reached_the_end = failing.countdown >= 0;
         failing.countdown = -1;
         ck_assert_msg(status == (reached_the_end ? FJ_OK : FJ_ERR_MEMORY), "allocation %ld: status %d", i,
                       status);
         ck_assert_msg(failing.live == before, "allocation %ld: blocks are left", i);
     }
+    fj_device_unref(&device);
     finish_lists(e);
     free(from.dl.data);
 }
@@ -457,6 +499,7 @@ int main(void) {
     tcase_add_test(tests, threads);
     tcase_add_test(tests, algebra);
     tcase_add_test(tests, parts);
+    tcase_add_test(tests, copies);
     tcase_add_test(tests, pictures);
     tcase_add_test(tests, each_allocation_fails);
     SRunner *runner = srunner_create(suite);
