@@ -4,7 +4,7 @@
  *           +---------------------+             pack Q; sums = 0, top = -inf
  *   query   |                     |             for each key block, for each query tile:
  *   tile    |  S = Q K^T          |               class: empty, partial, full; the mask as bits
- *   (FJ_    |  score mod, mask    |               first tile that sees any: pack K and V
+ *   (FJ_    |  score mod, mask    |               first tile that sees any: pack K and V (of few rows: fwd_direct.h)
  *   TILE_Q) |  P = exp2(c (S - m))|               S = Q K^T
  *           |                     |               per row: mod, mask, maximum; P, its sum
  *           +---------------------+               sums = factor sums + P V
@@ -47,15 +47,24 @@
 
 #include "fwd_scores.h"
 
+#include "fwd_direct.h"
+
 /* ---- Blocks ---------------------------------------------------------------------------------- */
 
-/* The block's keys and values, once some tile sees anything of them. */
-static void need_packed(const struct pass *p) {
+/* The block's keys, once some tile sees anything of them and does not read them where they lie. */
+static void need_keys(const struct pass *p) {
     const struct item *it = p->it;
-    if (it->own->packed) return;
-    it->own->packed = 1;
-    const struct key_rows keys = keys_of(p), values = values_of(p);
+    if (it->own->packed_keys) return;
+    it->own->packed_keys = 1;
+    const struct key_rows keys = keys_of(p);
     tile_pack_columns(it->own->keys, keys.first, keys.stride, p->keys, FJ_HEAD_DIM);
+}
+
+static void need_values(const struct pass *p) {
+    const struct item *it = p->it;
+    if (it->own->packed_values) return;
+    it->own->packed_values = 1;
+    const struct key_rows values = values_of(p);
     it->own->value_rows = values;
     it->own->nonfinite = tile_pack_depth(it->own->values, values.first, values.stride, p->keys, FJ_VALUE_DIM);
     if (__builtin_expect(it->own->nonfinite, 0))
@@ -107,13 +116,26 @@ static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int fi
     }
 }
 
+static void multiply_keys(const struct pass *p, int first, int rows) {
+    if (p->it->way == WAY_WIDE) return wide_scores(p, rows);
+    if (p->it->way == WAY_NARROW) return narrow_scores(p, rows);
+    need_keys(p);
+    tile_scores(p, first, rows);
+}
+
+static void multiply_values(const struct pass *p, int first, int rows, int class) {
+    if (p->it->way != WAY_PACKED && direct_values(p, rows)) return;
+    need_values(p);
+    tile_values(p, first, rows);
+    if (FJ_WATCH && __builtin_expect(p->it->own->nonfinite, 0)) add_nonfinite(p, first, rows, class);
+}
+
 static void do_tile(struct pass p, int first, int rows, int class) {
     const struct item *it = p.it;
     p.runs = 1, p.run[0].from = 0, p.run[0].to = p.keys;
     if (class == 1 || p.keys % (2 * FJ_LANES)) class = mask_tile(&p, first, rows);
     if (!class) return;
-    need_packed(&p);
-    tile_scores(&p, first, rows);
+    multiply_keys(&p, first, rows);
     for (int at = 0; at < rows; at += FJ_LANES) {
         const int stop = first + (at + FJ_LANES < rows ? at + FJ_LANES : rows), here = stop - first - at;
         fj_f top[FJ_LANES];
@@ -126,23 +148,59 @@ static void do_tile(struct pass p, int first, int rows, int class) {
         for (int i = here; i < FJ_LANES; i++) top[i] = tile_splat(0);
         exponential_rows(&p, first, at, here, top);
     }
-    tile_values(&p, first, rows);
-    if (FJ_WATCH && __builtin_expect(it->own->nonfinite, 0)) add_nonfinite(&p, first, rows, class);
+    multiply_values(&p, first, rows, class);
 }
 
-static void do_block(const struct item *it, int64_t block) {
+/* known: the class of the block for all rows of the unit; -1: each tile finds its own. */
+static void do_block(const struct item *it, int64_t block, int known) {
     const int64_t key = block * FJ_TILE_KV, left = it->args->kv_len - key;
     const struct pass p = {.it = it,
                            .key = key,
                            .keys = (int)(left < FJ_TILE_KV ? left : FJ_TILE_KV),
                            .natural = natural_of(it->args),
                            .unit = unit_of(it->args)};
-    it->own->packed = 0;
+    it->own->packed_keys = it->own->packed_values = 0;
     it->own->cols_of = -1;
     for (int row = 0; row < it->rows; row += FJ_TILE_Q) {
         const int end = row + FJ_TILE_Q < it->rows ? row + FJ_TILE_Q : it->rows;
-        const int class = tile_class(it, row, end, key, p.keys);
+        const int class = known >= 0 ? known : tile_class(it, row, end, key, p.keys);
         if (class) do_tile(p, row, end - row, class);
+    }
+}
+
+/* What a unit, of one tile, sees of a piece of its blocks. */
+static void mark_piece(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+    const struct item it = item_of(a, g, number / g->pieces * g->splits, 0);
+    const int64_t from = number % g->pieces * FJ_PIECE,
+                  to = from + FJ_PIECE < g->blocks ? from + FJ_PIECE : g->blocks;
+    uint8_t *marks = grid_marks(a, g, it.unit);
+    for (int64_t block = from; block < to; block++) {
+        const int64_t key = block * FJ_TILE_KV, left = a->kv_len - key;
+        marks[block] =
+            (uint8_t)tile_class(&it, 0, it.rows, key, (int)(left < FJ_TILE_KV ? left : FJ_TILE_KV));
+    }
+}
+
+/* How many blocks a unit sees, as far as marks tell. */
+static int64_t live_of(const struct fj_cpu_args *a, const struct grid *g, int64_t unit) {
+    int64_t live = g->blocks;
+    if (!g->pieces) return live;
+    const uint8_t *marks = grid_marks(a, g, unit);
+    for (int64_t block = 0; block < g->blocks; block++) live -= marks[block] == 0;
+    return live;
+}
+
+/* The blocks [from, to) of those that a unit sees. */
+static void do_part(const struct item *it, const struct grid *g, int64_t from, int64_t to) {
+    if (!g->pieces) {
+        for (int64_t block = from; block < to; block++) do_block(it, block, -1);
+        return;
+    }
+    const uint8_t *marks = grid_marks(it->args, g, it->unit);
+    for (int64_t block = 0, live = 0; live < to; block++) {
+        if (!marks[block]) continue;
+        if (live >= from) do_block(it, block, marks[block]);
+        live++;
     }
 }
 
@@ -202,16 +260,20 @@ static void finish_rows(const struct item *it, fj_real *sums, const fj_real *top
 static void run_item(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     const struct item it = item_of(a, g, number, worker);
     struct scratch *own = it.own;
+    int64_t from, to;
+    part_of(g, live_of(a, g, it.unit), it.split, &from, &to);
+    if (from == to && g->splits > 1) return;
     start_rows(&it);
-    for (int64_t block = it.block; block < it.block_end; block++) do_block(&it, block);
+    start_direct(&it);
+    do_part(&it, g, from, to);
     if (g->splits == 1) {
         finish_rows(&it, own->sums, own->top, own->sum);
         return;
     }
-    fj_real *to = grid_partial(a, g, it.unit, it.split);
-    memcpy(to, own->sums, sizeof(fj_real) * FJ_O_LINE * (size_t)it.rows);
-    memcpy(to + (int64_t)it.rows * FJ_O_LINE, own->top, sizeof(fj_real) * (size_t)it.rows);
-    memcpy(to + (int64_t)it.rows * (FJ_O_LINE + 1), own->sum, sizeof(fj_real) * (size_t)it.rows);
+    fj_real *partial = grid_partial(a, g, it.unit, it.split);
+    memcpy(partial, own->sums, sizeof(fj_real) * FJ_O_LINE * (size_t)it.rows);
+    memcpy(partial + (int64_t)it.rows * FJ_O_LINE, own->top, sizeof(fj_real) * (size_t)it.rows);
+    memcpy(partial + (int64_t)it.rows * (FJ_O_LINE + 1), own->sum, sizeof(fj_real) * (size_t)it.rows);
 }
 
 /* What brings sums below one maximum below another. */
@@ -230,15 +292,16 @@ static fj_real merge_factor(const struct fj_cpu_args *a, fj_real from, fj_real t
 static void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t unit, int worker) {
     const struct item it = item_of(a, g, unit * g->splits, worker);
     struct scratch *own = it.own;
+    const int64_t parts = parts_of(g, live_of(a, g, unit));
     for (int row = 0; row < it.rows; row++) {
         const int64_t at_top = (int64_t)it.rows * FJ_O_LINE + row, at_sum = at_top + it.rows;
         fj_real top = -FJ_INF, sum = 0, *line = own->sums + (int64_t)row * FJ_O_LINE;
-        for (int64_t i = 0; i < g->splits; i++) {
+        for (int64_t i = 0; i < parts; i++) {
             fj_real m = grid_partial(a, g, unit, i)[at_top];
             if (m > top) top = m;
         }
         memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
-        for (int64_t i = 0; i < g->splits; i++) {
+        for (int64_t i = 0; i < parts; i++) {
             const fj_real *from = grid_partial(a, g, unit, i);
             /* Of nothing but scores of -inf the sums are 0, or NaN. */
             fj_f f = tile_splat(0);
@@ -258,13 +321,16 @@ static void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t
 
 static int64_t kernel_items(const struct fj_cpu_args *a, int phase) {
     const struct grid g = grid_of(a);
+    if (g.pieces && phase-- == 0) return g.units * g.pieces;
     if (phase == 0) return g.units * g.splits;
     return phase == 1 && g.splits > 1 ? g.units : -1;
 }
 
 static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {
     const struct grid g = grid_of(a);
-    if (phase == 0)
+    if (g.pieces && phase-- == 0)
+        mark_piece(a, &g, item);
+    else if (phase == 0)
         run_item(a, &g, item, worker);
     else
         run_merge(a, &g, item, worker);

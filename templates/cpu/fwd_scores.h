@@ -8,10 +8,6 @@
 #define FJ_INF ((fj_real)__builtin_inf())
 #define FJ_LOG2_E ((fj_real)1.44269504088896340736)
 
-static inline const char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
-    return t->data + (b * t->stride[0] + h * t->stride[1] + row * t->stride[2]) * FJ_IN_SIZE;
-}
-
 /* The factor that turns stored scores into natural ones (invariant 1), as backward has it. */
 static inline fj_real natural_of(const struct fj_cpu_args *a) {
     return FJ_HAS_SCORE ? 1 : (fj_real)__builtin_fabs(a->scale);
@@ -41,7 +37,7 @@ static void start_rows(const struct item *it) {
         const int head = row / it->per_head;
         const int64_t q = it->q + row % it->per_head;
         own->head[row] = head;
-        own->q[row] = (int32_t)q + a->q_offset;
+        own->q[row] = position_of(it, row);
         fj_opd *line = own->queries + (int64_t)row * FJ_Q_LINE;
         tile_pack_row(line, FJ_Q_LINE, row_at(&a->query, it->batch, it->head + head, q), FJ_HEAD_DIM,
                       !FJ_HAS_SCORE && a->scale < 0);
@@ -56,9 +52,8 @@ static void start_rows(const struct item *it) {
 /* What the rows [row, end) of one head see of a key block: 0 nothing, 1 some, 2 all. */
 static int class_of(const struct item *it, int row, int end, int64_t key, int keys) {
 #if FJ_MASKED
-    const struct scratch *own = it->own;
-    return block_class(it->args, batch_of(it), (int32_t)(it->head + own->head[row]), own->q[row],
-                       own->q[end - 1], (int32_t)key, (int32_t)(key + keys - 1));
+    return block_class(it->args, batch_of(it), (int32_t)(it->head + row / it->per_head), position_of(it, row),
+                       position_of(it, end - 1), (int32_t)key, (int32_t)(key + keys - 1));
 #else
     (void)it, (void)row, (void)end, (void)key, (void)keys;
     return 2;
@@ -67,7 +62,7 @@ static int class_of(const struct item *it, int row, int end, int64_t key, int ke
 
 /* The end of the run of rows of one head that starts at row. */
 static inline int run_end(const struct item *it, int row, int end) {
-    int next = (it->own->head[row] + 1) * it->per_head;
+    int next = (row / it->per_head + 1) * it->per_head;
     return next < end ? next : end;
 }
 
@@ -114,18 +109,11 @@ static __attribute__((noinline)) void note_fault(const struct item *it, int row,
 /* ---- Keys and values ----------------------------------------------------------------------- */
 
 #if FJ_PAGED
-/* Copies rows [key, key + keys) out of their pages; those of pages that are not there become 0. */
+/* Copies rows [key, key + keys) out of their pages. */
 static struct key_rows gather_rows(const struct item *it, const struct fj_cpu_tensor *t, int64_t key,
                                    int keys, int dim, char *to) {
-    const struct fj_cpu_args *a = it->args;
     const size_t row = (size_t)dim * FJ_IN_SIZE;
-    for (int i = 0; i < keys; i++) {
-        const int32_t page = a->pages[(key + i) / a->page_size];
-        if (page < 0)
-            memset(to + (size_t)i * row, 0, row);
-        else
-            memcpy(to + (size_t)i * row, row_at(t, page, it->head_kv, (key + i) % a->page_size), row);
-    }
+    for (int i = 0; i < keys; i++) memcpy(to + (size_t)i * row, kv_row(it, t, key + i), row);
     return (struct key_rows){to, (int64_t)row};
 }
 #endif
@@ -135,8 +123,7 @@ static struct key_rows keys_of(const struct pass *p) {
 #if FJ_PAGED
     return gather_rows(it, &it->args->key, p->key, p->keys, FJ_HEAD_DIM, it->own->page_keys);
 #else
-    const struct fj_cpu_tensor *t = &it->args->key;
-    return (struct key_rows){row_at(t, it->batch, it->head_kv, p->key), t->stride[2] * FJ_IN_SIZE};
+    return (struct key_rows){key_row(it, p->key), it->args->key.stride[2] * FJ_IN_SIZE};
 #endif
 }
 static struct key_rows values_of(const struct pass *p) {
@@ -144,8 +131,7 @@ static struct key_rows values_of(const struct pass *p) {
 #if FJ_PAGED
     return gather_rows(it, &it->args->value, p->key, p->keys, FJ_VALUE_DIM, it->own->page_values);
 #else
-    const struct fj_cpu_tensor *t = &it->args->value;
-    return (struct key_rows){row_at(t, it->batch, it->head_kv, p->key), t->stride[2] * FJ_IN_SIZE};
+    return (struct key_rows){value_row(it, p->key), it->args->value.stride[2] * FJ_IN_SIZE};
 #endif
 }
 

@@ -143,11 +143,11 @@ typedef struct range {
     int64_t day;    /* not 0: the part of the table for this day, see table.c */
 } range;
 
-enum { MOST_SHAPES = 12 };
+enum { MOST_SHAPES = 12, MOST_DECODES = 3 }; /* drawn; and of few queries, for forward on the cpu */
 
 typedef struct test {
     kernel kernel;
-    shape shapes[MOST_SHAPES];
+    shape shapes[MOST_SHAPES + MOST_DECODES];
     int shape_count;
 } test;
 

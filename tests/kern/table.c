@@ -291,6 +291,24 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     };
 }
 
+/* Few queries of groups of any size against keys of any number, as when one token after the other is made. */
+static shape draw_decode(generator *random, bool is_long) {
+    static const int64_t groups[] = {1, 3, 4, 5, 7, 8, 12, 16, 24, 32}, queries[] = {1, 1, 1, 2, 5, 17},
+                         keys[] = {2085, 5000, 1, 63, 64, 257, 1000};
+    const int64_t group = groups[random_below(random, FJ_ARRAY_LEN(groups))],
+                  q_len = queries[random_below(random, FJ_ARRAY_LEN(queries))],
+                  kv_len = keys[random_below(random, is_long ? 2 : FJ_ARRAY_LEN(keys))];
+    const int64_t heads_kv = group * q_len * kv_len > 40000 ? 1 : 1 + random_below(random, 2);
+    return (shape){.batch = 1 + (heads_kv == 1 && random_below(random, 2)),
+                   .heads_q = group * heads_kv,
+                   .heads_kv = heads_kv,
+                   .q_len = q_len,
+                   .kv_len = group * q_len > 40 && kv_len > 2085 ? 2085 : kv_len,
+                   .scale = scales[random_below(random, FJ_ARRAY_LEN(scales))],
+                   .how = (layout)random_below(random, LAYOUT_COUNT),
+                   .absent = 0};
+}
+
 /* Nothing along one of the axes. */
 static void empty_shape(shape *s, int axis) {
     int64_t *const lengths[] = {&s->kv_len, &s->q_len, &s->batch, &s->heads_q};
@@ -334,6 +352,12 @@ static void choose_shapes(test *t, pairs *p, generator *random, int count, const
         (void)pairs_new(p, taken, true);
     }
     if (count > 2) empty_shape(&t->shapes[count - 1], random_below(random, 4));
+    const bool decodes = kernel_is_cpu(&t->kernel) && !kernel_is_backward(&t->kernel);
+    for (int i = 0; decodes && i < MOST_DECODES; i++) {
+        shape *s = &t->shapes[t->shape_count++];
+        *s = draw_decode(random, i == 0); /* cut into parts */
+        s->spoilt = s->how != LAYOUT_SHARED && i % 2 == 0;
+    }
 }
 
 /* For accumulators that are added to for long: forward over many keys, backward also over many queries, and little else. */

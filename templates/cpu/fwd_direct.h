@@ -1,0 +1,302 @@
+/* Products with keys and values where they lie in memory: for units of few rows, where packing would cost more than the
+ * products. Each byte of a key and a value is read once, in order.
+ *
+ *   narrow (up to FJ_NARROW rows)        wide (up to 48 rows)              values, of both
+ *
+ *        keys ->                             rows ->                           columns ->
+ *   q d [k k k k]   d < FJ_LANES       k d [q q q q][q q q q]            p key [v v v v][v v v v]
+ *   FJ_LANES x FJ_LANES elements of    the queries are turned once;      vectors of the value as it lies;
+ *   keys are turned in registers and   an element of a key is splat.     a probability is splat
+ *   meet an element of each row        S comes transposed, and is
+ *                                      turned back in squares
+ *
+ * Invariants
+ *  1. Sums are those of tile.h, invariant 5, to the last bit: which way a unit goes shows in no result, and
+ *     backward, whose products are packed, finds the scores that the logarithms of sums are of.
+ *  2. 0 times a value that is not finite is NaN, in the sums of every row: so where the sums of a masked kernel are finite
+ *     after a block, its values were. Where not, the block is taken back and goes through packing, which
+ *     sorts out who sees what.
+ *  3. Nothing past the last key is read: it stands in for those that fill its vector up, and their scores are masked.
+ */
+#ifndef FJ_FWD_DIRECT_H
+#define FJ_FWD_DIRECT_H
+
+#include "fwd_scores.h"
+
+/* Memory is kept busy by asking for rows some time before they are needed: the keys that come next, then the block's
+ * values, then the keys of the next block. */
+#define FJ_ROW_SIZE (FJ_IN_SIZE * (FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM))
+#define FJ_AHEAD FJ_ROUND(8192 / FJ_ROW_SIZE, 16) /* rows */
+
+/* What is needed that many rows after key `key` of the block, when keys are at work. */
+static inline const char *after_key(const struct pass *p, int key) {
+    const int next = key + FJ_AHEAD;
+    if (next < p->keys) return key_row(p->it, p->key + next);
+    return value_row(p->it, p->key + (next - p->keys < p->keys ? next - p->keys : 0));
+}
+static inline const char *after_value(const struct pass *p, int key) {
+    const int next = key + FJ_AHEAD;
+    if (next < p->keys) return value_row(p->it, p->key + next);
+    return key_row(p->it, p->key + (p->key + next < p->it->args->kv_len ? next : 0));
+}
+
+/* ---- Narrow: scores of a few rows -------------------------------------------------------------- */
+
+/* The first n operands of depth of FJ_LANES keys, turned, times those of the rows. */
+FJ_INLINE void narrow_step(const char *const *key, int k, const fj_opd *queries, const int height,
+                           const int n, fj_f *sum) {
+    fj_ov m[FJ_LANES];
+    const int64_t at = (int64_t)k * (1 + FJ_PAIRS);
+    FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = tile_input_depth(
+        key[i] + at * FJ_IN_SIZE, n == FJ_LANES ? FJ_OPERAND_ELEMENTS : FJ_HEAD_DIM - (int)at);
+    tile_transpose(m);
+    FJ_UNROLL for (int i = 0; i < n; i++) FJ_UNROLL for (int row = 0; row < height; row++) sum[row] =
+        tile_step(sum[row], tile_operand(queries + row * FJ_Q_LINE + k + i), m[i]);
+}
+
+struct narrow {
+    const char *key[FJ_LANES], *ahead[FJ_LANES]; /* rows to multiply with, and to ask for */
+    const fj_opd *queries;
+    fj_real *scores;
+};
+
+/* A vector of scores of each of `height` rows. */
+FJ_INLINE void narrow_vector(const struct narrow *t, const int height) {
+    const int depth = FJ_DEPTH(FJ_HEAD_DIM), whole = depth - depth % FJ_LANES, steps = FJ_VECS(depth);
+    fj_f sum[8];
+    FJ_UNROLL for (int row = 0; row < height; row++) sum[row] = tile_splat(0);
+    for (int step = 0; step < steps; step++) {
+        for (int i = FJ_LANES * step / steps; i < FJ_LANES * (step + 1) / steps; i++)
+            tile_fetch(t->ahead[i], FJ_ROW_SIZE);
+        if (whole == depth || step + 1 < steps)
+            narrow_step(t->key, step * FJ_LANES, t->queries, height, FJ_LANES, sum);
+        else
+            narrow_step(t->key, whole, t->queries, height, depth - whole, sum);
+    }
+    FJ_UNROLL for (int row = 0; row < height; row++) tile_store(t->scores + row * FJ_TILE_KV, sum[row]);
+}
+
+#define FJ_DEFINE_NARROW(height)                                                         \
+    static __attribute__((noinline)) void narrow_rows_##height(const struct narrow *t) { \
+        narrow_vector(t, height);                                                        \
+    }
+FJ_DEFINE_NARROW(1)
+FJ_DEFINE_NARROW(2)
+FJ_DEFINE_NARROW(4)
+FJ_DEFINE_NARROW(8)
+
+static void narrow_scores(const struct pass *p, int rows) {
+    struct narrow t = {.queries = p->it->own->queries};
+    for (int r = 0; r < p->runs; r++)
+        for (int at = p->run[r].from; at < FJ_ROUND(p->run[r].to, 2 * FJ_LANES); at += FJ_LANES) {
+            for (int i = 0; i < FJ_LANES; i++) {
+                t.key[i] = key_row(p->it, p->key + (at + i < p->keys ? at + i : p->keys - 1));
+                t.ahead[i] = after_key(p, at + i);
+            }
+            t.scores = p->it->own->scores + at;
+            (rows > 4   ? narrow_rows_8
+             : rows > 2 ? narrow_rows_4
+             : rows > 1 ? narrow_rows_2
+                        : narrow_rows_1)(&t);
+        }
+}
+
+/* ---- Wide: scores of some rows ----------------------------------------------------------------- */
+
+/* The unit's queries, transposed to panels. */
+static void turn_queries(const struct item *it) {
+    struct scratch *own = it->own;
+    const int64_t depth = FJ_DEPTH(FJ_HEAD_DIM);
+    for (int row = 0; row < FJ_ROUND(it->rows, FJ_LANES); row += FJ_LANES)
+        for (int64_t k = 0; k < depth; k += FJ_LANES) {
+            fj_ov m[FJ_LANES];
+            for (int i = 0; i < FJ_LANES; i++) {
+                m[i] = (fj_ov){0};
+                if (row + i < it->rows)
+                    m[i] = tile_operands(own->queries + (int64_t)(row + i) * FJ_Q_LINE + k);
+            }
+            tile_transpose(m);
+            for (int i = 0; i < FJ_LANES && k + i < depth; i++)
+                *(fj_ov *)(own->turned_queries + (row / FJ_PANEL * depth + k + i) * FJ_PANEL +
+                           row % FJ_PANEL) = m[i];
+        }
+}
+
+/* `keys` keys as operands: where they lie, or copied. The product reads up to FJ_ROW_PAD more, which are of no use, but
+ * have to be there. */
+static const fj_opd *line_up_keys(const struct pass *p, int from, int keys, int64_t *ret_stride) {
+    struct scratch *own = p->it->own;
+    const char *first = key_row(p->it, p->key + from);
+    const int64_t stride = p->it->args->key.stride[2];
+#if FJ_PAGED
+    const int as_it_is = 0;
+#elif FJ_PAIRS
+    const int as_it_is = FJ_HEAD_DIM % 2 == 0 && stride % 2 == 0 && (uintptr_t)first % 4 == 0;
+#else
+    const int as_it_is = FJ_IN_SIZE == sizeof(fj_real);
+#endif
+    *ret_stride = stride / (1 + FJ_PAIRS);
+    if (as_it_is && p->key + from + keys + FJ_ROW_PAD <= p->it->args->kv_len) return (const fj_opd *)first;
+    *ret_stride = FJ_Q_LINE;
+    for (int i = 0; i < keys; i++)
+        tile_pack_row(own->line_keys + (int64_t)i * FJ_Q_LINE, FJ_Q_LINE, key_row(p->it, p->key + from + i),
+                      FJ_HEAD_DIM, 0);
+    memset(own->line_keys + (int64_t)keys * FJ_Q_LINE, 0, sizeof(fj_opd) * FJ_ROW_PAD * FJ_Q_LINE);
+    return own->line_keys;
+}
+
+/* Products of keys [from, from + keys) of the block, to the lines of scores: keys are rounded up to vectors. */
+static void wide_chunk(const struct pass *p, int rows, int from, int keys) {
+    struct scratch *own = p->it->own;
+    const int64_t depth = FJ_DEPTH(FJ_HEAD_DIM);
+    struct tile_product kq = {.a_depth = 1, .c_row = FJ_WIDE, .depth = depth};
+    kq.a = line_up_keys(p, from, keys, &kq.a_row);
+    for (int i = 0; i < keys; i++) tile_fetch(after_key(p, from + i), FJ_ROW_SIZE);
+    for (int at = 0; at < rows; at += FJ_PANEL) {
+        kq.b = own->turned_queries + at * depth;
+        kq.c = own->turned_scores + at;
+        tile_panel(&kq, keys, rows - at < FJ_PANEL ? FJ_VECS(rows - at) : FJ_PANEL_VECS, TILE_SET);
+    }
+    for (int key = 0; key < keys; key += FJ_LANES)
+        for (int row = 0; row < rows; row += FJ_LANES) {
+            fj_ov m[FJ_LANES];
+            for (int i = 0; i < FJ_LANES; i++)
+                m[i] = key + i < keys ? (fj_ov)tile_load(own->turned_scores + (key + i) * FJ_WIDE + row)
+                                      : (fj_ov){0};
+            tile_transpose(m);
+            for (int i = 0; i < FJ_LANES; i++)
+                tile_store(own->scores + (int64_t)(row + i) * FJ_TILE_KV + from + key, (fj_f)m[i]);
+        }
+}
+
+static void wide_scores(const struct pass *p, int rows) {
+    for (int r = 0; r < p->runs; r++) {
+        const int to = p->run[r].to, end = FJ_ROUND(to, FJ_LANES);
+        for (int from = p->run[r].from; from < to; from += FJ_CHUNK_KEYS)
+            wide_chunk(p, rows, from, to - from < FJ_CHUNK_KEYS ? to - from : FJ_CHUNK_KEYS);
+        for (int row = 0; end % (2 * FJ_LANES) && row < rows; row++)
+            tile_store(p->it->own->scores + (int64_t)row * FJ_TILE_KV + end, tile_splat(0));
+    }
+}
+
+static void start_direct(const struct item *it) {
+    memset(it->own->no_row, 0, sizeof it->own->no_row);
+    if (it->way == WAY_WIDE) turn_queries(it);
+}
+
+/* ---- Values ------------------------------------------------------------------------------------ */
+
+#define FJ_VALUE_KEYS 32 /* keys whose values stay in the nearest cache for all rows and columns */
+
+/* Operands of one step of depth, of `columns` columns from `column` on. */
+FJ_INLINE void value_line(const char *const *value, int64_t k, int column, const int columns, fj_ov *line) {
+#if FJ_PAIRS
+    const char *a = value[2 * k] + column * 2, *b = value[2 * k + 1] + column * 2;
+    FJ_UNROLL for (int j = 0; j < FJ_VECS(columns); j++) {
+        const int left = columns - j * FJ_LANES;
+        if (j % 2 == 0 && left >= 2 * FJ_LANES)
+            tile_input_zips(a + j * 32, b + j * 32, &line[j], &line[j + 1]);
+        else if (j % 2 == 0 || left + FJ_LANES < 2 * FJ_LANES)
+            line[j] = tile_input_zip(a + j * 32, b + j * 32, left < FJ_LANES ? left : FJ_LANES);
+    }
+#else
+    const char *a = value[k] + (int64_t)column * FJ_IN_SIZE;
+    FJ_UNROLL for (int j = 0; j < FJ_VECS(columns); j++) {
+        const int left = columns - j * FJ_LANES;
+        const char *from = a + j * FJ_LANES * FJ_IN_SIZE;
+        line[j] = left >= FJ_LANES ? tile_input(from) : tile_input_part(from, left);
+    }
+#endif
+}
+
+struct value_product {
+    const char *const *value, *const *ahead; /* rows of FJ_VALUE_KEYS keys, or fewer */
+    const fj_opd *p;                         /* FJ_TILE_KV operands a row */
+    fj_real *sums;
+    const fj_real *factor; /* NULL: 1 */
+    int64_t depth;
+};
+
+/* `height` rows, and columns [column, column + columns). As tile_registers. */
+FJ_INLINE void value_registers(const struct value_product *t, int row, const int height, int column,
+                               const int columns) {
+    const int fetches = row == 0 && column == 0;
+    const int vecs = FJ_VECS(columns);
+    const fj_opd *p = t->p + (int64_t)row * FJ_TILE_KV;
+    fj_real *c = t->sums + (int64_t)row * FJ_O_LINE + column;
+    fj_f sum[6][FJ_PANEL_VECS];
+    FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
+        tile_load(c + i * FJ_O_LINE + j * FJ_LANES);
+    if (t->factor)
+        FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
+            sum[i][j] * tile_splat(t->factor[row + i]);
+    for (int64_t k = 0; k < t->depth; k++) {
+        fj_ov line[FJ_PANEL_VECS];
+        value_line(t->value, k, column, columns, line);
+        for (int i = 0; fetches && i <= FJ_PAIRS; i++)
+            tile_fetch(t->ahead[k * (1 + FJ_PAIRS) + i], FJ_ROW_SIZE);
+        FJ_UNROLL for (int i = 0; i < height; i++) {
+            const fj_ov x = tile_operand(p + i * FJ_TILE_KV + k);
+            FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_step(sum[i][j], x, line[j]);
+        }
+    }
+    FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++)
+        tile_store(c + i * FJ_O_LINE + j * FJ_LANES, sum[i][j]);
+}
+
+#define FJ_REST (FJ_VALUE_DIM % FJ_PANEL)
+#define FJ_DEFINE_VALUES(height)                                                                        \
+    static __attribute__((noinline)) void value_rows_##height(const struct value_product *t, int row) { \
+        int column = 0;                                                                                 \
+        for (; column + FJ_PANEL <= FJ_VALUE_DIM; column += FJ_PANEL)                                   \
+            value_registers(t, row, height, column, FJ_PANEL);                                          \
+        if (FJ_REST) value_registers(t, row, height, column, FJ_REST ? FJ_REST : 1);                    \
+    }
+FJ_DEFINE_VALUES(2)
+FJ_DEFINE_VALUES(4)
+FJ_DEFINE_VALUES(6)
+
+static void add_values(const struct pass *p, int rows, int run, int from, int to) {
+    struct scratch *own = p->it->own;
+    const char *value[FJ_VALUE_KEYS + 1], *ahead[FJ_VALUE_KEYS + 1];
+    const int keys = to - from, start = p->run[run].from;
+    const struct value_product t = {.value = value,
+                                    .ahead = ahead,
+                                    .p = (const fj_opd *)own->scores + start + FJ_DEPTH(from - start),
+                                    .sums = own->sums,
+                                    .factor = run == 0 && from == start ? own->factor : NULL,
+                                    .depth = FJ_DEPTH(keys)};
+    for (int i = 0; i < keys; i++) {
+        value[i] = value_row(p->it, p->key + from + i);
+        ahead[i] = after_value(p, from + i);
+    }
+    value[keys] = ahead[keys] = own->no_row;
+    for (int row = 0, taken; row < rows; row += taken) {
+        taken = rows - row <= 2 ? 2 : rows - row <= 4 ? 4 : 6;
+        (taken == 2 ? value_rows_2 : taken == 4 ? value_rows_4 : value_rows_6)(&t, row);
+    }
+}
+
+/* Whether the sums of all rows are finite. */
+static int are_finite(const fj_real *sums, int64_t count) {
+    fj_f zero = tile_splat(0);
+    for (int64_t i = 0; i < count; i += FJ_LANES) zero = tile_fma(tile_load(sums + i), tile_splat(0), zero);
+    return !fj_any(fj_isnan_f(zero));
+}
+
+/* Returns 0 and leaves the sums as they were where something is not finite that a mask may hide (invariant 2). */
+static int direct_values(const struct pass *p, int rows) {
+    struct scratch *own = p->it->own;
+    const size_t size = sizeof(fj_real) * FJ_O_LINE * (size_t)rows;
+    if (FJ_WATCH) memcpy(own->saved, own->sums, size);
+    for (int r = 0; r < p->runs; r++)
+        for (int from = p->run[r].from; from < p->run[r].to; from += FJ_VALUE_KEYS) {
+            const int to = from + FJ_VALUE_KEYS < p->run[r].to ? from + FJ_VALUE_KEYS : p->run[r].to;
+            add_values(p, rows, r, from, to);
+        }
+    if (!FJ_WATCH || are_finite(own->sums, (int64_t)rows * FJ_O_LINE)) return 1;
+    memcpy(own->sums, own->saved, size);
+    return 0;
+}
+
+#endif
