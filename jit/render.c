@@ -234,9 +234,11 @@ static void put_all(fj_scope *scope, void *argument) {
         put_hooks(scope, render);
     } else if (render->problem->ir) {
         put_part(scope, render, "cpu/prim.h", 0);
-        if (render->problem->ir->mask)
-            put_part(scope, render, "expr/ir/interval_rules.h", 0); /* what fj_block_class calls */
-        if (render->problem->kind == FJ_JIT_MASK) put_part(scope, render, "cpu/mask_load.h", 0);
+        if (render->problem->ir->mask) { /* what fj_block_class calls */
+            put_part(scope, render, "expr/ir/interval_rules.h", 0);
+            put_part(scope, render,
+                     render->problem->kind == FJ_JIT_MASK ? "cpu/mask_load.h" : "cpu/block_load.h", 0);
+        }
         put_hooks(scope, render);
     }
     put_part(scope, render, template_of(render->problem, render->variant), 0);

@@ -7,9 +7,13 @@
 #include "expr/ir/emit.h"
 #include "expr/ir/interval.h"
 
-/* Of kernels what is captured is unknown. */
+/* What is captured is unknown on cuda. Kernels of the cpu look at the elements that a block may read, where these depend on
+ * its queries or its keys alone and are few; those of masks have tables as well. */
 static fj_iv_kind kind_of(const fj_emit *emit, fj_ref ref) {
-    if (emit->target == FJ_EMIT_MASK && fj_ir_at(emit->ir, ref)->op == FJ_OP_LOAD) return FJ_IV_TABLE;
+    enum { PAIR = 4 | 8 };
+    const bool is_load = fj_ir_at(emit->ir, ref)->op == FJ_OP_LOAD;
+    if (is_load && emit->target == FJ_EMIT_MASK) return FJ_IV_TABLE;
+    if (is_load && emit->target == FJ_EMIT_CPU && (emit->leaves[ref] & PAIR) != PAIR) return FJ_IV_TABLE;
     return fj_iv_kind_of(emit->ir, ref);
 }
 
@@ -56,10 +60,11 @@ static void put_call(fj_emit *emit, fj_ref ref) {
     fj_buf_put(emit->out, ")");
 }
 
-/* fj_iv_load_i32(a, capture, rank, indices) */
+/* fj_iv_load_i32(a, capture, rank, indices), of kernels fj_iv_look_i32 */
 static void put_table(fj_emit *emit, const fj_node *node, const fj_ref *args) {
     const char *dtype = fj_dtype_code_name(emit->ir->captures.data[node->imm.i].dtype);
-    fj_buf_printf(emit->out, "fj_iv_load_%s(a, %d, %d, ", dtype, (int)node->imm.i, node->argc);
+    fj_buf_printf(emit->out, "fj_iv_%s_%s(a, %d, %d, ", emit->target == FJ_EMIT_MASK ? "load" : "look", dtype,
+                  (int)node->imm.i, node->argc);
     fj_buf_put(emit->out, node->argc > 0 ? "(const fj_iv[]){" : "(const fj_iv *)0");
     for (int i = 0; i < node->argc; i++) fj_buf_printf(emit->out, "%sv%u", i > 0 ? ", " : "", args[i]);
     fj_buf_put(emit->out, node->argc > 0 ? "})" : ")");

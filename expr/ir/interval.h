@@ -15,7 +15,7 @@ typedef enum fj_iv_kind {
     FJ_IV_LOOP,
     FJ_IV_REDUCE, /* fj_iv_reduce_any, fj_iv_reduce_all */
     FJ_IV_BODY,   /* the greatest or least: inside the body's interval, where the loop runs at all */
-    FJ_IV_TABLE,  /* a read of a captured tensor whose minima and maxima are known: FJ_EMIT_MASK alone */
+    FJ_IV_TABLE,  /* a read of a captured tensor, whose elements kernels of the cpu look at (block_load.h) */
 } fj_iv_kind;
 
 fj_iv_kind fj_iv_kind_of(const fj_ir *ir, fj_ref ref);

@@ -287,7 +287,7 @@ bool fj_eval_explain(fj_eval *eval, const fj_eval_input *input, int32_t b, int32
 typedef enum fj_emit_target {
     FJ_EMIT_CPU,  /* templates/cpu: lanes of vector values, names of templates/cpu/prim.h */
     FJ_EMIT_CUDA, /* templates/cuda: one scalar per thread */
-    FJ_EMIT_MASK, /* templates/cpu/mask.c: as CPU, but fj_block_class looks into captured tensors (mask_load.h) */
+    FJ_EMIT_MASK, /* templates/cpu/mask.c: as CPU, but fj_block_class has tables of captured tensors (mask_load.h) */
     FJ_EMIT_SCALAR, /* plain C, one position: void fj_scalar_mod(...), used to check emitters */
 } fj_emit_target;
 

@@ -31,7 +31,9 @@
  *     out.
  *  4. Accumulators are fj_real. With FJ_PAIRS the operands P and dS are rounded to BF16, as Q, K, V and dO
  *     are; delta, dP and the adjoints of captures are not.
- *  5. Only a partial block, or one that ends within a pair of vectors, takes the masked copy of the pass.
+ *  5. Where analysis finds a tile partial (or the block ends within a pair of vectors), the mask comes first, as bits. What
+ *     no row sees is left out of everything, in grains of rows and of keys; only a tile with some bits clear takes the masked
+ *     copy of the pass. Adding zeros is exact, so what is left out does not show in results.
  *  6. Faults are the forward kernel's to report.
  *  7. Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last
  *     digit, and one made of O in 16 bits leaves an error a thousand times larger. So with gradients of captures and
@@ -111,16 +113,17 @@ static void open_sums(struct pass *p) {
     p->dvalue = grid_dvalue(it->args, p->grid, it->dkv_copy, it->batch, it->head_kv, p->key);
 }
 
+/* Of a tile that sees something of the block, as far as intervals tell. */
 static void do_tile(struct pass *p, int class) {
+    const int masked = class == 1 || p->to % (2 * FJ_LANES);
     load_tile(p);
     multiply_in(p);
 #if FJ_MEASURED_DELTA
     if (p->measures) {
-        measure_rows(p);
+        measure_rows(p, masked);
         return;
     }
 #endif
-    const int masked = class == 1 || p->keys % (2 * FJ_LANES);
     (masked ? grad_masked : grad_full)(p);
 #if FJ_PAIRS
     make_pairs(p);
@@ -133,19 +136,47 @@ static void do_tile(struct pass *p, int class) {
 #endif
 }
 
-/* The units of the item that see something of a block. */
+/* The tiles of `count` units of one head. */
+static void set_units(struct pass *p, int64_t unit, int64_t count) {
+    const int64_t tile = unit % p->grid->tiles;
+    p->head = p->it->head_kv * p->grid->group + unit / p->grid->tiles;
+    p->q = tile * FJ_TILE_Q;
+    p->rows = (int)least(count * FJ_TILE_Q, p->it->args->q_len - p->q);
+    p->skipped = p->from = 0, p->to = p->keys;
+}
+
+static void start_rows(const struct pass *p) {
+#if !FJ_ROW_EMPTY
+    for (int row = 0; row < p->rows; row++)
+        fj_row_init(p->it->args, &p->it->own->head, (int32_t)p->q + row + p->it->args->q_offset,
+                    &p->it->own->rows[row]);
+#else
+    (void)p;
+#endif
+}
+
+/* The units of the item that see something of a block. Far from what is seen several are left out at once. */
 static void do_units(struct pass *p) {
     const struct item *it = p->it;
     int packed = 0;
     int64_t head = -1;
     for (int64_t unit = it->unit; unit < it->unit_end; unit++) {
-        p->head = it->head_kv * p->grid->group + unit / p->grid->tiles;
-        p->q = unit % p->grid->tiles * FJ_TILE_Q;
-        p->rows = (int)least(FJ_TILE_Q, it->args->q_len - p->q);
-        const int class = class_of(p);
+        const int64_t left = least(it->unit_end - unit, p->grid->tiles - unit % p->grid->tiles);
+        if (FJ_MASKED && (unit - it->unit) % FJ_UNITS_AT_ONCE == 0 && left >= FJ_UNITS_AT_ONCE) {
+            set_units(p, unit, FJ_UNITS_AT_ONCE);
+            if (class_of(p) == 0) {
+                unit += FJ_UNITS_AT_ONCE - 1;
+                continue;
+            }
+        }
+        set_units(p, unit, 1);
+        int class = class_of(p);
+        if (class == 0) continue;
+        if (head != p->head) start_head(p), head = p->head;
+        start_rows(p);
+        if (class == 1 || p->keys % (2 * FJ_LANES)) class = mask_tile(p);
         if (class == 0) continue;
         if (!packed) start_block(p), packed = 1;
-        if (head != p->head) start_head(p), head = p->head;
         do_tile(p, class);
     }
 }

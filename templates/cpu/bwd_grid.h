@@ -41,10 +41,15 @@
 #define FJ_ITEMS 32
 #endif
 #define FJ_BLOCK_ROWS (FJ_TILE_KV + FJ_ROW_PAD)
-#define FJ_LEAST_UNITS 4 /* of a query chunk, where there are as many: K and V are packed for each */
+/* Keys and rows that a partial tile is cut into: products of so many rows leave no rest (tile.h, invariant 2). */
+#define FJ_GRAIN (FJ_PANEL_VECS == 4 ? 64 : 48)
+#define FJ_ROW_GRAIN 48
+#define FJ_UNITS_AT_ONCE 4 /* whose class is asked for first */
+#define FJ_LEAST_UNITS 4   /* of a query chunk, where there are as many: K and V are packed for each */
 _Static_assert(FJ_TILE_Q % 48 == 0 && FJ_TILE_Q <= 240, "FJ_TILE_Q: a multiple of 48 up to 240");
 _Static_assert(FJ_TILE_KV % FJ_PANEL == 0 && FJ_TILE_KV >= 2 * FJ_PANEL && FJ_TILE_KV <= 1024,
                "FJ_TILE_KV: a multiple of a panel, two of them up to 1024");
+_Static_assert(FJ_GRAIN % FJ_PANEL == 0 && FJ_GRAIN % (2 * FJ_LANES) == 0, "FJ_GRAIN: whole panels");
 _Static_assert(FJ_HEAD_DIM >= 1 && FJ_HEAD_DIM <= 256, "FJ_HEAD_DIM: 1 to 256");
 _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256");
 
@@ -86,10 +91,9 @@ struct scratch {
     /* Rows of the block or the tile whose elements are not all finite: how many, and which. */
     int nonfinite_keys, nonfinite_queries, nonfinite_douts;
     uint16_t key_list[FJ_TILE_KV], query_list[FJ_TILE_Q], dout_list[FJ_TILE_Q];
-#if FJ_BLOCK_MASK
-    struct block_bits blocks[FJ_TILE_Q]; /* of the tile's rows */
-#endif
     struct fj_head_state head;
+    /* Of the tile's rows, those that are left out among them: what each sees of the block, and its state. */
+    uint16_t masks[FJ_TILE_Q][FJ_ROUND(FJ_TILE_KV, 2 * FJ_LANES) / FJ_LANES];
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_TILE_Q];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];
 };

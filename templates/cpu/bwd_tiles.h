@@ -16,6 +16,8 @@ struct pass {
     const struct grid *grid;
     int64_t head, q, key; /* the tile's head, first row and first key */
     int rows, keys;
+    int skipped;            /* rows of the tile before q, which see nothing (own->masks and rows have them) */
+    int from, to;           /* keys that rows of the tile see: whole grains, but for the last key */
     fj_real *dkey, *dvalue; /* sums of the block, lines of FJ_E_LINE and FJ_V_LINE */
     int measures;           /* delta instead of gradients (invariant 7) */
 #if FJ_HAS_SCORE
@@ -32,11 +34,15 @@ FJ_INLINE struct exponent exponent_of(const struct scratch *own, int row) {
                              tile_splat(own->low[row])};
 }
 
+static inline const struct fj_row_state *row_state(const struct pass *p, int row) {
+    return &p->it->own->rows[FJ_ROW_EMPTY ? 0 : p->skipped + row];
+}
+
 /* One vector of a row: P of S, whether masked or not; *ret_score is what the mod saw. */
 FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, struct exponent x,
                            fj_f *ret_score) {
     const struct scratch *own = p->it->own;
-    const struct fj_row_state *state = &own->rows[FJ_ROW_EMPTY ? 0 : row];
+    const struct fj_row_state *state = row_state(p, row);
     const struct fj_col_state *col = &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES];
     (void)state, (void)col;
 #if FJ_HAS_SCORE
@@ -49,20 +55,9 @@ FJ_INLINE fj_f prob_vector(const struct pass *p, int row, int at, fj_f raw, stru
     return tile_exp2(tile_fma(score - x.base, x.unit, x.low));
 }
 
-/* The lanes of a vector that are neither masked nor past the last key. */
+/* The lanes of a vector that are neither masked nor past the last key, once mask_tile found them. */
 FJ_INLINE fj_b live_vector(const struct pass *p, int row, int at) {
-    fj_b live = fj_lanes_below(p->keys - at);
-    (void)row;
-#if FJ_MASKED
-    const struct scratch *own = p->it->own;
-    fj_b seen = fj_mask(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
-                        &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]);
-#if FJ_BLOCK_MASK
-    seen = block_live(&own->blocks[row], at / FJ_LANES, seen);
-#endif
-    live = fj_and_b(live, seen);
-#endif
-    return live;
+    return fj_unbits_b(p->it->own->masks[p->skipped + row][at / FJ_LANES]);
 }
 
 /* One vector of a row: S and dP become P and dS. */
@@ -79,7 +74,7 @@ FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real 
     }
 #if FJ_HAS_SCORE
     const struct scratch *own = p->it->own;
-    ds = fj_score_grad(p->it->args, &own->head, &own->rows[FJ_ROW_EMPTY ? 0 : row],
+    ds = fj_score_grad(p->it->args, &own->head, row_state(p, row),
                        &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES], score, ds, live, &p->grads);
     if (masked) ds = fj_where_f(live, ds, zero);
 #endif
@@ -89,26 +84,29 @@ FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real 
 
 static inline int is_dead(const struct scratch *own, int row) { return own->base[row] == -FJ_INF; }
 
+/* Where loops over pairs of vectors end. */
+static inline int end_of(const struct pass *p) { return FJ_ROUND(p->to, 2 * FJ_LANES); }
+
 /* A row of S, where its scores are large. */
-FJ_INLINE void open_row(const struct pass *p, int row, fj_real *s, int count) {
+FJ_INLINE void open_row(const struct pass *p, int row, fj_real *s) {
     if (!FJ_HAS_SCORE && __builtin_expect(p->it->own->natural[row], 0))
-        tile_scale_line(s, count, (fj_real)p->it->args->scale);
+        tile_scale_line(s + p->from, end_of(p) - p->from, (fj_real)p->it->args->scale);
 }
 
 FJ_INLINE void grad_rows(struct pass *p, const int masked) {
     struct scratch *own = p->it->own;
-    const int count = FJ_ROUND(p->keys, 2 * FJ_LANES);
+    const int end = end_of(p);
     for (int row = 0; row < p->rows; row++) {
         fj_real *s = own->scores + (int64_t)row * FJ_S_LINE, *d = own->adjoints + (int64_t)row * FJ_S_LINE;
         if (is_dead(own, row)) {
-            memset(s, 0, sizeof(fj_real) * (size_t)count);
-            memset(d, 0, sizeof(fj_real) * (size_t)count);
+            memset(s + p->from, 0, sizeof(fj_real) * (size_t)(end - p->from));
+            memset(d + p->from, 0, sizeof(fj_real) * (size_t)(end - p->from));
             continue;
         }
-        open_row(p, row, s, count);
+        open_row(p, row, s);
         const struct exponent x = exponent_of(own, row);
         const fj_f delta = tile_splat(own->delta[row]);
-        for (int at = 0; at < count; at += FJ_LANES) grad_vector(p, row, at, s, d, x, delta, masked);
+        for (int at = p->from; at < end; at += FJ_LANES) grad_vector(p, row, at, s, d, x, delta, masked);
     }
 }
 /* Flat, so that what fj_score and fj_score_grad both compute is computed once. */
@@ -117,7 +115,7 @@ static __attribute__((noinline, flatten)) void grad_full(struct pass *p) { grad_
 
 #if FJ_MEASURED_DELTA
 /* delta += rowsum(P dP) of the tile. */
-static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p) {
+static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p, int masked) {
     const struct scratch *own = p->it->own;
     fj_real *delta = grid_delta(p->it->args, p->grid, p->it->batch, p->head) + p->q;
     for (int row = 0; row < p->rows; row++) {
@@ -126,9 +124,9 @@ static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p
         fj_f sum = tile_splat(0), score;
         if (is_dead(own, row)) continue;
         const struct exponent x = exponent_of(own, row);
-        for (int at = 0; at < FJ_ROUND(p->keys, 2 * FJ_LANES); at += FJ_LANES) {
+        for (int at = p->from; at < end_of(p); at += FJ_LANES) {
             fj_f part = prob_vector(p, row, at, tile_load(s + at), x, &score) * tile_load(d + at);
-            sum += fj_where_f(live_vector(p, row, at), part, tile_splat(0));
+            sum += masked ? fj_where_f(live_vector(p, row, at), part, tile_splat(0)) : part;
         }
         delta[row] += sum_lanes(sum);
     }
@@ -139,7 +137,7 @@ static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p
 /* P and dS as operands: along the queries for dV and dK, along the keys for dQ. */
 static __attribute__((noinline)) void make_pairs(const struct pass *p) {
     struct scratch *own = p->it->own;
-    const int count = FJ_ROUND(p->keys, 2 * FJ_LANES);
+    const int end = end_of(p);
     const fj_f zero = tile_splat(0);
     for (int row = 0; row < p->rows; row += 2) {
         const int64_t at = (int64_t)row * FJ_S_LINE;
@@ -147,7 +145,7 @@ static __attribute__((noinline)) void make_pairs(const struct pass *p) {
         const fj_real *s = own->scores + at, *d = own->adjoints + at;
         fj_opd *p_row = own->p_rows + at / 2, *ds_row = own->ds_rows + at / 2;
         fj_opd *keys = own->ds_keys + (int64_t)row * FJ_K_LINE;
-        for (int j = 0; j < count; j += 2 * FJ_LANES) {
+        for (int j = p->from; j < end; j += 2 * FJ_LANES) {
             fj_f d0[2], d1[2];
             FJ_UNROLL for (int k = 0; k < 2; k++) {
                 const int c = j + k * FJ_LANES;
@@ -164,6 +162,59 @@ static __attribute__((noinline)) void make_pairs(const struct pass *p) {
 }
 #endif
 
+/* What a row sees of the block, as bits of vectors. */
+static inline void row_bits(const struct pass *p, int row, uint16_t *masks) {
+#if FJ_BLOCK_MASK
+    struct block_bits blocks;
+    find_block_bits(p->it->args, batch_of(p->it), p->head, p->q + row + p->it->args->q_offset, p->key,
+                    p->keys, &blocks);
+#endif
+    (void)row;
+    for (int at = 0; at < p->keys; at += FJ_LANES) {
+        fj_b live = fj_lanes_below(p->keys - at);
+#if FJ_MASKED
+        const struct scratch *own = p->it->own;
+        fj_b seen =
+            fj_mask(p->it->args, &own->head, row_state(p, row), &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES]);
+#if FJ_BLOCK_MASK
+        seen = block_live(&blocks, at / FJ_LANES, seen);
+#endif
+        live = fj_and_b(live, seen);
+#endif
+        masks[at / FJ_LANES] = (uint16_t)fj_bits_b(live);
+    }
+    /* Past the last whole vector lies one that only loops over pairs of vectors see. */
+    if (FJ_ROUND(p->keys, FJ_LANES) % (2 * FJ_LANES)) masks[FJ_ROUND(p->keys, FJ_LANES) / FJ_LANES] = 0;
+}
+
+/* Evaluates the mask of the tile over the block, and cuts the tile down to the grains of rows and keys that hold
+ * anything. Returns its class. */
+static __attribute__((noinline)) int mask_tile(struct pass *p) {
+    struct scratch *own = p->it->own;
+    const int vectors = FJ_ROUND(p->keys, 2 * FJ_LANES) / FJ_LANES;
+    uint32_t any[FJ_ROUND(FJ_TILE_KV, 2 * FJ_LANES) / FJ_LANES] = {0}, all = FJ_ALL_BITS;
+    int first = -1, last = 0;
+    for (int row = 0; row < p->rows; row++) {
+        uint32_t seen = 0;
+        row_bits(p, row, own->masks[row]);
+        for (int v = 0; v < vectors; v++) {
+            const uint32_t bits = own->masks[row][v];
+            any[v] |= bits, seen |= bits, all &= bits;
+        }
+        if (seen) last = row, first = first < 0 ? row : first;
+    }
+    if (first < 0) return 0;
+    int from = 0, to = vectors;
+    while (!any[from]) from++;
+    while (!any[to - 1]) to--;
+    p->from = from * FJ_LANES / FJ_GRAIN * FJ_GRAIN;
+    p->to = (int)least(FJ_ROUND(to * FJ_LANES, FJ_GRAIN), p->keys);
+    p->skipped = first / FJ_ROW_GRAIN * FJ_ROW_GRAIN;
+    p->rows = (int)least(FJ_ROUND(last + 1, FJ_ROW_GRAIN), p->rows) - p->skipped;
+    p->q += p->skipped;
+    return all == FJ_ALL_BITS ? 2 : 1;
+}
+
 /* A B operand of rows of input without what is not finite; the rows that hold some are listed and counted. */
 static int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor *t, int rows, int columns,
                      uint16_t *list) {
@@ -172,7 +223,7 @@ static int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor
     return tile_clear_nonfinite(packed, src, stride, rows, columns, list);
 }
 
-/* Q, dO, lse and delta of the tile, and the states of its rows. */
+/* Q, dO, lse and delta of the tile. */
 static void load_tile(const struct pass *p) {
     const struct fj_cpu_args *a = p->it->args;
     struct scratch *own = p->it->own;
@@ -191,12 +242,6 @@ static void load_tile(const struct pass *p) {
         own->base[row] = delta[row + grid_base(a)];
         own->low[row] = delta[row + grid_low(a)];
         own->delta[row] = delta[row];
-#if !FJ_ROW_EMPTY
-        fj_row_init(a, &own->head, (int32_t)q + a->q_offset, &own->rows[row]);
-#endif
-#if FJ_BLOCK_MASK
-        find_block_bits(a, batch_of(p->it), h, q + a->q_offset, p->key, p->keys, &own->blocks[row]);
-#endif
     }
     own->nonfinite_queries = pack_rows(own->query_rows, row_at(&a->query, b, h, p->q), &a->query, p->rows,
                                        FJ_HEAD_DIM, own->query_list);
@@ -215,19 +260,19 @@ static void multiply_in(const struct pass *p) {
     struct tile_product qk = {.a = own->queries,
                               .a_row = FJ_Q_OPERANDS,
                               .a_depth = 1,
-                              .b = own->keys,
-                              .c = own->scores,
+                              .b = own->keys + (int64_t)FJ_DEPTH(FJ_HEAD_DIM) * p->from,
+                              .c = own->scores + p->from,
                               .c_row = FJ_S_LINE,
                               .depth = FJ_DEPTH(FJ_HEAD_DIM)};
-    tile_multiply(qk, p->rows, p->keys, (int64_t)FJ_DEPTH(FJ_HEAD_DIM) * FJ_PANEL, TILE_SET);
+    tile_multiply(qk, p->rows, p->to - p->from, (int64_t)FJ_DEPTH(FJ_HEAD_DIM) * FJ_PANEL, TILE_SET);
     struct tile_product ov = {.a = own->douts,
                               .a_row = FJ_O_OPERANDS,
                               .a_depth = 1,
-                              .b = own->values,
-                              .c = own->adjoints,
+                              .b = own->values + (int64_t)FJ_DEPTH(FJ_VALUE_DIM) * p->from,
+                              .c = own->adjoints + p->from,
                               .c_row = FJ_S_LINE,
                               .depth = FJ_DEPTH(FJ_VALUE_DIM)};
-    tile_multiply(ov, p->rows, p->keys, (int64_t)FJ_DEPTH(FJ_VALUE_DIM) * FJ_PANEL, TILE_SET);
+    tile_multiply(ov, p->rows, p->to - p->from, (int64_t)FJ_DEPTH(FJ_VALUE_DIM) * FJ_PANEL, TILE_SET);
 }
 
 /* dV += P^T dO, dK += dS^T Q, dQ += dS K; those that are wanted. */
@@ -241,31 +286,32 @@ static void multiply_out(const struct pass *p) {
     const fj_opd *p_rows = own->scores, *ds_rows = own->adjoints, *ds_keys = own->adjoints;
     const int64_t ds_line = FJ_S_LINE;
 #endif
-    const int64_t rows = FJ_DEPTH(p->rows), keys = FJ_DEPTH(p->keys);
-    struct tile_product dv = {.a = p_rows,
+    const int64_t rows = FJ_DEPTH(p->rows), panel = (int64_t)FJ_DEPTH(p->keys) * FJ_PANEL;
+    const int from = p->from, keys = p->to - p->from;
+    struct tile_product dv = {.a = p_rows + from,
                               .a_row = 1,
                               .a_depth = FJ_S_LINE,
                               .b = own->dout_rows,
-                              .c = p->dvalue,
+                              .c = p->dvalue + (int64_t)from * FJ_V_LINE,
                               .c_row = FJ_V_LINE,
                               .depth = rows};
-    if (it->args->dvalue.data) tile_multiply(dv, p->keys, FJ_VALUE_DIM, rows * FJ_PANEL, TILE_ADD);
-    struct tile_product dk = {.a = ds_rows,
+    if (it->args->dvalue.data) tile_multiply(dv, keys, FJ_VALUE_DIM, rows * FJ_PANEL, TILE_ADD);
+    struct tile_product dk = {.a = ds_rows + from,
                               .a_row = 1,
                               .a_depth = FJ_S_LINE,
                               .b = own->query_rows,
-                              .c = p->dkey,
+                              .c = p->dkey + (int64_t)from * FJ_E_LINE,
                               .c_row = FJ_E_LINE,
                               .depth = rows};
-    if (it->args->dkey.data) tile_multiply(dk, p->keys, FJ_HEAD_DIM, rows * FJ_PANEL, TILE_ADD);
-    struct tile_product dq = {.a = ds_keys,
+    if (it->args->dkey.data) tile_multiply(dk, keys, FJ_HEAD_DIM, rows * FJ_PANEL, TILE_ADD);
+    struct tile_product dq = {.a = ds_keys + FJ_DEPTH(from),
                               .a_row = ds_line,
                               .a_depth = 1,
-                              .b = own->key_rows,
+                              .b = own->key_rows + (int64_t)FJ_DEPTH(from) * FJ_PANEL,
                               .c = grid_dquery(it->args, p->grid, it->dquery_copy, it->batch, p->head, p->q),
                               .c_row = FJ_E_LINE,
-                              .depth = keys};
-    if (it->args->dquery.data) tile_multiply(dq, p->rows, FJ_HEAD_DIM, keys * FJ_PANEL, TILE_ADD);
+                              .depth = FJ_DEPTH(keys)};
+    if (it->args->dquery.data) tile_multiply(dq, p->rows, FJ_HEAD_DIM, panel, TILE_ADD);
 }
 
 #if FJ_WATCH
@@ -279,7 +325,7 @@ static __attribute__((noinline)) uint32_t live_bits(const struct pass *p, int ro
 /* A row of Q or dO to the sums of the keys that it sees. */
 static void add_to_keys(const struct pass *p, int row, const char *src, int columns, fj_real *sums, int line,
                         int masked) {
-    for (int at = 0; at < p->keys; at += FJ_LANES)
+    for (int at = p->from; at < p->to; at += FJ_LANES)
         for (uint32_t bits = live_bits(p, row, at, masked); bits; bits &= bits - 1)
             tile_add_nonfinite(sums + (int64_t)(at + __builtin_ctz(bits)) * line, src, columns);
 }
@@ -297,6 +343,7 @@ static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int ma
                     FJ_HEAD_DIM, p->dkey, FJ_E_LINE, masked);
     for (int i = 0; i < own->nonfinite_keys; i++) {
         const int key = own->key_list[i], at = key / FJ_LANES * FJ_LANES;
+        if (key < p->from || key >= p->to) continue;
         const char *src = row_at(&a->key, it->batch, it->head_kv, p->key + key);
         fj_real *sums = grid_dquery(a, p->grid, it->dquery_copy, it->batch, p->head, p->q);
         for (int row = 0; row < p->rows; row++)

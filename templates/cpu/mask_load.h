@@ -9,46 +9,9 @@
 #ifndef FJ_MASK_LOAD_H
 #define FJ_MASK_LOAD_H
 
-#include "abi.h"
+#include "block_load.h"
 
-#define FJ_TABLE_ROWS 64  /* rows that a read may meet: beyond, it can be anything */
 #define FJ_TABLE_MOST 256 /* elements that are looked at where there are no nodes */
-
-/* Indices that a read may meet, within the tensor. */
-struct fjt_box {
-    int64_t lo[FJ_CPU_MAX_RANK], hi[FJ_CPU_MAX_RANK];
-    int64_t rows;
-    int is_outside; /* some may be outside of the tensor */
-    int is_empty;   /* all are */
-};
-
-FJ_IV_FN struct fjt_box fjt_box_of(const struct fj_cpu_tensor *tensor, int rank, const fj_iv *index) {
-    struct fjt_box box;
-    box.rows = 1, box.is_outside = box.is_empty = 0;
-    for (int r = 0; r < rank; r++) {
-        const int64_t n = tensor->shape[r];
-        int64_t lo = fj_iv_max(index[r].lo, -n), hi = fj_iv_min(index[r].hi, n - 1);
-        box.is_outside |= lo != index[r].lo || hi != index[r].hi;
-        box.is_empty |= lo > hi;
-        if (hi < 0)
-            lo += n, hi += n;
-        else if (lo < 0)
-            lo = 0, hi = n - 1; /* from both sides of 0 */
-        box.lo[r] = lo, box.hi[r] = hi;
-        if (r + 1 < rank)
-            box.rows = fj_iv_min(box.rows, FJ_TABLE_ROWS + 1) * fj_iv_min(hi - lo + 1, FJ_TABLE_ROWS + 1);
-    }
-    return box;
-}
-
-/* The next row of a box, in `at`; 0 after the last. */
-FJ_IV_FN int fjt_next_row(const struct fjt_box *box, int rank, int64_t *at) {
-    for (int r = rank - 2; r >= 0; r--) {
-        if (at[r]++ < box->hi[r]) return 1;
-        at[r] = box->lo[r];
-    }
-    return 0;
-}
 
 /* The level of the largest node that begins at an element and ends before `end`, or with the row; -1: none. */
 FJ_IV_FN int fjt_level(const struct fj_cpu_table *table, int64_t at, int64_t end, int64_t n,
@@ -80,7 +43,7 @@ FJ_IV_FN int fjt_level(const struct fj_cpu_table *table, int64_t at, int64_t end
         int nan = 0;                                                                                      \
         if (box.is_outside) lo = hi = 0;                                                                  \
         if (box.is_empty) return give;                                                                    \
-        if (box.rows > FJ_TABLE_ROWS || (!table->nodes && box.rows * (end - first) > FJ_TABLE_MOST))      \
+        if (box.rows > FJ_BOX_ROWS || (!table->nodes && box.rows * (end - first) > FJ_TABLE_MOST))        \
             return unknown;                                                                               \
         for (int r = 0; r < rank; r++) at[r] = box.lo[r];                                                 \
         do {                                                                                              \
@@ -117,7 +80,6 @@ FJ_IV_FN int fjt_level(const struct fj_cpu_table *table, int64_t at, int64_t end
 #define FJ_IV_LOAD_FLOAT(name, element, from)                                                \
     FJ_IV_LOAD(name, element, double, from, f, -(double)INFINITY, (double)INFINITY, fj_iv_f, \
                lo <= hi ? fj_iv_rounded(lo, hi, nan) : fj_iv_top_f(), fj_iv_top_f())
-#define FJT_COMMA ,
 #define FJT_IS(x) ((int64_t)((x) != 0))
 
 FJ_IV_LOAD(bool, uint8_t, int64_t, FJT_IS, i, INT64_MIN, INT64_MAX, fj_iv_b,

@@ -147,6 +147,16 @@ class Run(harness.Case):
         for word in ("(1,2,1,100,100,16,16)", "F32", "cpu", " ms ", "TFLOP/s", "mask ", "% of blocks"):
             self.assertIn(word, line)
 
+    def test_cut_tiles(self):
+        """Partial tiles far from the first key: what backward computes of them begins and ends within its blocks."""
+        mask = "((q >= kv + 50) & (q - kv < 90)) | ((kv == 300) & (q > 400))"
+        for dtype, variant in (("F32", None), ("F32", "bwd_cpu_f32_e16_v16_m48_n192_portable"), ("BF16", None)):
+            with self.subTest(dtype=dtype, variant=variant):
+                path = self.tensors(b=1, hq=2, hkv=1, l=470, s=450, e=16, dtype=dtype, backward=True)
+                variants = ("--variant", variant) if variant else ()
+                report, _ = self.run_json(path, "--mask", mask, "--backward", "--check", "--device", "cpu", *variants)
+                self.assertTrue(all(row["ok"] for row in report["backward"]["errors"].values()))
+
     def test_expression_and_params(self):
         tensors = harness.attention_tensors("F64", l=3, s=3)
         path, mod = self.file("in", harness.safetensors(tensors)), self.file("m.py", "C = 2.0\ndef f(s, b, h, q, kv):\n    return s * C\n")

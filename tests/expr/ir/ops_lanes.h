@@ -8,6 +8,8 @@
 #include "ops_call.h"
 #include "prim.h"
 
+#include "block_load.h"
+
 #define OPS_TRY(name)                                                                                        \
     static __attribute__((noinline)) void name(const struct fj_cpu_args *a, const struct ops_call *c) {      \
         struct fj_head_state head;                                                                           \

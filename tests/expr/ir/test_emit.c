@@ -95,7 +95,11 @@ static const char lanes_wrapper[] =
     "    struct fj_capture_grads grads = {.scalar = to->dscalars};\n"
     "    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = to->dcaptures[i];\n"
     "    fj_put_f(adjoint, fj_score_grad(a, &head, &row, &col, fj_splat_f(at->score), fj_get_f(adjoint), one, &grads));\n"
-    "    to->dscore = adjoint[lane];\n    to->block_class = 1;\n}\n";
+    "    to->dscore = adjoint[lane];\n    to->block_class = 1;\n"
+    "#if FJ_HAS_MASK\n" /* of a block that the position is in */
+    "    const int q = at->q - at->q % 3, kv = at->kv - lane;\n"
+    "    to->block_class = fj_block_class(a, at->b, at->h, q, q + 2, kv, kv + FJ_LANES - 1);\n"
+    "#endif\n}\n";
 
 static void put_graph(batch *b, int number) {
     for (size_t i = 0; i < FJ_ARRAY_LEN(renamed); i++) {
@@ -198,7 +202,7 @@ static void check_graph(const batch *b, int number, scalar_mod mod, fj_random *r
 
 /* The types that the wrapper of prim.h's lanes exchanges: the same as in the scalar header. */
 static const char lanes_header[] =
-    "#define FJ_REAL_F64 1\n#include \"cpu/prim.h\"\n#include <stdbool.h>\n"
+    "#define FJ_REAL_F64 1\n#include \"cpu/prim.h\"\n#include \"cpu/block_load.h\"\n#include <stdbool.h>\n"
     "struct fj_scalar_position { int32_t b, h, q, kv; double score, adjoint; bool live; };\n"
     "struct fj_scalar_result { double score, dscore; bool mask, fault; int block_class; double **dcaptures, *dscalars; };\n";
 
