@@ -94,7 +94,8 @@ static fj_status check_extents(const fj_resolved *all, fj_error *error) {
     if (!multiply(group, all->q_len, &queries) || queries > most)
         return too_large(error, "queries of all heads that share keys", queries);
     /* 2^62 divided by the most that a row takes of the workspace */
-    if (!multiply(all->batch * all->heads_q, all->q_len, &rows) || rows > (int64_t)1 << 50)
+    const int64_t batch = all->form == FJ_FORM_PACKED ? 1 : all->batch;
+    if (!multiply(batch * all->heads_q, all->q_len, &rows) || rows > (int64_t)1 << 50)
         return too_large(error, "queries of all heads and batches", rows);
     return FJ_OK;
 }
@@ -138,6 +139,7 @@ static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, fj_lau
                                        .heads_kv = all->heads_kv,
                                        .q_len = all->q_len,
                                        .kv_len = all->kv_len,
+                                       .packed = all->form == FJ_FORM_PACKED,
                                        .largest = -1,
                                        .multiprocessors = plan->device->features.multiprocessors};
     const bool fits = add_gradients(ret_extents, plan, all);
@@ -276,7 +278,8 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call,
     if (status != FJ_OK || !noted.found) return status;
     const fj_fault fault = {true, noted.b, noted.h, noted.q, noted.kv};
     bool inside = noted.b >= 0 && noted.b < r.all.batch && noted.h >= 0 && noted.h < r.all.heads_q &&
-                  noted.q >= 0 && noted.q < r.all.q_len && noted.kv >= 0 && noted.kv < r.all.kv_len;
+                  noted.q >= 0 && (noted.q < r.all.q_len || r.all.sequences.q_offset) && noted.kv >= 0 &&
+                  noted.kv < r.all.kv_len;
     if (!inside)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "no launch of this kernel used this workspace last");
     return fj_attn_explain(plan, &r.all, &fault, call->launch.stream, error);

@@ -12,7 +12,8 @@ _Static_assert(FJ_CUDA_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
 static size_t parameter_size(const fj_plan *plan) {
     size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
     size_t inputs = captures * sizeof(struct fj_cuda_capture) + scalars * sizeof(struct fj_cuda_scalar) +
-                    (plan->problem.block_mask ? sizeof(struct fj_cuda_block_mask) : 0);
+                    (plan->problem.block_mask ? sizeof(struct fj_cuda_block_mask) : 0) +
+                    (fj_jit_has_sequences(&plan->jit_problem) ? sizeof(struct fj_cuda_sequences) : 0);
     if (plan->problem.direction == FJ_FORWARD) return sizeof(struct fj_cuda_forward) + inputs;
     return sizeof(struct fj_cuda_backward) + inputs +
            (captures + scalars) * sizeof(struct fj_cuda_capture_grad);
@@ -128,6 +129,26 @@ static void put_grads(const fj_plan *plan, const fj_resolved *all, const fj_work
     }
 }
 
+static void put_sequences(const fj_resolved *all, fj_gpu_parameters *to) {
+    const fj_sequences *s = &all->sequences;
+    const struct fj_cuda_sequences sequences = {
+        .cu_q = s->cu_q,
+        .cu_kv = s->cu_kv,
+        .page_table = s->page_table,
+        .kv_lens = s->kv_lens,
+        .q_offset = s->q_offset,
+        .table_row = s->table_row,
+        .page_size = (int32_t)s->page_size,
+        .pages = (int32_t)s->pages,
+    };
+    put(to, &sequences, sizeof sequences);
+}
+
+static int64_t workspace_rows(const fj_resolved *all) {
+    return fj_jit_workspace_rows(&(fj_launch_extents){
+        .batch = all->batch, .q_len = all->q_len, .packed = all->form == FJ_FORM_PACKED});
+}
+
 static void put_forward(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
                         char *workspace, /* NOLINT(readability-non-const-parameter): kernels write there */
                         fj_gpu_parameters *to) {
@@ -179,6 +200,7 @@ static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const 
         .kv_len = (int32_t)all->kv_len,
         .l2_group = l2_group(kernel, all),
         .vector = vectors(all, true),
+        .workspace_rows = (int32_t)workspace_rows(all),
     };
     put(to, &backward, sizeof backward);
 }
@@ -190,6 +212,7 @@ void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all
     ret_parameters->size = 0;
     (backward ? put_backward : put_forward)(kernel, all, layout, workspace, ret_parameters);
     if (plan->problem.block_mask) put(ret_parameters, &all->block_mask->lists, sizeof all->block_mask->lists);
+    if (fj_jit_has_sequences(&plan->jit_problem)) put_sequences(all, ret_parameters);
     put_inputs(plan, all, ret_parameters);
     if (backward) put_grads(plan, all, layout, workspace, ret_parameters);
 }

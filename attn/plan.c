@@ -54,17 +54,6 @@ static void list_variants(const fj_variant *variants, int count, fj_error *error
     fj_error_note(error, "there are: %s", count ? list : "none");
 }
 
-/* What kernels for a GPU do not read yet. */
-static fj_status check_device(const fj_plan *plan, fj_error *error) {
-    const bool sequences = plan->problem.form != FJ_FORM_DENSE || plan->problem.q_offset;
-    if (sequences && plan->device->traits->text == FJ_TEXT_GPU)
-        return fj_error_set(
-            error, FJ_ERR_UNSUPPORTED,
-            "packed and paged calls and q_offset are not supported by device %s: cpu has them",
-            fj_device_name(plan->device));
-    return FJ_OK;
-}
-
 static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *error) {
     fj_variant variants[FJ_JIT_MAX_VARIANTS];
     int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
@@ -125,14 +114,15 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .value_dim = all.value_dim,
         .max = all.max && !backward,
         .block_mask = all.block_mask,
+        .packed = all.form == FJ_FORM_PACKED,
         .paged = all.form == FJ_FORM_PAGED,
+        .q_offset = all.q_offset,
         .deterministic = !all.nondeterministic,
         .tf32 = all.tf32,
         .gqa = all.gqa,
         .few_queries = all.few_queries,
     };
-    status = check_device(plan, error);
-    if (status == FJ_OK) status = choose(plan, all.variant, error);
+    status = choose(plan, all.variant, error);
     plan->named = all.variant != NULL;
     plan->problem.variant = plan->variant.name;
     if (status != FJ_OK) {

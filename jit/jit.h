@@ -76,14 +76,21 @@ typedef struct fj_jit_problem {
     fj_dtype dtype;
     int head_dim, value_dim;
     bool max;
-    bool paged;         /* keys and values are in pages (cpu), some of which may not be there */
-    bool block_mask;    /* the call brings one: it decides blocks, the mod's mask only what is partial */
+    bool packed;     /* sequences of any lengths, one after the other; the cpu's kernels see one at a time */
+    bool paged;      /* keys and values are in pages, some of which may not be there */
+    bool q_offset;   /* the call brings positions of first queries; the cpu's kernels always take one */
+    bool block_mask; /* the call brings one: it decides blocks, the mod's mask only what is partial */
     bool deterministic; /* of backward kernels for a GPU: the others always are */
     bool tf32;          /* F32 products may be rounded to TF32; the cpu templates never do */
     /* Only for the order of the variants: kernels take any ratio and any lengths. */
     bool few_queries; /* as in decoding: fewer rows of queries than a tile has */
     int gqa;          /* query heads for each key head; 0: not known */
 } fj_jit_problem;
+
+/* Of kernels for a GPU: whether a sequence has a length or a position of its own. */
+static inline bool fj_jit_has_sequences(const fj_jit_problem *problem) {
+    return problem->packed || problem->paged || problem->q_offset;
+}
 
 typedef enum fj_target {
     FJ_TARGET_CPU,

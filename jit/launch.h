@@ -8,11 +8,14 @@
 /* The extents of a call. Products of them do not overflow: the caller looked. */
 typedef struct fj_launch_extents {
     int64_t batch, heads_q, heads_kv, q_len, kv_len;
+    bool packed;       /* lengths are those of all sequences, of which there are `batch` */
     int64_t gradients; /* elements of all gradients of captures and scalars that are wanted */
     int64_t largest;   /* of one of them; -1: none is wanted */
     int64_t multiprocessors;
 } fj_launch_extents;
 
+/* Queries of a head in the workspace of backward. */
+int64_t fj_jit_workspace_rows(const fj_launch_extents *of);
 /* Blocks along x; along z an entry has its slices. 0: there is nothing to do. */
 int64_t fj_jit_blocks(const fj_variant *variant, const fj_entry *entry, const fj_launch_extents *of);
 

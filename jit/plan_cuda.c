@@ -112,12 +112,16 @@ static void name_variant(const fj_jit_problem *problem, fj_variant *v) {
     char chunks[8] = "";
     if (v->mod_chunks > 1) (void)snprintf(chunks, sizeof chunks, "_t%d", v->mod_chunks);
     const bool tf32 = v->mma && problem->dtype == FJ_DTYPE_F32 && problem->tf32;
-    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s%s%s%s%s",
+    const char *sequences = problem->packed   ? "_varlen"
+                          : problem->paged    ? "_paged"
+                          : problem->q_offset ? "_offset"
+                                              : "";
+    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s%s%s%s%s%s",
                    problem->kind == FJ_JIT_BACKWARD ? "bwd" : "fwd", v->mma ? "mma" : "simt",
                    tf32 ? "tf32" : fj_dtype_code_name(problem->dtype),
                    problem->kind == FJ_JIT_BACKWARD && !problem->deterministic ? "_atomic" : "",
                    problem->head_dim, problem->value_dim, v->tile_m, v->tile_n, v->stages, v->warps,
-                   v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "",
+                   v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "", sequences,
                    problem->block_mask ? "_blocks" : "", chunks, v->one_copy ? "_one" : "",
                    v->mask_unroll == 1 ? "_roll" : "");
 }

@@ -179,6 +179,9 @@ static void put_prologue_cuda(const struct render *render) {
         fj_buf_printf(render->out, "#define FJ_DTYPE_%s %zu\n", fj_dtype_name(dtypes[i]), i + 1);
     fj_buf_printf(render->out, "#define FJ_IN_DTYPE FJ_DTYPE_%s\n", fj_dtype_name(problem->dtype));
     if (problem->block_mask) fj_buf_put(render->out, "#define FJ_BLOCK_MASK 1\n");
+    if (problem->packed) fj_buf_put(render->out, "#define FJ_PACKED 1\n");
+    if (problem->paged) fj_buf_put(render->out, "#define FJ_PAGED 1\n");
+    if (fj_jit_has_sequences(problem)) fj_buf_put(render->out, "#define FJ_SEQUENCES 1\n");
     put_constants(render->out, constants, FJ_ARRAY_LEN(constants));
 }
 

@@ -22,7 +22,7 @@
 #include <stdint.h>
 #endif
 
-#define FJ_CUDA_ABI 6
+#define FJ_CUDA_ABI 7
 #define FJ_CUDA_MAX_RANK 8
 
 struct fj_cuda_tensor {
@@ -39,6 +39,17 @@ struct fj_cuda_capture {
 struct fj_cuda_scalar {
     double f;
     int64_t i; /* bools and ints */
+};
+
+/* Where sequences are, for kernels with FJ_SEQUENCES (sequences.h): after the call and the block mask. Packed, the call's
+ * lengths are those of all sequences, and so is its grid: with FJ_PACKED x = (rows / m + batch) * heads. Paged, key and
+ * value are [page, Hkv, row, E], and kv_len is what the table has room for. */
+struct fj_cuda_sequences {
+    const int32_t *cu_q, *cu_kv;         /* [B+1]; FJ_PACKED */
+    const int32_t *page_table, *kv_lens; /* [B,pages of a sequence] [B]; FJ_PAGED */
+    const int32_t *q_offset;             /* [B], NULL: 0 */
+    int64_t table_row;                   /* elements from one sequence to the next */
+    int32_t page_size, pages;
 };
 
 /* The first bad read that was noted; which, is unspecified. Zeroed before the launch. */
@@ -138,11 +149,11 @@ struct fj_cuda_capture_grad {
  *
  * Workspace, each part aligned to 16 bytes, not initialised:
  *
- *     rows    FJ_CUDA_ROW_REALS reals * FJ_BWD_ROWS(batch * heads_q, q_len)
+ *     rows    FJ_CUDA_ROW_REALS reals * FJ_BWD_ROWS(batch * heads_q, workspace_rows), with FJ_PACKED of heads_q
  *     sums    16 bytes * count of each wanted gradient; 8 with FJ_DETERMINISTIC 0
  *     most    4 bytes * count of each wanted gradient; with FJ_DETERMINISTIC
  *     runs    8 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_CAPTURE_GRADS and FJ_DETERMINISTIC
- *     dquery_sums    4 bytes * FJ_HEAD_PAD * FJ_BWD_SUM_ROWS(batch * heads_q, q_len); bwd_mma with FJ_DETERMINISTIC 0 */
+ *     dquery_sums    4 bytes * FJ_HEAD_PAD * FJ_BWD_SUM_ROWS(batch * heads_q, workspace_rows), as rows; bwd_mma with FJ_DETERMINISTIC 0 */
 struct fj_cuda_backward {
     struct fj_cuda_tensor query, key, value, out, dout;
     struct fj_cuda_tensor lse, dlse, lse_low;   /* [B,Hq,L] of reals; data of dlse and lse_low may be NULL */
@@ -157,7 +168,9 @@ struct fj_cuda_backward {
     int32_t batch, heads_q;
     int32_t heads_kv, q_len;
     int32_t kv_len, l2_group; /* as in fj_cuda_forward */
-    uint32_t vector, unused;  /* of enum fj_cuda_vector */
+    uint32_t vector;          /* of enum fj_cuda_vector */
+    int32_t
+        workspace_rows; /* queries of a head in the workspace: q_len; FJ_PACKED: FJ_SEQUENCE_ROWS(q_len, batch) */
 };
 
 #endif

@@ -18,7 +18,7 @@
 //      before     | 0: lane 0 .. 31 | 1: lane 0 .. 31 | 2: ...
 FJ_DEVICE float *fj_query_sums(const fj_task &t, int32_t head, int32_t q, uint32_t column) {
     const int64_t row =
-        FJ_BWD_SUM_ROWS(static_cast<int64_t>(t.at.b) * t.a.heads_q + head, t.a.q_len) + q / 16 * 16;
+        FJ_BWD_SUM_ROWS(fj_workspace_head(t.a, t.at.b, head), t.a.workspace_rows) + q / 16 * 16;
     return t.a.dquery_sums + row * FJ_HEAD_PAD + column / 8 * 128;
 }
 // Element i of a lane's C.

@@ -59,9 +59,32 @@ FJ_DEVICE fj_real fj_delta_part(const fj_element *out, const fj_element *dout, [
     return sum;
 }
 
-FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
+// Of a row of queries: its head; its place in the tensors, whose batch is b; its sequence's place in the workspace.
+struct fj_delta_place {
+    int32_t b, h, q;
+    int64_t start;    // rows of the workspace before the sequence
+    int32_t row, end; // in the sequence; rows that this has
+};
+FJ_DEVICE fj_delta_place fj_delta_place_of(const fj_backward_args &args, int64_t number) {
+    const fj_cuda_backward &a = args.call;
     const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
-    const int32_t b = column / a.heads_q, h = column % a.heads_q;
+#if FJ_PACKED
+    const int32_t *cu = args.sequences.cu_q;
+    int32_t b = 0;
+    for (int32_t end = a.batch; end - b > 1;) { // the last sequence that begins with the row, or before
+        const int32_t middle = b + (end - b) / 2;
+        (cu[middle] <= q ? b : end) = middle;
+    }
+    return fj_delta_place{0, column, q, fj_sequence_start(cu, b), q - cu[b], cu[b + 1] - cu[b]};
+#else
+    return fj_delta_place{column / a.heads_q, column % a.heads_q, q, 0, q, a.q_len};
+#endif
+}
+
+FJ_DEVICE void fj_delta_row(const fj_backward_args &args, int64_t number) {
+    const fj_cuda_backward &a = args.call;
+    const fj_delta_place at = fj_delta_place_of(args, number);
+    const int32_t b = at.b, h = at.h, q = at.q;
     const uint32_t both = FJ_CUDA_VECTOR_OUT | FJ_CUDA_VECTOR_DOUT;
     fj_real sum = FJ_RECOMPUTES_DELTA
                     ? fj_real(0)
@@ -75,10 +98,11 @@ FJ_DEVICE void fj_delta_row(const fj_cuda_backward &a, int64_t number) {
     if (a.dlse.data) minus_delta += static_cast<const fj_real *>(a.dlse.data)[fj_offset(a.dlse, b, h, q)];
     fj_real low = 0;
     if (a.lse_low.data) low = static_cast<const fj_real *>(a.lse_low.data)[fj_offset(a.lse_low, b, h, q)];
-    const fj_row_stats row_stats = fj_row_stats_of(a, b, h, q);
+    fj_row_stats row_stats = fj_row_stats_of(a, b, h, at.row);
+    row_stats.of += at.start * FJ_CUDA_ROW_REALS;
     fj_put_norm(row_stats, fj_norm_of(a, lse, low));
     row_stats[FJ_CUDA_ROW_MINUS_DELTA] = none ? fj_real(0) : minus_delta;
-    for (int which = 0; q % 2 == 0 && q + 1 == a.q_len && which < FJ_CUDA_ROW_REALS; which++)
+    for (int which = 0; at.row % 2 == 0 && at.row + 1 == at.end && which < FJ_CUDA_ROW_REALS; which++)
         row_stats.of[2 * which + 1] = 0; // of the pair, none
 }
 
@@ -99,14 +123,14 @@ FJ_DEVICE int64_t fj_grad_place(const fj_backward_args &args, int grad, int64_t 
 
 FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
     const fj_cuda_backward &a = args.call;
-    const int64_t rows = static_cast<int64_t>(a.batch) * a.heads_q * a.q_len;
+    const int64_t rows = fj_workspace_heads(a) * a.q_len;
     const int64_t warps = fj_block_threads() / FJ_WARP, all = warps * fj_grid_x();
-    for (int64_t row = fj_block_x() * warps + fj_warp(); row < rows; row += all) fj_delta_row(a, row);
+    for (int64_t row = fj_block_x() * warps + fj_warp(); row < rows; row += all) fj_delta_row(args, row);
     [[maybe_unused]] const int64_t first =
         fj_block_x() * static_cast<int64_t>(fj_block_threads()) + fj_thread_x();
     [[maybe_unused]] const int64_t threads = all * FJ_WARP;
 #if !FJ_DETERMINISTIC
-    const int64_t sums = FJ_BWD_SUM_ROWS(static_cast<int64_t>(a.batch) * a.heads_q, a.q_len) * FJ_HEAD_PAD;
+    const int64_t sums = FJ_BWD_SUM_ROWS(fj_workspace_heads(a), a.workspace_rows) * FJ_HEAD_PAD;
     for (int64_t n = first; a.dquery_sums && n < sums; n += threads) a.dquery_sums[n] = 0;
 #endif
 #if FJ_HAS_CAPTURE_GRADS

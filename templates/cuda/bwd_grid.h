@@ -23,6 +23,8 @@
 
 #include "grid.h"
 
+#include "sequences.h"
+
 #include "softmax.h"
 
 #define FJ_CAPTURE_GRADS (FJ_CAPTURES + FJ_SCALARS)
@@ -38,6 +40,9 @@ struct fj_backward_args {
     struct fj_cuda_backward call;
 #if FJ_BLOCK_MASK
     struct fj_cuda_block_mask blocks;
+#endif
+#if FJ_SEQUENCES
+    struct fj_cuda_sequences sequences;
 #endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
@@ -61,7 +66,7 @@ struct fj_row_stats {
     FJ_METHOD fj_real &operator[](int which) const { return of[2 * which]; }
 };
 FJ_DEVICE fj_row_stats fj_row_stats_of(const fj_cuda_backward &a, int32_t b, int32_t h, int32_t q) {
-    const int64_t head = FJ_BWD_ROWS(static_cast<int64_t>(b) * a.heads_q + h, a.q_len);
+    const int64_t head = FJ_BWD_ROWS(fj_workspace_head(a, b, h), a.workspace_rows);
     return fj_row_stats{static_cast<fj_real *>(a.rows) + (head + q / 2 * 2) * FJ_CUDA_ROW_REALS + q % 2};
 }
 
@@ -76,25 +81,51 @@ struct fj_tile_coord {
     int32_t tiles, head_end;  // tiles of them; heads of queries end there
 };
 
-template <fj_side side>
-FJ_DEVICE fj_tile_coord fj_tile_coord_of(const fj_cuda_backward &a, uint32_t number_in_grid = fj_block_x()) {
+// The call that a block of the grid works on, and its tile.
+struct fj_work {
+    fj_own_backward call;
     fj_tile_coord at;
-    const bool keys = side == FJ_RESIDENT_KEYS;
+    FJ_METHOD bool is_idle() const { return FJ_PACKED && at.b < 0; }
+};
+
+// With a causal mask the first keys and the last queries have most to do: they begin.
+template <fj_side side> FJ_DEVICE int32_t fj_first_row(int32_t tile, int32_t tiles) {
+    return (side == FJ_RESIDENT_KEYS ? tile : tiles - 1 - tile) * FJ_TILE_M;
+}
+
+template <fj_side side>
+FJ_DEVICE fj_work fj_work_of(const fj_backward_args &args, uint32_t number_in_grid = fj_block_x()) {
+    constexpr bool keys = side == FJ_RESIDENT_KEYS;
+    const fj_cuda_backward &a = args.call;
+    const int32_t number = static_cast<int32_t>(number_in_grid);
     const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole, heads = keys ? a.heads_kv : a.heads_q;
-    at.count = keys ? a.kv_len : a.q_len;
-    at.streamed = keys ? a.q_len : a.kv_len;
-    at.tiles = FJ_CEIL_DIV(at.streamed, FJ_TILE_N);
-    const int32_t tiles = FJ_CEIL_DIV(at.count, FJ_TILE_M);
-    const fj_grid_tile place =
-        fj_grid_tile_of(static_cast<int32_t>(number_in_grid), tiles, a.batch, heads, a.l2_group);
-    const fj_quotient column = place.column;
-    // With a causal mask the first keys and the last queries have most to do: they begin.
-    at.first = (keys ? place.tile : tiles - 1 - place.tile) * FJ_TILE_M;
-    at.b = column.whole;
-    at.head_kv = keys ? column.rest : fj_divide(column.rest, ratio).whole;
-    at.head = keys ? at.head_kv * ratio : column.rest;
+    fj_tile_coord at;
+#if FJ_PACKED
+    const fj_quotient place = fj_divide(number, heads);
+    const fj_sequence_tile tile = fj_find_sequence(keys ? args.sequences.cu_kv : args.sequences.cu_q, a.batch,
+                                                   place.whole, 1, FJ_TILE_M);
+    const int32_t head = place.rest;
+    at.b = tile.b;
+    at.first = fj_first_row<side>(tile.tile, tile.tiles);
+#else
+    const int32_t tiles = FJ_CEIL_DIV(keys ? a.kv_len : a.q_len, FJ_TILE_M);
+    const fj_grid_tile place = fj_grid_tile_of(number, tiles, a.batch, heads, a.l2_group);
+    const int32_t head = place.column.rest;
+    at.b = place.column.whole;
+    at.first = fj_first_row<side>(place.tile, tiles);
+#endif
+    at.head_kv = keys ? head : fj_divide(head, ratio).whole;
+    at.head = keys ? at.head_kv * ratio : head;
     at.head_end = at.head + (keys ? ratio : 1);
-    return at;
+#if FJ_SEQUENCES
+    fj_work work = {fj_call_of_sequence(a, args.sequences, at.b < 0 ? 0 : at.b), at};
+#else
+    fj_work work = {a, at};
+#endif
+    work.at.count = keys ? work.call.kv_len : work.call.q_len;
+    work.at.streamed = keys ? work.call.q_len : work.call.kv_len;
+    work.at.tiles = FJ_CEIL_DIV(work.at.streamed, FJ_TILE_N);
+    return work;
 }
 
 // ---- Streamed tiles ----------------------------------------------------------------------------------------------

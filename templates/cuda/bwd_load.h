@@ -48,7 +48,7 @@ template <fj_side side> struct fj_streamed {
         const int32_t heads = to - head;
         qk.own += heads * qk_of(t.a).stride[1];
         vo.own += heads * vo_of(t.a).stride[1];
-        row_stats += FJ_BWD_ROWS(static_cast<int64_t>(heads), t.at.streamed) * FJ_CUDA_ROW_REALS;
+        row_stats += FJ_BWD_ROWS(static_cast<int64_t>(heads), t.a.workspace_rows) * FJ_CUDA_ROW_REALS;
         head = to;
     }
     // Rows and row stats of a tile, into a stage.

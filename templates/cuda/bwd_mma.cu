@@ -173,7 +173,7 @@ FJ_DEVICE void fj_stream_tiles(const fj_backward_args &args, const fj_task &t, f
 
 // The task again, from a number that the compiler does not know for the same: not kept in registers through the loop.
 template <fj_side side> FJ_DEVICE fj_task fj_task_again(const fj_backward_args &args) {
-    return fj_task(args, fj_tile_coord_of<side>(args.call, fj_shuffle_index(fj_block_x(), 0u)));
+    return fj_task(args, fj_work_of<side>(args, fj_shuffle_index(fj_block_x(), 0u)));
 }
 
 #if FJ_RECOMPUTES_DELTA
@@ -188,8 +188,9 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
         fj_sums<V_PAIRS> dvalue;
         fj_clear(dkey);
         fj_clear(dvalue);
-        fj_stream_tiles<FJ_RESIDENT_KEYS>(args, fj_task(args, fj_tile_coord_of<FJ_RESIDENT_KEYS>(args.call)),
-                                          dkey, dvalue, care);
+        const fj_work work = fj_work_of<FJ_RESIDENT_KEYS>(args);
+        if (work.is_idle()) return;
+        fj_stream_tiles<FJ_RESIDENT_KEYS>(args, fj_task(args, work), dkey, dvalue, care);
         if (fj_needs_care(care, !fj_all_finite(dkey) || !fj_all_finite(dvalue))) continue;
         const fj_task t = fj_task_again<FJ_RESIDENT_KEYS>(args);
         const bool marks = care.how == FJ_MARK;
@@ -206,7 +207,8 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
 
 FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
 #if FUSED
-    fj_round_queries(fj_task(args, fj_tile_coord_of<FJ_RESIDENT_QUERIES>(args.call)));
+    const fj_work work = fj_work_of<FJ_RESIDENT_QUERIES>(args);
+    if (!work.is_idle()) fj_round_queries(fj_task(args, work));
 #else
     fj_caring care = {FJ_PLAIN, false};
 #pragma unroll 1
@@ -214,8 +216,9 @@ FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
         fj_sums<E_PAIRS> dquery;
         fj_sums<V_PAIRS> none;
         fj_clear(dquery);
-        fj_stream_tiles<FJ_RESIDENT_QUERIES>(
-            args, fj_task(args, fj_tile_coord_of<FJ_RESIDENT_QUERIES>(args.call)), dquery, none, care);
+        const fj_work work = fj_work_of<FJ_RESIDENT_QUERIES>(args);
+        if (work.is_idle()) return;
+        fj_stream_tiles<FJ_RESIDENT_QUERIES>(args, fj_task(args, work), dquery, none, care);
         if (fj_needs_care(care, !fj_all_finite(dquery))) continue;
         const fj_task t = fj_task_again<FJ_RESIDENT_QUERIES>(args);
         const bool marks = care.how == FJ_MARK;

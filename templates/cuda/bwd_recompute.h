@@ -71,7 +71,9 @@ FJ_DEVICE void fj_join_sums([[maybe_unused]] const fj_task &t, float (&sums)[ROW
 }
 
 FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
-    const fj_task t(args, fj_tile_coord_of<FJ_RESIDENT_QUERIES>(args.call));
+    const fj_work work = fj_work_of<FJ_RESIDENT_QUERIES>(args);
+    if (work.is_idle()) return;
+    const fj_task t(args, work);
     fj_streamed<FJ_RESIDENT_QUERIES> streamed(t);
     fj_tile_scheduler tiles = fj_tile_start(t.at);
     fj_resident<FJ_RESIDENT_QUERIES> resident;

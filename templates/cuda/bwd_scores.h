@@ -23,8 +23,9 @@ template <fj_side side>
 FJ_DEVICE void fj_find_seen(const fj_task &t, const fj_resident<side> &resident, int32_t first,
                             fj_seen (&seen)[ROWS]) {
     fj_find_seen<side == FJ_RESIDENT_KEYS, fj_fragment_columns<COLUMNS>>(
-        t.mod, t.at.b, first + t.column(0), seen,
-        [&](int r) { return fj_place{resident.head, t.last_row(r)}; });
+        t.mod, t.at.b, first + t.column(0), seen, [&](int r) {
+            return fj_place{resident.head, t.last_row(r)};
+        });
 }
 #endif
 

@@ -77,7 +77,9 @@ FJ_DEVICE void fj_stream_queries(const fj_backward_args &args, const fj_simt &t,
 }
 
 FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_RESIDENT_KEYS>(args);
+    const fj_work work = fj_work_of<FJ_RESIDENT_KEYS>(args);
+    if (work.is_idle()) return;
+    const fj_simt t = fj_simt_of(args, work);
     const fj_cuda_backward &a = t.a;
     int how = FJ_PLAIN;
 #pragma unroll 1
@@ -118,7 +120,9 @@ FJ_DEVICE void fj_stream_keys(const fj_backward_args &args, const fj_simt &t, in
 }
 
 FJ_KERNEL(fj_bwd_q, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_RESIDENT_QUERIES>(args);
+    const fj_work work = fj_work_of<FJ_RESIDENT_QUERIES>(args);
+    if (work.is_idle()) return;
+    const fj_simt t = fj_simt_of(args, work);
     const fj_cuda_backward &a = t.a;
     int how = FJ_PLAIN;
 #pragma unroll 1

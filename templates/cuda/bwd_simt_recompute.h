@@ -35,7 +35,9 @@ FJ_DEVICE void fj_put_lse(const fj_cuda_backward &a, const fj_row_stats &row_sta
 
 // lse of scores as these kernels make them (FJ_RECOMPUTES_LSE).
 FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_RESIDENT_QUERIES>(args);
+    const fj_work work = fj_work_of<FJ_RESIDENT_QUERIES>(args);
+    if (work.is_idle()) return;
+    const fj_simt t = fj_simt_of(args, work);
     const fj_cuda_backward &a = t.a;
     // Without a mod scores are products, signed so that their natural_scale is not negative.
     const fj_real scale = static_cast<fj_real>(a.scale),
@@ -92,7 +94,9 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
 #if FJ_RECOMPUTES_DELTA
 // As bwd_recompute.h, for bwd_simt: the TX lanes of a row add by shuffles.
 FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
-    const fj_simt t = fj_simt_of<FJ_RESIDENT_QUERIES>(args);
+    const fj_work work = fj_work_of<FJ_RESIDENT_QUERIES>(args);
+    if (work.is_idle()) return;
+    const fj_simt t = fj_simt_of(args, work);
     const fj_cuda_backward &a = t.a;
     fj_resident<FJ_RESIDENT_QUERIES> resident;
     struct fj_head_state head;

@@ -29,7 +29,7 @@ static_assert(FJ_SHARED_BYTES >= FJ_BWD_SIMT_SHARED(FJ_TILE_M, FJ_TILE_N, int(si
 typedef fj_real fj_scores[RESIDENT][STREAMED];
 
 struct fj_simt {
-    const fj_cuda_backward &a;
+    const fj_own_backward a;
     const fj_mod_args mod;
     const fj_tile_coord at;
     const int32_t tx, ty;
@@ -297,13 +297,13 @@ FJ_DEVICE void fj_store(const fj_simt &t, const fj_cuda_tensor &to, int32_t head
     }
 }
 
-template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &args) {
+FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &args, const fj_work &work) {
     fj_real *resident = fj_shared_at<fj_real>(0), *streamed = resident + FJ_TILE_M * (DEPTH + 1);
     fj_real *p = streamed + FJ_TILE_N * (DEPTH + 1), *ds = p + FJ_TILE_M * (FJ_TILE_N + 1);
     const int32_t thread = static_cast<int32_t>(fj_thread_x());
-    return fj_simt{args.call,
+    return fj_simt{work.call,
                    fj_mod_of(args),
-                   fj_tile_coord_of<side>(args.call),
+                   work.at,
                    thread % TX,
                    thread / TX,
                    resident,
@@ -311,7 +311,7 @@ template <fj_side side> FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &arg
                    p,
                    ds,
                    ds + FJ_TILE_M * (FJ_TILE_N + 1),
-                   fj_product_scale_of(args.call)};
+                   fj_product_scale_of(work.call)};
 }
 
 #endif

@@ -44,12 +44,12 @@ template <int pairs> struct fj_sums { float c[ROW_TILES][2 * pairs][4]; };
 
 // Row r of a thread is row r % 2 * 8 + lane / 4 of row tile r / 2; column j is column j % 2 of column tile j / 2.
 struct fj_task {
-    const fj_cuda_backward &a;
+    const fj_own_backward a;
     const fj_mod_args mod;
     const fj_tile_coord at;
     const float product_scale; // fj_product_scale_of
-    FJ_METHOD explicit fj_task(const fj_backward_args &args, const fj_tile_coord &place)
-        : a(args.call), mod(fj_mod_of(args)), at(place), product_scale(fj_product_scale_of(args.call)) {}
+    FJ_METHOD explicit fj_task(const fj_backward_args &args, const fj_work &work)
+        : a(work.call), mod(fj_mod_of(args)), at(work.at), product_scale(fj_product_scale_of(a)) {}
     FJ_METHOD uint32_t group_row() const { return fj_warp() / SPLIT * 16 * ROW_TILES; }
     FJ_METHOD uint32_t part() const { return fj_warp() % SPLIT; }
     FJ_METHOD int32_t row(int r) const {

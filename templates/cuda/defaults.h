@@ -47,6 +47,15 @@
 #ifndef FJ_BLOCK_MASK
 #define FJ_BLOCK_MASK 0
 #endif
+#ifndef FJ_PACKED
+#define FJ_PACKED 0
+#endif
+#ifndef FJ_PAGED
+#define FJ_PAGED 0
+#endif
+#ifndef FJ_SEQUENCES
+#define FJ_SEQUENCES (FJ_PACKED || FJ_PAGED)
+#endif
 #ifndef FJ_POSITION_TABLE
 #define FJ_POSITION_TABLE 0
 #endif

@@ -61,7 +61,8 @@ FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
     fj_row_init(&t.mod, &head, fj_q_position(t.a, t.at.b, q), &state);
 #pragma unroll 1
     for (int32_t kv = t.at.block * FJ_TILE_N; kv < end; kv++) {
-        const fj_raw *value = fj_row_start(t.a.value, t.at.b, t.at.head_kv, kv);
+        const fj_raw *value = fj_key_start<fj_raw>(t.a, t.a.value, t.at.b, t.at.head_kv, kv);
+        if (FJ_PAGED && !value) continue;
         if (!fj_is_bad_key(value)) continue;
         struct fj_col_state col;
         fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, kv), &col);
@@ -76,13 +77,13 @@ FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
 
 #endif
 
-// After a sweep, all is stored: whether there is to be another one, with care. place: of the task.
-FJ_DEVICE bool fj_end_sweep(const fj_forward_args &args, [[maybe_unused]] const fj_tile_coord &place,
+// After a sweep, all is stored: whether there is to be another one, with care. work: of the task.
+FJ_DEVICE bool fj_end_sweep(const fj_forward_args &args, [[maybe_unused]] const fj_work &work,
                             const fj_rows &rows, const fj_sums &o, [[maybe_unused]] bool care) {
     // Computed again, from a number that the compiler does not know for the same: not kept in registers until here. But
     // few sums leave room, where the sweep is short.
     constexpr bool keeps = !FJ_MASKED && sizeof(fj_raw) == 2 && ROW_TILES * VALUE_TILES <= 16;
-    const fj_task end(args, keeps ? place : fj_tile_coord_of(args.call, fj_shuffle_index(fj_block_x(), 0u)));
+    const fj_task end(args, keeps ? work : fj_work_of(args, fj_shuffle_index(fj_block_x(), 0u)));
     [[maybe_unused]] const fj_stored stored = fj_store_rows(end, rows, o);
 #if FJ_MASKED
     if (!care) {

@@ -7,12 +7,17 @@
 
 #include "grid.h"
 
+#include "sequences.h"
+
 #include "softmax.h"
 
 struct fj_forward_args {
     struct fj_cuda_forward call;
 #if FJ_BLOCK_MASK
     struct fj_cuda_block_mask blocks;
+#endif
+#if FJ_SEQUENCES
+    struct fj_cuda_sequences sequences;
 #endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
@@ -31,20 +36,21 @@ struct fj_tile_coord {
     int32_t block, block_end; // of keys
 };
 
-FJ_DEVICE fj_tile_coord fj_tile_coord_of(const fj_cuda_forward &a, uint32_t number_in_grid = fj_block_x()) {
+// The call that a block of the grid works on, and its tile.
+struct fj_work {
+    fj_own_forward call;
     fj_tile_coord at;
-    const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole;
-    at.group = FJ_PACK_HEADS ? ratio : 1;
-    at.rows = a.q_len * at.group;
-    const int32_t tiles = FJ_CEIL_DIV(at.rows, FJ_TILE_M), heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
-    const fj_grid_tile place =
-        fj_grid_tile_of(static_cast<int32_t>(number_in_grid), tiles, a.batch, heads, a.l2_group);
-    const fj_quotient column = place.column;
-    at.first = (tiles - 1 - place.tile) * FJ_TILE_M;
-    at.b = column.whole;
-    at.head_kv = FJ_PACK_HEADS ? column.rest : fj_divide(column.rest, ratio).whole;
-    at.head = FJ_PACK_HEADS ? at.head_kv * ratio : column.rest;
-    const int32_t blocks = FJ_CEIL_DIV(a.kv_len, FJ_TILE_N);
+    FJ_METHOD bool is_idle() const { return FJ_PACKED && at.b < 0; }
+};
+
+FJ_DEVICE void fj_find_rows(fj_tile_coord &at, int32_t b, int32_t head, int32_t ratio, int32_t first) {
+    at.first = first;
+    at.b = b;
+    at.head_kv = FJ_PACK_HEADS ? head : fj_divide(head, ratio).whole;
+    at.head = FJ_PACK_HEADS ? at.head_kv * ratio : head;
+}
+FJ_DEVICE void fj_find_keys(fj_tile_coord &at, int32_t kv_len) {
+    const int32_t blocks = FJ_CEIL_DIV(kv_len, FJ_TILE_N);
     at.block = 0;
     at.block_end = blocks;
     if (FJ_PARTIAL) {
@@ -53,7 +59,35 @@ FJ_DEVICE fj_tile_coord fj_tile_coord_of(const fj_cuda_forward &a, uint32_t numb
         at.block = start < blocks ? start : blocks;
         at.block_end = start + each < blocks ? start + each : blocks;
     }
-    return at;
+}
+
+FJ_DEVICE fj_work fj_work_of(const fj_forward_args &args, uint32_t number_in_grid = fj_block_x()) {
+    const fj_cuda_forward &a = args.call;
+    const int32_t number = static_cast<int32_t>(number_in_grid);
+    const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole;
+    fj_tile_coord at;
+    at.group = FJ_PACK_HEADS ? ratio : 1;
+    const int32_t heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
+#if FJ_PACKED
+    const fj_quotient place = fj_divide(number, heads);
+    const fj_sequence_tile tile =
+        fj_find_sequence(args.sequences.cu_q, a.batch, place.whole, at.group, FJ_TILE_M);
+    fj_find_rows(at, tile.b, place.rest, ratio, (tile.tiles - 1 - tile.tile) * FJ_TILE_M);
+#else
+    const int32_t tiles = FJ_CEIL_DIV(a.q_len * at.group, FJ_TILE_M);
+    const fj_grid_tile place = fj_grid_tile_of(number, tiles, a.batch, heads, a.l2_group);
+    fj_find_rows(at, place.column.whole, place.column.rest, ratio, (tiles - 1 - place.tile) * FJ_TILE_M);
+#endif
+#if FJ_SEQUENCES
+    fj_work work = {fj_call_of_sequence(a, args.sequences, at.b < 0 ? 0 : at.b), at};
+    work.at.rows = work.call.q_len * at.group;
+    fj_find_keys(work.at, work.call.kv_len);
+    return work;
+#else
+    at.rows = a.q_len * at.group;
+    fj_find_keys(at, a.kv_len);
+    return fj_work{a, at};
+#endif
 }
 
 FJ_DEVICE int32_t fj_row_query(const fj_tile_coord &at, int32_t row) {
@@ -68,9 +102,10 @@ FJ_DEVICE int32_t fj_last_row(const fj_tile_coord &at, int32_t row) {
 
 // ---- Blocks of keys --------------------------------------------------------------------------------------
 
-FJ_DEVICE int fj_class_of([[maybe_unused]] const fj_cuda_forward &a, [[maybe_unused]] const fj_mod_args &mod,
-                          [[maybe_unused]] const fj_tile_coord &at, int32_t block) {
-    const int32_t key = block * FJ_TILE_N, end = key + FJ_TILE_N;
+// Whatever is on pages that are not there.
+FJ_DEVICE int fj_class_of_keys([[maybe_unused]] const fj_forward_call &a,
+                               [[maybe_unused]] const fj_mod_args &mod,
+                               [[maybe_unused]] const fj_tile_coord &at, int32_t key, int32_t end) {
 #if FJ_BLOCK_MASK
     const fj_rectangle r = {fj_row_query(at, at.first),
                             fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_M - 1)), key,
@@ -93,11 +128,17 @@ FJ_DEVICE int fj_class_of([[maybe_unused]] const fj_cuda_forward &a, [[maybe_unu
     return end <= a.kv_len ? FJ_CLASS_FULL : FJ_CLASS_PARTIAL;
 #endif
 }
+FJ_DEVICE int fj_class_of(const fj_forward_call &a, const fj_mod_args &mod, const fj_tile_coord &at,
+                          int32_t block) {
+    const int32_t key = block * FJ_TILE_N, end = key + FJ_TILE_N;
+    const int found = fj_class_of_keys(a, mod, at, key, end);
+    return fj_class_of_pages(a, found, key, (end < a.kv_len ? end : a.kv_len) - 1);
+}
 
 FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) {
     return fj_tile_start(at.head, at.block);
 }
-FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_cuda_forward &a, const fj_mod_args &mod,
+FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_forward_call &a, const fj_mod_args &mod,
                                         const fj_tile_coord &at, fj_tile_scheduler &tiles) {
     return fj_tile_take<false>(tiles, at.block_end, 0,
                                [&](int32_t, int32_t block) { return fj_class_of(a, mod, at, block); });

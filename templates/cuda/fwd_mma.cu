@@ -48,15 +48,38 @@ FJ_DEVICE void fj_load_queries(const fj_task &t) {
 }
 
 // The keys, the values of a block, into a stage.
+#if FJ_PAGED
+template <int pad>
+FJ_DEVICE void fj_gather_rows(const fj_task &t, const fj_cuda_tensor &from, bool vector, int32_t dim,
+                              int32_t first, uint32_t to) {
+    fj_tile_copy_rows<pad, FJ_TILE_N, THREADS>(
+        to, dim, vector,
+        [&](int32_t i) -> const fj_raw * {
+            if (first + i >= t.a.kv_len) return nullptr;
+            return fj_key_start<fj_raw>(t.a, from, t.at.b, t.at.head_kv, first + i);
+        },
+        [&] { return static_cast<const fj_raw *>(from.data); });
+}
+#endif
 FJ_DEVICE void fj_load_keys(const fj_task &t, const fj_streamed_tile &block, uint32_t stage) {
     const int32_t first = block.first();
-    t.keys.send(Q_BYTES + stage * STAGE_BYTES, FJ_HEAD_DIM, t.a.vector & FJ_CUDA_VECTOR_KEY,
-                t.a.key.stride[2], first, t.a.kv_len - first);
+    const uint32_t to = Q_BYTES + stage * STAGE_BYTES;
+    const bool vector = t.a.vector & FJ_CUDA_VECTOR_KEY;
+#if FJ_PAGED
+    fj_gather_rows<FJ_HEAD_PAD>(t, t.a.key, vector, FJ_HEAD_DIM, first, to);
+#else
+    t.keys.send(to, FJ_HEAD_DIM, vector, t.a.key.stride[2], first, t.a.kv_len - first);
+#endif
 }
 FJ_DEVICE void fj_load_values(const fj_task &t, const fj_streamed_tile &block, uint32_t stage) {
     const int32_t first = block.first();
-    t.values.send(Q_BYTES + stage * STAGE_BYTES + K_BYTES, FJ_VALUE_DIM, t.a.vector & FJ_CUDA_VECTOR_VALUE,
-                  t.a.value.stride[2], first, t.a.kv_len - first);
+    const uint32_t to = Q_BYTES + stage * STAGE_BYTES + K_BYTES;
+    const bool vector = t.a.vector & FJ_CUDA_VECTOR_VALUE;
+#if FJ_PAGED
+    fj_gather_rows<FJ_VALUE_PAD>(t, t.a.value, vector, FJ_VALUE_DIM, first, to);
+#else
+    t.values.send(to, FJ_VALUE_DIM, vector, t.a.value.stride[2], first, t.a.kv_len - first);
+#endif
 }
 
 #include "fwd_scores.h"
@@ -166,14 +189,16 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     do {
         // What the first iteration knows is not to be kept for another.
         const uint32_t number = FJ_MASKED ? fj_shuffle_index(fj_block_x(), 0u) : fj_block_x();
-        const fj_task t(args, fj_tile_coord_of(args.call, number));
+        const fj_work work = fj_work_of(args, number);
+        if (work.is_idle()) return;
+        const fj_task t(args, work);
         fj_rows rows;
         fj_sums o;
         fj_load_queries(t);
         fj_start_rows(t, rows, o);
         fj_stream_keys(t, rows, o, care);
         fj_copy_async_wait<0>();
-        care = fj_end_sweep(args, t.at, rows, o, care);
+        care = fj_end_sweep(args, work, rows, o, care);
     } while (FJ_MASKED && care);
 }
 

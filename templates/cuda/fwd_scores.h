@@ -29,7 +29,7 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_rows &ro
     for (int j = 0; j < KEYS; j++) {
         const int32_t kv = t.key(first, j);
         [[maybe_unused]] const int32_t position = fj_kv_position(t.a, t.at.b, kv);
-        const bool there = kv < t.a.kv_len;
+        const bool there = kv < t.a.kv_len && fj_key_is_there(t.a, kv);
 #if FJ_MASKED
         struct fj_col_state col;
         if (!FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(0), position, &col);

@@ -49,7 +49,7 @@ static_assert(FJ_SHARED_BYTES >=
 enum fj_care { FJ_CARE_NONE, FJ_CARE_CLEAN, FJ_CARE_SPREAD };
 
 struct fj_simt {
-    const fj_cuda_forward *a;
+    const fj_forward_call *a;
     int care; // of this sweep
     fj_mod_args mod;
     fj_tile_coord at;
@@ -85,7 +85,7 @@ FJ_DEVICE void fj_simt_copy(fj_real *to, int32_t pitch, int32_t rows, int32_t fr
 // ---- Products ----------------------------------------------------------------------------------------------
 
 FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
-    const fj_cuda_forward &a = *t.a;
+    const fj_forward_call &a = *t.a;
     for (int i = 0; i < THREAD_ROWS; i++)
         for (int j = 0; j < THREAD_KEYS; j++) t.s[i][j] = 0;
 #pragma unroll 1
@@ -97,10 +97,11 @@ FJ_DEVICE void fj_simt_scores(fj_simt &t, int32_t key) {
                 if (row >= t.at.rows) return nullptr;
                 return fj_row_start(a.query, t.at.b, fj_row_head(t.at, row), fj_row_query(t.at, row));
             });
-        fj_simt_copy<DEPTH>(
-            t.k, DEPTH + 1, FJ_TILE_N, from, FJ_HEAD_DIM, [&](int32_t i) -> const fj_element * {
-                return key + i < a.kv_len ? fj_row_start(a.key, t.at.b, t.at.head_kv, key + i) : nullptr;
-            });
+        fj_simt_copy<DEPTH>(t.k, DEPTH + 1, FJ_TILE_N, from, FJ_HEAD_DIM,
+                            [&](int32_t i) -> const fj_element * {
+                                if (key + i >= a.kv_len) return nullptr;
+                                return fj_key_start<fj_element>(a, a.key, t.at.b, t.at.head_kv, key + i);
+                            });
         fj_block_sync();
 #pragma unroll 4
         for (int32_t d = 0; d < DEPTH; d++) {
@@ -125,11 +126,12 @@ FJ_DEVICE void fj_simt_spread(fj_simt &t) {
 }
 
 FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
-    const fj_cuda_forward &a = *t.a;
+    const fj_forward_call &a = *t.a;
     fj_simt_copy<SLICE>(
         t.v, SLICE, FJ_TILE_N, t.column, FJ_VALUE_DIM,
         [&](int32_t i) -> const fj_element * {
-            return key + i < a.kv_len ? fj_row_start(a.value, t.at.b, t.at.head_kv, key + i) : nullptr;
+            if (key + i >= a.kv_len) return nullptr;
+            return fj_key_start<fj_element>(a, a.value, t.at.b, t.at.head_kv, key + i);
         },
         t.care == FJ_CARE_CLEAN);
     fj_block_sync();
@@ -154,15 +156,15 @@ FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
 FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int j, int32_t kv, const fj_col_state &col, fj_real s,
                               const fj_streamed_tile &block, const fj_seen &seen,
                               [[maybe_unused]] bool suspect) {
-    const fj_cuda_forward &a = *t.a;
+    const fj_forward_call &a = *t.a;
     fj_real x = s * fj_sign_of(a.scale), y = x;
     if (FJ_HAS_SCORE) {
         x = s * static_cast<fj_real>(a.scale);
         y = fj_score(&t.mod, &t.heads[i], &t.rows[i], &col, x);
     }
     const bool live =
-        block.is_full() ||
-        (kv < a.kv_len && FJ_SHOWN(seen, 1u << j, fj_mask(&t.mod, &t.heads[i], &t.rows[i], &col)));
+        block.is_full() || (kv < a.kv_len && fj_key_is_there(a, kv) &&
+                            FJ_SHOWN(seen, 1u << j, fj_mask(&t.mod, &t.heads[i], &t.rows[i], &col)));
     if (FJ_HAS_FAULT && suspect && t.at.first + t.ty + i * TY < t.at.rows) {
         if (fj_fault(&t.mod, &t.heads[i], &t.rows[i], &col, x, live))
             fj_note_fault(a, t.at.b, t.h[i], fj_q_position(a, t.at.b, t.q_index[i]),
@@ -237,7 +239,7 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
 // ---- Results ---------------------------------------------------------------------------------------------------
 
 FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
-    const fj_cuda_forward &a = *t.a;
+    const fj_forward_call &a = *t.a;
     fj_real sum = t.sum[i];
     for (uint32_t lane = 1; lane < TX; lane *= 2) sum += fj_neighbour(sum, lane);
     if (t.at.first + t.ty + i * TY >= t.at.rows) return;
@@ -306,10 +308,12 @@ FJ_DEVICE bool fj_simt_again([[maybe_unused]] fj_simt &t) {
 }
 
 FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
+    const fj_work work = fj_work_of(args);
+    if (work.is_idle()) return;
     fj_simt t;
-    t.a = &args.call;
+    t.a = &work.call;
     t.mod = fj_mod_of(args);
-    t.at = fj_tile_coord_of(args.call);
+    t.at = work.at;
     t.tx = static_cast<int32_t>(fj_thread_x() % TX);
     t.ty = static_cast<int32_t>(fj_thread_x() / TX);
     t.column = static_cast<int32_t>(fj_block_z()) * SLICE;
@@ -323,7 +327,7 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     fj_tile_scheduler tiles = fj_tile_start(t.at);
 #pragma unroll 1
     for (;;) {
-        const fj_streamed_tile block = fj_tile_next(args.call, t.mod, t.at, tiles);
+        const fj_streamed_tile block = fj_tile_next(*t.a, t.mod, t.at, tiles);
         if (block.is_end()) {
             if (!fj_simt_again(t)) break;
             tiles = fj_tile_start(t.at);

@@ -42,17 +42,17 @@ FJ_DEVICE const fj_raw *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t
 }
 
 struct fj_task {
-    const fj_cuda_forward &a;
+    const fj_own_forward a;
     const fj_mod_args mod;
     const fj_tile_coord at;
     const fj_copier<FJ_HEAD_PAD, FJ_TILE_N, THREADS> keys;
     const fj_copier<FJ_VALUE_PAD, FJ_TILE_N, THREADS> values;
     const float scale_log2; // fj_scale_log2_of
-    FJ_METHOD explicit fj_task(const fj_forward_args &args, const fj_tile_coord &place)
-        : a(args.call), mod(fj_mod_of(args)), at(place),
-          keys(fj_row_start(args.call.key, place.b, place.head_kv, 0), args.call.key.stride[2]),
-          values(fj_row_start(args.call.value, place.b, place.head_kv, 0), args.call.value.stride[2]),
-          scale_log2(fj_scale_log2_of(args.call)) {}
+    FJ_METHOD explicit fj_task(const fj_forward_args &args, const fj_work &work)
+        : a(work.call), mod(fj_mod_of(args)), at(work.at),
+          keys(fj_row_start(a.key, at.b, at.head_kv, 0), a.key.stride[2]),
+          values(fj_row_start(a.value, at.b, at.head_kv, 0), a.value.stride[2]),
+          scale_log2(fj_scale_log2_of(a)) {}
     // M of a row, in units of log2, where it is not far: computed where it is used, and so the same each time.
     FJ_METHOD float base(float limit) const {
         return fj_max(fj_fma_rn(limit, scale_log2, -RESCALE_THRESHOLD), -FJ_MOST_REAL);

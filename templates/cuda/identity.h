@@ -43,7 +43,7 @@ FJ_DEVICE fj_b fj_fault(const fj_mod_args *, const struct fj_head_state *, const
 
 #endif
 
-#define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK) // something may be hidden
+#define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK || FJ_PAGED) // something may be hidden
 
 // Seams. Hooks that set one to 1 bring the function.
 //   fj_f fj_prob(a, head, row, col, p)      the probability that multiplies V; sums take p itself

@@ -36,6 +36,10 @@
      ((f) || FJ_BWD_MMA_SPLIT(m, w) > 1 ? 2 * (r) * (m) * (n) : 0))
 /* Rows of the workspace, of so many heads of all batches: pairs of queries. */
 #define FJ_BWD_ROWS(heads, queries) ((heads) * (FJ_CEIL_DIV(queries, 2) * 2))
+/* Rows of packed sequences in the workspace (sequences.h): those before sequence b, whose first row is `row`. */
+#define FJ_SEQUENCE_PAD 16
+#define FJ_SEQUENCE_ROWS(row, b) \
+    (((row) + ((b) + 1) * (FJ_SEQUENCE_PAD - 1)) / FJ_SEQUENCE_PAD * FJ_SEQUENCE_PAD)
 /* Rows of dQ's sums, of so many heads of all batches: tiles of 16 queries (bwd_atomic.h). */
 #define FJ_BWD_SUM_ROWS(heads, queries) ((heads) * (FJ_CEIL_DIV(queries, 16) * 16))
 #define FJ_BWD_SIMT_SHARED(m, n, r) \

@@ -62,8 +62,9 @@ FJ_DEVICE fj_b128 fj_gather_chunk(const fj_raw *from, int32_t count) {
 
 // Rows come from any place: row_of(row) gives a row's first element, or NULL for one that is not there. Copies
 // into the tile at byte `to` of shared memory, asynchronously where vector holds. A loop that stays rolled.
-template <int columns, int rows, int threads, class F>
-FJ_DEVICE void fj_tile_copy_rows(uint32_t to, int32_t dim, bool vector, F row_of) {
+// any: an address for copies of nothing.
+template <int columns, int rows, int threads, class F, class G>
+FJ_DEVICE void fj_tile_copy_rows(uint32_t to, int32_t dim, bool vector, F row_of, G any) {
     typedef fj_tile<columns> tile;
     const uint32_t shared = fj_shared_address(fj_shared()) + to;
 #pragma unroll 1
@@ -73,13 +74,17 @@ FJ_DEVICE void fj_tile_copy_rows(uint32_t to, int32_t dim, bool vector, F row_of
         const int32_t there = from ? dim - static_cast<int32_t>(chunk) * FJ_CHUNK : 0;
         if (vector) {
             const int32_t count = there < 0 ? 0 : there < FJ_CHUNK ? there : int32_t(FJ_CHUNK);
-            fj_copy_async_16(shared + tile::at(row, chunk), count ? from + chunk * FJ_CHUNK : row_of(0),
+            fj_copy_async_16(shared + tile::at(row, chunk), count ? from + chunk * FJ_CHUNK : any(),
                              static_cast<uint32_t>(count) * sizeof(fj_raw));
         } else {
             *fj_shared_at<fj_b128>(to + tile::at(row, chunk)) =
                 fj_gather_chunk(from + chunk * FJ_CHUNK, there);
         }
     }
+}
+template <int columns, int rows, int threads, class F>
+FJ_DEVICE void fj_tile_copy_rows(uint32_t to, int32_t dim, bool vector, F row_of) {
+    fj_tile_copy_rows<columns, rows, threads>(to, dim, vector, row_of, [&] { return row_of(0); });
 }
 
 // Rows at a stride, `rows` at a time, again and again: a thread keeps its chunk, of every row that is a multiple of
