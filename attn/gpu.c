@@ -142,6 +142,11 @@ static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, fj_lau
                                        .packed = all->form == FJ_FORM_PACKED,
                                        .largest = -1,
                                        .multiprocessors = plan->device->features.multiprocessors};
+    if (plan->problem.shared_keys && plan->problem.direction == FJ_BACKWARD) {
+        const int64_t keys = all->heads_kv * all->kv_len;
+        ret_extents->key_elements = all->dkey.present ? keys * all->head_dim : 0;
+        ret_extents->value_elements = all->dvalue.present ? keys * all->value_dim : 0;
+    }
     const bool fits = add_gradients(ret_extents, plan, all);
     for (int i = 0; i < variant->entry_count; i++) {
         const int64_t blocks = fj_jit_blocks(variant, &variant->entries[i], ret_extents);

@@ -13,7 +13,8 @@ static size_t parameter_size(const fj_plan *plan) {
     size_t captures = plan->mod->program.ir->captures.len, scalars = plan->mod->scalar_count;
     size_t inputs = captures * sizeof(struct fj_cuda_capture) + scalars * sizeof(struct fj_cuda_scalar) +
                     (plan->problem.block_mask ? sizeof(struct fj_cuda_block_mask) : 0) +
-                    (fj_jit_has_sequences(&plan->jit_problem) ? sizeof(struct fj_cuda_sequences) : 0);
+                    (fj_jit_has_sequences(&plan->jit_problem) ? sizeof(struct fj_cuda_sequences) : 0) +
+                    (plan->problem.shared_keys ? sizeof(struct fj_cuda_shared_keys) : 0);
     if (plan->problem.direction == FJ_FORWARD) return sizeof(struct fj_cuda_forward) + inputs;
     return sizeof(struct fj_cuda_backward) + inputs +
            (captures + scalars) * sizeof(struct fj_cuda_capture_grad);
@@ -144,6 +145,22 @@ static void put_sequences(const fj_resolved *all, fj_gpu_parameters *to) {
     put(to, &sequences, sizeof sequences);
 }
 
+/* The parts of all batches, in the workspace. */
+static fj_tensor parts_of(const fj_tensor *result, const fj_resolved *all, char *at) {
+    fj_tensor parts = *result;
+    if (!result->present) return parts;
+    parts.data = at;
+    parts.shape[0] = all->batch;
+    parts.strides[3] = 1;
+    for (int d = 2; d >= 0; d--) parts.strides[d] = parts.strides[d + 1] * parts.shape[d + 1];
+    return parts;
+}
+
+static void put_shared_keys(const fj_resolved *all, fj_gpu_parameters *to) {
+    const struct fj_cuda_shared_keys shared = {describe(&all->dkey), describe(&all->dvalue)};
+    put(to, &shared, sizeof shared);
+}
+
 static int64_t workspace_rows(const fj_resolved *all) {
     return fj_jit_workspace_rows(&(fj_launch_extents){
         .batch = all->batch, .q_len = all->q_len, .packed = all->form == FJ_FORM_PACKED});
@@ -208,11 +225,18 @@ static void put_backward(const fj_kernel *kernel, const fj_resolved *all, const 
 void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
                                  char *workspace, fj_gpu_parameters *ret_parameters) {
     const fj_plan *plan = kernel->plan;
-    bool backward = plan->problem.direction == FJ_BACKWARD;
+    const bool backward = plan->problem.direction == FJ_BACKWARD,
+               shared = backward && plan->problem.shared_keys;
+    fj_resolved call = *all;
+    if (shared) {
+        call.dkey = parts_of(&all->dkey, all, workspace + layout->dkey);
+        call.dvalue = parts_of(&all->dvalue, all, workspace + layout->dvalue);
+    }
     ret_parameters->size = 0;
-    (backward ? put_backward : put_forward)(kernel, all, layout, workspace, ret_parameters);
+    (backward ? put_backward : put_forward)(kernel, &call, layout, workspace, ret_parameters);
     if (plan->problem.block_mask) put(ret_parameters, &all->block_mask->lists, sizeof all->block_mask->lists);
     if (fj_jit_has_sequences(&plan->jit_problem)) put_sequences(all, ret_parameters);
+    if (shared) put_shared_keys(all, ret_parameters);
     put_inputs(plan, all, ret_parameters);
     if (backward) put_grads(plan, all, layout, workspace, ret_parameters);
 }

@@ -247,6 +247,7 @@ static fj_status check_sizes(const fj_validation *v, const fj_resolved *all) {
 static int64_t key_batch(const fj_validation *v, const fj_args *args, int64_t batch) {
     if (v->plan->problem.form == FJ_FORM_PAGED) return FJ_ANY_EXTENT;
     const DLTensor *key = args->key;
+    if (v->plan->problem.shared_keys) return 1;
     return key && key->ndim == 4 && key->shape && key->shape[0] == 1 ? 1 : batch;
 }
 
@@ -339,11 +340,10 @@ static fj_status resolve_backward(const fj_validation *v, const fj_args *args, f
         {"dkey", args->dkey, KEY, .optional = true, .written = true, .to = &all->dkey},
         {"dvalue", args->dvalue, VALUE, .optional = true, .written = true, .to = &all->dvalue},
     };
-    if (all->shared_keys && v->plan->device->traits->text == FJ_TEXT_GPU)
-        return fj_error_set(
-            v->error, FJ_ERR_UNSUPPORTED,
-            "backward of keys that serve a batch of %lld is not supported by device %s: cpu has it",
-            (long long)all->batch, fj_device_name(v->plan->device));
+    if (all->shared_keys && !v->plan->problem.shared_keys && v->plan->device->traits->text == FJ_TEXT_GPU)
+        return fj_attn_bad(
+            v, "key has a batch of 1 under query's %lld, but the plan was made without shared_keys",
+            (long long)all->batch);
     const fj_status status = resolve_targets(v, all, targets, FJ_ARRAY_LEN(targets));
     if (all->shared_keys) all->dkey.strides[0] = all->dvalue.strides[0] = 0;
     return status;

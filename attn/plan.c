@@ -117,6 +117,7 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .packed = all.form == FJ_FORM_PACKED,
         .paged = all.form == FJ_FORM_PAGED,
         .q_offset = all.q_offset,
+        .shared_keys = all.shared_keys && backward,
         .deterministic = !all.nondeterministic,
         .tf32 = all.tf32,
         .gqa = all.gqa,

@@ -186,6 +186,7 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         .few_queries = options->shape.q_len < FEW_QUERIES,
         .block_mask = options->block_mask != NULL,
         .form = options->form,
+        .shared_keys = options->shared_keys,
         .q_offset = cli_view_is_set(&inputs->sequences[CLI_Q_OFFSET]),
     };
     fj_error error = {0};

@@ -40,6 +40,7 @@ typedef struct cli_call_options {
     double scale;
     fj_form
         form; /* packed: lengths of the shape are those of all sequences; paged: what the table has room for */
+    bool shared_keys;                /* k and v have a batch of 1 under a larger one */
     const fj_block_mask *block_mask; /* the caller's; NULL: none */
     const char *gradients;           /* names with commas between them; NULL: all */
     int workers;                     /* 0: the default */

@@ -173,6 +173,7 @@ static int shape_of(cli_run *run, const cli_tensor *q, const cli_tensor *k, cons
         .value_dim = v->dims[at_k->rank - 1],
     };
     const bool own_batch = run->options.form == FJ_FORM_DENSE && k->dims[0] != 1;
+    run->options.shared_keys = run->options.form == FJ_FORM_DENSE && k->dims[0] == 1 && shape->batch != 1;
     int64_t k_dims[4], v_dims[4];
     put_dims(at_k, own_batch ? shape->batch : k->dims[0], shape->kv_heads, shape->kv_len, shape->head_dim,
              k_dims);

@@ -76,10 +76,11 @@ typedef struct fj_jit_problem {
     fj_dtype dtype;
     int head_dim, value_dim;
     bool max;
-    bool packed;     /* sequences of any lengths, one after the other; the cpu's kernels see one at a time */
-    bool paged;      /* keys and values are in pages, some of which may not be there */
-    bool q_offset;   /* the call brings positions of first queries; the cpu's kernels always take one */
-    bool block_mask; /* the call brings one: it decides blocks, the mod's mask only what is partial */
+    bool packed;      /* sequences of any lengths, one after the other; the cpu's kernels see one at a time */
+    bool paged;       /* keys and values are in pages, some of which may not be there */
+    bool q_offset;    /* the call brings positions of first queries; the cpu's kernels always take one */
+    bool shared_keys; /* of backward kernels for a GPU: keys serve a batch, their gradients are the sums */
+    bool block_mask;  /* the call brings one: it decides blocks, the mod's mask only what is partial */
     bool deterministic; /* of backward kernels for a GPU: the others always are */
     bool tf32;          /* F32 products may be rounded to TF32; the cpu templates never do */
     /* Only for the order of the variants: kernels take any ratio and any lengths. */
@@ -106,6 +107,7 @@ typedef enum fj_grid {
     FJ_GRID_KEY_TILES,   /* tile_m keys of a key head */
     FJ_GRID_ROWS,        /* some, for all queries and for the sums of gradients of captures */
     FJ_GRID_GRADIENTS,   /* some, for gradients of captures */
+    FJ_GRID_KEYS,        /* some, for the elements of all keys and values of one batch */
 } fj_grid;
 
 /* An entry point of a variant's code object: all that is known of it before a call. */
@@ -117,7 +119,7 @@ typedef struct fj_entry {
     int slices;       /* blocks along z: each makes so many of the output's columns */
 } fj_entry;
 
-#define FJ_JIT_MAX_ENTRIES 5
+#define FJ_JIT_MAX_ENTRIES 6
 
 #define FJ_JIT_VARIANT_NAME 80
 

@@ -1,5 +1,7 @@
 #include "jit/launch.h"
 
+#include "base/dtype.h"
+
 #include "templates/cuda/abi.h"
 #include "templates/cuda/shapes.h"
 
@@ -41,6 +43,8 @@ int64_t fj_jit_blocks(const fj_variant *variant, const fj_entry *entry, const fj
         return some_blocks(of, rows > sums ? rows : sums);
     }
     case FJ_GRID_GRADIENTS: return some_blocks(of, sums);
+    case FJ_GRID_KEYS:
+        return some_blocks(of, (of->key_elements + of->value_elements) / ELEMENTS_PER_BLOCK + 1);
     }
     return 0;
 }
@@ -72,7 +76,9 @@ static bool lay_out_backward(const fj_jit_problem *problem, const fj_variant *va
            add_part(to, &to->most, exact ? of->gradients : 0, 4) &&
            add_part(to, &to->runs, capture_grads && exact ? inputs : 0, 8) &&
            add_part(to, &to->dquery_sums, !exact && variant->mma ? FJ_BWD_SUM_ROWS(heads, q_rows) : 0,
-                    (int64_t)sizeof(float) * variant->head_pad);
+                    (int64_t)sizeof(float) * variant->head_pad) &&
+           add_part(to, &to->dkey, of->batch * of->key_elements, (int64_t)fj_dtype_size(problem->dtype)) &&
+           add_part(to, &to->dvalue, of->batch * of->value_elements, (int64_t)fj_dtype_size(problem->dtype));
 }
 
 bool fj_jit_lay_out(const fj_jit_problem *problem, const fj_variant *variant, const fj_launch_extents *of,

@@ -11,6 +11,7 @@ typedef struct fj_launch_extents {
     bool packed;       /* lengths are those of all sequences, of which there are `batch` */
     int64_t gradients; /* elements of all gradients of captures and scalars that are wanted */
     int64_t largest;   /* of one of them; -1: none is wanted */
+    int64_t key_elements, value_elements; /* of one batch; where keys serve a batch */
     int64_t multiprocessors;
 } fj_launch_extents;
 
@@ -22,7 +23,7 @@ int64_t fj_jit_blocks(const fj_variant *variant, const fj_entry *entry, const fj
 /* Where the kernels' parts lie in the workspace, each at a multiple of 256 bytes; 0 also for one that is not there.
  *
  *     forward     | fault |                                  zeroed on the stream, where the mod may read badly
- *     backward    | rows | sums | most | runs | dquery_sums |       templates/cuda/abi.h
+ *     backward    | rows | sums | most | runs | dquery_sums | dkey | dvalue |       templates/cuda/abi.h
  */
 typedef struct fj_workspace {
     size_t fault;
@@ -30,7 +31,8 @@ typedef struct fj_workspace {
     size_t sums, most; /* of each gradient that is wanted, in order */
     size_t runs;
     size_t dquery_sums;
-    size_t size; /* of all */
+    size_t dkey, dvalue; /* parts of each batch, where keys serve a batch */
+    size_t size;         /* of all */
 } fj_workspace;
 
 /* False: it is larger than memory can be addressed. */

@@ -116,14 +116,14 @@ static void name_variant(const fj_jit_problem *problem, fj_variant *v) {
                           : problem->paged    ? "_paged"
                           : problem->q_offset ? "_offset"
                                               : "";
-    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s%s%s%s%s%s",
+    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s%s%s%s%s%s%s",
                    problem->kind == FJ_JIT_BACKWARD ? "bwd" : "fwd", v->mma ? "mma" : "simt",
                    tf32 ? "tf32" : fj_dtype_code_name(problem->dtype),
                    problem->kind == FJ_JIT_BACKWARD && !problem->deterministic ? "_atomic" : "",
                    problem->head_dim, problem->value_dim, v->tile_m, v->tile_n, v->stages, v->warps,
                    v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "", sequences,
-                   problem->block_mask ? "_blocks" : "", chunks, v->one_copy ? "_one" : "",
-                   v->mask_unroll == 1 ? "_roll" : "");
+                   problem->shared_keys ? "_shared" : "", problem->block_mask ? "_blocks" : "", chunks,
+                   v->one_copy ? "_one" : "", v->mask_unroll == 1 ? "_roll" : "");
 }
 
 static void add_entry(fj_variant *v, const char *name, int threads, int shared, fj_grid grid) {
@@ -152,6 +152,7 @@ static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real,
     add_entry(v, "fj_bwd_kv", w * 32, shared, FJ_GRID_KEY_TILES);
     add_entry(v, "fj_bwd_q", w * 32, shared, FJ_GRID_QUERY_TILES);
     if (capture_grads) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0, FJ_GRID_GRADIENTS);
+    if (problem->shared_keys) add_entry(v, "fj_bwd_sum", DELTA_THREADS, 0, FJ_GRID_KEYS);
 }
 
 static bool fits(const fj_variant *v, int limit) {

@@ -181,6 +181,7 @@ static void put_prologue_cuda(const struct render *render) {
     if (problem->block_mask) fj_buf_put(render->out, "#define FJ_BLOCK_MASK 1\n");
     if (problem->packed) fj_buf_put(render->out, "#define FJ_PACKED 1\n");
     if (problem->paged) fj_buf_put(render->out, "#define FJ_PAGED 1\n");
+    if (problem->shared_keys) fj_buf_put(render->out, "#define FJ_SHARED_KEYS 1\n");
     if (fj_jit_has_sequences(problem)) fj_buf_put(render->out, "#define FJ_SEQUENCES 1\n");
     put_constants(render->out, constants, FJ_ARRAY_LEN(constants));
 }

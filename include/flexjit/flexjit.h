@@ -333,6 +333,9 @@ typedef struct fj_problem {
     bool block_mask;  /* each call brings a block mask */
     fj_form form;
     bool q_offset; /* each call brings the positions of its first queries */
+    /* Backward: key and value have a batch of 1, whatever query's is. Kernels for a GPU have to know; others may be called
+     * so without it. */
+    bool shared_keys;
 } fj_problem;
 
 typedef struct fj_block_mask fj_block_mask; /* see below, "Block masks" */

@@ -52,6 +52,12 @@ struct fj_cuda_sequences {
     int32_t page_size, pages;
 };
 
+/* The results of keys that serve a batch, with FJ_SHARED_KEYS: after the sequences. dkey and dvalue of the call are then
+ * parts [B,Hkv,S,E] of the workspace, which fj_bwd_sum adds up, in float32 (F64: double). */
+struct fj_cuda_shared_keys {
+    struct fj_cuda_tensor dkey, dvalue; /* [1,Hkv,S,E] [1,Hkv,S,Ev]; data NULL: not wanted */
+};
+
 /* The first bad read that was noted; which, is unspecified. Zeroed before the launch. */
 struct fj_cuda_fault {
     uint32_t found;
@@ -146,6 +152,7 @@ struct fj_cuda_capture_grad {
  *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
  *                    dquery, unless it adds to gradients of captures (FJ_HAS_CAPTURE_GRADS and FJ_DETERMINISTIC)
  *     fj_bwd_end     any grid of x; with FJ_HAS_CAPTURE_GRADS only
+ *     fj_bwd_sum     any grid of x; with FJ_SHARED_KEYS only
  *
  * Workspace, each part aligned to 16 bytes, not initialised:
  *

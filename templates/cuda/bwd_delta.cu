@@ -1,9 +1,10 @@
-// The first and the last kernel of a backward pass.
+// The first and the last kernels of a backward pass.
 //
 //      fj_bwd_delta    for each row of queries: fj_norm, -delta = dlse - rowsum(out dout), or dlse
 //                      where fj_bwd_recompute subtracts the sum;
 //                      zeros for what is added up atomically (capture_grads.h; dQ)
 //      fj_bwd_end      those sums to the outputs, wherever their strides put them
+//      fj_bwd_sum      dK and dV of keys that serve a batch: the parts of all batches, in their order
 //
 //  1. A warp makes a row: lanes take columns, a fixed tree of shuffles adds them. The order is part of the result.
 //  2. Of bwd_mma with float32 elements, dout is what tensor cores take of it (tf32.h): what they leave out is missing in
@@ -168,5 +169,25 @@ FJ_KERNEL(fj_bwd_end, FJ_DELTA_THREADS, 1, fj_backward_args) {
             if (!FJ_DETERMINISTIC || *out == 0) *out = fj_grad_value(args, i, n);
         }
     }
+}
+#endif
+
+#if FJ_SHARED_KEYS
+FJ_DEVICE void fj_sum_batch(const fj_cuda_backward &a, const fj_cuda_tensor &parts, const fj_cuda_tensor &to,
+                            int32_t dim) {
+    const int64_t first = fj_block_x() * static_cast<int64_t>(fj_block_threads()) + fj_thread_x();
+    const int64_t threads = static_cast<int64_t>(fj_block_threads()) * fj_grid_x();
+    const int64_t count = static_cast<int64_t>(a.heads_kv) * a.kv_len * dim;
+    for (int64_t n = first; to.data && n < count; n += threads) {
+        const int64_t row = n / dim;
+        const int32_t kv = static_cast<int32_t>(row % a.kv_len), h = static_cast<int32_t>(row / a.kv_len);
+        fj_real sum = 0;
+        for (int32_t b = 0; b < a.batch; b++) sum += fj_widen(fj_row_start(parts, b, h, kv)[n % dim]);
+        (static_cast<fj_element *>(to.data) + fj_offset(to, 0, h, kv))[n % dim] = fj_narrow(sum);
+    }
+}
+FJ_KERNEL(fj_bwd_sum, FJ_DELTA_THREADS, 1, fj_backward_args) {
+    fj_sum_batch(args.call, args.call.dkey, args.shared.dkey, FJ_HEAD_DIM);
+    fj_sum_batch(args.call, args.call.dvalue, args.shared.dvalue, FJ_VALUE_DIM);
 }
 #endif

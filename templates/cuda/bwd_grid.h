@@ -44,6 +44,9 @@ struct fj_backward_args {
 #if FJ_SEQUENCES
     struct fj_cuda_sequences sequences;
 #endif
+#if FJ_SHARED_KEYS
+    struct fj_cuda_shared_keys shared;
+#endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
 #endif

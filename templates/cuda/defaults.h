@@ -56,6 +56,9 @@
 #ifndef FJ_SEQUENCES
 #define FJ_SEQUENCES (FJ_PACKED || FJ_PAGED)
 #endif
+#ifndef FJ_SHARED_KEYS
+#define FJ_SHARED_KEYS 0
+#endif
 #ifndef FJ_POSITION_TABLE
 #define FJ_POSITION_TABLE 0
 #endif
