@@ -73,11 +73,14 @@ static char *key_element(const reference_item *item, const fj_tensor *tensor, in
 
 static void enter_batch(reference_item *item) {
     const fj_resolved *all = item->call->args;
-    const bool alone = fj_attn_has_sequences(all);
+    const bool alone = fj_attn_has_sequences(all) && item->batch < item->batch_end;
     if (alone) item->sequence = fj_attn_sequence(all, item->batch);
     item->args = alone ? &item->sequence : all;
     item->b = alone ? 0 : item->batch;
 }
+
+/* Keys may serve a batch of none: their gradients are 0. */
+static bool has_batch(const reference_item *item) { return item->batch < item->batch_end; }
 
 /* The next batch of the item; false after the last. */
 static bool next_batch(reference_item *item) {
@@ -310,7 +313,7 @@ static void call_body(fj_scope *scope, void *argument) {
     call_setup *setup = argument;
     reference_call *call = setup->call;
     const fj_resolved *args = call->args;
-    int64_t items = (args->shared_keys ? args->batch > 0 : args->batch) * args->heads_kv;
+    int64_t items = (args->shared_keys ? 1 : args->batch) * args->heads_kv;
     call->input.captures = bind_captures(call, scope->arena);
     call->input.scalars = args->scalars;
     call->input.round_f32 = call->pass == FJ_PASS_UNFUSED && call->dtype != FJ_DTYPE_F64;

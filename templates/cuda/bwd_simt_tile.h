@@ -29,7 +29,7 @@ static_assert(FJ_SHARED_BYTES >= FJ_BWD_SIMT_SHARED(FJ_TILE_M, FJ_TILE_N, int(si
 typedef fj_real fj_scores[RESIDENT][STREAMED];
 
 struct fj_simt {
-    const fj_own_backward a;
+    fj_own_backward a;
     const fj_mod_args mod;
     const fj_tile_coord at;
     const int32_t tx, ty;

@@ -44,7 +44,7 @@ template <int pairs> struct fj_sums { float c[ROW_TILES][2 * pairs][4]; };
 
 // Row r of a thread is row r % 2 * 8 + lane / 4 of row tile r / 2; column j is column j % 2 of column tile j / 2.
 struct fj_task {
-    const fj_own_backward a;
+    fj_own_backward a;
     const fj_mod_args mod;
     const fj_tile_coord at;
     const float product_scale; // fj_product_scale_of

@@ -105,7 +105,8 @@ FJ_DEVICE int32_t fj_last_row(const fj_tile_coord &at, int32_t row) {
 // Whatever is on pages that are not there.
 FJ_DEVICE int fj_class_of_keys([[maybe_unused]] const fj_forward_call &a,
                                [[maybe_unused]] const fj_mod_args &mod,
-                               [[maybe_unused]] const fj_tile_coord &at, int32_t key, int32_t end) {
+                               [[maybe_unused]] const fj_tile_coord &at, [[maybe_unused]] int32_t key,
+                               int32_t end) {
 #if FJ_BLOCK_MASK
     const fj_rectangle r = {fj_row_query(at, at.first),
                             fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_M - 1)), key,

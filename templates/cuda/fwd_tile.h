@@ -42,7 +42,7 @@ FJ_DEVICE const fj_raw *fj_row_start(const fj_cuda_tensor &t, int32_t b, int32_t
 }
 
 struct fj_task {
-    const fj_own_forward a;
+    fj_own_forward a;
     const fj_mod_args mod;
     const fj_tile_coord at;
     const fj_copier<FJ_HEAD_PAD, FJ_TILE_N, THREADS> keys;

@@ -151,6 +151,7 @@ static void put_backward(packet *p, const call *c) {
         .kv_len = (int32_t)s->kv_len,
         .l2_group = s->l2_group,
         .vector = vectors_of(c),
+        .workspace_rows = (int32_t)s->q_len,
     };
     put(p, &args, sizeof args);
 }
