@@ -9,12 +9,14 @@
  *
  * Invariants
  *  1. Rectangles of a strip come left before right: those that a row is in, in the order of their keys.
- *  2. Halves end at powers of two, in blocks from the strip's corner: they meet whole nodes of the captures' tables.
- *  3. Threads share nothing that is written but a worker's list of rectangles, which is its own.
+ *  2. Halves end at powers of two, in blocks from the strip's corner: they meet whole nodes of the captures' tables and of the
+ *     trees of spans.
+ *  3. Threads share nothing that is written: a worker's rectangles and spans are its own.
  */
 #include <string.h>
 
 #include "attn/mask/maker.h"
+#include "attn/mask/spans.h"
 #include "base/clock.h"
 #include "driver/parallel.h"
 
@@ -35,6 +37,8 @@ typedef struct found {
     uint32_t *sorted; /* numbers of items, by row */
     size_t count, cap, sorted_cap;
     int64_t undecided;
+    fj_span_tree rows, cols; /* of the strip, of its plane */
+    int64_t plane;           /* that cols is of, and 1 */
     bool failed;
 } found;
 
@@ -57,6 +61,7 @@ typedef struct plane_at {
     const building *of;
     found *found;
     int64_t b, h;
+    int32_t row; /* of the strip's corner */
     int worker;
 } plane_at;
 
@@ -92,7 +97,9 @@ static void decide(plane_at *p, rectangle of) {
     const int64_t q_last = least(of.row_end * shape->block_q, shape->q_len) - 1;
     const int64_t kv_last = least(of.column_end * shape->block_kv, shape->kv_len) - 1;
     const int32_t rows = of.row_end - of.row, columns = of.column_end - of.column;
-    of.class = code->area(args, p->b, p->h, q, q_last, kv, kv_last);
+    of.class = code->area(args, p->b, p->h, q, q_last, kv, kv_last,
+                          fj_span_tree_at(&p->found->rows, of.row - p->row, of.row_end - p->row),
+                          fj_span_tree_at(&p->found->cols, of.column, of.column_end));
     if (of.class != FJ_BLOCK_PARTIAL) {
         keep(p, of);
     } else if (rows == 1 && columns == 1) {
@@ -156,6 +163,23 @@ static void write_strip(found *f, int32_t row, int32_t row_end, const fj_allocat
     }
 }
 
+/* The spans of the strip and its plane: those of a plane's columns are made once by each worker that comes to it. */
+static fj_status make_spans(plane_at *p, int64_t plane, int32_t row, int32_t row_end) {
+    const building *all = p->of;
+    const fj_mask_shape *shape = &all->shape;
+    found *f = p->found;
+    const fj_span_range rows = {p->b, p->h, row * shape->block_q,
+                                least(row_end * shape->block_q, shape->q_len) - row * shape->block_q,
+                                shape->block_q};
+    const fj_span_range cols = {p->b, p->h, 0, shape->kv_len, shape->block_kv};
+    const struct fj_cpu_mask *code = all->maker->code;
+    fj_status status = fj_span_tree_make(&f->rows, all->allocator, &code->rows, &all->args.args, &rows);
+    if (status == FJ_OK && f->plane != plane + 1)
+        status = fj_span_tree_make(&f->cols, all->allocator, &code->cols, &all->args.args, &cols);
+    f->plane = plane + 1;
+    return status;
+}
+
 static void build_strip(const building *all, int64_t item, int worker) {
     const fj_mask_shape *shape = &all->shape;
     const int64_t plane = item / all->strips, strip = item % all->strips;
@@ -163,12 +187,16 @@ static void build_strip(const building *all, int64_t item, int worker) {
                   .found = &all->found[worker],
                   .b = plane / shape->planes_h,
                   .h = plane % shape->planes_h,
+                  .row = (int32_t)(strip * STRIP),
                   .worker = worker};
     const rectangle whole = {.row = (int32_t)(strip * STRIP),
                              .row_end = (int32_t)least((strip + 1) * STRIP, all->q_blocks),
                              .column_end = all->kv_blocks};
     p.found->count = 0;
-    if (all->kv_blocks > 0) decide(&p, whole);
+    if (make_spans(&p, plane, whole.row, whole.row_end) != FJ_OK)
+        p.found->failed = true;
+    else if (all->kv_blocks > 0)
+        decide(&p, whole);
     write_strip(p.found, whole.row, whole.row_end, all->allocator, &all->writers[item]);
 }
 
@@ -191,6 +219,8 @@ static void finish_building(building *all, int64_t items) {
         const found *f = &all->found[i];
         if (f->items) fj_free(all->allocator, f->items, f->cap * sizeof *f->items);
         if (f->sorted) fj_free(all->allocator, f->sorted, f->sorted_cap * sizeof *f->sorted);
+        fj_span_tree_finish(&all->found[i].rows, all->allocator);
+        fj_span_tree_finish(&all->found[i].cols, all->allocator);
     }
     if (all->writers) fj_free(all->allocator, all->writers, (size_t)(items + 1) * sizeof *all->writers);
     if (all->found) fj_free(all->allocator, all->found, (size_t)all->workers * sizeof *all->found);

@@ -367,6 +367,9 @@ static void put_all(emission *e, bool gradient) {
     put_function(e, &fault, NULL, 0);
     if (gradient) put_gradient(e);
     if (ir->mask != 0) fj_emit_block_class(&e->emit);
+    if (ir->mask != 0 && e->emit.target == FJ_EMIT_MASK)
+        fj_emit_spans(&e->emit, e->members[STAGE_ROW].data, e->members[STAGE_ROW].len,
+                      e->members[STAGE_COL].data, e->members[STAGE_COL].len);
     if (ir->fault != 0 && (cuda || e->emit.target == FJ_EMIT_MASK)) fj_emit_may_fault(&e->emit);
     if (e->emit.target == FJ_EMIT_SCALAR) put_wrapper(e->emit.out, ir, gradient);
 }

@@ -25,6 +25,11 @@ void fj_emit_indent(fj_emit *emit, int depth);
 /* emit_interval.c */
 void fj_emit_block_class(fj_emit *emit);
 void fj_emit_may_fault(fj_emit *emit);
+/* fj_span_class: as fj_block_class, where the interval of a node with a name, "rows" or "cols", is that of its span. */
+void fj_emit_span_class(fj_emit *emit, const char *const *spans);
+
+/* emit_span.c: FJ_HAS_SPANS, and where it is 1 spans of the states' members and fj_span_class. */
+void fj_emit_spans(fj_emit *emit, const fj_ref *rows, size_t row_count, const fj_ref *cols, size_t col_count);
 
 /* How a hook is declared, and the type that its argument a points to. */
 static inline const char *fj_emit_linkage(const fj_emit *emit) {

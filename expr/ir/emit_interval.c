@@ -108,36 +108,54 @@ static void put_interval(fj_emit *emit, fj_ref ref) {
 /* On cuda a function of many intervals is called: it runs once for 32 blocks, and stands in each of their walks. */
 enum { MOST_INLINE = 10 };
 
-static void put_head(fj_emit *emit, const char *name, const bool *needed, fj_ref root) {
+static void put_head(fj_emit *emit, const char *name, const char *more, const bool *needed, fj_ref root) {
     int count = 0;
     for (fj_ref ref = 1; ref <= root; ref++) count += needed[ref];
     const bool is_called = emit->target == FJ_EMIT_CUDA && count > MOST_INLINE;
     fj_buf_printf(
         emit->out,
         "%s int %s(%s *a, int64_t b, int64_t h, int64_t q_first,\n"
-        "                                 int64_t q_last, int64_t kv_first, int64_t kv_last) {\n"
+        "                                 int64_t q_last, int64_t kv_first, int64_t kv_last%s) {\n"
         "    (void)a, (void)b, (void)h, (void)q_first, (void)q_last, (void)kv_first, (void)kv_last;\n",
-        is_called ? "FJ_CALLED" : fj_emit_linkage(emit), name, fj_emit_args_type(emit));
+        is_called ? "FJ_CALLED" : fj_emit_linkage(emit), name, fj_emit_args_type(emit), more);
 }
 
 /* What the interval of a root is made of (arena). */
-static const bool *needed_by(const fj_emit *emit, fj_ref root) {
+static const bool *needed_by(const fj_emit *emit, fj_ref root, const char *const *spans) {
     const fj_ir *ir = emit->ir;
     bool *needed = FJ_NEW_ARRAY(emit->arena, bool, ir->nodes.len);
     needed[root] = true;
     for (fj_ref ref = root; ref > 0; ref--) {
         const fj_node *node = fj_ir_at(ir, ref);
         if (!needed[ref] || (node->op != FJ_OP_OUT_OF_RANGE && kind_of(emit, ref) == FJ_IV_UNKNOWN)) continue;
+        if (spans && spans[ref]) continue;
         for (int i = 0; i < node->argc; i++) needed[fj_ir_args(ir, ref)[i]] = true;
     }
     return needed;
 }
 
 void fj_emit_block_class(fj_emit *emit) {
-    const bool *needed = needed_by(emit, emit->ir->mask);
-    put_head(emit, "fj_block_class", needed, emit->ir->mask);
+    const bool *needed = needed_by(emit, emit->ir->mask, NULL);
+    put_head(emit, "fj_block_class", "", needed, emit->ir->mask);
     for (fj_ref ref = 1; ref <= emit->ir->mask; ref++) {
         if (needed[ref]) put_interval(emit, ref);
+    }
+    fj_buf_printf(emit->out, "    return fj_iv_class(v%u);\n}\n\n", emit->ir->mask);
+}
+
+void fj_emit_span_class(fj_emit *emit, const char *const *spans) {
+    const bool *needed = needed_by(emit, emit->ir->mask, spans);
+    put_head(emit, "fj_span_class", ", const struct fj_row_span *rows, const struct fj_col_span *cols",
+             needed, emit->ir->mask);
+    fj_buf_put(emit->out, "    (void)rows, (void)cols;\n");
+    for (fj_ref ref = 1; ref <= emit->ir->mask; ref++) {
+        if (!needed[ref]) continue;
+        if (!spans[ref]) {
+            put_interval(emit, ref);
+            continue;
+        }
+        put_type(emit, ref);
+        fj_buf_printf(emit->out, "fj_span_of_%c(%s->v%u);\n", fj_emit_letter(emit, ref), spans[ref], ref);
     }
     fj_buf_printf(emit->out, "    return fj_iv_class(v%u);\n}\n\n", emit->ir->mask);
 }
@@ -158,8 +176,8 @@ static void put_out_of_range(fj_emit *emit, fj_ref ref) {
 
 void fj_emit_may_fault(fj_emit *emit) {
     const fj_ir *ir = emit->ir;
-    const bool *needed = needed_by(emit, ir->fault);
-    put_head(emit, "fj_may_fault", needed, ir->fault);
+    const bool *needed = needed_by(emit, ir->fault, NULL);
+    put_head(emit, "fj_may_fault", "", needed, ir->fault);
     for (fj_ref ref = 1; ref <= ir->fault; ref++) {
         if (!needed[ref]) continue;
         if (fj_ir_at(ir, ref)->op == FJ_OP_OUT_OF_RANGE)

@@ -114,9 +114,17 @@ struct fj_cpu_mask_args {
  * classes are 0 empty, 1 partial, 2 full. */
 struct fj_cpu_mask {
     int32_t abi; /* FJ_CPU_ABI */
-    /* By intervals, so 1 may be any: then `block` looks, or smaller areas tell. */
+    /* By intervals, so 1 may be any: then `block` looks, or smaller areas tell. rows, cols: the spans of the area's rows and
+     * columns, NULL where spans have a size of 0. */
     int (*area)(const struct fj_cpu_args *args, int64_t b, int64_t h, int64_t q_first, int64_t q_last,
-                int64_t kv_first, int64_t kv_last);
+                int64_t kv_first, int64_t kv_last, const void *rows, const void *cols);
+    /* What values of rows and columns span over a range of them; join: what two ranges do. Aligned to 16. */
+    struct fj_cpu_spans {
+        int64_t size;
+        void (*make)(const struct fj_cpu_args *args, int32_t b, int32_t h, int32_t first, int32_t last,
+                     void *to);
+        void (*join)(void *to, const void *from);
+    } rows, cols;
     /* By elements, exactly. The least bad read of a worker is in args->faults. */
     int (*block)(const struct fj_cpu_args *args, int32_t b, int32_t h, int32_t q_first, int32_t q_last,
                  int32_t kv_first, int32_t kv_last, int worker);

@@ -1,6 +1,7 @@
 /* What a mask is for blocks of queries and keys: the code that a block mask of a mod is made by.
  *
  *   area    intervals over a rectangle of positions: empty or full are proofs, partial is anything
+ *   rows, cols   what values of a range of rows or columns span, where intervals lose much of them (expr/ir/emit_span.c)
  *   block   every position of a rectangle, lanes along the keys, until something seen and something hidden are found
  *
  * A rectangle in which a read may be outside of its tensor (fj_may_fault) is not decided by intervals, unless it is
@@ -17,13 +18,51 @@
 #if FJ_HAS_MASK
 
 static int mask_area(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t q_first, int64_t q_last,
-                     int64_t kv_first, int64_t kv_last) {
-    const int class = fj_block_class(a, b, h, q_first, q_last, kv_first, kv_last);
+                     int64_t kv_first, int64_t kv_last, const void *rows, const void *cols) {
+    int class = fj_block_class(a, b, h, q_first, q_last, kv_first, kv_last);
+    (void)rows, (void)cols;
+#if FJ_HAS_SPANS
+    if (class == 1) class = fj_span_class(a, b, h, q_first, q_last, kv_first, kv_last, rows, cols);
+#endif
 #if FJ_HAS_FAULT
     if (class && fj_may_fault(a, b, h, q_first, q_last, kv_first, kv_last)) return 1;
 #endif
     return class;
 }
+
+#if FJ_HAS_SPANS
+static void make_rows(const struct fj_cpu_args *a, int32_t b, int32_t h, int32_t first, int32_t last,
+                      void *to) {
+    struct fj_head_state head;
+    struct fj_row_state row;
+    struct fj_row_span span;
+    fj_head_init(a, b, h, &head);
+    fj_row_span_init(&span);
+    for (int64_t q = first; q <= last; q++) {
+        fj_row_init(a, &head, (int32_t)q, &row);
+        fj_row_span_add(&span, &row);
+    }
+    memcpy(to, &span, sizeof span);
+}
+
+static void make_cols(const struct fj_cpu_args *a, int32_t b, int32_t h, int32_t first, int32_t last,
+                      void *to) {
+    struct fj_head_state head;
+    struct fj_col_state col;
+    struct fj_col_span span;
+    fj_head_init(a, b, h, &head);
+    fj_col_span_init(&span);
+    for (int64_t kv = first; kv <= last; kv += FJ_LANES) {
+        const int64_t left = last + 1 - kv;
+        fj_col_init(a, &head, fj_add_i(fj_splat_i((int32_t)kv), fj_iota_i()), &col);
+        fj_col_span_add(&span, &col, left < FJ_LANES ? (int)left : FJ_LANES);
+    }
+    memcpy(to, &span, sizeof span);
+}
+
+static void join_rows(void *to, const void *from) { fj_row_span_join(to, from); }
+static void join_cols(void *to, const void *from) { fj_col_span_join(to, from); }
+#endif
 
 /* Some keys of a block, and what was found of its positions. */
 struct block {
@@ -94,15 +133,16 @@ static int mask_block(const struct fj_cpu_args *a, int32_t b, int32_t h, int32_t
 #else
 
 static int mask_area(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t q_first, int64_t q_last,
-                     int64_t kv_first, int64_t kv_last) {
+                     int64_t kv_first, int64_t kv_last, const void *rows, const void *cols) {
     (void)a, (void)b, (void)h, (void)q_first, (void)q_last, (void)kv_first, (void)kv_last;
+    (void)rows, (void)cols;
     return 2;
 }
 
 static int mask_block(const struct fj_cpu_args *a, int32_t b, int32_t h, int32_t q_first, int32_t q_last,
                       int32_t kv_first, int32_t kv_last, int worker) {
     (void)worker;
-    return mask_area(a, b, h, q_first, q_last, kv_first, kv_last);
+    return mask_area(a, b, h, q_first, q_last, kv_first, kv_last, NULL, NULL);
 }
 
 #endif
@@ -112,6 +152,10 @@ __attribute__((visibility("default"))) const struct fj_cpu_mask fj_cpu_mask = {
     .abi = FJ_CPU_ABI,
     .area = mask_area,
     .block = mask_block,
+#if FJ_HAS_MASK && FJ_HAS_SPANS
+    .rows = {sizeof(struct fj_row_span), make_rows, join_rows},
+    .cols = {sizeof(struct fj_col_span), make_cols, join_cols},
+#endif
 };
 
 static size_t no_workspace(const struct fj_cpu_args *a) {

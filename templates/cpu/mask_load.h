@@ -11,6 +11,8 @@
 
 #include "block_load.h"
 
+#include "mask_span.h"
+
 #define FJ_TABLE_MOST 256 /* elements that are looked at where there are no nodes */
 
 /* The level of the largest node that begins at an element and ends before `end`, or with the row; -1: none. */

@@ -66,6 +66,19 @@ class Mask(harness.Case):
         self.assertEqual(json.loads(self.ok(*sizes).stdout)["full"], 0)
         self.assertEqual(json.loads(self.ok(*sizes, "--dtype", "F64").stdout)["full"], 1)
 
+    def test_what_rows_and_columns_span(self):
+        """Searches and bits of an index are computed once a row or column: they leave no more undecided than intervals do."""
+        path = self.file("ends.st", harness.safetensors({"ends": ("I32", [5], [0, 100, 333, 600, 900])}))
+        for value in ("torch.searchsorted(ends, {})", "(({} & 0xff00) >> 7)", "torch.sin({} / 300.0)", "(ends < {}).any()",
+                      "ends[ends[{} % 1] + {} // 300]"):  # fmt: skip
+            with self.subTest(value):
+                q, kv = value.replace("{}", "q"), value.replace("{}", "kv")
+                report = json.loads(self.ok("mask", "--mask", f"{q} == {kv}" if "any" not in value else f"{q} != {kv}", "--q-len",
+                                            1000, "--kv-len", 900, "--input", path, "--json").stdout)  # fmt: skip
+                self.assertGreater(report["empty"], 0)
+                if "sin" not in value:
+                    self.assertEqual(report["undecided"], report["partial"])
+
     def test_lengths_of_zero(self):
         for q, kv in ((0, 64), (64, 0), (0, 0)):
             report = json.loads(self.ok("mask", "--mask", "q >= kv", "--q-len", q, "--kv-len", kv, "--json").stdout)
