@@ -26,7 +26,7 @@
 /* Memory is kept busy by asking for rows some time before they are needed: the keys that come next, then the block's
  * values, then the keys of the next block. */
 #define FJ_ROW_SIZE (FJ_IN_SIZE * (FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM))
-#define FJ_AHEAD FJ_ROUND(8192 / FJ_ROW_SIZE, 16) /* rows */
+#define FJ_AHEAD (FJ_ROW_SIZE > 256 ? 32 : FJ_ROUND(8192 / FJ_ROW_SIZE, 16)) /* rows */
 
 /* What is needed that many rows after key `key` of the block, when keys are at work. */
 static inline const char *after_key(const struct pass *p, int key) {
@@ -55,7 +55,7 @@ FJ_INLINE void narrow_step(const char *const *key, int k, const fj_opd *queries,
 }
 
 struct narrow {
-    const char *key[FJ_LANES], *ahead[FJ_LANES]; /* rows to multiply with, and to ask for */
+    const char *key[FJ_LANES], *next[FJ_LANES], *ahead[FJ_LANES]; /* rows: of now, of next time, of later */
     const fj_opd *queries;
     fj_real *scores;
 };
@@ -66,8 +66,10 @@ FJ_INLINE void narrow_vector(const struct narrow *t, const int height) {
     fj_f sum[8];
     FJ_UNROLL for (int row = 0; row < height; row++) sum[row] = tile_splat(0);
     for (int step = 0; step < steps; step++) {
-        for (int i = FJ_LANES * step / steps; i < FJ_LANES * (step + 1) / steps; i++)
+        for (int i = FJ_LANES * step / steps; i < FJ_LANES * (step + 1) / steps; i++) {
             tile_fetch(t->ahead[i], FJ_ROW_SIZE);
+            tile_fetch_near(t->next[i], FJ_HEAD_DIM * FJ_IN_SIZE);
+        }
         if (whole == depth || step + 1 < steps)
             narrow_step(t->key, step * FJ_LANES, t->queries, height, FJ_LANES, sum);
         else
@@ -90,8 +92,10 @@ static void narrow_scores(const struct pass *p, int rows) {
     for (int r = 0; r < p->runs; r++)
         for (int at = p->run[r].from; at < FJ_ROUND(p->run[r].to, 2 * FJ_LANES); at += FJ_LANES) {
             for (int i = 0; i < FJ_LANES; i++) {
-                t.key[i] = key_row(p->it, p->key + (at + i < p->keys ? at + i : p->keys - 1));
-                t.ahead[i] = after_key(p, at + i);
+                const int key = at + i, last = p->keys - 1;
+                t.key[i] = key_row(p->it, p->key + (key < last ? key : last));
+                t.next[i] = key_row(p->it, p->key + (key + FJ_LANES < last ? key + FJ_LANES : last));
+                t.ahead[i] = after_key(p, key);
             }
             t.scores = p->it->own->scores + at;
             (rows > 4   ? narrow_rows_8
@@ -103,12 +107,22 @@ static void narrow_scores(const struct pass *p, int rows) {
 
 /* ---- Wide: scores of some rows ----------------------------------------------------------------- */
 
-/* The unit's queries, transposed to panels. */
+#define FJ_WIDE_VECS (FJ_PANEL_VECS < 3 ? FJ_PANEL_VECS : 3) /* of a panel of queries */
+#define FJ_WIDE_PANEL (FJ_WIDE_VECS * FJ_LANES)
+
+/* The vectors of the panel that begins at a row. */
+static inline int panel_vecs(int rows, int row) {
+    return rows - row < FJ_WIDE_PANEL ? FJ_VECS(rows - row) : FJ_WIDE_VECS;
+}
+
+/* The unit's queries, transposed to panels without gaps: their lines share the nearest cache with the keys'. */
 static void turn_queries(const struct item *it) {
     struct scratch *own = it->own;
-    const int64_t depth = FJ_DEPTH(FJ_HEAD_DIM);
-    for (int row = 0; row < FJ_ROUND(it->rows, FJ_LANES); row += FJ_LANES)
-        for (int64_t k = 0; k < depth; k += FJ_LANES) {
+    const int depth = FJ_DEPTH(FJ_HEAD_DIM);
+    for (int row = 0; row < FJ_ROUND(it->rows, FJ_LANES); row += FJ_LANES) {
+        const int panel = row / FJ_WIDE_PANEL * FJ_WIDE_PANEL, line = panel_vecs(it->rows, panel) * FJ_LANES;
+        fj_opd *to = own->turned_queries + (int64_t)panel * depth + row - panel;
+        for (int k = 0; k < depth; k += FJ_LANES) {
             fj_ov m[FJ_LANES];
             for (int i = 0; i < FJ_LANES; i++) {
                 m[i] = (fj_ov){0};
@@ -117,13 +131,56 @@ static void turn_queries(const struct item *it) {
             }
             tile_transpose(m);
             for (int i = 0; i < FJ_LANES && k + i < depth; i++)
-                *(fj_ov *)(own->turned_queries + (row / FJ_PANEL * depth + k + i) * FJ_PANEL +
-                           row % FJ_PANEL) = m[i];
+                *(fj_ov *)(to + (int64_t)(k + i) * line) = m[i];
         }
+    }
 }
 
-/* `keys` keys as operands: where they lie, or copied. The product reads up to FJ_ROW_PAD more, which are of no use, but
- * have to be there. */
+struct wide {
+    const fj_opd *keys, *queries;
+    int64_t stride; /* of keys, in operands */
+    fj_real *scores;
+    int count;
+    const struct pass *pass; /* from whose key `from` on rows are asked for; NULL: they were already */
+    int from;
+};
+
+/* Keys in groups that fill the registers, the last of which may be of more than there are; a panel of `vecs` vectors. */
+FJ_INLINE void wide_panel(const struct wide *t, const int vecs) {
+    const int depth = FJ_DEPTH(FJ_HEAD_DIM), height = FJ_TILE_ROWS(vecs), steps = FJ_VECS(depth);
+    const int64_t stride = t->stride;
+    for (int key = 0; key < t->count; key += height) {
+        const fj_opd *a = t->keys + key * stride, *b = t->queries;
+        fj_f sum[FJ_TILE_ROWS(1)][FJ_WIDE_VECS];
+        FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
+            tile_splat(0);
+        for (int step = 0; step < steps; step++) {
+            for (int i = height * step / steps; t->pass && i < height * (step + 1) / steps; i++)
+                tile_fetch(after_key(t->pass, t->from + key + i), FJ_ROW_SIZE);
+            const int end = (step + 1) * FJ_LANES < depth ? (step + 1) * FJ_LANES : depth;
+            for (int k = step * FJ_LANES; k < end; k++, a++, b += vecs * FJ_LANES) {
+                fj_ov line[FJ_WIDE_VECS];
+                FJ_UNROLL for (int j = 0; j < vecs; j++) line[j] = tile_operands(b + j * FJ_LANES);
+                FJ_UNROLL for (int i = 0; i < height; i++) {
+                    const fj_ov x = tile_operand(a + i * stride);
+                    FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_step(sum[i][j], x, line[j]);
+                }
+            }
+        }
+        FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++)
+            tile_store(t->scores + (key + i) * FJ_WIDE + j * FJ_LANES, sum[i][j]);
+    }
+}
+
+#define FJ_DEFINE_WIDE(vecs)                                                        \
+    static __attribute__((noinline)) void wide_panel_##vecs(const struct wide *t) { \
+        wide_panel(t, vecs < FJ_WIDE_VECS ? vecs : FJ_WIDE_VECS);                   \
+    }
+FJ_DEFINE_WIDE(1)
+FJ_DEFINE_WIDE(2)
+FJ_DEFINE_WIDE(3)
+
+/* `keys` keys as operands, and what fills up the last group: where they lie, or copied. */
 static const fj_opd *line_up_keys(const struct pass *p, int from, int keys, int64_t *ret_stride) {
     struct scratch *own = p->it->own;
     const char *first = key_row(p->it, p->key + from);
@@ -136,35 +193,35 @@ static const fj_opd *line_up_keys(const struct pass *p, int from, int keys, int6
     const int as_it_is = FJ_IN_SIZE == sizeof(fj_real);
 #endif
     *ret_stride = stride / (1 + FJ_PAIRS);
-    if (as_it_is && p->key + from + keys + FJ_ROW_PAD <= p->it->args->kv_len) return (const fj_opd *)first;
+    if (as_it_is && p->key + from + FJ_CHUNK_KEYS <= p->it->args->kv_len) return (const fj_opd *)first;
     *ret_stride = FJ_Q_LINE;
     for (int i = 0; i < keys; i++)
         tile_pack_row(own->line_keys + (int64_t)i * FJ_Q_LINE, FJ_Q_LINE, key_row(p->it, p->key + from + i),
                       FJ_HEAD_DIM, 0);
-    memset(own->line_keys + (int64_t)keys * FJ_Q_LINE, 0, sizeof(fj_opd) * FJ_ROW_PAD * FJ_Q_LINE);
+    memset(own->line_keys + (int64_t)keys * FJ_Q_LINE, 0,
+           sizeof(fj_opd) * FJ_Q_LINE * (size_t)(FJ_CHUNK_KEYS - keys));
     return own->line_keys;
 }
 
 /* Products of keys [from, from + keys) of the block, to the lines of scores: keys are rounded up to vectors. */
 static void wide_chunk(const struct pass *p, int rows, int from, int keys) {
     struct scratch *own = p->it->own;
-    const int64_t depth = FJ_DEPTH(FJ_HEAD_DIM);
-    struct tile_product kq = {.a_depth = 1, .c_row = FJ_WIDE, .depth = depth};
-    kq.a = line_up_keys(p, from, keys, &kq.a_row);
-    for (int i = 0; i < keys; i++) tile_fetch(after_key(p, from + i), FJ_ROW_SIZE);
-    for (int at = 0; at < rows; at += FJ_PANEL) {
-        kq.b = own->turned_queries + at * depth;
-        kq.c = own->turned_scores + at;
-        tile_panel(&kq, keys, rows - at < FJ_PANEL ? FJ_VECS(rows - at) : FJ_PANEL_VECS, TILE_SET);
+    struct wide t = {.count = keys, .from = from};
+    t.keys = line_up_keys(p, from, keys, &t.stride);
+    for (int row = 0; row < rows; row += FJ_WIDE_PANEL) {
+        const int vecs = panel_vecs(rows, row);
+        t.queries = own->turned_queries + (int64_t)row * FJ_DEPTH(FJ_HEAD_DIM);
+        t.scores = own->turned_scores + row;
+        t.pass = row == 0 ? p : NULL;
+        (vecs == 1 ? wide_panel_1 : vecs == 2 ? wide_panel_2 : wide_panel_3)(&t);
     }
     for (int key = 0; key < keys; key += FJ_LANES)
         for (int row = 0; row < rows; row += FJ_LANES) {
             fj_ov m[FJ_LANES];
-            for (int i = 0; i < FJ_LANES; i++)
-                m[i] = key + i < keys ? (fj_ov)tile_load(own->turned_scores + (key + i) * FJ_WIDE + row)
-                                      : (fj_ov){0};
+            FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] =
+                (fj_ov)tile_load(own->turned_scores + (key + i) * FJ_WIDE + row);
             tile_transpose(m);
-            for (int i = 0; i < FJ_LANES; i++)
+            FJ_UNROLL for (int i = 0; i < FJ_LANES; i++)
                 tile_store(own->scores + (int64_t)(row + i) * FJ_TILE_KV + from + key, (fj_f)m[i]);
         }
 }
@@ -215,26 +272,28 @@ struct value_product {
     fj_real *sums;
     const fj_real *factor; /* NULL: 1 */
     int64_t depth;
+    int passes, pass; /* over them: each asks for its share of the rows ahead */
 };
 
 /* `height` rows, and columns [column, column + columns). As tile_registers. */
-FJ_INLINE void value_registers(const struct value_product *t, int row, const int height, int column,
+FJ_INLINE void value_registers(struct value_product *t, int row, const int height, int column,
                                const int columns) {
-    const int fetches = row == 0 && column == 0;
     const int vecs = FJ_VECS(columns);
     const fj_opd *p = t->p + (int64_t)row * FJ_TILE_KV;
     fj_real *c = t->sums + (int64_t)row * FJ_O_LINE + column;
-    fj_f sum[6][FJ_PANEL_VECS];
+    const int64_t fetch = t->depth * t->pass / t->passes, fetch_end = t->depth * (t->pass + 1) / t->passes;
+    t->pass++;
+    fj_f sum[6][FJ_TILE_ROWS(1) / 2];
     FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
         tile_load(c + i * FJ_O_LINE + j * FJ_LANES);
     if (t->factor)
         FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
             sum[i][j] * tile_splat(t->factor[row + i]);
     for (int64_t k = 0; k < t->depth; k++) {
-        fj_ov line[FJ_PANEL_VECS];
+        fj_ov line[FJ_TILE_ROWS(1) / 2];
         value_line(t->value, k, column, columns, line);
-        for (int i = 0; fetches && i <= FJ_PAIRS; i++)
-            tile_fetch(t->ahead[k * (1 + FJ_PAIRS) + i], FJ_ROW_SIZE);
+        for (int64_t i = k * (1 + FJ_PAIRS); k >= fetch && k < fetch_end && i < (k + 1) * (1 + FJ_PAIRS); i++)
+            tile_fetch(t->ahead[i], FJ_ROW_SIZE);
         FJ_UNROLL for (int i = 0; i < height; i++) {
             const fj_ov x = tile_operand(p + i * FJ_TILE_KV + k);
             FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] = tile_step(sum[i][j], x, line[j]);
@@ -245,35 +304,55 @@ FJ_INLINE void value_registers(const struct value_product *t, int row, const int
 }
 
 #define FJ_REST (FJ_VALUE_DIM % FJ_PANEL)
-#define FJ_DEFINE_VALUES(height)                                                                        \
-    static __attribute__((noinline)) void value_rows_##height(const struct value_product *t, int row) { \
-        int column = 0;                                                                                 \
-        for (; column + FJ_PANEL <= FJ_VALUE_DIM; column += FJ_PANEL)                                   \
-            value_registers(t, row, height, column, FJ_PANEL);                                          \
-        if (FJ_REST) value_registers(t, row, height, column, FJ_REST ? FJ_REST : 1);                    \
+#define FJ_DEFINE_VALUES(height)                                                                  \
+    static __attribute__((noinline)) void value_rows_##height(struct value_product *t, int row) { \
+        int column = 0;                                                                           \
+        for (; column + FJ_PANEL <= FJ_VALUE_DIM; column += FJ_PANEL)                             \
+            value_registers(t, row, height, column, FJ_PANEL);                                    \
+        if (FJ_REST) value_registers(t, row, height, column, FJ_REST ? FJ_REST : 1);              \
     }
 FJ_DEFINE_VALUES(2)
 FJ_DEFINE_VALUES(4)
 FJ_DEFINE_VALUES(6)
 
+/* Two rows and all columns, where registers hold them: memory is read as one stream. */
+#define FJ_WHOLE (FJ_VECS(FJ_VALUE_DIM) > FJ_PANEL_VECS && 2 * FJ_VECS(FJ_VALUE_DIM) <= FJ_TILE_ROWS(1))
+static __attribute__((noinline)) void value_rows_whole(struct value_product *t, int row) {
+    value_registers(t, row, 2, 0, FJ_WHOLE ? FJ_VALUE_DIM : 1);
+}
+
+/* The rows that are taken at once of those that are left, or all columns of two: 0. */
+static inline int rows_at_once(int rows, int row) {
+    const int left = rows - row;
+    if (FJ_WHOLE && (left <= 2 || (row == 0 && rows <= FJ_NARROW))) return 0;
+    return left <= 2 ? 2 : left <= 4 ? 4 : 6;
+}
+
 static void add_values(const struct pass *p, int rows, int run, int from, int to) {
     struct scratch *own = p->it->own;
     const char *value[FJ_VALUE_KEYS + 1], *ahead[FJ_VALUE_KEYS + 1];
     const int keys = to - from, start = p->run[run].from;
-    const struct value_product t = {.value = value,
-                                    .ahead = ahead,
-                                    .p = (const fj_opd *)own->scores + start + FJ_DEPTH(from - start),
-                                    .sums = own->sums,
-                                    .factor = run == 0 && from == start ? own->factor : NULL,
-                                    .depth = FJ_DEPTH(keys)};
+    struct value_product t = {.value = value,
+                              .ahead = ahead,
+                              .p = (const fj_opd *)own->scores + start + FJ_DEPTH(from - start),
+                              .sums = own->sums,
+                              .factor = run == 0 && from == start ? own->factor : NULL,
+                              .depth = FJ_DEPTH(keys)};
     for (int i = 0; i < keys; i++) {
         value[i] = value_row(p->it, p->key + from + i);
         ahead[i] = after_value(p, from + i);
     }
     value[keys] = ahead[keys] = own->no_row;
-    for (int row = 0, taken; row < rows; row += taken) {
-        taken = rows - row <= 2 ? 2 : rows - row <= 4 ? 4 : 6;
-        (taken == 2 ? value_rows_2 : taken == 4 ? value_rows_4 : value_rows_6)(&t, row);
+    for (int row = 0, taken; row < rows; row += taken ? taken : 2) {
+        taken = rows_at_once(rows, row);
+        t.passes += taken ? FJ_PANELS(FJ_VALUE_DIM) : 1;
+    }
+    for (int row = 0, taken; row < rows; row += taken ? taken : 2) {
+        taken = rows_at_once(rows, row);
+        (taken == 0   ? value_rows_whole
+         : taken == 2 ? value_rows_2
+         : taken == 4 ? value_rows_4
+                      : value_rows_6)(&t, row);
     }
 }
 

@@ -50,10 +50,10 @@ _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256
 #define FJ_FEW 128                               /* fewer units than this: keys are split, 1024 at least */
 #define FJ_Q_LINE FJ_ROUND(FJ_DEPTH(FJ_HEAD_DIM), FJ_LANES)
 #define FJ_O_LINE FJ_ROUND(FJ_VALUE_DIM, FJ_LANES)
-#define FJ_NARROW (FJ_LANES / 2)       /* rows of a unit that turns keys in registers, at most */
-#define FJ_WIDE FJ_ROUND(48, FJ_PANEL) /* of one that broadcasts them */
-#define FJ_CHUNK_KEYS 48               /* keys whose products with a unit that broadcasts them are kept */
-#define FJ_PIECE 64                    /* blocks that an item of the first phase classifies */
+#define FJ_NARROW (FJ_LANES / 2) /* rows of a unit that turns keys in registers, at most */
+#define FJ_WIDE 48               /* of one that broadcasts them */
+#define FJ_CHUNK_KEYS 48         /* keys whose products with a unit that broadcasts them are kept */
+#define FJ_PIECE 64              /* blocks that an item of the first phase classifies */
 
 /* How a unit multiplies with its keys and values (fwd_direct.h). */
 enum way { WAY_PACKED, WAY_NARROW, WAY_WIDE };
@@ -87,9 +87,9 @@ struct scratch {
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_ROWS];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];
     /* Of units that do not pack keys and values (fwd_direct.h). */
-    _Alignas(256) fj_opd turned_queries[FJ_PACKED(FJ_DEPTH(FJ_HEAD_DIM), FJ_WIDE)];
-    _Alignas(64) fj_opd line_keys[(FJ_CHUNK_KEYS + FJ_ROW_PAD) * FJ_Q_LINE];
-    _Alignas(64) fj_real turned_scores[(FJ_CHUNK_KEYS + FJ_ROW_PAD) * FJ_WIDE];
+    _Alignas(256) fj_opd turned_queries[FJ_DEPTH(FJ_HEAD_DIM) * FJ_WIDE];
+    _Alignas(64) fj_opd line_keys[FJ_CHUNK_KEYS * FJ_Q_LINE];
+    _Alignas(64) fj_real turned_scores[FJ_CHUNK_KEYS * FJ_WIDE];
     _Alignas(64) fj_real saved[FJ_MASKED ? FJ_WIDE * FJ_O_LINE : 1]; /* the sums before the block */
     char no_row[(FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM) * FJ_IN_SIZE]; /* zeros */
 };
@@ -146,7 +146,7 @@ static inline const char *value_row(const struct item *it, int64_t kv) {
 static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Whether rows fill vectors so well that broadcasting each key costs less than packing keys. */
-static inline int is_wide(int64_t rows) { return rows <= 48 && FJ_ROUND(rows, FJ_LANES) * 4 <= rows * 5; }
+static inline int is_wide(int64_t rows) { return rows <= 48 && FJ_ROUND(rows, FJ_LANES) * 3 <= rows * 5; }
 
 static struct grid grid_of(const struct fj_cpu_args *a) {
     struct grid g = {.splits = 1, .blocks = divide_up(a->kv_len, FJ_TILE_KV)};

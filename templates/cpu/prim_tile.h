@@ -172,10 +172,13 @@ FJ_INLINE fj_f tile_exp2(fj_f x) {
 #endif
 }
 
-/* Asks for a row that is needed soon, in the second cache: the first has room for too few requests to keep memory busy.
- * Nothing happens where nothing is. */
+/* Asks for a row that is needed soon, in the second cache, as the first has room for too few requests to keep memory
+ * busy; and for one that is there already, in the first. Nothing happens where nothing is. */
 FJ_INLINE void tile_fetch(const char *row, const int size) {
     for (int at = 0; at < size; at += 64) __builtin_prefetch(row + at, 0, 1);
+}
+FJ_INLINE void tile_fetch_near(const char *row, const int size) {
+    for (int at = 0; at < size; at += 64) __builtin_prefetch(row + at, 0, 3);
 }
 
 /* ---- Input and output elements ------------------------------------------------------------- */

@@ -42,10 +42,12 @@ static const char states[] =
 #define TANH "    const fj_f t = fj_tanh_f(fj_div_f(score, fj_splat_f(3)));\n"
 #define BIAS_AT "    const fj_l at[3] = {fj_splat_l(head->h), fj_splat_l(row->q), fj_cast_i_l(col->kv)};\n"
 /* An index from the end, and lanes that are the same. */
-#define RELATIVE_AT                                                                           \
-    "    const fj_i way = fj_sub_i(fj_splat_i(row->q), col->kv);\n"                           \
-    "    const fj_i size = fj_splat_i((int32_t)a->captures[0].shape[0]);\n"                   \
-    "    const fj_l at[1] = {fj_cast_i_l(fj_sub_i(fj_add_i(way, fj_splat_i(200)), size))};\n" \
+#define RELATIVE_AT                                                                  \
+    "    const fj_i way = fj_sub_i(fj_splat_i(row->q), col->kv);\n"                  \
+    "    const fj_i size = fj_splat_i((int32_t)a->captures[0].shape[0]);\n"          \
+    "    const fj_i first = fj_add_i(way, fj_splat_i(200)), zero = fj_splat_i(0);\n" \
+    "    const fj_i back = fj_where_i(fj_ge_i(first, zero), size, zero);\n"          \
+    "    const fj_l at[1] = {fj_cast_i_l(fj_sub_i(first, back))};\n"                 \
     "    const fj_l own[1] = {fj_splat_l(row->q)};\n"
 #define DISTANCE                                                                                       \
     "    const fj_i way = fj_mul_i(fj_sub_i(col->kv, fj_splat_i(row->q)), fj_splat_i(head->h + 1));\n" \
