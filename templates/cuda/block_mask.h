@@ -151,26 +151,52 @@ FJ_DEVICE int fj_class_of_pair([[maybe_unused]] const fj_mod_args &mod, [[maybe_
 }
 
 #if FJ_BLOCK_MASK
-// What the block mask shows of a thread's columns in each of its rows; rows of one line are looked up once. first: of
-// the columns; place_of(r): of row r.
+
+// What the block mask shows of a thread's columns in its rows, row after row; rows of one line are looked up once.
+template <bool of_keys, class Columns> struct fj_looker {
+    int64_t line; // of `seen`, -1: of none
+    fj_seen seen;
+    // first: of the columns.
+    FJ_METHOD const fj_seen &look(const fj_mod_args &mod, int32_t b, const fj_place &place, int32_t first) {
+        const fj_cuda_block_lines &lines = fj_lines_of<of_keys>(*mod.blocks);
+        const int64_t its =
+            fj_plane_of(*mod.blocks, b, place.head) * lines.lines + fj_divide(place.row, lines.block).whole;
+        if (its != line)
+            seen = fj_seen_of_line<Columns>(lines.starts + 2 * its, lines.runs,
+                                            fj_lines_of<!of_keys>(*mod.blocks).block, first);
+        line = its;
+        return seen;
+    }
+};
+
+// Those of a thread's columns before `end`.
+template <class Columns> FJ_DEVICE uint32_t fj_columns_before(int32_t first, int32_t end) {
+    const int32_t left = end - first;
+    return Columns::below(left < 0 ? 0 : left < Columns::span ? left : Columns::span);
+}
+
+// bits[r]: what the mod's mask shows of a thread's columns in row r; becomes what is seen. first: of the columns; there:
+// those that are. place_of(r): of row r.
+template <bool of_keys, class Columns, int rows, class Place>
+FJ_DEVICE void fj_show_blocks(const fj_mod_args &mod, int32_t b, int32_t first, uint32_t there,
+                              uint32_t (&bits)[rows], Place place_of) {
+    fj_looker<of_keys, Columns> looker = {-1, {0, 0}};
+#pragma unroll
+    for (int r = 0; r < rows; r++) {
+        const fj_seen &seen = looker.look(mod, b, place_of(r), first);
+        bits[r] = (seen.full & there) | (seen.partial & bits[r]);
+    }
+}
+
+// The same for threads that ask the mod column by column.
 template <bool of_keys, class Columns, int rows, class Place>
 FJ_DEVICE void fj_find_seen(const fj_mod_args &mod, int32_t b, int32_t first, fj_seen (&seen)[rows],
                             Place place_of) {
-    const fj_cuda_block_lines &lines = fj_lines_of<of_keys>(*mod.blocks);
-    int64_t before = -1;
+    fj_looker<of_keys, Columns> looker = {-1, {0, 0}};
 #pragma unroll
-    for (int r = 0; r < rows; r++) {
-        const fj_place place = place_of(r);
-        const int64_t line =
-            fj_plane_of(*mod.blocks, b, place.head) * lines.lines + fj_divide(place.row, lines.block).whole;
-        if (line == before)
-            seen[r] = seen[r > 0 ? r - 1 : 0];
-        else
-            seen[r] = fj_seen_of_line<Columns>(lines.starts + 2 * line, lines.runs,
-                                               fj_lines_of<!of_keys>(*mod.blocks).block, first);
-        before = line;
-    }
+    for (int r = 0; r < rows; r++) seen[r] = looker.look(mod, b, place_of(r), first);
 }
+
 #endif
 
 #endif

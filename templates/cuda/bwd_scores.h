@@ -17,18 +17,6 @@ FJ_DEVICE void fj_start_streamed(const fj_task &t, const struct fj_head_state &h
         fj_col_init(&t.mod, &head, fj_kv_position(t.a, t.at.b, index), &state);
 }
 
-#if FJ_BLOCK_MASK
-// What the block mask shows of the columns of this thread.
-template <fj_side side>
-FJ_DEVICE void fj_find_seen(const fj_task &t, const fj_resident<side> &resident, int32_t first,
-                            fj_seen (&seen)[ROWS]) {
-    fj_find_seen<side == FJ_RESIDENT_KEYS, fj_fragment_columns<COLUMNS>>(
-        t.mod, t.at.b, first + t.column(0), seen, [&](int r) {
-            return fj_place{resident.head, t.last_row(r)};
-        });
-}
-#endif
-
 // Bit j of bits[r]: resident row r and column j see each other.
 template <fj_side side>
 FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_resident<side> &resident,
@@ -37,31 +25,37 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_resident
 #pragma unroll
     for (int r = 0; r < ROWS; r++) bits[r] = full ? 0xffffffffu : 0;
     if (full) return;
-#if FJ_BLOCK_MASK
-    fj_seen seen[ROWS];
-    fj_find_seen<side>(t, resident, first, seen);
-#endif
     uint32_t bit = 1; // of column j
 #pragma unroll FJ_MASK_UNROLL
     for (int j = 0; j < COLUMNS; j++) {
         const int32_t index = first + t.column(j);
-#if FJ_MASKED
+#if FJ_HAS_MASK
         typename fj_resident<side>::streamed streamed;
         fj_start_streamed<side>(t, head, index, streamed);
 #endif
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             bool live = index < t.at.streamed && t.row(r) < t.at.count;
-#if FJ_MASKED
+#if FJ_HAS_MASK
             if constexpr (side == FJ_RESIDENT_KEYS)
-                live = live && FJ_SHOWN(seen[r], bit, fj_mask(&t.mod, &head, &streamed, &resident.state[r]));
+                live = live && fj_mask(&t.mod, &head, &streamed, &resident.state[r]);
             else
-                live = live && FJ_SHOWN(seen[r], bit, fj_mask(&t.mod, &head, &resident.state[r], &streamed));
+                live = live && fj_mask(&t.mod, &head, &resident.state[r], &streamed);
 #endif
             bits[r] |= live ? bit : 0;
         }
         bit <<= 1;
     }
+#if FJ_BLOCK_MASK
+    fj_show_blocks<side == FJ_RESIDENT_KEYS, fj_fragment_columns<COLUMNS>>(
+        t.mod, t.at.b, first + t.column(0),
+        fj_columns_before<fj_fragment_columns<COLUMNS>>(first + t.column(0), t.at.streamed), bits,
+        [&](int r) {
+            return fj_place{resident.head, t.last_row(r)};
+        });
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) bits[r] = t.row(r) < t.at.count ? bits[r] : 0;
+#endif
 }
 
 // ---- Scores --------------------------------------------------------------------------------------------------

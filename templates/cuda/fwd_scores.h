@@ -6,45 +6,41 @@
 
 // ---- Masks ---------------------------------------------------------------------------------------------------
 
-#if FJ_BLOCK_MASK
-// What the block mask shows of the keys of this thread.
-FJ_DEVICE void fj_find_seen(const fj_task &t, int32_t first, fj_seen (&seen)[ROWS]) {
-    fj_find_seen<false, fj_fragment_columns<KEYS>>(t.mod, t.at.b, t.key(first, 0), seen, [&](int r) {
-        return fj_place{t.head(r), t.query(r)};
-    });
-}
-#endif
-
 // Bit j of bits[r]: row r sees key j of this thread.
 FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_rows &rows, int32_t first,
                             uint32_t (&bits)[ROWS]) {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) bits[r] = 0;
-#if FJ_BLOCK_MASK
-    fj_seen seen[ROWS];
-    fj_find_seen(t, first, seen);
-#endif
-    uint32_t bit = 1; // of column j
+    uint32_t bit = 1;                   // of column j
+    [[maybe_unused]] uint32_t keys = 0; // that are there
 #pragma unroll FJ_MASK_UNROLL
     for (int j = 0; j < KEYS; j++) {
         const int32_t kv = t.key(first, j);
         [[maybe_unused]] const int32_t position = fj_kv_position(t.a, t.at.b, kv);
         const bool there = kv < t.a.kv_len && fj_key_is_there(t.a, kv);
-#if FJ_MASKED
+#if FJ_HAS_MASK
         struct fj_col_state col;
         if (!FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(0), position, &col);
 #endif
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             bool live = there;
-#if FJ_MASKED
+#if FJ_HAS_MASK
             if (FJ_PACK_HEADS) fj_col_init(&t.mod, rows.head(r), position, &col);
-            live = live && FJ_SHOWN(seen[r], bit, fj_mask(&t.mod, rows.head(r), &rows.state[r], &col));
+            live = live && fj_mask(&t.mod, rows.head(r), &rows.state[r], &col);
 #endif
             bits[r] |= live ? bit : 0;
         }
+#if FJ_BLOCK_MASK
+        keys |= there ? bit : 0;
+#endif
         bit <<= 1;
     }
+#if FJ_BLOCK_MASK
+    fj_show_blocks<false, fj_fragment_columns<KEYS>>(t.mod, t.at.b, t.key(first, 0), keys, bits, [&](int r) {
+        return fj_place{t.head(r), t.query(r)};
+    });
+#endif
 }
 
 // ---- Scores to probabilities -----------------------------------------------------------------------------------
