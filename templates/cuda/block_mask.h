@@ -117,6 +117,41 @@ FJ_DEVICE int fj_class_by_blocks(const fj_cuda_block_mask &mask, int32_t b, int3
                              fj_divide(of_keys ? r.q_last : r.kv_last, block).whole);
 }
 
+// The first block from this one on that is not empty in all of some lines, else INT32_MAX. The warp looks together, a lane
+// at every 32nd line.
+FJ_CALLED int32_t fj_next_block(const int64_t *starts, const struct fj_cuda_run *runs, int32_t lines,
+                                int32_t block) {
+    uint32_t next = INT32_MAX;
+    for (int32_t line = static_cast<int32_t>(fj_lane()); line < lines; line += FJ_WARP)
+        for (int kind = 0; kind < FJ_RUNS; kind++) {
+            const int64_t *ends = starts + 2 * static_cast<int64_t>(line) + kind;
+            const int64_t run = fj_find_run(runs, ends[0], ends[1], block);
+            if (run == ends[1]) continue;
+            const uint32_t found = static_cast<uint32_t>(runs[run].first > block ? runs[run].first : block);
+            next = found < next ? found : next;
+        }
+#pragma unroll
+    for (uint32_t lane = FJ_WARP / 2; lane > 0; lane /= 2) {
+        const uint32_t other = fj_shuffle_xor(next, lane);
+        next = other < next ? other : next;
+    }
+    return static_cast<int32_t>(next);
+}
+
+// The first tile of `rows` rows from this one on in which resident rows [row, last] may see something, before `end`.
+template <bool of_keys>
+FJ_DEVICE int32_t fj_next_tile(const fj_cuda_block_mask &mask, int32_t b, int32_t h, int32_t row,
+                               int32_t last, int32_t tile, int32_t rows, int32_t end) {
+    const fj_cuda_block_lines &lines = fj_lines_of<of_keys>(mask);
+    const int32_t line = fj_divide(row, lines.block).whole, block = fj_lines_of<!of_keys>(mask).block;
+    const int32_t next =
+        fj_next_block(lines.starts + 2 * (fj_plane_of(mask, b, h) * lines.lines + line), lines.runs,
+                      fj_divide(last, lines.block).whole - line + 1, fj_divide(tile * rows, block).whole);
+    if (next == INT32_MAX) return end;
+    const int32_t first = static_cast<int32_t>(static_cast<int64_t>(next) * block / rows);
+    return first > tile ? first : tile;
+}
+
 // What a line shows of a thread's columns. first: the row of the first of them; block: rows of a block.
 template <class Columns>
 FJ_CALLED fj_seen fj_seen_of_line(const int64_t *starts, const struct fj_cuda_run *runs, int32_t block,

@@ -166,9 +166,20 @@ FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) { return fj_t
 template <fj_side side>
 FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_cuda_backward &a, const fj_mod_args &mod,
                                         const fj_tile_coord &at, fj_tile_scheduler &tiles) {
+#if FJ_BLOCK_MASK
+    const int32_t last = (at.first + FJ_TILE_M < at.count ? at.first + FJ_TILE_M : at.count) - 1;
+    return fj_tile_take<side == FJ_RESIDENT_KEYS>(
+        tiles, at.tiles, at.head_end,
+        [&](int32_t head, int32_t tile) { return fj_class_of<side>(a, mod, at, head, tile); },
+        [&](int32_t head, int32_t tile) {
+            return fj_next_tile<side == FJ_RESIDENT_KEYS>(*mod.blocks, at.b, head, at.first, last, tile,
+                                                          FJ_TILE_N, at.tiles);
+        });
+#else
     return fj_tile_take<side == FJ_RESIDENT_KEYS>(
         tiles, at.tiles, at.head_end,
         [&](int32_t head, int32_t tile) { return fj_class_of<side>(a, mod, at, head, tile); });
+#endif
 }
 
 // ---- One score -----------------------------------------------------------------------------------------------

@@ -141,8 +141,25 @@ FJ_DEVICE fj_tile_scheduler fj_tile_start(const fj_tile_coord &at) {
 }
 FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_forward_call &a, const fj_mod_args &mod,
                                         const fj_tile_coord &at, fj_tile_scheduler &tiles) {
+#if FJ_BLOCK_MASK
+    const int32_t q = fj_row_query(at, at.first),
+                  q_last = fj_row_query(at, fj_last_row(at, at.first + FJ_TILE_M - 1));
+    const int32_t heads = mod.blocks->planes_h == 1 ? 1 : at.group;
+    return fj_tile_take<false>(
+        tiles, at.block_end, 0, [&](int32_t, int32_t block) { return fj_class_of(a, mod, at, block); },
+        [&](int32_t, int32_t block) {
+            int32_t next = at.block_end;
+            for (int32_t i = 0; i < heads; i++) {
+                const int32_t its = fj_next_tile<false>(*mod.blocks, at.b, at.head + i, q, q_last, block,
+                                                        FJ_TILE_N, at.block_end);
+                next = its < next ? its : next;
+            }
+            return next;
+        });
+#else
     return fj_tile_take<false>(tiles, at.block_end, 0,
                                [&](int32_t, int32_t block) { return fj_class_of(a, mod, at, block); });
+#endif
 }
 
 // ---- Faults ------------------------------------------------------------------------------------------------

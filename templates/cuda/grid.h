@@ -9,7 +9,8 @@
 //
 //  1. What a block of the grid computes depends on its number and the arguments alone.
 //  2. Every warp finds the same classes: 32 tiles at a time, one per lane, exchanged by ballots. So no list of tiles is
-//     stored, and any number of them will do. Tiles come in ascending order, head by head.
+//     stored, and any number of them will do. Tiles come in ascending order, head by head. With a block mask, look-ups in
+//     its runs leap over what is empty for long.
 //  3. A class is a proof or "partial"; a tile that is cut by the last key or the last query is never full.
 #ifndef FJ_CUDA_GRID_H
 #define FJ_CUDA_GRID_H
@@ -119,18 +120,28 @@ FJ_DEVICE fj_tile_scheduler fj_tile_start(int32_t head, int32_t first) {
 #endif
 }
 
+struct fj_no_leap {
+    FJ_METHOD int32_t operator()(int32_t, int32_t tile) const { return tile; }
+};
+
 // The next tile that is not empty, before tile `end` of each head from the first one to `head_end`; tiles of further
-// heads begin at 0. class_of(head, tile): its class; without a mask it is never FJ_CLASS_EMPTY.
+// heads begin at 0. class_of(head, tile): its class; without a mask it is never FJ_CLASS_EMPTY. next_of(head, tile): this
+// tile or a further one, all between are empty; the warp asks together.
 #if FJ_MASKED
-template <bool many_heads, class Class>
+template <bool many_heads, class Class, class Next = fj_no_leap>
 FJ_DEVICE fj_streamed_tile fj_tile_take(fj_tile_scheduler &tiles, int32_t end,
-                                        [[maybe_unused]] int32_t head_end, Class class_of) {
+                                        [[maybe_unused]] int32_t head_end, Class class_of,
+                                        [[maybe_unused]] Next next_of = {}) {
     while (!tiles.live) {
         if (tiles.next >= end) {
             if (!many_heads || tiles.head + 1 >= head_end) return fj_streamed_tile{tiles.head, FJ_TILE_END};
             tiles.head++;
             tiles.next = 0;
         }
+#if FJ_BLOCK_MASK
+        tiles.next = next_of(tiles.head, tiles.next);
+        if (tiles.next >= end) continue;
+#endif
         const int32_t tile = tiles.next + static_cast<int32_t>(fj_lane());
         const int found = tile < end ? class_of(tiles.head, tile) : FJ_CLASS_EMPTY;
         tiles.live = fj_ballot(found != FJ_CLASS_EMPTY);

@@ -206,6 +206,8 @@ static const plant plants[] = {
      "(seen.full & bits[r])", NULL},
     {"block mask: resident rows past the last scatter", "bwd_mma_bf16_e16_v16_m64_n64_s2_w4_blocks_bias",
      PLAIN, "bits[r] = t.row(r) < t.at.count ? bits[r] : 0;", ";", NULL},
+    {"block mask: leaps too far", BWD_BLOCKS, PLAIN, "static_cast<int64_t>(next) * block / rows",
+     "(static_cast<int64_t>(next) + 1) * block / rows", NULL},
     {"block mask: all heads have the first one's", BWD_BLOCKS, PLAIN, "mask.planes_h == 1 ? 0 : h",
      "mask.planes_h == 1 ? 0 : h * 0", NULL},
     {"block mask: heads of a group have the first one's", BWD_BLOCKS, PLAIN, "resident.head = h;",
