@@ -122,6 +122,9 @@ static int set_max(const reader *r, const json_t *value, fj_problem *problem) {
 static int set_dlse(const reader *r, const json_t *value, fj_problem *problem) {
     return set_bool(r, value, "dlse", &problem->dlse);
 }
+static int set_block_mask(const reader *r, const json_t *value, fj_problem *problem) {
+    return set_bool(r, value, "block_mask", &problem->block_mask);
+}
 static int set_tf32(const reader *r, const json_t *value, fj_problem *problem) {
     return set_bool(r, value, "tf32", &problem->tf32);
 }
@@ -146,12 +149,13 @@ static const struct {
     {"value_dim", set_value_dim, false}, {"gqa", set_gqa, false},
     {"direction", set_direction, false}, {"max", set_max, false},
     {"dlse", set_dlse, false},           {"deterministic", set_deterministic, false},
-    {"tf32", set_tf32, false},           {"variant", set_variant, false},
+    {"tf32", set_tf32, false},           {"block_mask", set_block_mask, false},
+    {"variant", set_variant, false},
 };
 enum { FIELDS = sizeof fields / sizeof fields[0] };
-static const char *const field_names[] = {"dtype",     "head_dim", "value_dim", "gqa",
-                                          "direction", "max",      "dlse",      "deterministic",
-                                          "tf32",      "variant",  NULL};
+static const char *const field_names[] = {"dtype",     "head_dim",   "value_dim", "gqa",
+                                          "direction", "max",        "dlse",      "deterministic",
+                                          "tf32",      "block_mask", "variant",   NULL};
 _Static_assert(sizeof field_names / sizeof field_names[0] == FIELDS + 1, "the names of all");
 
 static int add_build(reader *r, const fj_mod *mod, const fj_problem *problem, size_t entry) {

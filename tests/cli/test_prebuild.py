@@ -53,6 +53,8 @@ class Prebuild(harness.Case):
         self.assertEqual(self.counts(text, "--arch", "75,8.0,90"), (18, 0, 18, 0))
         text = manifest(entry({"value_dim": [32, None], "max": [False, True]}))
         self.assertEqual(self.counts(text, "--arch", "sm_80"), (4, 1, 3, 0))
+        text = manifest(entry({"block_mask": [False, True]}))
+        self.assertEqual(self.counts(text, "--arch", "sm_80"), (2, 1, 1, 0))
 
     def test_shards(self):
         text = manifest(entry({"head_dim": [16, 32, 48, 64, 80]}))
