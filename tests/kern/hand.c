@@ -102,9 +102,8 @@ bool hand_hooks(const kernel *k, fj_buf *text) {
                   "#define FJ_HAS_SCORE %d\n#define FJ_HAS_MASK %d\n#define FJ_HAS_FAULT 0\n"
                   "#define FJ_HAS_CAPTURE_GRADS %d\n#define FJ_CAPTURE_GRAD_AXES {%s}\n"
                   "#define FJ_HEAD_EMPTY 0\n#define FJ_ROW_EMPTY 0\n#define FJ_COL_EMPTY 0\n"
-                  "#define FJ_CAPTURES %d\n#define FJ_SCALARS %d\n%s%s%s%s",
+                  "#define FJ_CAPTURES %d\n#define FJ_SCALARS %d\n%s%s%s",
                   h->score, h->mask, backward && h->axes, h->axes ? h->axes : "-1", h->captures, h->scalars,
-                  states, h->mask ? "" : MASK "    return fj_splat_b(1);\n}\n", h->hooks,
-                  backward && h->gradient ? h->gradient : "");
+                  states, h->hooks, backward && h->gradient ? h->gradient : "");
     return true;
 }

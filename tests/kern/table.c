@@ -61,7 +61,7 @@ static const extra gpu_extras[] = {{.seams = false},
                                    {.blocks = true, .table = true, .splits = 3}};
 static const extra cpu_extras[] = {{.max = false},   {.hand = true},
                                    {.max = true},    {.max = true, .hand = true},
-                                   {.blocks = true}, {.blocks = true, .max = true, .hand = true}};
+                                   {.blocks = true}, {.blocks = true, .max = true}};
 
 enum { DTYPES = FJ_ARRAY_LEN(dtypes), DIMS = FJ_ARRAY_LEN(dims), MOST_ROWS = 256 };
 
