@@ -4,6 +4,7 @@ import json
 import random
 
 import harness
+import test_block_mask
 
 DEVICES = ("cpu", "emu", "reference")
 MOD = ["--score", "score * slopes[h] + bias[b] * (q - kv) / 64", "--mask", "(q + 20 >= kv) & (q - kv < 90)"]  # one: few kernels
@@ -189,6 +190,17 @@ class Forms(harness.Case):
                 self.run_on(device, tensors, *MOD, "--check")
         seen, _ = self.run_on("cpu", tensors)
         self.assertFalse(any(x != x for x in seen["out"][2]))
+
+    def test_paged_with_a_block_mask(self):
+        """Pages that are not there stay hidden in full blocks; blocks are of indices."""
+        for number, (q_len, block) in enumerate(((1, (7, 13)), (40, (64, 32)))):
+            rng = random.Random(number)
+            _, tensors = self.paged(rng, "BF16", (100, 144, 7), 16, 9, q_len, holes={(1, 3), (0, 2)})
+            mask = test_block_mask.Mask(rng, 3, HEADS, (q_len, 144), block)
+            lists = self.save("mask.st", mask.tensors())
+            for device in DEVICES[:2]:
+                _, report = self.run_on(device, tensors, *MOD, "--block-mask", lists, "--check")
+                self.assertIn("_paged_blocks", report["variant"])
 
     # ---- Offsets and shared keys ----------------------------------------------------------------------
 
