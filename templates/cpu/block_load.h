@@ -61,7 +61,9 @@ FJ_IV_FN int fjt_next_row(const struct fjt_box *box, int rank, int64_t *at) {
                                                                   int64_t count, int64_t *lo, int64_t *hi) { \
         enum { LANES = (size) / sizeof(element) };                                                           \
         int64_t i = 0;                                                                                       \
-        element x;                                                                                           \
+        element x, l, h;                                                                                     \
+        memcpy(&x, data, sizeof x);                                                                          \
+        l = h = x;                                                                                           \
         if (stride == 1 && count >= LANES) {                                                                 \
             fjt_##name low, high, v, m;                                                                      \
             memcpy(&low, data, sizeof low);                                                                  \
@@ -73,12 +75,13 @@ FJ_IV_FN int fjt_next_row(const struct fjt_box *box, int rank, int64_t *at) {
                 m = (fjt_##name)(v > high), high = (v & m) | (high & ~m);                                    \
                 i += LANES;                                                                                  \
             }                                                                                                \
-            for (int k = 0; k < LANES; k++) *lo = fj_iv_min(*lo, low[k]), *hi = fj_iv_max(*hi, high[k]);     \
+            for (int k = 0; k < LANES; k++) l = low[k] < l ? low[k] : l, h = high[k] > h ? high[k] : h;      \
         }                                                                                                    \
         for (; i < count; i++) {                                                                             \
             memcpy(&x, data + i * stride * (int64_t)sizeof x, sizeof x);                                     \
-            *lo = fj_iv_min(*lo, x), *hi = fj_iv_max(*hi, x);                                                \
+            l = x < l ? x : l, h = x > h ? x : h;                                                            \
         }                                                                                                    \
+        *lo = fj_iv_min(*lo, l), *hi = fj_iv_max(*hi, h);                                                    \
     }
 FJT_ENDS_INT(u8, uint8_t, 16)
 FJT_ENDS_INT(i8, int8_t, 16)
