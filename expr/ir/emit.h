@@ -12,7 +12,8 @@ typedef struct fj_emit {
     const fj_rate *rates;
     const uint8_t *leaves;
     const fj_free_loops *free_loops;
-    const bool *given; /* what the function being written reads from the states */
+    const bool *needed; /* by the interval that is being written */
+    const bool *given;  /* what the function being written reads from the states */
 } fj_emit;
 
 /* emit_node.c */

@@ -7,6 +7,8 @@
 #include "expr/ir/emit.h"
 #include "expr/ir/interval.h"
 
+enum { MOST_TURNS = 16 }; /* of a loop */
+
 /* What is captured is unknown on cuda. Kernels of the cpu look at the elements that a block may read, where these depend on
  * its queries or its keys alone and are few; those of masks have tables as well. */
 static fj_iv_kind kind_of(const fj_emit *emit, fj_ref ref) {
@@ -17,8 +19,9 @@ static fj_iv_kind kind_of(const fj_emit *emit, fj_ref ref) {
     return fj_iv_kind_of(emit->ir, ref);
 }
 
-static void put_type(fj_emit *emit, fj_ref ref) {
-    fj_buf_printf(emit->out, "    const fj_iv_%c v%u = ", fj_emit_letter(emit, ref), ref);
+static void put_type(fj_emit *emit, fj_ref ref, bool constant) {
+    fj_buf_printf(emit->out, "    %sfj_iv_%c v%u = ", constant ? "const " : "", fj_emit_letter(emit, ref),
+                  ref);
 }
 
 static void put_constant(fj_emit *emit, const fj_node *node) {
@@ -70,13 +73,36 @@ static void put_table(fj_emit *emit, const fj_node *node, const fj_ref *args) {
     fj_buf_put(emit->out, node->argc > 0 ? "})" : ")");
 }
 
+static void put_interval(fj_emit *emit, fj_ref ref);
+
+/* A short loop of any or all, turn by turn: what a list holds is known better than what all of it spans. Masks alone do it,
+ * whose areas are many fewer than their elements. The values of a turn stand in a block of their own. */
+static void put_turns(fj_emit *emit, fj_ref ref) {
+    const fj_ref loop = fj_ir_args(emit->ir, ref)[0], body = fj_ir_args(emit->ir, ref)[1];
+    const fj_ref extent = fj_ir_args(emit->ir, loop)[0];
+    const bool any = fj_ir_at(emit->ir, ref)->op == FJ_OP_REDUCE_ANY;
+    fj_buf *out = emit->out;
+    fj_buf_printf(out, "    if (v%u.lo == v%u.hi && v%u.hi <= %d) {\n    v%u = fj_iv_const_b(%d);\n", extent,
+                  extent, extent, MOST_TURNS, ref, !any);
+    fj_buf_printf(out,
+                  "    for (int64_t i = 0; i < v%u.hi; i++) {\n    const fj_iv_%c v%u = fj_iv_const_l(i);\n",
+                  extent, fj_emit_letter(emit, loop), loop);
+    for (fj_ref at = loop + 1; at <= body; at++) {
+        if (emit->needed[at] && fj_loops_has(&emit->free_loops[at], loop)) put_interval(emit, at);
+    }
+    fj_buf_printf(out, "    v%u = fj_iv_%s_b(v%u, v%u);\n    }\n    }\n", ref, any ? "or" : "and", ref, body);
+}
+
 static void put_interval(fj_emit *emit, fj_ref ref) {
     const fj_node *node = fj_ir_at(emit->ir, ref);
     const fj_ref *args = fj_ir_args(emit->ir, ref);
     const char letter = fj_emit_letter(emit, ref);
     const char *text = fj_op_table[node->op].interval;
-    put_type(emit, ref);
-    switch (kind_of(emit, ref)) {
+    const fj_iv_kind kind = kind_of(emit, ref);
+    const bool by_turns =
+        kind == FJ_IV_REDUCE && emit->target == FJ_EMIT_MASK && emit->free_loops[ref].count == 0;
+    put_type(emit, ref, !by_turns);
+    switch (kind) {
     case FJ_IV_TABLE: put_table(emit, node, args); break;
     case FJ_IV_UNKNOWN: fj_buf_printf(emit->out, "fj_iv_top_%c()", letter); break;
     case FJ_IV_CALL: put_call(emit, ref); break;
@@ -101,6 +127,7 @@ static void put_interval(fj_emit *emit, fj_ref ref) {
         break;
     }
     fj_buf_put(emit->out, ";\n");
+    if (by_turns) put_turns(emit, ref);
 }
 
 /* ---- Functions over a block ------------------------------------------------------------------------- */
@@ -135,7 +162,7 @@ static const bool *needed_by(const fj_emit *emit, fj_ref root, const char *const
 }
 
 void fj_emit_block_class(fj_emit *emit) {
-    const bool *needed = needed_by(emit, emit->ir->mask, NULL);
+    const bool *needed = emit->needed = needed_by(emit, emit->ir->mask, NULL);
     put_head(emit, "fj_block_class", "", needed, emit->ir->mask);
     for (fj_ref ref = 1; ref <= emit->ir->mask; ref++) {
         if (needed[ref]) put_interval(emit, ref);
@@ -144,7 +171,7 @@ void fj_emit_block_class(fj_emit *emit) {
 }
 
 void fj_emit_span_class(fj_emit *emit, const char *const *spans) {
-    const bool *needed = needed_by(emit, emit->ir->mask, spans);
+    const bool *needed = emit->needed = needed_by(emit, emit->ir->mask, spans);
     put_head(emit, "fj_span_class", ", const struct fj_row_span *rows, const struct fj_col_span *cols",
              needed, emit->ir->mask);
     fj_buf_put(emit->out, "    (void)rows, (void)cols;\n");
@@ -154,7 +181,7 @@ void fj_emit_span_class(fj_emit *emit, const char *const *spans) {
             put_interval(emit, ref);
             continue;
         }
-        put_type(emit, ref);
+        put_type(emit, ref, true);
         fj_buf_printf(emit->out, "fj_span_of_%c(%s->v%u);\n", fj_emit_letter(emit, ref), spans[ref], ref);
     }
     fj_buf_printf(emit->out, "    return fj_iv_class(v%u);\n}\n\n", emit->ir->mask);
@@ -163,7 +190,7 @@ void fj_emit_span_class(fj_emit *emit, const char *const *spans) {
 /* Whether any index may lie outside of its dimension. */
 static void put_out_of_range(fj_emit *emit, fj_ref ref) {
     const fj_node *node = fj_ir_at(emit->ir, ref);
-    put_type(emit, ref);
+    put_type(emit, ref, true);
     for (int i = 0; i < node->argc; i++) {
         fj_buf_printf(emit->out, i + 1 < node->argc ? "fj_iv_or_b(" : "%s", "");
         fj_buf_printf(emit->out, "fj_iv_outside(v%u, a->captures[%d].shape[%d])%s",
@@ -176,7 +203,7 @@ static void put_out_of_range(fj_emit *emit, fj_ref ref) {
 
 void fj_emit_may_fault(fj_emit *emit) {
     const fj_ir *ir = emit->ir;
-    const bool *needed = needed_by(emit, ir->fault, NULL);
+    const bool *needed = emit->needed = needed_by(emit, ir->fault, NULL);
     put_head(emit, "fj_may_fault", "", needed, ir->fault);
     for (fj_ref ref = 1; ref <= ir->fault; ref++) {
         if (!needed[ref]) continue;

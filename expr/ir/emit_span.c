@@ -12,7 +12,6 @@ static bool is_loose_op(fj_op op) {
     case FJ_OP_AND:
     case FJ_OP_OR:
     case FJ_OP_XOR:
-    case FJ_OP_SHR:
     case FJ_OP_WHERE: return true;
     default: return false;
     }
