@@ -57,6 +57,10 @@ static int read_options(mask_call *call) {
     if (!cli_mod_given(args)) return cli_usage(args->verb, "a mod is missing: give MOD.py or --mask EXPR");
     if (!cli_args_has(args, CLI_OPT_Q_LEN)) return cli_usage(args->verb, "--q-len N is missing");
     if (!cli_args_has(args, CLI_OPT_KV_LEN)) return cli_usage(args->verb, "--kv-len N is missing");
+    const char *lists = cli_args_text(args, CLI_OPT_EXPORT, NULL),
+               *picture = cli_args_text(args, CLI_OPT_OUTPUT, NULL);
+    if (lists != NULL && picture != NULL && strcmp(lists, picture) == 0)
+        return cli_usage(args->verb, "--export and --output name the same file, '%s'", lists);
     int status = cli_args_integer(args, CLI_OPT_Q_LEN, 0, INT32_MAX, &q);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_KV_LEN, 0, INT32_MAX, &kv);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_BATCH, 0, INT32_MAX, &batch);

@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/torch"))
+import forms
 import inputs
 
 MODS = ROOT / "examples/mods"
@@ -56,13 +57,18 @@ def run(options, name, entry, dtype, shape, backward, folder):
     # Cross lengths also get an incoming gradient of lse.
     tensors = attention_inputs(shape, dtype, dlse=backward and shape.L != shape.S)
     path = Path(folder) / f"{name}-{dtype}-{shape.L}-{shape.S}.safetensors"
-    inputs.save(path, {**tensors, **inputs.captured_inputs(entry, shape, dtype)})
+    captured = inputs.captured_inputs(entry, shape, dtype)
+    inputs.save(path, {**forms.FORMS[options.form](tensors, shape), **captured})
     command = [options.tool, "run", str(entry["path"]), "--input", str(path)]
+    if options.form == "blocks":
+        block = f"{shape.L // 3 + 1},{shape.S // 5 + 1}"
+        command += forms.export_mask(
+            options.tool, str(entry["path"]), inputs.mod_options(entry, shape), str(path), shape, block)  # fmt: skip
     command += ["--output", f"{path}.out", "--device", options.device, "--check", "--json"]
     command += ["--arch", options.arch] if options.arch else []
     command += ["--backward"] if backward else []
     done = subprocess.run(command + inputs.mod_options(entry, shape), capture_output=True, text=True)
-    for used in (path, Path(f"{path}.out")):
+    for used in (path, Path(f"{path}.out"), Path(f"{path}.mask")):
         used.unlink(missing_ok=True)
 
     try:
@@ -85,7 +91,7 @@ def parse_day(text):
 
 def goes_back(options, index):
     """Whether a mod also runs backward: with --day, one of two, in turn."""
-    return options.backward and (options.day is None or (index + options.day) % 2 == 0)
+    return options.backward and options.form != "paged" and (options.day is None or (index + options.day) % 2 == 0)
 
 
 def main():
@@ -98,6 +104,8 @@ def main():
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th mod, with --day in turn")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only mods whose names contain it")
     parser.add_argument("--device", default="cpu", help="default: cpu; emu takes smaller shapes unless given")
+    parser.add_argument("--form", choices=forms.FORMS, default="dense", help="the same call packed (each batch a sequence), "
+                        "paged, or with the mod's own block mask; default: dense")  # fmt: skip
     parser.add_argument("--arch", help="GPU architecture for emu, such as sm_90")
     parser.add_argument("--backward", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
@@ -119,7 +127,7 @@ def main():
             pool.submit(run, options, name, entry, dtype, shape, goes_back(options, i), folder)
             for turn, (shape, dtype) in enumerate(cases)
             for i, (name, entry) in enumerate(chosen)
-            if options.filter in name and (not options.quick or i % len(cases) == turn)
+            if options.filter in name and (options.form in ("dense", "blocks") or not forms.RESERVED & entry.get("tensors", {}).keys()) and (not options.quick or i % len(cases) == turn)
         ]
         for done in runs:
             row, trouble = done.result()

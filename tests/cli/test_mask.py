@@ -126,6 +126,8 @@ class Mask(harness.Case):
         self.fails(2, "a mod is missing", "mask", *sizes)
         self.fails(2, "--q-len N is missing", "mask", "--mask", "q >= kv", "--kv-len", 64)
         self.fails(2, "--kv-len N is missing", "mask", "--mask", "q >= kv", "--q-len", 64)
+        same = self.folder / "same"
+        self.fails(2, "name the same file", "mask", "--mask", "q >= kv", *sizes, "--export", same, "--output", same)
         for block in ("64", "64,", "0,64", "64,-1", "64,64,64", "64,2000000000", "a,b", ""):
             self.fails(2, f"'--block {block}' is not of the form Q,KV", "mask", "--mask", "q >= kv", *sizes, "--block", block)
         self.fails(2, "--q-len", "mask", "--mask", "q >= kv", "--q-len", "-1", "--kv-len", 64)
