@@ -58,7 +58,7 @@ static int read_options(mask_call *call) {
     if (!cli_args_has(args, CLI_OPT_Q_LEN)) return cli_usage(args->verb, "--q-len N is missing");
     if (!cli_args_has(args, CLI_OPT_KV_LEN)) return cli_usage(args->verb, "--kv-len N is missing");
     const char *lists = cli_args_text(args, CLI_OPT_EXPORT, NULL),
-               *picture = cli_args_text(args, CLI_OPT_OUTPUT, NULL);
+               *picture = cli_args_text(args, CLI_OPT_PICTURE, NULL);
     if (lists != NULL && picture != NULL && strcmp(lists, picture) == 0)
         return cli_usage(args->verb, "--export and --output name the same file, '%s'", lists);
     int status = cli_args_integer(args, CLI_OPT_Q_LEN, 0, INT32_MAX, &q);
