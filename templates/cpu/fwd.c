@@ -161,7 +161,11 @@ static void do_block(const struct item *it, int64_t block, int known) {
                            .unit = unit_of(it->args)};
     it->own->packed_keys = it->own->packed_values = 0;
     it->own->cols_of = -1;
-    for (int row = 0; row < it->rows; row += FJ_TILE_Q) {
+    if (FJ_MASKED && known < 0 && it->rows > FJ_TILE_Q) { /* all tiles at once */
+        const int class = tile_class(it, 0, it->rows, key, p.keys);
+        if (class != 1) known = class;
+    }
+    for (int row = 0; row < it->rows && known != 0; row += FJ_TILE_Q) {
         const int end = row + FJ_TILE_Q < it->rows ? row + FJ_TILE_Q : it->rows;
         const int class = known >= 0 ? known : tile_class(it, row, end, key, p.keys);
         if (class) do_tile(p, row, end - row, class);
