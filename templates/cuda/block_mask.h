@@ -63,16 +63,23 @@ template <int columns, int step> struct fj_strided_columns {
 
 enum { FJ_RUNS_PARTIAL, FJ_RUNS_FULL, FJ_RUNS };
 
-// The first of runs [from, to) that ends past a block.
-FJ_DEVICE int64_t fj_find_run(const struct fj_cuda_run *runs, int64_t from, int64_t to, int32_t block) {
+// Runs of a line and class from the first one that ends past a block.
+struct fj_runs {
+    const struct fj_cuda_run *first;
+    int32_t count;
+};
+FJ_DEVICE fj_runs fj_find_runs(const int64_t *starts, const struct fj_cuda_run *runs, int32_t block) {
+    const struct fj_cuda_run *first = runs + starts[0];
+    int32_t from = 0, to = static_cast<int32_t>(starts[1] - starts[0]);
+    const int32_t end = to;
     while (from < to) {
-        const int64_t middle = from + (to - from) / 2;
-        if (runs[middle].last <= block)
+        const int32_t middle = from + (to - from) / 2;
+        if (first[middle].last <= block)
             from = middle + 1;
         else
             to = middle;
     }
-    return from;
+    return fj_runs{first + from, end - from};
 }
 
 template <bool of_keys> FJ_DEVICE const fj_cuda_block_lines &fj_lines_of(const fj_cuda_block_mask &mask) {
@@ -88,10 +95,9 @@ FJ_CALLED int fj_class_of_lines(const int64_t *starts, const struct fj_cuda_run 
     int64_t seen[FJ_RUNS] = {0, 0}, all = 0;
     for (int32_t line = 0; line < lines; line++) {
         for (int kind = 0; kind < FJ_RUNS; kind++) {
-            const int64_t *ends = starts + 2 * line + kind;
-            for (int64_t i = fj_find_run(runs, ends[0], ends[1], first); i < ends[1]; i++) {
-                const struct fj_cuda_run run = runs[i];
-                if (run.first > last) break;
+            const fj_runs found = fj_find_runs(starts + 2 * static_cast<int64_t>(line) + kind, runs, first);
+            for (int32_t i = 0; i < found.count && found.first[i].first <= last; i++) {
+                const struct fj_cuda_run run = found.first[i];
                 seen[kind] +=
                     (run.last <= last ? run.last : last + 1) - (run.first > first ? run.first : first);
             }
@@ -117,25 +123,16 @@ FJ_DEVICE int fj_class_by_blocks(const fj_cuda_block_mask &mask, int32_t b, int3
                              fj_divide(of_keys ? r.q_last : r.kv_last, block).whole);
 }
 
-// The first block from this one on that is not empty in all of some lines, else INT32_MAX. The warp looks together, a lane
-// at every 32nd line.
+// The first block from this one on that is not empty in all of some lines, else INT32_MAX.
 FJ_CALLED int32_t fj_next_block(const int64_t *starts, const struct fj_cuda_run *runs, int32_t lines,
                                 int32_t block) {
-    uint32_t next = INT32_MAX;
-    for (int32_t line = static_cast<int32_t>(fj_lane()); line < lines; line += FJ_WARP)
+    int32_t next = INT32_MAX;
+    for (int32_t line = 0; line < lines; line++)
         for (int kind = 0; kind < FJ_RUNS; kind++) {
-            const int64_t *ends = starts + 2 * static_cast<int64_t>(line) + kind;
-            const int64_t run = fj_find_run(runs, ends[0], ends[1], block);
-            if (run == ends[1]) continue;
-            const uint32_t found = static_cast<uint32_t>(runs[run].first > block ? runs[run].first : block);
-            next = found < next ? found : next;
+            const fj_runs found = fj_find_runs(starts + 2 * static_cast<int64_t>(line) + kind, runs, block);
+            if (found.count > 0 && found.first->first < next) next = found.first->first;
         }
-#pragma unroll
-    for (uint32_t lane = FJ_WARP / 2; lane > 0; lane /= 2) {
-        const uint32_t other = fj_shuffle_xor(next, lane);
-        next = other < next ? other : next;
-    }
-    return static_cast<int32_t>(next);
+    return next > block ? next : block;
 }
 
 // The first tile of `rows` rows from this one on in which resident rows [row, last] may see something, before `end`.
@@ -159,11 +156,11 @@ FJ_CALLED fj_seen fj_seen_of_line(const int64_t *starts, const struct fj_cuda_ru
     uint32_t seen[FJ_RUNS];
 #pragma unroll
     for (int kind = 0; kind < FJ_RUNS; kind++) {
-        const int64_t end = starts[kind + 1];
+        const fj_runs found = fj_find_runs(starts + kind, runs, fj_divide(first, block).whole);
         seen[kind] = 0;
-        for (int64_t i = fj_find_run(runs, starts[kind], end, fj_divide(first, block).whole); i < end; i++) {
-            const int64_t from = static_cast<int64_t>(runs[i].first) * block - first,
-                          to = static_cast<int64_t>(runs[i].last) * block - first;
+        for (int32_t i = 0; i < found.count; i++) {
+            const int64_t from = static_cast<int64_t>(found.first[i].first) * block - first,
+                          to = static_cast<int64_t>(found.first[i].last) * block - first;
             if (from >= Columns::span) break;
             seen[kind] |= Columns::below(static_cast<int32_t>(to < Columns::span ? to : Columns::span)) &
                           ~Columns::below(static_cast<int32_t>(from > 0 ? from : 0));

@@ -101,9 +101,8 @@ FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, con
     } else {
         fj_mask_bits(t, rows, first, bits);
     }
-#if FJ_BLOCK_MASK
-    fj_multiply_keys(s, fj_shared_address(fj_shared()),
-                     keys); // behind the look-ups, which need its registers
+#if FJ_BLOCK_MASK // behind the look-ups, which need its registers
+    fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);
 #endif
 #if FJ_HAS_FAULT && !FJ_FAULT_READS_SCORE
     if (fj_suspects(t.a, t.mod, t.at, first)) fj_look_for_faults(t, rows, first, bits);

@@ -126,7 +126,7 @@ struct fj_no_leap {
 
 // The next tile that is not empty, before tile `end` of each head from the first one to `head_end`; tiles of further
 // heads begin at 0. class_of(head, tile): its class; without a mask it is never FJ_CLASS_EMPTY. next_of(head, tile): this
-// tile or a further one, all between are empty; the warp asks together.
+// tile or a further one, all between are empty.
 #if FJ_MASKED
 template <bool many_heads, class Class, class Next = fj_no_leap>
 FJ_DEVICE fj_streamed_tile fj_tile_take(fj_tile_scheduler &tiles, int32_t end,
