@@ -150,7 +150,8 @@ static void make_tensor(call *c, int which) {
     const fj_dtype real = p->dtype == FJ_DTYPE_F64 ? FJ_DTYPE_F64 : FJ_DTYPE_F32;
     layout how = s->how;
     if (how == LAYOUT_SHARED && which > VALUE && which != DOUT) how = LAYOUT_PACKED;
-    if (of_rows && which != MAX && which != LOW) how = which == DLSE ? LAYOUT_ROWS : LAYOUT_PACKED;
+    if (of_rows && !p->packed && which != MAX && which != LOW)
+        how = which == DLSE ? LAYOUT_ROWS : LAYOUT_PACKED;
     tensor_make(&c->tensors[which], c->device, of_rows ? real : p->dtype, dims, how);
 }
 
@@ -199,11 +200,12 @@ static void make_work(call *c) {
     d->create(&c->parts, FJ_FWD_PART_REALS(rows, (size_t)k->problem.value_dim, (size_t)k->problem.max) *
                              (size_t)k->splits * call_real_size(c));
     if (!kernel_is_backward(k)) return;
-    d->create(&c->rows, FJ_BWD_ROWS((size_t)(s->batch * s->heads_q), (size_t)s->q_len) * FJ_CUDA_ROW_REALS *
+    const size_t heads = (size_t)((k->problem.packed ? 1 : s->batch) * s->heads_q);
+    d->create(&c->rows, FJ_BWD_ROWS(heads, (size_t)sequences_workspace_rows(c)) * FJ_CUDA_ROW_REALS *
                             call_real_size(c));
     d->create(&c->runs, (k->problem.ir->captures.len + k->problem.ir->scalars.len) * 8);
     if (!k->problem.deterministic && k->variant.mma)
-        d->create(&c->query_sums, FJ_BWD_SUM_ROWS((size_t)(s->batch * s->heads_q), (size_t)s->q_len) *
+        d->create(&c->query_sums, FJ_BWD_SUM_ROWS(heads, (size_t)sequences_workspace_rows(c)) *
                                       (size_t)k->variant.head_pad * sizeof(float));
     for (int i = 0; i < GRADS; i++) {
         if (c->grads[i].count == 0 && (i == MAX_CAPTURES || !c->captures[i].data)) continue;
@@ -219,6 +221,7 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
     make_positions(c, &random);
     make_captures(c, &random);
     blocks_make(c, &random);
+    sequences_make(c);
     make_tensors(c, &random, answers);
     make_work(c);
     if (s->spoilt && answers) choose_spoils(c, &random);
@@ -227,8 +230,8 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
 
 void call_finish(call *c) {
     const device *d = c->device;
-    buffer *work[] = {&c->rows,  &c->query_sums,   &c->runs,        &c->parts,
-                      &c->fault, &c->positions[0], &c->positions[1]};
+    buffer *work[] = {&c->rows,      &c->query_sums, &c->runs,         &c->parts,
+                      &c->sequences, &c->fault,      &c->positions[0], &c->positions[1]};
     for (int t = 0; t < TENSORS; t++) tensor_finish(&c->tensors[t], d);
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) d->destroy(work[i]);
     for (int i = 0; i < MAX_CAPTURES; i++) d->destroy(&c->capture_data[i]);

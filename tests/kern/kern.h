@@ -7,6 +7,7 @@
  *     hand.c        hooks of some of these mods, written by hand
  *     kernel.c      a kernel: its name, its text
  *     blocks.c      block masks
+ *     sequences.c   packed and paged calls
  *     tensor.c      tensors with gaps of NaN between canaries
  *     call.c        what a kernel is called with
  *     pass.c        memory filled, a pass, memory looked at
@@ -233,7 +234,7 @@ typedef struct call {
     buffer capture_data[MAX_CAPTURES], positions[2]; /* of queries, of keys */
     int64_t position_stride[2];                      /* from one batch to the next */
     grad grads[GRADS];
-    buffer rows, query_sums, runs, parts, fault;
+    buffer rows, query_sums, runs, parts, fault, sequences;
     block_mask blocks;
     answer answers[TENSORS + GRADS];
     bool *visible; /* [B,Hq,L,S] */
@@ -260,6 +261,14 @@ bool blocks_put(const call *c);
 /* Of a row what the block mask shows: live holds what the mod's mask shows. */
 void blocks_show(const call *c, int64_t b, int64_t h, int64_t q, bool *live);
 struct fj_cuda_block_mask blocks_describe(const call *c);
+
+bool kernel_has_sequences(const kernel *k);
+void sequences_make(call *c);
+struct fj_cuda_sequences sequences_describe(const call *c);
+struct fj_cuda_tensor sequences_tensor(const call *c, int tensor, struct fj_cuda_tensor dense);
+int64_t sequences_rows(const call *c, int64_t rows); /* that a head has in the arguments */
+int64_t sequences_workspace_rows(const call *c);
+int64_t sequences_tiles(const call *c, int64_t rows, int64_t tile); /* of one head, all batches together */
 
 void reference_run(call *c);
 /* Pairs of a query and a key that see each other, of the first head. */

@@ -52,6 +52,9 @@ static bool parse_problem(fj_jit_problem *p, const char *name) {
     p->kind = strcmp(direction, "bwd") == 0 ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD;
     p->deterministic = strncmp(name + end, "atomic_", 7) != 0;
     p->block_mask = strstr(name, "_blocks_") != NULL;
+    p->packed = strstr(name, "_varlen_") != NULL;
+    p->paged = strstr(name, "_paged_") != NULL;
+    p->q_offset = strstr(name, "_offset_") != NULL;
     if (!p->deterministic) end += 7;
     if (sscanf(name + end, "e%d_v%d_", &p->head_dim, &p->value_dim) != 2) return false;
     for (int i = 0; i < FJ_DTYPE_COUNT; i++)

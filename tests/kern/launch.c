@@ -22,7 +22,7 @@ static void *address_of(const buffer *b) { return (void *)(uintptr_t)b->address;
 
 static struct fj_cuda_tensor describe(const call *c, int t) {
     if (!call_has(c, t)) return (struct fj_cuda_tensor){0};
-    return tensor_describe(&c->tensors[t]);
+    return sequences_tensor(c, t, tensor_describe(&c->tensors[t]));
 }
 
 /* Bits of enum fj_cuda_vector. */
@@ -76,11 +76,11 @@ static void put_merge(packet *p, const call *c) {
         .max = describe(c, MAX),
         .q_position = address_of(&c->positions[0]),
         .q_position_stride = c->position_stride[0],
-        .q_offset = s->q_offset,
+        .q_offset = kernel_has_sequences(c->kernel) ? 0 : s->q_offset,
         .splits = c->kernel->splits,
         .batch = (int32_t)s->batch,
         .heads_q = (int32_t)s->heads_q,
-        .q_len = (int32_t)s->q_len,
+        .q_len = (int32_t)sequences_rows(c, s->q_len),
     };
     put(p, &args, sizeof args);
 }
@@ -107,13 +107,13 @@ static void put_forward(packet *p, const call *c) {
         .kv_position_stride = c->position_stride[1],
         .fault = address_of(&c->fault),
         .scale = s->scale,
-        .q_offset = s->q_offset,
+        .q_offset = kernel_has_sequences(c->kernel) ? 0 : s->q_offset,
         .kv_offset = s->kv_offset,
         .batch = (int32_t)s->batch,
         .heads_q = (int32_t)s->heads_q,
         .heads_kv = (int32_t)s->heads_kv,
-        .q_len = (int32_t)s->q_len,
-        .kv_len = (int32_t)s->kv_len,
+        .q_len = (int32_t)sequences_rows(c, s->q_len),
+        .kv_len = (int32_t)sequences_rows(c, s->kv_len),
         .l2_group = s->l2_group,
         .vector = vectors_of(c),
     };
@@ -142,18 +142,23 @@ static void put_backward(packet *p, const call *c) {
         .dquery_sums = address_of(&c->query_sums),
         .runs = address_of(&c->runs),
         .scale = s->scale,
-        .q_offset = s->q_offset,
+        .q_offset = kernel_has_sequences(c->kernel) ? 0 : s->q_offset,
         .kv_offset = s->kv_offset,
         .batch = (int32_t)s->batch,
         .heads_q = (int32_t)s->heads_q,
         .heads_kv = (int32_t)s->heads_kv,
-        .q_len = (int32_t)s->q_len,
-        .kv_len = (int32_t)s->kv_len,
+        .q_len = (int32_t)sequences_rows(c, s->q_len),
+        .kv_len = (int32_t)sequences_rows(c, s->kv_len),
         .l2_group = s->l2_group,
         .vector = vectors_of(c),
-        .workspace_rows = (int32_t)s->q_len,
+        .workspace_rows = (int32_t)sequences_workspace_rows(c),
     };
     put(p, &args, sizeof args);
+}
+
+static void put_sequences(packet *p, const call *c) {
+    const struct fj_cuda_sequences sequences = sequences_describe(c);
+    put(p, &sequences, sizeof sequences);
 }
 
 static void put_blocks(packet *p, const call *c) {
@@ -208,6 +213,7 @@ static void put_args(packet *p, const call *c, const char *entry) {
     else
         (strcmp(entry, "fj_fwd_merge") == 0 ? put_merge : put_forward)(p, c);
     if (c->kernel->problem.block_mask) put_blocks(p, c);
+    if (kernel_has_sequences(c->kernel)) put_sequences(p, c);
     put_captures(p, c);
     if (backward) put_grads(p, c);
 }
@@ -220,15 +226,15 @@ static void grid_of(const call *c, const char *entry, const mode *how, uint32_t 
     grid[0] = grid[1] = grid[2] = 1;
     if (strcmp(entry, "fj_fwd") == 0) {
         const int64_t group = kernel_packs(k) && s->heads_kv > 0 ? s->heads_q / s->heads_kv : 1;
-        grid[0] = product(FJ_CEIL_DIV(s->q_len * group, m), s->batch, s->heads_q / group);
+        grid[0] = product(sequences_tiles(c, s->q_len * group, m), 1, s->heads_q / group);
         if (k->splits > 0) grid[1] = (uint32_t)k->splits;
         if (!k->variant.mma) grid[2] = (uint32_t)FJ_FWD_SIMT_SLICES(k->problem.value_dim);
     } else if (strcmp(entry, "fj_bwd_kv") == 0) {
-        grid[0] = product(FJ_CEIL_DIV(s->kv_len, m), s->batch, s->heads_kv);
+        grid[0] = product(sequences_tiles(c, s->kv_len, m), 1, s->heads_kv);
     } else if (strcmp(entry, "fj_bwd_recompute") == 0) {
-        grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
+        grid[0] = product(sequences_tiles(c, s->q_len, m), 1, s->heads_q);
     } else if (strcmp(entry, "fj_bwd_q") == 0) {
-        grid[0] = product(FJ_CEIL_DIV(s->q_len, m), s->batch, s->heads_q);
+        grid[0] = product(sequences_tiles(c, s->q_len, m), 1, s->heads_q);
         const bool adds = k->problem.gradient->scatters.len > 0 && k->problem.deterministic;
         if ((s->absent & ABSENT_DQUERY) && !adds) grid[0] = 0; /* may be left out */
     } else {

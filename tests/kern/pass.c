@@ -26,8 +26,8 @@ static bool put_all(call *c) {
         }
     }
     for (int i = 0; i < MAX_CAPTURES; i++) there &= c->device->put(&c->capture_data[i]);
-    return there && blocks_put(c) && c->device->put(&c->fault) && c->device->put(&c->positions[0]) &&
-           c->device->put(&c->positions[1]);
+    return there && blocks_put(c) && c->device->put(&c->sequences) && c->device->put(&c->fault) &&
+           c->device->put(&c->positions[0]) && c->device->put(&c->positions[1]);
 }
 
 /* Everything comes back: so what is around each is looked at. */

@@ -41,6 +41,10 @@ struct plant {
 #define BWD_ATOMIC "bwd_mma_f16_atomic_e64_v64_m64_n64_s2_w4_causal"
 #define BWD_SIMT_CAUSAL "bwd_simt_bf16_e64_v64_m32_n32_s1_w4_causal"
 #define FWD_BLOCKS "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_blocks_none"
+#define FWD_PACKED "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_varlen_none"
+#define BWD_PACKED "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_varlen_none"
+#define FWD_PAGED "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_paged_causal"
+#define FWD_OFFSET "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_offset_causal"
 #define FWD_SIMT_BLOCKS "fwd_simt_f32_e64_v64_m64_n32_s1_w4_blocks_window"
 #define BWD_BLOCKS "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_blocks_causal"
 #define BWD_SIMT_BLOCKS "bwd_simt_f32_e64_v64_m32_n32_s1_w4_blocks_none"
@@ -191,6 +195,22 @@ static const plant plants[] = {
      "x", NULL},
     {"bwd_simt: NaN that is seen is not marked", BWD_SIMT_CAUSAL, PLAIN,
      "how == FJ_CLEAN ? FJ_MARK : FJ_PLAIN", "FJ_PLAIN", NULL},
+    {"packed: the sequence before", FWD_PACKED, PLAIN, "before + end > number", "before + end >= number",
+     NULL},
+    {"packed: tiles count from the first sequence", FWD_PACKED, PLAIN, "number - (before + last - tiles)",
+     "number", NULL},
+    {"packed: idle blocks work", BWD_PACKED, PLAIN | ADDRESS, "FJ_PACKED && at.b < 0", "false", NULL},
+    {"packed: rows of the workspace overlap", BWD_PACKED, PLAIN | THREAD,
+     "((b) + 1) * (FJ_SEQUENCE_PAD - 1)) / FJ_SEQUENCE_PAD * FJ_SEQUENCE_PAD", "(b) * 0)", NULL},
+    {"packed: values of the first sequence", FWD_PACKED, PLAIN, "fj_skip_rows(a.value, kv, FJ_IN_BYTES);", "",
+     NULL},
+    {"packed: dK of the first sequence", BWD_PACKED, PLAIN, "fj_skip_rows(a.dkey, kv, FJ_IN_BYTES);", "",
+     NULL},
+    {"paged: the first page", FWD_PAGED, PLAIN, "    b = page;\n", "    b = a.pages[0];\n", NULL},
+    {"paged: rows of a page from its end", FWD_PAGED, PLAIN, "    kv = at.rest;\n",
+     "    kv = a.page_size - 1 - at.rest;\n", NULL},
+    {"offset: queries begin at 0", FWD_OFFSET, PLAIN, "if (s.q_offset) a.q_offset += s.q_offset[b];", "",
+     NULL},
     {"block mask: a mixed tile is full", FWD_BLOCKS, PLAIN,
      "if (both > 0 && both < all) return FJ_CLASS_PARTIAL;", "", NULL},
     {"block mask: partial blocks beside full ones", FWD_SIMT_BLOCKS, PLAIN,

@@ -44,6 +44,8 @@ static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 
 typedef struct extra {
     bool max, pack, table, tf32, seams, hand, blocks;
     int splits;
+    fj_form form;
+    bool offset;
 } extra;
 static const extra gpu_extras[] = {{.seams = false},
                                    {.max = true, .seams = true},
@@ -58,7 +60,13 @@ static const extra gpu_extras[] = {{.seams = false},
                                    {.blocks = true},
                                    {.blocks = true, .max = true, .seams = true},
                                    {.blocks = true, .pack = true},
-                                   {.blocks = true, .table = true, .splits = 3}};
+                                   {.blocks = true, .table = true, .splits = 3},
+                                   {.form = FJ_FORM_PACKED},
+                                   {.form = FJ_FORM_PACKED, .pack = true, .max = true},
+                                   {.form = FJ_FORM_PAGED, .max = true},
+                                   {.form = FJ_FORM_PAGED, .pack = true},
+                                   {.form = FJ_FORM_PAGED, .blocks = true},
+                                   {.offset = true}};
 static const extra cpu_extras[] = {{.max = false},   {.hand = true},
                                    {.max = true},    {.max = true, .hand = true},
                                    {.blocks = true}, {.blocks = true, .max = true}};
@@ -161,9 +169,13 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
                                      .head_dim = dims[e],
                                      .value_dim = dims[v],
                                      .deterministic = r->deterministic,
+                                     .packed = extras[chosen].form == FJ_FORM_PACKED,
+                                     .paged = extras[chosen].form == FJ_FORM_PAGED,
+                                     .q_offset = extras[chosen].offset,
                                      .block_mask = extras[chosen].blocks},
                          .mod = &mods[which]};
     if (x->few && extras[chosen].splits > 7) return false; /* blocks by the dozen */
+    if (r->kind == FJ_JIT_BACKWARD && extras[chosen].form == FJ_FORM_PAGED) return false;
     if (!find_row(&d->kernel, r, x->targets[target]) || !set_extra(&d->kernel, &extras[chosen])) return false;
     const int template = r->kind == FJ_JIT_FORWARD ? 0 : r->deterministic ? 1 : 2;
     const int values[AXES] = {template * 2 + r->mma,
@@ -272,6 +284,7 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     const unsigned unwanted =
         backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX | ABSENT_LOW);
     const bool blocks = k->problem.block_mask;
+    const layout how = k->problem.packed ? LAYOUT_ROWS : k->problem.paged ? LAYOUT_PACKED : (layout)picked[4];
     const int block = blocks ? random_below(random, FJ_ARRAY_LEN(block_sizes)) : 0;
     return (shape){
         .batch = 1 + picked[3],
@@ -280,7 +293,7 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
         .q_len = length_of(picked[0], m, 0, random),
         .kv_len = length_of(picked[1], n, cpu && picked[0] == 0 ? CPU_SPLITS : k->splits, random),
         .scale = scales[picked[5]],
-        .how = (layout)picked[4],
+        .how = how,
         .q_offset = cpu ? 0 : offsets[picked[6]][0],
         .kv_offset = cpu ? 0 : offsets[picked[6]][1],
         .l2_group = cpu ? 0 : l2_groups[picked[7]],
@@ -411,6 +424,7 @@ static int count_new(pairs *p, const kernel *k, bool take) {
                           options,
                           v->warps,
                           kernel_is_cpu(k) ? (int)v->isa : v->stages,
+                          k->problem.packed + 2 * k->problem.paged + 3 * k->problem.q_offset,
                           k->problem.block_mask ? 1 + kernel_packs(k) + 2 * (k->problem.ir->mask != 0) : 0};
     bool *met = &p->seen[OF_MODS][direction][0][k->mod - mods];
     int found = !*met;
