@@ -125,6 +125,20 @@ static int set_dlse(const reader *r, const json_t *value, fj_problem *problem) {
 static int set_block_mask(const reader *r, const json_t *value, fj_problem *problem) {
     return set_bool(r, value, "block_mask", &problem->block_mask);
 }
+static int set_form(const reader *r, const json_t *value, fj_problem *problem) {
+    static const char *const names[] = {
+        [FJ_FORM_DENSE] = "dense", [FJ_FORM_PACKED] = "packed", [FJ_FORM_PAGED] = "paged"};
+    const char *name = json_string_value(value);
+    for (size_t i = 0; name != NULL && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0) return problem->form = (fj_form)i, CLI_EXIT_OK;
+    return WRONG(r, "'form' is none of dense, packed, paged");
+}
+static int set_q_offset(const reader *r, const json_t *value, fj_problem *problem) {
+    return set_bool(r, value, "q_offset", &problem->q_offset);
+}
+static int set_shared_keys(const reader *r, const json_t *value, fj_problem *problem) {
+    return set_bool(r, value, "shared_keys", &problem->shared_keys);
+}
 static int set_tf32(const reader *r, const json_t *value, fj_problem *problem) {
     return set_bool(r, value, "tf32", &problem->tf32);
 }
@@ -145,17 +159,25 @@ static const struct {
     int (*set)(const reader *r, const json_t *value, fj_problem *problem);
     bool required;
 } fields[] = {
-    {"dtype", set_dtype, true},          {"head_dim", set_head_dim, true},
-    {"value_dim", set_value_dim, false}, {"gqa", set_gqa, false},
-    {"direction", set_direction, false}, {"max", set_max, false},
-    {"dlse", set_dlse, false},           {"deterministic", set_deterministic, false},
-    {"tf32", set_tf32, false},           {"block_mask", set_block_mask, false},
+    {"dtype", set_dtype, true},
+    {"head_dim", set_head_dim, true},
+    {"value_dim", set_value_dim, false},
+    {"gqa", set_gqa, false},
+    {"direction", set_direction, false},
+    {"max", set_max, false},
+    {"dlse", set_dlse, false},
+    {"deterministic", set_deterministic, false},
+    {"tf32", set_tf32, false},
+    {"block_mask", set_block_mask, false},
+    {"form", set_form, false},
+    {"q_offset", set_q_offset, false},
+    {"shared_keys", set_shared_keys, false},
     {"variant", set_variant, false},
 };
 enum { FIELDS = sizeof fields / sizeof fields[0] };
-static const char *const field_names[] = {"dtype",     "head_dim",   "value_dim", "gqa",
-                                          "direction", "max",        "dlse",      "deterministic",
-                                          "tf32",      "block_mask", "variant",   NULL};
+static const char *const field_names[] = {"dtype", "head_dim", "value_dim",     "gqa",     "direction",
+                                          "max",   "dlse",     "deterministic", "tf32",    "block_mask",
+                                          "form",  "q_offset", "shared_keys",   "variant", NULL};
 _Static_assert(sizeof field_names / sizeof field_names[0] == FIELDS + 1, "the names of all");
 
 static int add_build(reader *r, const fj_mod *mod, const fj_problem *problem, size_t entry) {
