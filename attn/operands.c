@@ -127,7 +127,7 @@ static fj_status check_cumulative(const fj_validation *v, const char *name, cons
     for (int64_t b = 0; b < batch; b++)
         if (cu[b + 1] < cu[b])
             return fj_attn_bad(v, "%s decreases from %d to %d at index %lld", name, cu[b], cu[b + 1],
-                               (long long)(b + 1));
+                               (long long)b + 1);
     if (cu[batch] == rows) return FJ_OK;
     return fj_attn_bad(v, "%s ends with %d, but %s has %lld rows", name, cu[batch], of, (long long)rows);
 }
