@@ -260,60 +260,6 @@ static fj_status all_full(const fj_allocator *allocator, const fj_mask_shape *sh
     return fj_rows_take(&writer, columns, ret_rows) == FJ_OK ? FJ_OK : fj_mask_no_memory(error);
 }
 
-/* ---- Bad reads -------------------------------------------------------------------------------------- */
-
-typedef struct explanation {
-    const fj_mask_maker *maker;
-    const fj_resolved *inputs;
-    const struct fj_cpu_fault *at;
-    char text[400];
-    bool found;
-} explanation;
-
-static void explain(fj_scope *scope, void *argument) {
-    explanation *e = argument;
-    const fj_ir ir = fj_ir_view(e->maker->ir, scope->arena);
-    fj_eval_tensor *captures = FJ_NEW_ARRAY(scope->arena, fj_eval_tensor, ir.captures.len + 1);
-    for (size_t i = 0; i < ir.captures.len; i++) {
-        const fj_tensor *tensor = &e->inputs->captures[i];
-        if (!e->maker->used[i]) continue;
-        captures[i].data = tensor->data;
-        captures[i].dtype = tensor->dtype;
-        memcpy(captures[i].dims, tensor->shape, sizeof captures[i].dims);
-        memcpy(captures[i].strides, tensor->strides, sizeof captures[i].strides);
-    }
-    const fj_eval_input input = {.captures = captures,
-                                 .scalars = e->inputs->scalars,
-                                 .round_f32 = e->maker->plan.problem.dtype != FJ_DTYPE_F64};
-    e->found = fj_eval_explain(fj_eval_create(scope->arena, &ir), &input, e->at->b, e->at->h, e->at->q,
-                               e->at->kv, 0, e->text, sizeof e->text);
-}
-
-static bool is_before(const struct fj_cpu_fault *a, const struct fj_cpu_fault *b) {
-    if (a->b != b->b) return a->b < b->b;
-    if (a->h != b->h) return a->h < b->h;
-    return a->q != b->q ? a->q < b->q : a->kv < b->kv;
-}
-
-static fj_status report_fault(const building *all, const fj_resolved *inputs, fj_error *error) {
-    const struct fj_cpu_fault *least_fault = NULL;
-    for (int i = 0; i < all->workers; i++) {
-        const struct fj_cpu_fault *fault = &all->args.args.faults[i];
-        if (fault->found && (!least_fault || is_before(fault, least_fault))) least_fault = fault;
-    }
-    if (!least_fault) return FJ_OK;
-    explanation e = {.maker = all->maker, .inputs = inputs, .at = least_fault};
-    fj_arena arena;
-    fj_arena_init(&arena, all->allocator);
-    const fj_status status = fj_scope_run(&arena, NULL, explain, &e);
-    fj_arena_finish(&arena);
-    if (status == FJ_OK && e.found) return fj_error_set(error, FJ_ERR_INDEX, "%s", e.text);
-    return fj_error_set(error, FJ_ERR_INDEX,
-                        "the mask reads outside a captured tensor or divides an integer by zero at b=%d h=%d "
-                        "q=%d kv=%d",
-                        least_fault->b, least_fault->h, least_fault->q, least_fault->kv);
-}
-
 /* ---- Inputs ----------------------------------------------------------------------------------------- */
 
 /* The captures as validated, as the code reads them, and places for bad reads, in one piece. */
@@ -367,7 +313,7 @@ static fj_status build(building *all, const fj_mask_args *args, const fj_launch 
         status = run_strips(all, launch, ret_rows, ret_undecided, error);
     }
     if (status == FJ_OK) {
-        status = report_fault(all, &in.resolved, error);
+        status = fj_mask_report_fault(all->maker, in.faults, all->workers, &in.resolved, error);
         if (status != FJ_OK) fj_block_rows_finish(all->allocator, ret_rows);
     }
     fj_mask_tables_finish(all->allocator, &tables);

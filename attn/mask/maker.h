@@ -19,6 +19,10 @@ struct fj_mask_maker {
     fj_kernel_info info;
 };
 
+/* FJ_ERR_INDEX, which tells of the least bad read of those that workers kept; FJ_OK where there is none (fault.c). */
+fj_status fj_mask_report_fault(const fj_mask_maker *maker, const struct fj_cpu_fault *faults, int count,
+                               const fj_resolved *inputs, fj_error *error);
+
 /* ---- Tables: minima and maxima of captures (tables.c) -------------------------------------------- */
 
 typedef struct fj_mask_tables {

@@ -1,8 +1,8 @@
 /* Block masks: the object behind flexjit.h's fj_block_mask, and what the files of attn/mask/ share.
  *
- *   rows.c      runs of blocks, and their transpose        tables.c   minima and maxima of captured tensors
+ *   rows.c      runs of blocks, and their transpose        tables.c, spans.c   minima and maxima of captures, rows, columns
  *   mask.c      the object                                 maker.c    the code that decides blocks of a mod
- *   dense.c, lists.c   from and to dense and PyTorch's     build.c    a mask made by it
+ *   dense.c, lists.c   from and to dense and PyTorch's     build.c, fault.c   a mask made by it
  *   algebra.c   and, or, not, slices                       picture.c  text and SVG
  *   device.c    where kernels of a GPU read them
  *
