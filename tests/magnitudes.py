@@ -3,7 +3,7 @@
 tables in Markdown.
 
 usage: magnitudes.py [--tool build/flexjit] [--quick] [--dtypes F32,BF16,F16,F64]
-                     [--kinds fill,product,equal,cancel] DEVICE [OPTION of flexjit run ...]
+                     [--kinds fill,product,equal,cancel,two,sixteen] DEVICE [OPTION of flexjit run ...]
 
 A cell is the greatest ratio of the mean error to the unfused pass's, both against the reference in double, over the
 outputs of a direction. `r` stands at those of which the unfused pass has no error to compare with, as it overflows or is
@@ -29,7 +29,9 @@ B, H, L, S, E, EV = 1, 2, 64, 64, 24, 16  # 1 / sqrt(24) is not a power of 2: la
 MAGNITUDES = [1e0, 1e2, 1e4, 1e6, 1e7, 1e8, 1e9, 1e10, 1e12, 1e16, 1e20, 1e30, 2.3e38, 3.4e38]
 QUICK = [1e2, 1e8, 1e20, 3.4e38]
 MOST_FACTOR = {"F16": 1.5e4, "BF16": 1e18, "F32": 1e18, "F64": 1e18}  # of q and k: beyond, a product overflows
-KINDS = {"fill": "fills", "product": "products", "equal": "equal products", "cancel": "gradients that cancel"}
+KINDS = {"fill": "fills", "product": "products", "equal": "equal products", "cancel": "gradients that cancel",
+         "two": "products of two queries", "sixteen": "products of sixteen queries"}  # fmt: skip
+FEW = {"two": 2, "sixteen": 16}  # the cpu's forward has ways of its own for these: backward has to find the same scores
 FACTOR = "ALPHA = 0.5\n\ndef score_mod(score, b, h, q, kv):\n    return score * ALPHA\n"
 CANCEL = [  # E, Ev, the mask, constants of q and k or none, whether v and do are positive
     (16, 256, "q % 5 == kv", None, False),
@@ -51,7 +53,8 @@ def tensors(dtype, kind, size):
     if factor > MOST_FACTOR[dtype]:
         return None
     found = {}
-    for name, length, width in (("q", L, E), ("k", S, E), ("v", S, EV), ("do", L, EV)):
+    queries = FEW.get(kind, L)
+    for name, length, width in (("q", queries, E), ("k", S, E), ("v", S, EV), ("do", queries, EV)):
         count = B * H * length * width
         if name in "qk" and kind == "equal":
             values = [factor / E**0.25] * count
