@@ -1,6 +1,7 @@
 """run: packed and paged tensors, positions of first queries, keys that serve a batch, gradients by choice."""
 
 import json
+import math
 import random
 
 import harness
@@ -241,6 +242,27 @@ class Forms(harness.Case):
                         total[:] = [x + y for x, y in zip(total, alone[name][2])]
                 for name, total in sums.items():
                     self.near(got[name], ("F32", tensors[name[1]][1], total), name, 1e-4)
+
+    def test_halves_merge_by_lse(self):
+        """What even and odd keys give, weighed by lse, is what all give; so are the gradients, through out and lse."""
+        tensors = {name: ("F64", *x[1:]) for name, x in self.dense(random.Random(8), 1, 1, 30, 40).items()}
+        mod = ["--mask", "(q >= kv) & (kv % 2 != hidden[0])", "--backward"]  # one: few kernels
+        all_keys, *outs = [self.run_on("cpu", {**tensors, "hidden": i32(which)}, *mod)[0] for which in (2, 1, 0)]
+        out, lse, dout = all_keys["out"][2], all_keys["lse"][2], tensors["do"][2]
+        weights = [[math.exp(x - y) for x, y in zip(half["lse"][2], lse)] for half in outs]
+        merged = [sum(w[i // EV] * half["out"][2][i] for w, half in zip(weights, outs)) for i in range(len(out))]
+        self.near(("F64", all_keys["out"][1], merged), all_keys["out"], "out", 1e-12)
+        sums = {name: [0.0] * len(all_keys[name][2]) for name in ("dq", "dk", "dv")}
+        for which, w, half in zip((1, 0), weights, outs):
+            dlse = [w[r] * sum(dout[r * EV + e] * (half["out"][2][r * EV + e] - out[r * EV + e]) for e in range(EV))
+                    for r in range(len(w))]  # fmt: skip
+            inputs = {**tensors, "hidden": i32(which), "dlse": ("F64", all_keys["lse"][1], dlse),
+                      "do": ("F64", tensors["do"][1], [w[i // EV] * x for i, x in enumerate(dout)])}  # fmt: skip
+            part, _ = self.run_on("cpu", inputs, *mod)
+            for name, total in sums.items():
+                total[:] = [x + y for x, y in zip(total, part[name][2])]
+        for name, total in sums.items():
+            self.near(("F64", all_keys[name][1], total), all_keys[name], name, 1e-12)
 
     def test_gradients_by_choice(self):
         tensors = self.dense(random.Random(6), 2, 2, 33, 40)
