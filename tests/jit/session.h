@@ -20,7 +20,7 @@
     "; }\n"                                                                                                           \
     "extern const struct fj_cpu_kernel fj_cpu_kernel;\n"                                                              \
     "__attribute__((visibility(\"default\"))) const struct fj_cpu_kernel fj_cpu_kernel = {\n"                         \
-    "    FJ_CPU_ABI, size, items, run, blocks};\n"
+    "    .abi = FJ_CPU_ABI, .workspace = size, .items = items, .run = run, .blocks = blocks};\n"
 
 static char folder[64], cache_path[96], templates[96], tmpdir[96], tools[96];
 
