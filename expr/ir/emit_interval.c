@@ -44,10 +44,12 @@ static void put_scalar(fj_emit *emit, const fj_node *node) {
 }
 
 static void put_position(fj_emit *emit, fj_op op) {
-    static const char *const texts[] = {"b, b", "h, h", "q_first, q_last", "kv_first, kv_last"};
-    fj_buf_printf(emit->out, "fj_iv_range(%s)", texts[op - FJ_OP_B]);
+    fj_buf_printf(emit->out, "fj_iv_range(%s)",
+                  op == FJ_OP_B   ? "b, b"
+                  : op == FJ_OP_H ? "h, h"
+                  : op == FJ_OP_Q ? "q_first, q_last"
+                                  : "kv_first, kv_last");
 }
-_Static_assert(FJ_OP_KV == FJ_OP_B + 3 && FJ_OP_H == FJ_OP_B + 1, "put_position");
 
 static void put_call(fj_emit *emit, fj_ref ref) {
     const fj_node *node = fj_ir_at(emit->ir, ref);

@@ -30,13 +30,13 @@ static fj_expr *parse_string(fj_parser *parser) {
     fj_expr *string = fj_parse_new(parser, FJ_EXPR_STRING);
     FJ_VEC(fj_str) parts = {0};
     size_t length = 0;
-    while (fj_parse_peek(parser) == FJ_TOKEN_STRING) {
+    do {
         const fj_token *token = &parser->tokens[parser->at++];
         fj_str part = fj_lex_decode(parser->scope, parser->source, token);
         if (token->flags & (FJ_STRING_FORMAT | FJ_STRING_BYTES)) string->integer = 1;
         length += part.len;
         FJ_PUSH(parser->arena, &parts, part);
-    }
+    } while (fj_parse_peek(parser) == FJ_TOKEN_STRING);
     string->text = parts.data[0];
     if (parts.len > 1) {
         char *whole = fj_arena_alloc(parser->arena, length + 1);

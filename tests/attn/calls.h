@@ -35,6 +35,12 @@ static inline void tensor_init(test_tensor *self, fj_dtype dtype, int rank, cons
     memset(self->dl.data ? self->dl.data : self->shape, 0, self->dl.data ? self->bytes : 0);
 }
 
+/* The elements of a tensor that has some. */
+static inline void *tensor_elements(const test_tensor *self) {
+    if (!self->dl.data) abort();
+    return self->dl.data;
+}
+
 static inline void tensor_fill(test_tensor *self, double seed) {
     float *to = self->dl.data;
     for (size_t i = 0; i < self->bytes / sizeof *to; i++) to[i] = (float)sin(seed + (double)i * 1.7);

@@ -154,7 +154,7 @@ START_TEST(a_capture_without_a_gradient_comes_first) {
     const int64_t dims[] = {37, 40};
     test_tensor ids, bias, dbias[2];
     tensor_init(&ids, FJ_DTYPE_I32, 1, dims);
-    for (int i = 0; i < 37; i++) ((int32_t *)ids.dl.data)[i] = i % 3;
+    for (int i = 0; i < 37; i++) ((int32_t *)tensor_elements(&ids))[i] = i % 3;
     tensor_init(&bias, FJ_DTYPE_F32, 2, dims);
     tensor_fill(&bias, 5);
     for (int i = 0; i < 2; i++) {

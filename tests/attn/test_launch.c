@@ -280,7 +280,7 @@ static int64_t scores_of(fj_device_kind kind, const char *mask, fj_direction dir
     call_init(&call, sizes);
     tensor_init(&ends, FJ_DTYPE_I32, 2, dims);
     for (int64_t i = 0; i < dims[0] * dims[1]; i++)
-        ((int32_t *)ends.dl.data)[i] = (int32_t)(i * i % (sizes.s + 1));
+        ((int32_t *)tensor_elements(&ends))[i] = (int32_t)(i * i % (sizes.s + 1));
     call.args.captures = (const DLTensor *const[]){&ends.dl};
     ck_assert_msg(fj_kernel_blocks(stack.kernel, &call.args, ret_counts, &error) == FJ_OK, "%s", error.text);
     free(ends.dl.data);
@@ -434,7 +434,7 @@ START_TEST(an_index_of_the_score_is_told) {
     const DLTensor *captures[] = {&table.dl};
     call.args.captures = captures;
     call.args.scale = 1;
-    for (int i = 0; i < 4 * 2 * 16; i++) ((float *)call.query.dl.data)[i] = (float)(i / 32); /* its head */
+    for (int i = 0; i < 4 * 2 * 16; i++) ((float *)call.query.dl.data)[i] = (float)(i >> 5); /* its head */
     for (int i = 0; i < 2 * 2 * 16; i++) ((float *)call.key.dl.data)[i] = i < 32 ? 0.5F : 1.25F;
     for (int kind = FJ_DEVICE_CPU; kind <= FJ_DEVICE_UNFUSED; kind++) {
         fj_error error = {0};

@@ -42,10 +42,9 @@ typedef struct row {
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
 typedef struct extra {
-    bool max, pack, table, tf32, seams, hand, blocks;
+    bool max, pack, table, tf32, seams, hand, blocks, offset;
     int splits;
     fj_form form;
-    bool offset;
 } extra;
 static const extra gpu_extras[] = {{.seams = false},
                                    {.max = true, .seams = true},

@@ -47,7 +47,8 @@ static inline void dense_init(test_tensor *dense, dense_sizes n) {
 
 /* Class of each block, packed [B,H,Qb,KVb]. */
 static inline uint8_t *dense_classes(const uint8_t *dense, dense_sizes n) {
-    uint8_t *classes = malloc((size_t)dense_blocks(n) + 1), *to = classes;
+    uint8_t *classes = calloc((size_t)dense_blocks(n) + 1, 1), *to = classes;
+    if (!classes) abort();
     for (int64_t plane = 0; plane < n.b * n.h; plane++)
         for (int64_t row = 0; row < dense_rows(n); row++)
             for (int64_t column = 0; column < dense_columns(n); column++) {
