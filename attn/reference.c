@@ -248,8 +248,8 @@ static int64_t element_count(const fj_tensor *tensor) {
     return count;
 }
 
-/* packed, row-major -> the tensor; of squares the roots. */
-static void store_packed(const fj_tensor *tensor, bool squares, const double *packed) {
+/* packed, row-major -> the tensor; of squares the roots. low: what rounding took from the sums, or NULL. */
+static void store_packed(const fj_tensor *tensor, bool squares, const double *packed, const double *low) {
     int64_t count = element_count(tensor);
     for (int64_t i = 0; i < count; i++) {
         int64_t rest = i, offset = 0;
@@ -257,7 +257,8 @@ static void store_packed(const fj_tensor *tensor, bool squares, const double *pa
             offset += rest % tensor->shape[axis] * tensor->strides[axis];
             rest /= tensor->shape[axis];
         }
-        fj_dtype_store_float(tensor->dtype, tensor->data, offset, squares ? sqrt(packed[i]) : packed[i]);
+        const double sum = low && isfinite(packed[i]) ? packed[i] + low[i] : packed[i];
+        fj_dtype_store_float(tensor->dtype, tensor->data, offset, squares ? sqrt(sum) : sum);
     }
 }
 
@@ -269,24 +270,29 @@ static bool make_grads(reference_call *call, fj_arena *arena) {
     bool any = false;
     for (size_t i = 0; i < captures; i++)
         if (args->dcaptures && args->dcaptures[i].present) {
-            grads[i] = FJ_NEW_ARRAY(arena, double, element_count(&args->dcaptures[i]));
+            grads[i] = FJ_NEW_ARRAY(arena, double, 2 * element_count(&args->dcaptures[i]));
             any = true;
         }
     call->grads.captures = grads;
     call->grads.squares = call->pass == FJ_PASS_ROUNDING;
+    call->grads.compensated = call->pass == FJ_PASS_EXACT;
     for (size_t i = 0; i < scalars; i++) any |= args->dscalars && args->dscalars[i].present;
-    call->grads.scalars = any ? FJ_NEW_ARRAY(arena, double, scalars) : NULL;
+    call->grads.scalars = any ? FJ_NEW_ARRAY(arena, double, 2 * scalars) : NULL;
     return any;
 }
 
 static void store_grads(const reference_call *call) {
     const fj_resolved *args = call->args;
+    const bool exact = call->grads.compensated;
+    const size_t scalars = call->ir->scalars.len;
     for (size_t i = 0; i < call->ir->captures.len; i++)
         if (call->grads.captures[i])
-            store_packed(&args->dcaptures[i], call->grads.squares, call->grads.captures[i]);
+            store_packed(&args->dcaptures[i], call->grads.squares, call->grads.captures[i],
+                         exact ? call->grads.captures[i] + element_count(&args->dcaptures[i]) : NULL);
     for (size_t i = 0; i < call->ir->scalars.len; i++)
         if (args->dscalars && args->dscalars[i].present)
-            store_packed(&args->dscalars[i], call->grads.squares, &call->grads.scalars[i]);
+            store_packed(&args->dscalars[i], call->grads.squares, &call->grads.scalars[i],
+                         exact ? &call->grads.scalars[scalars + i] : NULL);
 }
 
 /* ---- The call --------------------------------------------------------------------------------------- */

@@ -171,6 +171,10 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         return cli_fail(CLI_EXIT_FAILED, "head dimensions of %lld and %lld are too large",
                         (long long)options->shape.head_dim, (long long)options->shape.value_dim);
     }
+    /* Packed: on average. */
+    const int64_t sequences =
+        options->form == FJ_FORM_PACKED && options->shape.batch > 0 ? options->shape.batch : 1;
+    const int64_t length = options->shape.q_len / sequences;
     fj_problem problem = {
         .struct_size = sizeof problem,
         .direction = direction,
@@ -183,7 +187,7 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         .tf32 = options->tf32,
         .variant = options->variants[direction],
         .gqa = options->shape.kv_heads > 0 ? (int)(options->shape.heads / options->shape.kv_heads) : 0,
-        .few_queries = options->shape.q_len < FEW_QUERIES,
+        .few_queries = length < FEW_QUERIES,
         .block_mask = options->block_mask != NULL,
         .form = options->form,
         .shared_keys = options->shared_keys,

@@ -94,11 +94,9 @@ static int set_value_dim(const reader *r, const json_t *value, fj_problem *probl
     return json_is_null(value) ? CLI_EXIT_OK : set_dim(r, value, "value_dim", &problem->value_dim);
 }
 
-/* Kernels take any ratio at run time. */
+/* Kernels take any ratio at run time; it matters to the plan where queries are few. */
 static int set_gqa(const reader *r, const json_t *value, fj_problem *problem) {
-    int ignored;
-    (void)problem;
-    return set_dim(r, value, "gqa", &ignored);
+    return set_dim(r, value, "gqa", &problem->gqa);
 }
 
 static int set_direction(const reader *r, const json_t *value, fj_problem *problem) {
@@ -133,6 +131,9 @@ static int set_form(const reader *r, const json_t *value, fj_problem *problem) {
         if (strcmp(name, names[i]) == 0) return problem->form = (fj_form)i, CLI_EXIT_OK;
     return WRONG(r, "'form' is none of dense, packed, paged");
 }
+static int set_few_queries(const reader *r, const json_t *value, fj_problem *problem) {
+    return set_bool(r, value, "few_queries", &problem->few_queries);
+}
 static int set_q_offset(const reader *r, const json_t *value, fj_problem *problem) {
     return set_bool(r, value, "q_offset", &problem->q_offset);
 }
@@ -162,6 +163,7 @@ static const struct {
     {"dtype", set_dtype, true},
     {"head_dim", set_head_dim, true},
     {"value_dim", set_value_dim, false},
+    {"few_queries", set_few_queries, false},
     {"gqa", set_gqa, false},
     {"direction", set_direction, false},
     {"max", set_max, false},
@@ -175,9 +177,9 @@ static const struct {
     {"variant", set_variant, false},
 };
 enum { FIELDS = sizeof fields / sizeof fields[0] };
-static const char *const field_names[] = {"dtype", "head_dim", "value_dim",     "gqa",     "direction",
-                                          "max",   "dlse",     "deterministic", "tf32",    "block_mask",
-                                          "form",  "q_offset", "shared_keys",   "variant", NULL};
+static const char *const field_names[] = {
+    "few_queries",   "dtype", "head_dim",   "value_dim", "gqa",      "direction",   "max",     "dlse",
+    "deterministic", "tf32",  "block_mask", "form",      "q_offset", "shared_keys", "variant", NULL};
 _Static_assert(sizeof field_names / sizeof field_names[0] == FIELDS + 1, "the names of all");
 
 static int add_build(reader *r, const fj_mod *mod, const fj_problem *problem, size_t entry) {
@@ -211,7 +213,7 @@ static int expand(reader *r, json_t *value, const fj_mod *mod, fj_problem proble
     const json_t *values = json_object_get(value, fields[field].key);
     if (values == NULL && fields[field].required) return WRONG(r, "'%s' is missing", fields[field].key);
     if (values == NULL) return expand(r, value, mod, problem, field + 1, entry);
-    bool distinct = fields[field].set != set_gqa;
+    const bool distinct = fields[field].set != set_gqa || problem.few_queries;
     int status = CLI_EXIT_OK;
     for (size_t i = 0; status == CLI_EXIT_OK && i < list_size(values); i++) {
         status = fields[field].set(r, list_item(values, i), &problem);

@@ -1,6 +1,7 @@
 /* The evaluator's memory: reads of captured tensors, their range checks, and gradients that are added
  * to them. The index rule is here once: [-n, -1] counts from the end, outside of [-n, n) there is
  * nothing. */
+#include <math.h>
 #include <string.h>
 
 #include "base/dtype.h"
@@ -83,6 +84,13 @@ static double added(const fj_eval *eval, double value) {
     return eval->grads->squares ? value * value : value;
 }
 
+/* count: of the sums that begin at `sums`. */
+static void add_to(const fj_eval *eval, double *sums, int64_t count, int64_t at, double x) {
+    const double before = sums[at], sum = before + x, taken = sum - before;
+    if (eval->grads->compensated && isfinite(sum)) sums[count + at] += (before - (sum - taken)) + (x - taken);
+    sums[at] = sum;
+}
+
 static void scatter_capture(fj_eval *eval, fj_ref ref, double *grad, const double *value, int count) {
     const int64_t capture = fj_ir_at(eval->ir, ref)->imm.i;
     const int64_t *dims = eval->input->captures[capture].dims;
@@ -94,7 +102,7 @@ static void scatter_capture(fj_eval *eval, fj_ref ref, double *grad, const doubl
     }
     find_offsets(eval, ref, 1, dims, strides, count);
     for (int i = 0; i < count; i++) {
-        if (!eval->flags[i]) grad[eval->offsets[i]] += added(eval, value[i]);
+        if (!eval->flags[i]) add_to(eval, grad, stride, eval->offsets[i], added(eval, value[i]));
     }
 }
 
@@ -106,6 +114,8 @@ void fj_eval_scatter(fj_eval *eval, fj_ref ref, int count) {
         double *grad = eval->grads->captures != NULL ? eval->grads->captures[node->imm.i] : NULL;
         if (grad != NULL) scatter_capture(eval, ref, grad, value, count);
     } else if (eval->grads->scalars != NULL) {
-        for (int i = 0; i < count; i++) eval->grads->scalars[node->imm.i] += added(eval, value[i]);
+        for (int i = 0; i < count; i++)
+            add_to(eval, eval->grads->scalars, (int64_t)eval->ir->scalars.len, node->imm.i,
+                   added(eval, value[i]));
     }
 }

@@ -267,6 +267,8 @@ typedef struct fj_eval_grads {
     double *const *captures;
     double *scalars; /* one per scalar, NULL: unwanted */
     bool squares;    /* adds up the squares of what is added */
+    /* Each array has as many elements again behind its own: what rounding took from the sums (Knuth's two-sum). */
+    bool compensated;
 } fj_eval_grads;
 
 typedef struct fj_eval fj_eval; /* scratch for one thread */

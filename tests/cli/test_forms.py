@@ -280,6 +280,14 @@ class Forms(harness.Case):
                    "--output", "x.st")  # fmt: skip
         self.fails(2, "--gradients", "run", "--gradients", "dq", "--input", data, "--output", "x.st")
 
+    def test_the_reference_sums_in_full(self):
+        """The gradient of a run-time scalar in F64 is a sum of so many terms that doubles alone lose what is checked."""
+        mod = self.file("mod.py", "ALPHA = 0.5\ndef score_mod(score, b, h, q, kv):\n    return score * ALPHA\n")
+        rng = random.Random(0)
+        for _ in range(3):
+            tensors = {name: drawn(rng, "F64", 1, 16, 200, 16) for name in ("q", "k", "v", "do")}
+            self.run_on("cpu", tensors, mod, "--runtime-param", "ALPHA", "--backward", "--check")
+
     # ---- Bad input -------------------------------------------------------------------------------------
 
     def test_what_does_not_fit(self):
