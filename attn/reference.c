@@ -290,7 +290,7 @@ static void store_grads(const reference_call *call) {
             store_packed(&args->dcaptures[i], call->grads.squares, call->grads.captures[i],
                          exact ? call->grads.captures[i] + element_count(&args->dcaptures[i]) : NULL);
     for (size_t i = 0; i < call->ir->scalars.len; i++)
-        if (args->dscalars && args->dscalars[i].present)
+        if (call->grads.scalars && args->dscalars[i].present)
             store_packed(&args->dscalars[i], call->grads.squares, &call->grads.scalars[i],
                          exact ? &call->grads.scalars[scalars + i] : NULL);
 }
