@@ -11,6 +11,9 @@
 
 enum { MOST_WORKERS = 4096, FEW_QUERIES = 64 /* rows of a common tile */ };
 
+const char *const cli_form_names[CLI_FORMS] = {
+    [FJ_FORM_DENSE] = "dense", [FJ_FORM_PACKED] = "packed", [FJ_FORM_PAGED] = "paged"};
+
 /* ---- Options ----------------------------------------------------------------------------- */
 
 /* A variant's name begins with the direction it is for. */

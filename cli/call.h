@@ -32,6 +32,10 @@ typedef struct cli_shape {
     int64_t batch, heads, kv_heads, q_len, kv_len, head_dim, value_dim;
 } cli_shape;
 
+/* By fj_form: as files and reports say it. */
+enum { CLI_FORMS = FJ_FORM_PAGED + 1 };
+extern const char *const cli_form_names[CLI_FORMS];
+
 /* What a command line asks of a call. */
 typedef struct cli_call_options {
     cli_shape shape;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/call.h"
 #include "cli/file.h"
 #include "cli/mod.h"
 #include "cli/report.h"
@@ -124,11 +125,9 @@ static int set_block_mask(const reader *r, const json_t *value, fj_problem *prob
     return set_bool(r, value, "block_mask", &problem->block_mask);
 }
 static int set_form(const reader *r, const json_t *value, fj_problem *problem) {
-    static const char *const names[] = {
-        [FJ_FORM_DENSE] = "dense", [FJ_FORM_PACKED] = "packed", [FJ_FORM_PAGED] = "paged"};
     const char *name = json_string_value(value);
-    for (size_t i = 0; name != NULL && i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(name, names[i]) == 0) return problem->form = (fj_form)i, CLI_EXIT_OK;
+    for (size_t i = 0; name != NULL && i < CLI_FORMS; i++)
+        if (strcmp(name, cli_form_names[i]) == 0) return problem->form = (fj_form)i, CLI_EXIT_OK;
     return WRONG(r, "'form' is none of dense, packed, paged");
 }
 static int set_few_queries(const reader *r, const json_t *value, fj_problem *problem) {

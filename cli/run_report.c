@@ -10,9 +10,6 @@ static double tflops(const cli_run *run, fj_direction direction) {
     return run->time_ms[direction] > 0 ? flops / run->time_ms[direction] * 1e-9 : 0;
 }
 
-static const char *const form_names[] = {
-    [FJ_FORM_DENSE] = "dense", [FJ_FORM_PACKED] = "packed", [FJ_FORM_PAGED] = "paged"};
-
 /* A block mask decides blocks whatever the mod's own tier. */
 static fj_mask_tier tier_of(const cli_run *run) {
     return run->block_mask != NULL ? FJ_TIER_BLOCKS : fj_mod_mask_tier(run->mod);
@@ -29,7 +26,7 @@ void cli_run_print_line(const cli_run *run, fj_direction direction) {
         fj_device_name(run->device), kernel->info.variant, run->time_ms[direction], tflops(run, direction),
         fj_mask_tier_name(tier_of(run)), 100 * cli_computed_share(&kernel->blocks),
         run->options.form != FJ_FORM_DENSE ? ", " : "",
-        run->options.form != FJ_FORM_DENSE ? form_names[run->options.form] : "");
+        run->options.form != FJ_FORM_DENSE ? cli_form_names[run->options.form] : "");
     fflush(stdout);
 }
 
@@ -80,7 +77,7 @@ static json_t *direction_json(const cli_run *run, fj_direction direction) {
         cli_json_number(tflops(run, direction)), "tier", fj_mask_tier_name(tier_of(run)), "blocks", "full",
         (json_int_t)kernel->blocks.full, "partial", (json_int_t)kernel->blocks.partial, "empty",
         (json_int_t)kernel->blocks.empty, "scores", (json_int_t)cli_scores(shape, &kernel->blocks), "dtype",
-        fj_dtype_name(run->options.dtype), "form", form_names[run->options.form], "shape",
+        fj_dtype_name(run->options.dtype), "form", cli_form_names[run->options.form], "shape",
         (json_int_t)shape->batch, (json_int_t)shape->heads, (json_int_t)shape->kv_heads,
         (json_int_t)shape->q_len, (json_int_t)shape->kv_len, (json_int_t)shape->head_dim,
         (json_int_t)shape->value_dim);

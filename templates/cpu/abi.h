@@ -68,7 +68,7 @@ struct fj_cpu_args {
     int32_t workers;
     char *scratch;               /* 256-byte aligned, kernel->scratch bytes for each worker */
     char *workspace;             /* the same, kernel->workspace bytes */
-    struct fj_cpu_fault *faults; /* one per worker, zeroed by the driver */
+    struct fj_cpu_fault *faults; /* one per worker, zeroed before the first phase */
 };
 
 struct fj_cpu_kernel {
