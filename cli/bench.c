@@ -4,12 +4,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
+#include "cli/fill.h"
 #include "cli/interrupt.h"
 #include "cli/mod.h"
-#include "cli/number.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 
@@ -35,131 +34,7 @@ typedef struct bench {
 static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 enum { F32_CHOICE = 2, DTYPES = 4 };
 
-/* ---- Random tensors ---------------------------------------------------------------------- */
-
-static int fill_normal(cli_view *view, const char *name, fj_dtype dtype, int rank, const int64_t *dims,
-                       uint64_t seed) {
-    int status = cli_view_allocate(view, name, dtype, rank, dims);
-    cli_random random = {seed};
-    for (size_t i = 0; status == CLI_EXIT_OK && i < view->count; i++) {
-        cli_store(dtype, view->tensor.data, i, cli_random_normal(&random));
-    }
-    return status;
-}
-
-/* Integers are likely indices: below every extent that they may index. */
-static int64_t least_extent(const bench *b, const cli_shape *shape) {
-    int64_t least = shape->q_len < shape->kv_len ? shape->q_len : shape->kv_len;
-    for (size_t i = 0; i < b->bindings.count; i++) {
-        const fj_binding *binding = &b->bindings.items[i];
-        for (int d = 0; d < binding->rank; d++) {
-            if (binding->dims[d] >= 1 && binding->dims[d] < least) least = binding->dims[d];
-        }
-    }
-    return least < 1 ? 1 : least < INT32_MAX ? least : INT32_MAX;
-}
-
-static int by_value(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static int fill_integers(cli_view *view, const char *name, const fj_binding *binding, int64_t bound,
-                         uint64_t seed) {
-    int status = cli_view_allocate(view, name, binding->dtype, binding->rank, binding->dims);
-    int64_t *values = status == CLI_EXIT_OK ? malloc((view->count + 1) * sizeof *values) : NULL;
-    if (status == CLI_EXIT_OK && values == NULL) status = cli_no_memory();
-    if (status != CLI_EXIT_OK) return status;
-    cli_random random = {seed};
-    if (binding->dtype == FJ_DTYPE_BOOL) bound = 2;
-    for (size_t i = 0; i < view->count; i++) values[i] = cli_random_below(&random, bound);
-    if (binding->rank == 1 && binding->dtype != FJ_DTYPE_BOOL)
-        qsort(values, view->count, sizeof *values, by_value);
-    for (size_t i = 0; i < view->count; i++)
-        cli_store(binding->dtype, view->tensor.data, i, (double)values[i]);
-    free(values);
-    return CLI_EXIT_OK;
-}
-
-static const fj_binding *find_binding(const bench *b, const char *name) {
-    for (size_t i = 0; i < b->bindings.count; i++) {
-        if (strcmp(b->bindings.items[i].name, name) == 0) return &b->bindings.items[i];
-    }
-    return NULL;
-}
-
-static int64_t dtype_bound(fj_dtype dtype, int64_t bound) {
-    int64_t most = dtype == FJ_DTYPE_I8  ? 128
-                 : dtype == FJ_DTYPE_U8  ? 256
-                 : dtype == FJ_DTYPE_I16 ? 32768
-                                         : bound;
-    return bound < most ? bound : most;
-}
-
-static int fill_capture(const bench *b, const cli_shape *shape, size_t index, cli_view *view) {
-    const char *name = fj_mod_capture(b->mod, index).name;
-    const cli_tensor *tensor = cli_st_find(&b->bindings.file, name);
-    if (tensor != NULL && tensor->known) {
-        return cli_view_borrow(view, name, tensor->dtype, tensor->rank, tensor->dims, tensor->data);
-    }
-    const fj_binding *binding = find_binding(b, name);
-    if (binding == NULL) return cli_fail(CLI_EXIT_FAILED, "captured tensor '%.100s' is not bound", name);
-    for (int d = 0; d < binding->rank; d++) {
-        if (binding->dims[d] >= 0) continue;
-        return cli_usage(b->args->verb, "'--bind %.100s': to fill the tensor, its whole shape must be given",
-                         name);
-    }
-    uint64_t seed = (uint64_t)b->seed * 1000 + 10 + index;
-    switch (binding->dtype) {
-    case FJ_DTYPE_F16:
-    case FJ_DTYPE_BF16:
-    case FJ_DTYPE_F32:
-    case FJ_DTYPE_F64: return fill_normal(view, name, binding->dtype, binding->rank, binding->dims, seed);
-    case FJ_DTYPE_F8_E4M3:
-    case FJ_DTYPE_F8_E5M2:
-        return cli_fail(CLI_EXIT_FAILED, "captured tensor '%.100s': %s is not filled; give it with --input",
-                        name, fj_dtype_name(binding->dtype));
-    default:
-        return fill_integers(view, name, binding, dtype_bound(binding->dtype, least_extent(b, shape)), seed);
-    }
-}
-
-static int fill_inputs(const bench *b, const cli_call_options *options, bool backward, cli_inputs *inputs) {
-    const cli_shape *s = &options->shape;
-    const int64_t q[4] = {s->batch, s->heads, s->q_len, s->head_dim};
-    const int64_t k[4] = {s->batch, s->kv_heads, s->kv_len, s->head_dim};
-    const int64_t v[4] = {s->batch, s->kv_heads, s->kv_len, s->value_dim};
-    const int64_t out[4] = {s->batch, s->heads, s->q_len, s->value_dim};
-    uint64_t seed = (uint64_t)b->seed * 1000;
-    int status = cli_inputs_begin(inputs, b->mod);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->query, "q", options->dtype, 4, q, seed);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->key, "k", options->dtype, 4, k, seed + 1);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->value, "v", options->dtype, 4, v, seed + 2);
-    if (status == CLI_EXIT_OK && backward)
-        status = fill_normal(&inputs->dout, "do", options->dtype, 4, out, seed + 3);
-    for (size_t i = 0; status == CLI_EXIT_OK && i < inputs->capture_count; i++) {
-        status = fill_capture(b, s, i, &inputs->captures[i]);
-    }
-    return status;
-}
-
 /* ---- One row ----------------------------------------------------------------------------- */
-
-static size_t bytes_of(const cli_view *view) { return view->count * fj_dtype_size(view->dtype); }
-
-/* Every tensor of the launch, once. A view that is not set has no elements. */
-static double launch_bytes(const cli_inputs *in, const cli_outputs *out, fj_direction direction) {
-    size_t bytes = bytes_of(&in->query) + bytes_of(&in->key) + bytes_of(&in->value) + bytes_of(&out->out) +
-                   bytes_of(&out->lse);
-    if (direction == FJ_BACKWARD) {
-        bytes += bytes_of(&in->dout) + bytes_of(&out->dquery) + bytes_of(&out->dkey) + bytes_of(&out->dvalue);
-    }
-    for (size_t i = 0; i < in->capture_count; i++) {
-        bytes += bytes_of(&in->captures[i]);
-        if (direction == FJ_BACKWARD) bytes += bytes_of(&out->dcaptures[i]);
-    }
-    return (double)bytes;
-}
 
 static int by_time(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -212,7 +87,7 @@ static int time_direction(const bench *b, fj_device *device, const cli_call_opti
         snprintf(row->variant, sizeof row->variant, "%s", kernel.info.variant);
         row->blocks = kernel.blocks;
         row->flops = cli_flops(&options->shape, row->direction, &kernel.blocks);
-        row->bytes = launch_bytes(inputs, outputs, row->direction);
+        row->bytes = cli_launch_bytes(inputs, outputs, row->direction);
     }
     cli_kernel_close(&kernel);
     return status;
@@ -226,7 +101,8 @@ static int time_row(const bench *b, fj_device *device, const cli_shape *shape, c
     options.scale = isnan(b->scale) ? 1 / sqrt((double)shape->head_dim) : b->scale;
     cli_inputs inputs = {0};
     cli_outputs outputs = {0};
-    int status = fill_inputs(b, &options, backward, &inputs);
+    const cli_fill fill = {b->mod, &b->bindings, b->args->verb, b->seed};
+    int status = cli_fill_inputs(&fill, &options, backward, &inputs);
     if (status == CLI_EXIT_OK) {
         status = cli_outputs_allocate(&outputs, &options, &inputs, b->mod, backward, row->dtype,
                                       cli_statistics_dtype(row->dtype));

@@ -43,6 +43,13 @@ int cli_run_mask(cli_run *run);
 /* run_check.c: the reference and the unfused pass, and the comparison of every output. Status 1 when one is BAD. */
 int cli_run_check(cli_run *run);
 
+/* The same in steps: what a call should give is computed once, then the outputs of any kernel are compared with it. Of a
+ * run its context, mod, options, inputs and backward are read, by comparing its list too, one comparison for each. */
+typedef struct cli_check cli_check;
+int cli_check_open(const cli_run *run, cli_check **ret_check);
+int cli_check_compare(const cli_check *check, const cli_run *run, cli_comparison *comparisons, bool *ret_ok);
+void cli_check_close(cli_check **check); /* takes NULL */
+
 /* What an output is judged by. */
 typedef struct cli_evidence {
     const cli_view *x, *reference;

@@ -97,13 +97,13 @@ static void forget_rounded(cli_inputs *inputs) {
 /* ---- Comparing --------------------------------------------------------------------------- */
 
 /* The passes that the outputs are judged by. In F64 the yardstick's are those of inputs in F32. */
-typedef struct passes {
+struct cli_check {
     pass reference, rounding, unfused, unfused_reference;
     cli_inputs rounded;
     bool wide;
-} passes;
+};
 
-static int compute_all(const cli_run *run, passes *all) {
+static int compute_all(const cli_run *run, cli_check *all) {
     fj_dtype dtype = run->options.dtype;
     all->wide = dtype == FJ_DTYPE_F64;
     all->reference = (pass){.kind = FJ_DEVICE_REFERENCE, .dtype = dtype, .inputs = &run->inputs};
@@ -123,7 +123,7 @@ static int compute_all(const cli_run *run, passes *all) {
     return status;
 }
 
-static void forget_all(passes *all) {
+static void forget_all(cli_check *all) {
     forget(&all->reference);
     forget(&all->rounding);
     forget(&all->unfused);
@@ -131,7 +131,7 @@ static void forget_all(passes *all) {
     if (all->wide) forget_rounded(&all->rounded);
 }
 
-static int compare_all(cli_run *run, const passes *all) {
+int cli_check_compare(const cli_check *all, const cli_run *run, cli_comparison *comparisons, bool *ret_ok) {
     fj_dtype dtype = run->options.dtype;
     bool ok = true;
     for (size_t i = 0; i < run->list.count; i++) {
@@ -143,23 +143,42 @@ static int compare_all(cli_run *run, const passes *all) {
         evidence.unfused = all->unfused.list.items[i].view;
         evidence.unfused_reference = exact->list.items[i].view;
         evidence.unfused_scale = all->wide ? 0x1p-29 : 1;
-        int status = cli_compare(&evidence, &run->comparisons[i]);
+        int status = cli_compare(&evidence, &comparisons[i]);
         if (status != CLI_EXIT_OK) return status;
-        ok = ok && run->comparisons[i].ok;
+        ok = ok && comparisons[i].ok;
     }
-    return ok ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+    *ret_ok = ok;
+    return CLI_EXIT_OK;
+}
+
+int cli_check_open(const cli_run *run, cli_check **ret_check) {
+    cli_check *check = calloc(1, sizeof *check);
+    int status = check == NULL ? cli_no_memory() : compute_all(run, check);
+    if (status == CLI_EXIT_OK)
+        *ret_check = check;
+    else
+        cli_check_close(&check);
+    return status;
+}
+
+void cli_check_close(cli_check **check) {
+    if (*check == NULL) return;
+    forget_all(*check);
+    free(*check);
+    *check = NULL;
 }
 
 int cli_run_check(cli_run *run) {
-    passes all = {0};
+    cli_check *check = NULL;
+    bool ok = false;
     cli_comparison *comparisons = calloc(run->list.count + 1, sizeof *comparisons);
-    int status = comparisons == NULL ? cli_no_memory() : compute_all(run, &all);
+    int status = comparisons == NULL ? cli_no_memory() : cli_check_open(run, &check);
     if (status == CLI_EXIT_OK) {
         run->comparisons = comparisons;
         comparisons = NULL;
-        status = compare_all(run, &all);
+        status = cli_check_compare(check, run, run->comparisons, &ok);
     }
     free(comparisons);
-    forget_all(&all);
-    return status;
+    cli_check_close(&check);
+    return status == CLI_EXIT_OK && !ok ? CLI_EXIT_FAILED : status;
 }
