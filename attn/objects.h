@@ -85,10 +85,13 @@ struct fj_plan {
     fj_problem problem; /* its variant points into the plan */
     fj_jit_problem jit_problem;
     fj_variant variant;
-    bool named; /* the caller asked for it */
+    bool named; /* the caller asked for it, or for its options */
 };
 
 fj_plan *fj_attn_plan_ref(const fj_plan *plan);
+/* The variant of a plan that has all but that (choose.c): the one that the problem names, the one of its options, or the
+ * best. Errors as fj_plan_create. */
+fj_status fj_attn_choose(fj_plan *plan, const fj_problem *problem, fj_error *error);
 
 struct fj_kernel {
     atomic_int refs;

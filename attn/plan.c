@@ -39,48 +39,6 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
     return FJ_OK;
 }
 
-/* ---- Choosing ---------------------------------------------------------------------------------------- */
-
-/* The note lists as many names as fit. */
-static void list_variants(const fj_variant *variants, int count, fj_error *error) {
-    char list[400];
-    size_t length = 0;
-    for (int i = 0; i < count; i++) {
-        size_t needed = strlen(variants[i].name) + 2;
-        if (length + needed >= sizeof list) break;
-        length +=
-            (size_t)snprintf(list + length, sizeof list - length, "%s%s", i ? ", " : "", variants[i].name);
-    }
-    fj_error_note(error, "there are: %s", count ? list : "none");
-}
-
-static fj_status choose_compiled(fj_plan *plan, const char *name, fj_error *error) {
-    fj_variant variants[FJ_JIT_MAX_VARIANTS];
-    int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
-    if (count == 0)
-        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "no kernel of the %s device covers this problem",
-                            fj_device_name(plan->device));
-    for (int i = 0; i < count; i++)
-        if (!name || strcmp(variants[i].name, name) == 0) {
-            plan->variant = variants[i];
-            return plan->device->traits->text == FJ_TEXT_GPU ? fj_attn_gpu_check_parameters(plan, error)
-                                                             : FJ_OK;
-        }
-    (void)fj_error_set(error, FJ_ERR_NAME, "unknown variant '%s' for this problem", name);
-    list_variants(variants, count, error);
-    return FJ_ERR_NAME;
-}
-
-static fj_status choose(fj_plan *plan, const char *name, fj_error *error) {
-    if (plan->device->traits->text != FJ_TEXT_NONE) return choose_compiled(plan, name, error);
-    const char *only = fj_device_name(plan->device);
-    (void)snprintf(plan->variant.name, sizeof plan->variant.name, "%s", only);
-    if (!name || strcmp(name, only) == 0) return FJ_OK;
-    (void)fj_error_set(error, FJ_ERR_NAME, "unknown variant '%s' for this problem", name);
-    list_variants(&plan->variant, 1, error);
-    return FJ_ERR_NAME;
-}
-
 /* ---- Life ---------------------------------------------------------------------------------------------- */
 
 static void plan_destroy(fj_plan *plan) {
@@ -123,9 +81,11 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .gqa = all.gqa,
         .few_queries = all.few_queries,
     };
-    status = choose(plan, all.variant, error);
-    plan->named = all.variant != NULL;
+    status = fj_attn_choose(plan, &all, error);
     plan->problem.variant = plan->variant.name;
+    plan->problem.kernel = NULL; /* the caller's */
+    plan->problem.options = NULL;
+    plan->problem.option_count = 0;
     if (status != FJ_OK) {
         plan_destroy(plan);
         return status;

@@ -312,8 +312,31 @@ typedef enum fj_form {
     FJ_FORM_PAGED,  /* keys and values in pages; forward only */
 } fj_form;
 
-/* What a kernel is specialised on. Batch, heads and lengths are not here: a change of length never
- * recompiles. */
+/* A parameter of a kernel by value. Legal values depend on the problem, the device and each other: an error lists them, and
+ * fj_plan_show's stage "plan" too.
+ *
+ *   tile_q, tile_kv   queries and keys of a tile, m and n of a variant's name; 128 and 64. In backward on a GPU the pass for
+ *                     dquery has tile_q queries and walks tile_kv keys, that for dkey and dvalue tile_q keys and tile_kv
+ *                     queries
+ *   isa               cpu: 0 portable, 1 avx2, 2 avx512, 3 avx512bf16
+ *   splits            parts of the keys that blocks take apart: 1, as no kernel for a GPU splits them (those of the cpu do
+ *                     so by themselves where queries are few)
+ *
+ * and for cuda and emu
+ *
+ *   stages            tiles that are in shared memory at a time
+ *   warps             of a block
+ *   pack              1: rows of a tile are queries of all heads of a group, for few queries; forward
+ *   wide              1: dimensions of captured tensors may exceed 2^31 - 1
+ *   mod_chunks        the loop over a thread's scores is unrolled to one part in 1, 2, 4 or 8
+ *   mask_unroll       columns of a thread that an iteration of the mask's loop takes: 1, 2, 4
+ *   one_copy          1: full blocks and partial ones share the text of the score mod */
+typedef struct fj_option {
+    const char *name;
+    int64_t value;
+} fj_option;
+
+/* What a kernel is specialised on. Batch, heads and lengths are not: a change of length never recompiles. */
 typedef struct fj_problem {
     size_t struct_size;
     fj_direction direction;
@@ -336,19 +359,35 @@ typedef struct fj_problem {
     /* Backward: key and value have a batch of 1, whatever query's is. Kernels for a GPU have to know; others may be called
      * so without it. */
     bool shared_keys;
+    /* A choice among the variants in place of the plan's, that of `variant` excluded: a family of kernels, "simt" or "mma"
+     * (cuda and emu; NULL: any), and values of parameters, each at most once. Of what has these values the plan takes the
+     * first that it lists, else what is nearest to that. Copied. */
+    const char *kernel;
+    const fj_option *options;
+    size_t option_count;
+    /* What calls are like, only for the choice among tuned variants; 0: not known. */
+    int64_t batch_heads, q_len, kv_len; /* batch_heads: batch times heads of queries */
+    bool untuned;                       /* records of tuning are not asked */
 } fj_problem;
 
 typedef struct fj_block_mask fj_block_mask; /* see below, "Block masks" */
 typedef struct fj_plan fj_plan;
 typedef struct fj_kernel fj_kernel;
 
-/* No compilation, no device work. FJ_ERR_UNSUPPORTED when no variant is legal or, on cuda and emu, when the
- * captured tensors and scalars are more than a kernel's parameters can hold, FJ_ERR_NAME for an
- * unknown variant (the note lists the legal ones). The mod must have all its captures bound. */
+/* No compilation, no device work. FJ_ERR_UNSUPPORTED when no variant is legal, has the kernel and the options asked for (the
+ * note lists the values that are legal beside the others) or, on cuda and emu, when the captured tensors and scalars are
+ * more than a kernel's parameters can hold; FJ_ERR_NAME for an unknown variant, kernel or option (the note lists what there
+ * is); FJ_ERR_ARGUMENT for an option that is given twice, or beside a variant. The mod must have all its captures bound. */
 FJ_NODISCARD FJ_API fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem *problem,
                                              fj_plan **ret_plan, fj_error *error);
 FJ_API void fj_plan_unref(fj_plan **plan);
 FJ_API const char *fj_plan_variant(const fj_plan *plan);
+/* Every variant that is legal for the plan's problem and device, whatever it was asked for: {"schema":1, "variants":[{"variant":NAME,
+ * "parameters":{"kernel":"mma", "tile_q":128, ...}, "shared_bytes", "listed"}]}. First those that the plan lists, best first,
+ * the default being the first; then all others. Any name of them is legal as fj_problem.variant. parameters: as fj_option,
+ * and of cuda and emu the kernel, of cpu the isa by name; shared_bytes: of a block. To give back with fj_text_finish.
+ * FJ_ERR_MEMORY. */
+FJ_NODISCARD FJ_API fj_status fj_plan_variants(const fj_plan *plan, fj_text *ret_json, fj_error *error);
 /* stage: "prologue", "source" (the whole kernel text), "plan", "key". */
 FJ_NODISCARD FJ_API fj_status fj_plan_show(const fj_plan *plan, const char *stage, fj_text *ret_text,
                                            fj_error *error);
