@@ -21,6 +21,12 @@ static fj_status open_host(fj_device *device, fj_arch arch, fj_error *error) {
     return FJ_OK;
 }
 
+/* A CPU of an instruction set: this one, if it has it. */
+static void open_isa(fj_device *device, fj_isa isa) {
+    if (fj_jit_features().isa[isa]) device->driver = &fj_driver_cpu;
+    device->features = fj_jit_isa_features(isa);
+}
+
 static fj_status open_gpu(fj_device *device, fj_arch arch, fj_error *error) {
     (void)arch;
     const fj_status status =
@@ -42,7 +48,8 @@ static fj_status open_emu(fj_device *device, fj_arch arch, fj_error *error) {
 }
 
 static const fj_device_traits kinds[] = {
-    [FJ_DEVICE_CPU] = {.name = "cpu", .text = FJ_TEXT_CPU, .memory = kDLCPU, .open = open_host},
+    [FJ_DEVICE_CPU] =
+        {.name = "cpu", .text = FJ_TEXT_CPU, .memory = kDLCPU, .open = open_host, .has_arch = true},
     [FJ_DEVICE_REFERENCE] =
         {.name = "reference", .pass = FJ_PASS_EXACT, .exact = true, .memory = kDLCPU, .open = open_host},
     [FJ_DEVICE_UNFUSED] = {.name = "unfused", .pass = FJ_PASS_UNFUSED, .memory = kDLCPU, .open = open_host},
@@ -88,24 +95,38 @@ fj_status fj_device_create(fj_context *context, fj_device_kind kind, fj_device *
     return finish(device, kinds[kind].open(device, (fj_arch){EMULATED_ARCH, '\0'}, error), ret_device);
 }
 
+static fj_status unknown_arch(bool is_cpu, const char *name, fj_error *error) {
+    char list[FJ_ARCH_LIST];
+    fj_jit_arch_list(list);
+    (void)fj_error_set(error, FJ_ERR_NAME, "'%.60s' is not %s", name,
+                       is_cpu ? "an instruction set of the cpu device" : "a GPU architecture");
+    if (is_cpu)
+        fj_error_note(error, "it is one of avx512bf16, avx512, avx2, portable");
+    else
+        fj_error_note(error, "it is one of %s, from sm_90 on also with a, from sm_100 on with f", list);
+    return FJ_ERR_NAME;
+}
+
 fj_status fj_device_create_for_arch(fj_context *context, fj_device_kind kind, const char *arch,
                                     fj_device **ret_device, fj_error *error) {
-    fj_arch parsed;
+    fj_arch parsed = {0};
+    fj_isa isa = FJ_ISA_PORTABLE;
     if (!context || !arch) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or arch is NULL");
     if ((unsigned)kind >= FJ_ARRAY_LEN(kinds) || !kinds[kind].has_arch)
-        return fj_error_set(error, FJ_ERR_ARGUMENT, "only cuda and emu devices have an architecture");
-    if (!fj_jit_arch_parse(arch, &parsed)) {
-        char list[FJ_ARCH_LIST];
-        fj_jit_arch_list(list);
-        (void)fj_error_set(error, FJ_ERR_NAME, "'%.60s' is not a GPU architecture", arch);
-        fj_error_note(error, "it is one of %s, from sm_90 on also with a, from sm_100 on with f", list);
-        return FJ_ERR_NAME;
-    }
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "only cpu, cuda and emu devices have an architecture");
+    const bool is_cpu = kinds[kind].text == FJ_TEXT_CPU;
+    if (!(is_cpu ? fj_jit_isa_parse(arch, &isa) : fj_jit_arch_parse(arch, &parsed)))
+        return unknown_arch(is_cpu, arch, error);
     fj_device *device = make(context, kind);
     if (!device) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     char name[FJ_ARCH_NAME];
     fj_jit_arch_name(parsed, name);
-    (void)snprintf(device->name, sizeof device->name, "%s:%s", kinds[kind].name, name);
+    (void)snprintf(device->name, sizeof device->name, "%s:%s", kinds[kind].name,
+                   is_cpu ? fj_jit_isa_name(isa) : name);
+    if (is_cpu) {
+        open_isa(device, isa);
+        return finish(device, FJ_OK, ret_device);
+    }
     device->features = fj_jit_arch_features(parsed);
     const fj_status status = kinds[kind].needs_gpu ? FJ_OK : kinds[kind].open(device, parsed, error);
     return finish(device, status, ret_device);
@@ -123,6 +144,11 @@ void fj_device_unref(fj_device **device) {
 }
 
 const char *fj_device_name(const fj_device *device) { return device->name; }
+
+fj_status fj_attn_not_here(const fj_device *device, fj_error *error) {
+    return fj_error_set(error, FJ_ERR_DEVICE, "%s is not on this machine: kernels can be built, not loaded",
+                        fj_device_name(device));
+}
 
 DLDevice fj_device_dlpack(const fj_device *device) {
     return (DLDevice){device->traits->memory, device->driver ? device->driver->ordinal : 0};
@@ -172,6 +198,7 @@ fj_status fj_device_peak(fj_device *device, fj_dtype dtype, int workers, double 
     if (!device || !ret_flops) return fj_error_set(error, FJ_ERR_ARGUMENT, "device or ret_flops is NULL");
     if (device->traits->text != FJ_TEXT_CPU)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no peak", fj_device_name(device));
+    if (!device->driver) return fj_attn_not_here(device, error);
     fj_context *context = device->context;
     fj_jit_problem problem = {.kind = FJ_JIT_PEAK, .dtype = dtype};
     fj_variant variants[FJ_JIT_MAX_VARIANTS];

@@ -47,10 +47,7 @@ static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     const fj_device *device = plan->device;
     fj_jit_chosen chosen;
     if (device->traits->text == FJ_TEXT_NONE) return FJ_OK;
-    if (!device->driver)
-        return fj_error_set(error, FJ_ERR_DEVICE,
-                            "%s is not on this machine: kernels can be built, not loaded",
-                            fj_device_name(device));
+    if (!device->driver) return fj_attn_not_here(device, error);
     fj_status status = choose(plan, device->driver, false, &chosen, error);
     if (status != FJ_OK) return status;
     kernel->object = chosen.object;

@@ -77,6 +77,8 @@ struct fj_device {
 };
 
 fj_device *fj_attn_device_ref(fj_device *device);
+/* FJ_ERR_DEVICE: the device has no driver. */
+fj_status fj_attn_not_here(const fj_device *device, fj_error *error);
 
 struct fj_plan {
     atomic_int refs;

@@ -54,8 +54,8 @@ int cli_device_open(fj_context *context, const cli_args *args, cli_device which,
     };
     const char *arch = cli_args_text(args, CLI_OPT_ARCH, NULL);
     bool shows_gpu = which == CLI_DEVICE_CUDA && args->verb == CLI_VERB_SHOW;
-    if (arch != NULL && which != CLI_DEVICE_EMU && !shows_gpu) {
-        return cli_usage(args->verb, "option '--arch' is for --device emu%s",
+    if (arch != NULL && which != CLI_DEVICE_EMU && which != CLI_DEVICE_CPU && !shows_gpu) {
+        return cli_usage(args->verb, "option '--arch' is for --device emu and --device cpu%s",
                          args->verb == CLI_VERB_SHOW ? " and --device cuda" : "");
     }
     fj_error error = {0};

@@ -58,8 +58,8 @@ static int open_arch(prebuild *p, const char *text, size_t length) {
     char name[32];
     if (length == 0 || length >= sizeof name || p->device_count == MOST_ARCHS)
         return cli_usage(p->args->verb,
-                         "'--arch %s' is not a list of at most %d architectures, such as sm_80,sm_90", text,
-                         MOST_ARCHS);
+                         "'--arch %s' is not a list of at most %d architectures, such as sm_80,sm_90,avx512",
+                         text, MOST_ARCHS);
     memcpy(name, text, length);
     name[length] = '\0';
     fj_error error = {0};

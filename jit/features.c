@@ -19,6 +19,18 @@ _Static_assert(FJ_ARRAY_LEN(names) == FJ_ISA_COUNT, "a name for each");
 
 const char *fj_jit_isa_name(fj_isa isa) { return names[isa]; }
 
+bool fj_jit_isa_parse(const char *name, fj_isa *ret_isa) {
+    for (int isa = 0; isa < FJ_ISA_COUNT; isa++)
+        if (strcmp(names[isa], name) == 0) return *ret_isa = (fj_isa)isa, true;
+    return false;
+}
+
+fj_features fj_jit_isa_features(fj_isa isa) {
+    fj_features features = {0};
+    for (int i = 0; i <= (int)isa; i++) features.isa[i] = true;
+    return features;
+}
+
 #if defined(__x86_64__)
 
 static bool has(uint32_t reg, int bit) { return (reg >> bit & 1) != 0; }

@@ -57,6 +57,9 @@ fj_features fj_jit_features(void);
  * have. */
 fj_features fj_jit_arch_features(fj_arch arch);
 const char *fj_jit_isa_name(fj_isa isa); /* "avx512bf16" */
+bool fj_jit_isa_parse(const char *name, fj_isa *ret_isa);
+/* Those of any CPU that has an instruction set: those before it are there too. */
+fj_features fj_jit_isa_features(fj_isa isa);
 
 /* ---- Problems and variants -------------------------------------------------------------------- */
 

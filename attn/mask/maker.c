@@ -51,6 +51,7 @@ static fj_status load(fj_mask_maker *maker, fj_error *error) {
     if (fj_jit_variants(&problem, &device->features, variants) == 0)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "no code of the %s device decides blocks of a mask",
                             fj_device_name(device));
+    if (!device->driver) return fj_attn_not_here(device, error);
     maker->variant = variants[0];
     const fj_status status = fj_jit_prepare(device->context->jit, device->driver, &problem, &maker->variant,
                                             &maker->object, &info, error);

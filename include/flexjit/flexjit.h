@@ -256,7 +256,9 @@ FJ_NODISCARD FJ_API fj_status fj_device_create(fj_context *context, fj_device_ki
                                                fj_device **ret_device, fj_error *error);
 /* The device of an architecture, "sm_80", "sm_90a"... kind FJ_DEVICE_CUDA: a GPU that need not be here,
  * for plans and fj_plan_build; its kernels cannot be loaded. FJ_DEVICE_EMU: emulated, with kernels that
- * run. FJ_ERR_NAME: no architecture that flexjit knows. FJ_ERR_ARGUMENT: another kind. */
+ * run. FJ_DEVICE_CPU: a CPU whose best instruction set is "avx512bf16", "avx512", "avx2" or "portable"; its kernels
+ * run where this CPU has that set, and can be built elsewhere. FJ_ERR_NAME: no architecture that flexjit knows.
+ * FJ_ERR_ARGUMENT: another kind. */
 FJ_NODISCARD FJ_API fj_status fj_device_create_for_arch(fj_context *context, fj_device_kind kind,
                                                         const char *arch, fj_device **ret_device,
                                                         fj_error *error);

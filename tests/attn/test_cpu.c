@@ -267,6 +267,52 @@ START_TEST(items_of_a_phase_share_nothing) {
 }
 END_TEST
 
+/* ---- Instruction sets --------------------------------------------------------------------------------- */
+
+/* A device of an instruction set plans for that set, here or not; it loads kernels where this CPU has it. */
+START_TEST(a_cpu_of_an_instruction_set) {
+    static const char *const sets[] = {"portable", "avx2", "avx512", "avx512bf16"};
+    const fj_context_desc desc = {.struct_size = sizeof desc};
+    const fj_mod_desc identity = {.struct_size = sizeof identity};
+    fj_context *context = NULL;
+    fj_mod *mod = NULL;
+    fj_device *device = NULL;
+    fj_error error = {0};
+    ck_assert_int_eq(fj_context_create(&desc, &context), FJ_OK);
+    ck_assert_int_eq(fj_mod_create(context, &identity, &mod, &error), FJ_OK);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(sets); i++) {
+        fj_plan *plan = NULL;
+        fj_problem problem = problem_of(FJ_FORWARD);
+        char name[32];
+        (void)snprintf(name, sizeof name, "cpu:%s", sets[i]);
+        problem.dtype = FJ_DTYPE_BF16;
+        ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_CPU, sets[i], &device, &error), FJ_OK);
+        ck_assert_str_eq(fj_device_name(device), name);
+        ck_assert_int_eq(fj_plan_create(device, mod, &problem, &plan, &error), FJ_OK);
+        ck_assert_str_eq(strrchr(fj_plan_variant(plan), '_') + 1, sets[i]);
+        ck_assert((device->driver != NULL) == fj_jit_features().isa[i]);
+        device->driver = NULL; /* as where this CPU does not have it */
+        fj_kernel *kernel = NULL;
+        fj_mask_maker *maker = NULL;
+        double flops;
+        ck_assert_int_eq(fj_kernel_create(plan, &kernel, &error), FJ_ERR_DEVICE);
+        ck_assert_int_eq(fj_device_peak(device, FJ_DTYPE_F32, 1, &flops, &error), FJ_ERR_DEVICE);
+        const fj_mod_desc causal = {.struct_size = sizeof causal, .mask = "q >= kv"};
+        fj_mod *mask = NULL;
+        ck_assert_int_eq(fj_mod_create(context, &causal, &mask, &error), FJ_OK);
+        ck_assert_int_eq(fj_mask_maker_create(device, mask, FJ_DTYPE_F32, &maker, &error), FJ_ERR_DEVICE);
+        fj_mod_unref(&mask);
+        fj_plan_unref(&plan);
+        fj_device_unref(&device);
+    }
+    ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_CPU, "avx", &device, &error), FJ_ERR_NAME);
+    ck_assert_str_eq(error.text, "'avx' is not an instruction set of the cpu device");
+    fj_error_finish(&error);
+    fj_mod_unref(&mod);
+    fj_context_unref(&context);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("attn");
     TCase *tests = tcase_create("cpu");
@@ -278,6 +324,7 @@ int main(void) {
     tcase_add_test(tests, what_is_not_selected_is_not_read);
     tcase_add_test(tests, a_capture_without_a_gradient_comes_first);
     tcase_add_test(tests, items_of_a_phase_share_nothing);
+    tcase_add_test(tests, a_cpu_of_an_instruction_set);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -197,8 +197,10 @@ START_TEST(an_emulated_device) {
     ck_assert_int_eq(fj_device_dlpack(device).device_type, kDLCPU);
     ck_assert_int_eq(fj_device_peak(device, FJ_DTYPE_F32, 1, &flops, &error), FJ_ERR_UNSUPPORTED);
     ck_assert_str_eq(error.text, "the emu device has no peak");
-    ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_CPU, "sm_80", &other, &error),
+    ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_REFERENCE, "sm_80", &other, &error),
                      FJ_ERR_ARGUMENT);
+    ck_assert_int_eq(fj_device_create_for_arch(context, FJ_DEVICE_CPU, "sm_80", &other, &error), FJ_ERR_NAME);
+    fj_error_finish(&error);
     box_check(fj_device_create_for_arch(context, FJ_DEVICE_EMU, "sm_90a", &other, &error), &error);
     ck_assert_str_eq(fj_device_name(other), "emu:sm_90a");
     fj_kernel *kernels[] = {kernel_for(device, &identity, FJ_FORWARD, &plans[0]),
