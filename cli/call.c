@@ -167,6 +167,30 @@ static fj_status make(cli_kernel *kernel, const fj_mod *mod, const fj_problem *p
     return result;
 }
 
+fj_problem cli_problem_of(const cli_call_options *options, fj_direction direction) {
+    /* Packed: on average. */
+    const cli_shape *shape = &options->shape;
+    const int64_t sequences = options->form == FJ_FORM_PACKED && shape->batch > 0 ? shape->batch : 1;
+    return (fj_problem){
+        .struct_size = sizeof(fj_problem),
+        .direction = direction,
+        .dtype = options->dtype,
+        .head_dim = (int)shape->head_dim,
+        .value_dim = (int)shape->value_dim,
+        .nondeterministic = options->nondeterministic,
+        .tf32 = options->tf32,
+        .variant = options->variants[direction],
+        .gqa = shape->kv_heads > 0 ? (int)(shape->heads / shape->kv_heads) : 0,
+        .few_queries = shape->q_len / sequences < FEW_QUERIES,
+        .block_mask = options->block_mask != NULL,
+        .form = options->form,
+        .shared_keys = options->shared_keys,
+        .batch_heads = shape->batch * shape->heads,
+        .q_len = shape->q_len / sequences,
+        .kv_len = shape->kv_len / sequences,
+    };
+}
+
 int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_call_options *options,
                     fj_direction direction, const cli_inputs *inputs, const cli_outputs *outputs) {
     *kernel = (cli_kernel){.device = device};
@@ -174,28 +198,10 @@ int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, co
         return cli_fail(CLI_EXIT_FAILED, "head dimensions of %lld and %lld are too large",
                         (long long)options->shape.head_dim, (long long)options->shape.value_dim);
     }
-    /* Packed: on average. */
-    const int64_t sequences =
-        options->form == FJ_FORM_PACKED && options->shape.batch > 0 ? options->shape.batch : 1;
-    const int64_t length = options->shape.q_len / sequences;
-    fj_problem problem = {
-        .struct_size = sizeof problem,
-        .direction = direction,
-        .dtype = options->dtype,
-        .head_dim = (int)options->shape.head_dim,
-        .value_dim = (int)options->shape.value_dim,
-        .max = direction == FJ_FORWARD && cli_view_is_set(&outputs->max),
-        .dlse = direction == FJ_BACKWARD && cli_view_is_set(&inputs->dlse),
-        .nondeterministic = options->nondeterministic,
-        .tf32 = options->tf32,
-        .variant = options->variants[direction],
-        .gqa = options->shape.kv_heads > 0 ? (int)(options->shape.heads / options->shape.kv_heads) : 0,
-        .few_queries = length < FEW_QUERIES,
-        .block_mask = options->block_mask != NULL,
-        .form = options->form,
-        .shared_keys = options->shared_keys,
-        .q_offset = cli_view_is_set(&inputs->sequences[CLI_Q_OFFSET]),
-    };
+    fj_problem problem = cli_problem_of(options, direction);
+    problem.max = direction == FJ_FORWARD && cli_view_is_set(&outputs->max);
+    problem.dlse = direction == FJ_BACKWARD && cli_view_is_set(&inputs->dlse);
+    problem.q_offset = cli_view_is_set(&inputs->sequences[CLI_Q_OFFSET]);
     fj_error error = {0};
     int status = bind(kernel, options, direction, inputs, outputs);
     if (status == CLI_EXIT_OK) {

@@ -54,6 +54,9 @@ typedef struct cli_call_options {
 /* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --threads. */
 int cli_read_call_options(const cli_args *args, cli_call_options *options);
 
+/* The problem of a call; what only its tensors say (max, dlse, q_offset) is left out. */
+fj_problem cli_problem_of(const cli_call_options *options, fj_direction direction);
+
 /* What says where sequences are, and their positions. */
 typedef enum cli_sequence {
     CLI_CU_SEQLENS_Q,
