@@ -134,9 +134,8 @@ const char *fj_attn_row_variant(const fj_row *row) {
     return variant ? variant : "";
 }
 
-/* Whether a text matches a pattern of *, ? and themselves. After a star the last one is all that can be
- * taken back: no pattern takes more than the product of both lengths. */
-static bool matches(const char *pattern, const char *text) {
+/* After a star the last one is all that can be taken back: no pattern takes more than the product of both lengths. */
+bool fj_attn_matches(const char *pattern, const char *text) {
     const char *star = NULL, *resume = NULL;
     while (*text != '\0') {
         if (*pattern == '*') {
@@ -156,7 +155,7 @@ static bool matches(const char *pattern, const char *text) {
 }
 
 bool fj_attn_row_matches(const fj_row *row, const fj_cache_filter *filter) {
-    if (filter->variant && !matches(filter->variant, fj_attn_row_variant(row))) return false;
+    if (filter->variant && !fj_attn_matches(filter->variant, fj_attn_row_variant(row))) return false;
     return !filter->arch || strcmp(filter->arch, fj_jit_record_arch(row->metadata)) == 0;
 }
 

@@ -43,6 +43,9 @@ const char *fj_attn_row_variant(const fj_row *row);
 json_t *fj_attn_row_file(const fj_catalogue *catalogue, const fj_row *row);
 bool fj_attn_row_matches(const fj_row *row, const fj_cache_filter *filter);
 
+/* Whether a text matches a pattern of *, ? and themselves. */
+bool fj_attn_matches(const char *pattern, const char *text);
+
 /* Takes the item over. On a lack of memory the list goes, so that what it becomes part of fails. */
 void fj_attn_json_append(json_t **list, json_t *item);
 /* Gives the object, which it takes over, to the caller as text. NULL is a lack of memory. */

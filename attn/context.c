@@ -1,4 +1,5 @@
 /* The context: allocator, log, kernel cache, loaded kernels. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "attn/objects.h"
@@ -28,10 +29,20 @@ fj_context *fj_attn_context_ref(fj_context *context) {
     return context;
 }
 
+static fj_status copy_pattern(fj_context *context, const char *pattern) {
+    if (!pattern || !*pattern) return FJ_OK;
+    const size_t size = strlen(pattern) + 1;
+    context->capture = fj_alloc(&context->allocator, size);
+    if (!context->capture) return FJ_ERR_MEMORY;
+    memcpy(context->capture, pattern, size);
+    return FJ_OK;
+}
+
 static void context_destroy(fj_context *context) {
     fj_allocator allocator = context->allocator;
     fj_jit_destroy(&context->jit);
     fj_cache_destroy(&context->cache);
+    if (context->capture) fj_free(&allocator, context->capture, strlen(context->capture) + 1);
     fj_free(&allocator, context, sizeof *context);
 }
 
@@ -52,12 +63,13 @@ fj_status fj_attn_context_create(const fj_context_desc *desc, const fj_file_ops 
     context->log_user = all.log_user;
     context->log_level = all.log_level;
     context->files = files;
+    const fj_status copied = copy_pattern(context, getenv("FLEXJIT_CAPTURE"));
     fj_cache_desc cache = {.path = all.cache_path,
                            .ops = files,
                            .allocator = &context->allocator,
                            .log = log_filtered,
                            .log_user = context};
-    fj_status status = fj_cache_create(&cache, &context->cache);
+    fj_status status = copied == FJ_OK ? fj_cache_create(&cache, &context->cache) : copied;
     fj_jit_desc jit = {.allocator = &context->allocator,
                        .cache = context->cache,
                        .ops = files,

@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "attn/capture.h"
 #include "attn/cpu.h"
 #include "attn/gpu.h"
 #include "attn/mask/mask.h"
@@ -79,6 +80,15 @@ static fj_status size_call(const fj_kernel *kernel, const fj_call *call, bool si
     return FJ_OK;
 }
 
+fj_status fj_attn_check_call(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
+                             fj_call *ret_call, fj_error *error) {
+    struct sized sized; /* large: size_call fills what is used of it */
+    fj_status status = read_call(kernel, args, launch, ret_call, error);
+    if (status == FJ_OK) status = size_call(kernel, ret_call, false, &sized, error);
+    if (status == FJ_OK) free_front(kernel, &sized);
+    return status;
+}
+
 fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
                               size_t *ret_size, fj_error *error) {
     fj_call call = {0};
@@ -147,6 +157,7 @@ fj_status fj_kernel_launch(const fj_kernel *kernel, const fj_args *args, const f
     fj_resolved all = {0};
     fj_status status = read_call(kernel, args, launch, &call, error);
     if (status != FJ_OK) return status;
+    if (kernel->plan->device->context->capture) fj_attn_capture_launch(kernel, &call);
     if ((uintptr_t)workspace % 256 != 0)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "the workspace is not aligned to 256 bytes");
     if (kernel->gpu) return fj_attn_gpu_launch(kernel, &call, workspace, workspace_size, error);

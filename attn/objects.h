@@ -21,6 +21,7 @@ struct fj_context {
     const fj_file_ops *files; /* NULL: the system's */
     fj_cache *cache;
     fj_jit *jit;
+    char *capture; /* FLEXJIT_CAPTURE: a pattern for variants whose calls are kept; NULL: none */
 };
 
 /* As fj_context_create, with the file operations that cache and compiler use. */
@@ -116,6 +117,10 @@ typedef struct fj_call {
     fj_launch launch;
     int workers;
 } fj_call;
+
+/* Reads the descriptors of a call and checks all of its tensors: errors of fj_kernel_launch. */
+fj_status fj_attn_check_call(const fj_kernel *kernel, const fj_args *args, const fj_launch *launch,
+                             fj_call *ret_call, fj_error *error);
 
 /* Bytes that fj_attn_resolve needs for the captures and scalars of a plan. */
 size_t fj_attn_resolve_size(const fj_plan *plan);

@@ -21,6 +21,8 @@ static const struct {
     {"FLEXJIT_NVRTC", "the NVRTC library, or its folder; else it is looked for"},
     {"FLEXJIT_LIBCUDA", "the NVIDIA driver's library; else libcuda.so.1"},
     {"FLEXJIT_TEMPLATE_PATH", "folder with kernel templates, in place of those built in"},
+    {"FLEXJIT_CAPTURE", "a pattern of variants: calls of those are kept, as by `run --capture`"},
+    {"FLEXJIT_CAPTURE_DIR", "the folder that they are kept in; default the current one"},
     {"FLEXJIT_LOG", "debug, info, warn (the default) or error"},
     {"OMP_NUM_THREADS", "worker threads"},
     {"NO_COLOR", "no colours, also on a terminal"},

@@ -65,6 +65,22 @@ static int load(cli_run *run) {
     return status;
 }
 
+/* Before it runs, so that a call that brings the process down is there too. */
+static int keep_call(cli_run *run, cli_kernel *kernel) {
+    const char *folder = cli_args_text(run->args, CLI_OPT_CAPTURE, NULL);
+    if (folder == NULL) return CLI_EXIT_OK;
+    fj_error error = {0};
+    fj_text file = {0};
+    const int status = cli_kernel_put(kernel);
+    if (status != CLI_EXIT_OK) return status;
+    const fj_status result =
+        fj_kernel_capture(kernel->kernel, &kernel->args, &kernel->launch, folder, &file, &error);
+    if (result != FJ_OK) return cli_fail_library(result, &error);
+    if (!cli_report_is_json()) printf("kept in %s\n", file.data);
+    fj_text_finish(&file);
+    return CLI_EXIT_OK;
+}
+
 static int compute(cli_run *run) {
     int status = CLI_EXIT_OK;
     fj_direction last = run->backward ? FJ_BACKWARD : FJ_FORWARD;
@@ -73,7 +89,8 @@ static int compute(cli_run *run) {
                                  &run->outputs);
     }
     for (fj_direction d = FJ_FORWARD; status == CLI_EXIT_OK && d <= last; d++) {
-        status = cli_kernel_run(&run->kernels[d], &run->time_ms[d]);
+        status = keep_call(run, &run->kernels[d]);
+        if (status == CLI_EXIT_OK) status = cli_kernel_run(&run->kernels[d], &run->time_ms[d]);
     }
     return status;
 }

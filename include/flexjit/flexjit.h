@@ -547,6 +547,24 @@ FJ_NODISCARD FJ_API fj_status fj_kernel_check(const fj_kernel *kernel, const fj_
                                               const fj_launch *launch, void *workspace, size_t workspace_size,
                                               fj_error *error);
 
+/* Keeps a call in files of a folder, which is made when missing, so that it can be run and tuned elsewhere:
+ *
+ *   NAME.safetensors   the tensors, as `flexjit run --input` reads them: q, k, v, do, captures, cu_seqlens_q ...
+ *   NAME.mask.safetensors   the block mask, where there is one, as --block-mask reads it
+ *   NAME.py            the mod's source, where it has one
+ *   NAME.json          a manifest of one problem, as `flexjit prebuild` and `tune` read it, with run-time scalars as they are
+ *
+ * NAME is made of mod, problem, scale and shapes: a call that differs from a kept one in values of tensors alone is not written
+ * again. ret_file, which may be NULL, is the path of the manifest. Results need not be there yet; on cuda the stream is waited for.
+ * Any thread. FJ_ERR_IO, and errors of fj_kernel_launch.
+ *
+ * Without a change to the program: with FLEXJIT_CAPTURE set to a pattern of * and ? when a context is made, each launch of a
+ * variant whose name matches is kept so, in FLEXJIT_CAPTURE_DIR (by default the current folder), before it runs. What cannot be
+ * written is a warning. */
+FJ_NODISCARD FJ_API fj_status fj_kernel_capture(const fj_kernel *kernel, const fj_args *args,
+                                                const fj_launch *launch, const char *folder,
+                                                fj_text *ret_file, fj_error *error);
+
 /* Blocks that the kernel's analysis finds full, partial and empty for these lengths, and the scores (pairs of query and key)
  * that the mask leaves: what FLOPs are counted of. All heads and batches together.
  *

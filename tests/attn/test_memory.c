@@ -128,6 +128,63 @@ START_TEST(launches) {
 }
 END_TEST
 
+static int files_in(const char *path, const char *end) {
+    int count = 0;
+    DIR *stream = opendir(path);
+    for (struct dirent *entry; stream && (entry = readdir(stream)) != NULL;) {
+        const size_t length = strlen(entry->d_name), tail = strlen(end);
+        count += length > tail && strcmp(entry->d_name + length - tail, end) == 0;
+    }
+    if (stream) (void)closedir(stream);
+    return count;
+}
+
+/* Keeps a call while the N-th allocation or file operation fails: all of its files are there, or its manifest is not. */
+static bool capture_with(atomic_long *countdown, long n, const test_stack *stack, const test_call *call,
+                         fj_status expected) {
+    char path[64];
+    fj_text file = {0};
+    fj_error error = {0};
+    folder_create(path);
+    const long before = failing.live;
+    *countdown = n;
+    const fj_status status = fj_kernel_capture(stack->kernel, &call->args, NULL, path, &file, &error);
+    const bool reached_the_end = *countdown >= 0;
+    *countdown = -1;
+    ck_assert_msg(status == FJ_OK || status == expected, "%ld: status %d: %s", n, status, error.text);
+    ck_assert_int_eq(failing.live, before);
+    ck_assert_int_eq(files_in(path, ".tmp"), 0);
+    if (status != FJ_ERR_MEMORY) ck_assert_int_eq(files_in(path, ".json"), status == FJ_OK);
+    if (status == FJ_OK) ck_assert_int_eq(files_in(path, ".safetensors"), 1);
+    if (status == FJ_OK) ck_assert_int_eq(files_in(path, ".py"), 1);
+    fj_text_finish(&file);
+    folder_remove(path);
+    return reached_the_end;
+}
+
+START_TEST(kept_calls) {
+    const test_sizes sizes = {1, 2, 1, 5, 7, 16, 16};
+    const int64_t eight[] = {8};
+    int64_t strides[] = {160, 16, 32, 1}; /* heads within a row: gathered */
+    test_stack stack;
+    test_tensor slopes;
+    test_call call;
+    fj_error error = {0};
+    call_init(&call, sizes);
+    call.query.dl.strides = strides;
+    tensor_init(&slopes, FJ_DTYPE_F32, 1, eight);
+    const DLTensor *gathered[] = {&slopes.dl};
+    call.args.captures = gathered;
+    ck_assert_int_eq(go(&stack, FJ_DEVICE_REFERENCE, FJ_FORWARD, &error), FJ_OK);
+    for (long n = 0; !capture_with(&failing.countdown, n, &stack, &call, FJ_ERR_MEMORY);) n++;
+    stack.context->files = &failing_files;
+    for (long n = 0; !capture_with(&failing_files_countdown, n, &stack, &call, FJ_ERR_IO);) n++;
+    free(slopes.dl.data);
+    call_finish(&call);
+    stack_finish(&stack);
+}
+END_TEST
+
 /* "No allocation in a launch." */
 START_TEST(a_launch_allocates_nothing) {
     const test_sizes sizes = {1, 2, 1, 5, 7, 16, 16};
@@ -168,6 +225,7 @@ int main(void) {
     tcase_add_test(tests, forward);
     tcase_add_test(tests, backward);
     tcase_add_test(tests, launches);
+    tcase_add_test(tests, kept_calls);
     tcase_add_test(tests, a_launch_allocates_nothing);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
