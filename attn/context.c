@@ -1,4 +1,5 @@
-/* The context: allocator, log, kernel cache, loaded kernels. */
+/* The context: allocator, log, kernel cache, loaded kernels, records of tuning. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,15 @@ static void log_filtered(void *user, fj_log_level level, const char *message) {
     if (context->log && level >= context->log_level) context->log(context->log_user, level, message);
 }
 
+void fj_attn_log(const fj_context *context, fj_log_level level, const char *format, ...) {
+    char message[1024];
+    va_list list;
+    va_start(list, format);
+    (void)vsnprintf(message, sizeof message, format, list);
+    va_end(list);
+    log_filtered((void *)(uintptr_t)context, level, message);
+}
+
 fj_context *fj_attn_context_ref(fj_context *context) {
     (void)atomic_fetch_add_explicit(&context->refs, 1, memory_order_relaxed);
     return context;
@@ -40,6 +50,7 @@ static fj_status copy_pattern(fj_context *context, const char *pattern) {
 
 static void context_destroy(fj_context *context) {
     fj_allocator allocator = context->allocator;
+    fj_tuning_destroy(&context->tuning);
     fj_jit_destroy(&context->jit);
     fj_cache_destroy(&context->cache);
     if (context->capture) fj_free(&allocator, context->capture, strlen(context->capture) + 1);
@@ -76,6 +87,14 @@ fj_status fj_attn_context_create(const fj_context_desc *desc, const fj_file_ops 
                        .log = log_filtered,
                        .log_user = context};
     if (status == FJ_OK) status = fj_jit_create(&jit, &context->jit);
+    fj_tuning_desc tuning = {.allocator = &context->allocator,
+                             .ops = files,
+                             .path = all.tune_path,
+                             .shipped = fj_tuning_table,
+                             .shipped_count = fj_tuning_table_len,
+                             .log = log_filtered,
+                             .log_user = context};
+    if (status == FJ_OK) status = fj_tuning_create(&tuning, &context->tuning);
     if (status != FJ_OK) {
         context_destroy(context);
         return status;

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "attn/objects.h"
+#include "attn/catalogue.h"
 #include "driver/cuda.h"
 #include "jit/compile.h"
 #include "jit/nvrtc.h"
@@ -87,6 +87,20 @@ static json_t *layers(const fj_context *context) {
 }
 
 /* What is missing, with what to do about it. */
+/* The last is what the library was built with. NULL: out of memory. */
+static json_t *tuning_layers(const fj_context *context) {
+    if (fj_tuning_read(context->tuning) != FJ_OK) return NULL;
+    json_t *list = json_array();
+    for (size_t i = 0; i < fj_tuning_layer_count(context->tuning); i++) {
+        const fj_tuning_layer layer = fj_tuning_layer_at(context->tuning, i);
+        fj_attn_json_append(&list,
+                            json_pack("{s:o, s:b, s:b, s:i, s:i, s:i}", "path", fj_attn_json_text(layer.path),
+                                      "written", (int)layer.written, "exists", (int)layer.exists, "files",
+                                      layer.files, "records", layer.records, "skipped", layer.skipped));
+    }
+    return list;
+}
+
 static json_t *not_found(fj_error *error) {
     json_t *object = json_pack("{s:b, s:s}", "found", 0, "error", error->text);
     if (error->note[0]) (void)json_object_set_new(object, "note", json_string(error->note));
@@ -157,15 +171,16 @@ fj_status fj_doctor(fj_context *context, fj_text *ret_json, fj_error *error) {
     if (!context || !ret_json) return fj_error_set(error, FJ_ERR_ARGUMENT, "context or ret_json is NULL");
     bool works = true;
     json_t *object = json_pack(
-        "{s:i, s:s, s:o, s:{s:o, s:i, s:i, s:i}, s:o, s:o, s:o, s:{s:I}, s:{s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?}}",
+        "{s:i, s:s, s:o, s:{s:o, s:i, s:i, s:i}, s:o, s:o, s:o, s:{s:I}, s:o, s:{s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?}}",
         "schema", 1, "version", FJ_VERSION, "compilers", compilers(context, &works), "cpu", "features",
         features(), "processors", (int)sysconf(_SC_NPROCESSORS_ONLN), "openmp", _OPENMP, "openmp_threads",
         omp_get_max_threads(), "nvrtc", nvrtc(context, &works), "driver", cuda(&works), "cache_layers",
-        layers(context), "cache", "limit", (json_int_t)fj_cache_limit(context->cache), "environment",
-        "FLEXJIT_CC", environment("FLEXJIT_CC"), "FLEXJIT_CXX", environment("FLEXJIT_CXX"), "FLEXJIT_NVRTC",
-        environment("FLEXJIT_NVRTC"), "FLEXJIT_LIBCUDA", environment("FLEXJIT_LIBCUDA"), "FLEXJIT_CACHE_PATH",
-        environment("FLEXJIT_CACHE_PATH"), "FLEXJIT_TEMPLATE_PATH", environment("FLEXJIT_TEMPLATE_PATH"),
-        "FLEXJIT_NO_JIT", environment("FLEXJIT_NO_JIT"));
+        layers(context), "cache", "limit", (json_int_t)fj_cache_limit(context->cache), "tuning_layers",
+        tuning_layers(context), "environment", "FLEXJIT_CC", environment("FLEXJIT_CC"), "FLEXJIT_CXX",
+        environment("FLEXJIT_CXX"), "FLEXJIT_NVRTC", environment("FLEXJIT_NVRTC"), "FLEXJIT_LIBCUDA",
+        environment("FLEXJIT_LIBCUDA"), "FLEXJIT_CACHE_PATH", environment("FLEXJIT_CACHE_PATH"),
+        "FLEXJIT_TEMPLATE_PATH", environment("FLEXJIT_TEMPLATE_PATH"), "FLEXJIT_NO_JIT",
+        environment("FLEXJIT_NO_JIT"), "FLEXJIT_TUNE_PATH", environment("FLEXJIT_TUNE_PATH"));
     if (object && json_object_set_new(object, "works", json_boolean(works)) != 0) {
         json_decref(object);
         object = NULL;

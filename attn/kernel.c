@@ -28,36 +28,58 @@ fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info 
     return all;
 }
 
-/* The plan's variant if the caller named it, else what it leads to. driver NULL: the kernel is only built. */
-static fj_status choose(const fj_plan *plan, const fj_driver *driver, bool verify, fj_jit_chosen *ret_chosen,
-                        fj_error *error) {
+/* The plan's variant if it was named or measured, else what it leads to. driver NULL: the kernel is only built. */
+static fj_status choose(const fj_plan *plan, const fj_variant *variant, const fj_driver *driver, bool verify,
+                        fj_jit_chosen *ret_chosen, fj_error *error) {
     fj_jit *jit = plan->device->context->jit;
-    if (!plan->named)
-        return fj_jit_choose(jit, driver, &plan->jit_problem, &plan->device->features, &plan->variant, verify,
+    const bool exact = plan->named || (plan->tuned && variant == &plan->variant);
+    if (!exact)
+        return fj_jit_choose(jit, driver, &plan->jit_problem, &plan->device->features, variant, verify,
                              ret_chosen, error);
-    *ret_chosen = (fj_jit_chosen){.variant = &plan->variant};
+    *ret_chosen = (fj_jit_chosen){.variant = variant};
     if (driver)
-        return fj_jit_prepare(jit, driver, &plan->jit_problem, &plan->variant, &ret_chosen->object,
+        return fj_jit_prepare(jit, driver, &plan->jit_problem, variant, &ret_chosen->object,
                               &ret_chosen->info, error);
-    return fj_jit_build(jit, &plan->jit_problem, &plan->variant, verify, &ret_chosen->info, error);
+    return fj_jit_build(jit, &plan->jit_problem, variant, verify, &ret_chosen->info, error);
 }
 
-static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
-    const fj_plan *plan = kernel->plan;
-    const fj_device *device = plan->device;
+static fj_status make_ready_of(fj_kernel *kernel, const fj_variant *variant, fj_error *error) {
+    const fj_device *device = kernel->plan->device;
     fj_jit_chosen chosen;
-    if (device->traits->text == FJ_TEXT_NONE) return FJ_OK;
-    if (!device->driver) return fj_attn_not_here(device, error);
-    fj_status status = choose(plan, device->driver, false, &chosen, error);
+    fj_status status = choose(kernel->plan, variant, device->driver, false, &chosen, error);
     if (status != FJ_OK) return status;
     kernel->object = chosen.object;
     kernel->variant = chosen.variant;
     kernel->info = fj_attn_kernel_info(chosen.variant, &chosen.info);
+    kernel->info.decision = kernel->plan->decision;
     if (device->traits->text == FJ_TEXT_GPU) return fj_attn_gpu_prepare(kernel, error);
     kernel->cpu = fj_driver_cpu_kernel(fj_jit_object_code(kernel->object));
     if (kernel->cpu) return FJ_OK;
     return fj_error_set(error, FJ_ERR_DEVICE, "kernel %s exports no fj_cpu_kernel of ABI %d",
                         kernel->variant->name, FJ_CPU_ABI);
+}
+
+/* A record of tuning never makes a call fail: where its variant's kernel cannot be had, here and now, the plan's own choice
+ * is taken, and what is wrong with that one is the error. */
+static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
+    const fj_plan *plan = kernel->plan;
+    const fj_device *device = plan->device;
+    if (device->traits->text == FJ_TEXT_NONE) return FJ_OK;
+    if (!device->driver) return fj_attn_not_here(device, error);
+    if (!plan->tuned) return make_ready_of(kernel, &plan->variant, error);
+    fj_error refusal = {0};
+    fj_status status = make_ready_of(kernel, &plan->variant, &refusal);
+    if (status == FJ_ERR_MEMORY) (void)fj_error_set(error, status, "%s", refusal.text);
+    if (status != FJ_OK && status != FJ_ERR_MEMORY) {
+        fj_attn_log(device->context, FJ_LOG_WARN, "variant %s of %s is replaced by the default: %s",
+                    plan->variant.name, plan->decision, refusal.text);
+        fj_attn_gpu_finish(kernel);
+        fj_jit_release(device->context->jit, &kernel->object);
+        status = make_ready_of(kernel, &plan->standard, error);
+        kernel->info.decision = "default";
+    }
+    fj_error_finish(&refusal);
+    return status;
 }
 
 fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel, fj_error *error) {
@@ -68,6 +90,7 @@ fj_status fj_kernel_create(const fj_plan *plan, fj_kernel **ret_kernel, fj_error
     kernel->plan = fj_attn_plan_ref(plan);
     kernel->variant = &kernel->plan->variant;
     kernel->info.variant = kernel->variant->name;
+    kernel->info.decision = plan->decision;
     fj_status status = make_ready(kernel, error);
     if (status != FJ_OK) {
         kernel_destroy(kernel);
@@ -92,7 +115,9 @@ fj_status fj_plan_build(const fj_plan *plan, bool verify, fj_kernel_info *ret_in
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels to build",
                             fj_device_name(plan->device));
     fj_jit_chosen chosen;
-    fj_status status = choose(plan, NULL, verify, &chosen, error);
-    if (status == FJ_OK) *ret_info = fj_attn_kernel_info(chosen.variant, &chosen.info);
-    return status;
+    fj_status status = choose(plan, &plan->variant, NULL, verify, &chosen, error);
+    if (status != FJ_OK) return status;
+    *ret_info = fj_attn_kernel_info(chosen.variant, &chosen.info);
+    ret_info->decision = plan->decision;
+    return FJ_OK;
 }

@@ -9,6 +9,7 @@
 #include "driver/cpu.h"
 #include "expr/lang/mod.h"
 #include "jit/jit.h"
+#include "jit/tuning.h"
 
 /* ---- Context ----------------------------------------------------------------------------------- */
 
@@ -22,12 +23,14 @@ struct fj_context {
     fj_cache *cache;
     fj_jit *jit;
     char *capture; /* FLEXJIT_CAPTURE: a pattern for variants whose calls are kept; NULL: none */
+    fj_tuning *tuning;
 };
 
 /* As fj_context_create, with the file operations that cache and compiler use. */
 fj_status fj_attn_context_create(const fj_context_desc *desc, const fj_file_ops *files,
                                  fj_context **ret_context);
 fj_context *fj_attn_context_ref(fj_context *context);
+void fj_attn_log(const fj_context *context, fj_log_level level, const char *format, ...) FJ_PRINTF(3, 4);
 
 /* Copies a descriptor of the caller, whose struct_size says how much of it there is: what is missing
  * is zero, what this version does not know is not read. */
@@ -89,12 +92,18 @@ struct fj_plan {
     fj_jit_problem jit_problem;
     fj_variant variant;
     bool named; /* the caller asked for it, or for its options */
+    bool tuned; /* by a record: where its kernel cannot be had, `standard` is taken */
+    fj_variant standard;
+    const char *decision; /* fj_plan_decision */
+    fj_buf record;        /* its text where a record decides */
 };
 
 fj_plan *fj_attn_plan_ref(const fj_plan *plan);
 /* The variant of a plan that has all but that (choose.c): the one that the problem names, the one of its options, or the
  * best. Errors as fj_plan_create. */
 fj_status fj_attn_choose(fj_plan *plan, const fj_problem *problem, fj_error *error);
+/* ... and then the one of a record of tuning, if there is one (tuned.c). FJ_ERR_MEMORY. */
+fj_status fj_attn_tune(fj_plan *plan, fj_error *error);
 
 struct fj_kernel {
     atomic_int refs;

@@ -30,6 +30,10 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
     if (problem->form == FJ_FORM_PACKED && problem->block_mask)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "packed sequences take no block mask");
     if (problem->gqa < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "gqa %d is negative", problem->gqa);
+    if (problem->batch_heads < 0 || problem->q_len < 0 || problem->kv_len < 0)
+        return fj_error_set(error, FJ_ERR_ARGUMENT, "batch_heads %lld, q_len %lld or kv_len %lld is negative",
+                            (long long)problem->batch_heads, (long long)problem->q_len,
+                            (long long)problem->kv_len);
     if (mod->unbound)
         return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
     if (problem->direction == FJ_BACKWARD && !mod->program.gradient) {
@@ -44,6 +48,7 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
 static void plan_destroy(fj_plan *plan) {
     fj_device *device = plan->device;
     fj_mod_unref(&plan->mod);
+    fj_buf_finish(&plan->record);
     fj_free(&device->context->allocator, plan, sizeof *plan);
     fj_device_unref(&device);
 }
@@ -81,7 +86,11 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .gqa = all.gqa,
         .few_queries = all.few_queries,
     };
+    const bool asked = all.kernel || all.option_count;
+    fj_buf_init(&plan->record, &device->context->allocator);
+    plan->decision = all.variant ? "variant" : asked ? "options" : "default";
     status = fj_attn_choose(plan, &all, error);
+    if (status == FJ_OK && !all.variant && !asked && !all.untuned) status = fj_attn_tune(plan, error);
     plan->problem.variant = plan->variant.name;
     plan->problem.kernel = NULL; /* the caller's */
     plan->problem.options = NULL;
@@ -119,7 +128,8 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     fj_buf_printf(out, "dimensions    key %d, value %d\n", problem->head_dim, problem->value_dim);
     fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(plan->mod->program.tier));
     fj_buf_printf(out, "deterministic %s\n", problem->nondeterministic ? "no" : "yes");
-    fj_buf_printf(out, "variant       %s\n", plan->variant.name);
+    fj_buf_printf(out, "variant %s\n", plan->variant.name);
+    fj_buf_printf(out, "decided by %s\n", plan->decision);
     if (plan->device->traits->text == FJ_TEXT_NONE) return;
     fj_variant variants[FJ_JIT_MAX_VARIANTS];
     int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);

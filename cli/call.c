@@ -167,28 +167,33 @@ static fj_status make(cli_kernel *kernel, const fj_mod *mod, const fj_problem *p
     return result;
 }
 
+/* Of packed sequences the average; 1 where that is less but there is something. */
+void cli_problem_suits(const cli_shape *shape, fj_form form, fj_problem *problem) {
+    const int64_t sequences = form == FJ_FORM_PACKED && shape->batch > 0 ? shape->batch : 1;
+    const int64_t q_len = shape->q_len / sequences, kv_len = shape->kv_len / sequences;
+    problem->gqa = shape->kv_heads > 0 ? (int)(shape->heads / shape->kv_heads) : 0;
+    problem->few_queries = q_len < FEW_QUERIES;
+    if (__builtin_mul_overflow(shape->batch, shape->heads, &problem->batch_heads)) problem->batch_heads = 0;
+    problem->q_len = q_len > 0 || shape->q_len == 0 ? q_len : 1;
+    problem->kv_len = kv_len > 0 || shape->kv_len == 0 ? kv_len : 1;
+}
+
 fj_problem cli_problem_of(const cli_call_options *options, fj_direction direction) {
-    /* Packed: on average. */
-    const cli_shape *shape = &options->shape;
-    const int64_t sequences = options->form == FJ_FORM_PACKED && shape->batch > 0 ? shape->batch : 1;
-    return (fj_problem){
-        .struct_size = sizeof(fj_problem),
+    fj_problem problem = {
+        .struct_size = sizeof problem,
         .direction = direction,
         .dtype = options->dtype,
-        .head_dim = (int)shape->head_dim,
-        .value_dim = (int)shape->value_dim,
+        .head_dim = (int)options->shape.head_dim,
+        .value_dim = (int)options->shape.value_dim,
         .nondeterministic = options->nondeterministic,
         .tf32 = options->tf32,
         .variant = options->variants[direction],
-        .gqa = shape->kv_heads > 0 ? (int)(shape->heads / shape->kv_heads) : 0,
-        .few_queries = shape->q_len / sequences < FEW_QUERIES,
         .block_mask = options->block_mask != NULL,
         .form = options->form,
         .shared_keys = options->shared_keys,
-        .batch_heads = shape->batch * shape->heads,
-        .q_len = shape->q_len / sequences,
-        .kv_len = shape->kv_len / sequences,
     };
+    cli_problem_suits(&options->shape, options->form, &problem);
+    return problem;
 }
 
 int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_call_options *options,

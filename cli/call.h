@@ -161,6 +161,8 @@ typedef struct cli_kernel {
     cli_device_copies copies;
 } cli_kernel;
 
+/* Sets what a plan is to suit: gqa, few_queries, batch_heads, q_len, kv_len. */
+void cli_problem_suits(const cli_shape *shape, fj_form form, fj_problem *problem);
 int cli_kernel_open(cli_kernel *kernel, fj_device *device, const fj_mod *mod, const cli_call_options *options,
                     fj_direction direction, const cli_inputs *inputs, const cli_outputs *outputs);
 /* Puts the inputs where the device reads them, launches and waits, brings the outputs back. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/bench.h"
 #include "cli/call.h"
 #include "cli/mod.h"
 #include "cli/report.h"
@@ -81,13 +82,45 @@ static const char *const stage_names[] = {"ast",      "ir",     "grad", "rates",
                                           "prologue", "source", "plan", "key"};
 enum { STAGE_IR = 1, STAGE_GRAD = 2, FIRST_PLAN_STAGE = 5 };
 
+static bool is_dense(const cli_tensor *tensor) {
+    bool sane = tensor != NULL && tensor->rank == 4;
+    for (int i = 0; sane && i < 4; i++) sane = tensor->dims[i] <= INT32_MAX;
+    return sane;
+}
+
 /* q, k and v of --input say what the options would. */
-static int problem_from_file(const inspection *in, fj_problem *problem) {
-    const cli_tensor *q = cli_st_find(&in->bindings.file, "q"), *v = cli_st_find(&in->bindings.file, "v");
+static void problem_from_file(const inspection *in, fj_problem *problem) {
+    const cli_tensor *q = cli_st_find(&in->bindings.file, "q"), *k = cli_st_find(&in->bindings.file, "k"),
+                     *v = cli_st_find(&in->bindings.file, "v");
     if (q != NULL && q->known) problem->dtype = q->dtype;
-    if (q != NULL && q->rank == 4 && q->dims[3] <= 1 << 20)
-        problem->value_dim = problem->head_dim = (int)q->dims[3];
-    if (v != NULL && v->rank == 4 && v->dims[3] <= 1 << 20) problem->value_dim = (int)v->dims[3];
+    if (is_dense(q)) problem->value_dim = problem->head_dim = (int)q->dims[3];
+    if (is_dense(v)) problem->value_dim = (int)v->dims[3];
+    if (!is_dense(q) || !is_dense(k)) return;
+    const cli_shape shape = {.batch = q->dims[0],
+                             .heads = q->dims[1],
+                             .kv_heads = k->dims[1],
+                             .q_len = q->dims[2],
+                             .kv_len = k->dims[2]};
+    cli_problem_suits(&shape, FJ_FORM_DENSE, problem);
+}
+
+/* --shape says all of it. */
+static int problem_from_shape(const inspection *in, fj_problem *problem) {
+    if (!cli_args_has(in->args, CLI_OPT_SHAPE)) return CLI_EXIT_OK;
+    cli_shapes shapes;
+    int status = cli_shapes_parse(in->args, &shapes);
+    if (status != CLI_EXIT_OK) return status;
+    const cli_shape shape = shapes.items[0];
+    const size_t count = shapes.count;
+    cli_shapes_finish(&shapes);
+    if (count != 1)
+        return cli_usage(in->args->verb, "'--shape': %zu shapes; a kernel is shown for one", count);
+    if (shape.head_dim > 1 << 20 || shape.value_dim > 1 << 20)
+        return cli_usage(in->args->verb, "'--shape': head dimensions of %lld and %lld are too large",
+                         (long long)shape.head_dim, (long long)shape.value_dim);
+    problem->head_dim = (int)shape.head_dim;
+    problem->value_dim = (int)shape.value_dim;
+    cli_problem_suits(&shape, FJ_FORM_DENSE, problem);
     return CLI_EXIT_OK;
 }
 
@@ -96,9 +129,11 @@ static int problem_of(const inspection *in, const cli_call_options *options, fj_
     const cli_args *args = in->args;
     *problem =
         (fj_problem){.struct_size = sizeof *problem, .dtype = FJ_DTYPE_F32, .head_dim = 64, .value_dim = 64};
-    int status = problem_from_file(in, problem), dtype = -1, direction = 0;
+    problem_from_file(in, problem);
+    int status = problem_from_shape(in, problem), dtype = -1, direction = 0;
     long long head_dim = problem->head_dim, value_dim = -1;
-    if (cli_args_has(args, CLI_OPT_DTYPE)) status = cli_args_choice(args, CLI_OPT_DTYPE, 0, &dtype);
+    if (status == CLI_EXIT_OK && cli_args_has(args, CLI_OPT_DTYPE))
+        status = cli_args_choice(args, CLI_OPT_DTYPE, 0, &dtype);
     if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_DIRECTION, FJ_FORWARD, &direction);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_HEAD_DIM, 1, 1 << 20, &head_dim);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_VALUE_DIM, 1, 1 << 20, &value_dim);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "jit/jit.h"
 
@@ -51,15 +52,46 @@ static void look(fj_features *features) {
         avx512 && a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && has(a71, 5);
 }
 
+/* The brand string: three leaves of 16 bytes, with blanks before and behind it. */
+void fj_jit_cpu_name(char name[FJ_JIT_CPU_NAME]) {
+    uint32_t words[12] = {0};
+    for (unsigned int i = 0; i < 3; i++) {
+        uint32_t *at = words + 4 * (size_t)i;
+        if (!__get_cpuid(0x80000002u + i, &at[0], &at[1], &at[2], &at[3])) break;
+    }
+    char text[sizeof words + 1] = "";
+    memcpy(text, words, sizeof words);
+    const char *first = text + strspn(text, " ");
+    size_t length = strlen(first);
+    while (length > 0 && first[length - 1] == ' ') length--;
+    memcpy(name, first, length);
+    name[length] = '\0';
+}
+
 #else
 
 static void look(fj_features *features) { (void)features; }
 
+void fj_jit_cpu_name(char name[FJ_JIT_CPU_NAME]) { name[0] = '\0'; }
+
 #endif
+
+static void look_at_caches(fj_features *features) {
+#ifdef _SC_LEVEL1_DCACHE_SIZE /* glibc */
+    const long l1d = sysconf(_SC_LEVEL1_DCACHE_SIZE), l2 = sysconf(_SC_LEVEL2_CACHE_SIZE),
+               l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    features->l1d = l1d > 0 ? l1d : 0;
+    features->l2 = l2 > 0 ? l2 : 0;
+    features->l3 = l3 > 0 ? l3 : 0;
+#else
+    (void)features;
+#endif
+}
 
 fj_features fj_jit_features(void) {
     fj_features features = {.isa = {[FJ_ISA_PORTABLE] = true}};
     look(&features);
+    look_at_caches(&features);
     return features;
 }
 

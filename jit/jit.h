@@ -50,6 +50,8 @@ typedef struct fj_features {
     bool emulated;          /* which is the emulator's */
     int multiprocessors;
     int shared_limit; /* bytes of dynamic shared memory that a block can have */
+    int64_t l1d, l2,
+        l3; /* bytes of this CPU's caches, of the first core; 0: not known. Only records of tuning have them */
 } fj_features;
 
 fj_features fj_jit_features(void);
@@ -60,6 +62,8 @@ const char *fj_jit_isa_name(fj_isa isa); /* "avx512bf16" */
 bool fj_jit_isa_parse(const char *name, fj_isa *ret_isa);
 /* Those of any CPU that has an instruction set: those before it are there too. */
 fj_features fj_jit_isa_features(fj_isa isa);
+#define FJ_JIT_CPU_NAME 49
+void fj_jit_cpu_name(char name[FJ_JIT_CPU_NAME]); /* as its maker calls it; "" where that is not known */
 
 /* ---- Problems and variants -------------------------------------------------------------------- */
 

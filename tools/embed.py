@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Turns text files into one C file that holds them: see base/embed.h.
 
-usage: embed.py OUTPUT.c ROOT [FILE...]
+usage: embed.py OUTPUT.c TABLE ROOT [FILE...]
 
-Each FILE is named in the table by its path relative to ROOT or, outside of it, to the folder above ROOT.
+TABLE is the name of the table in C. Each FILE is named in it by its path relative to ROOT or, outside of it, to the folder
+above ROOT.
 """
 
 import pathlib
@@ -35,7 +36,7 @@ def name_of(path: pathlib.Path, root: pathlib.Path) -> str:
     return path.relative_to(root if path.is_relative_to(root) else root.parent).as_posix()
 
 
-def embed(root: pathlib.Path, paths: list[pathlib.Path]) -> str:
+def embed(name_of_table: str, root: pathlib.Path, paths: list[pathlib.Path]) -> str:
     texts, rows = [], []
     for i, path in enumerate(paths):
         data = path.read_bytes()
@@ -45,17 +46,17 @@ def embed(root: pathlib.Path, paths: list[pathlib.Path]) -> str:
         lines = "\n".join("    " + c_line(line) for line in data.splitlines(keepends=True)) or '    ""'
         texts.append(f"\nstatic const char text_{i}[] =\n{lines};\n")
         rows.append(f"    {{{c_line(name.encode())}, text_{i}, sizeof text_{i} - 1}},\n")
-    table = f"\nconst fj_embedded fj_template_table[] = {{\n{''.join(rows)}{SENTINEL}}};\n"
-    return HEADER + "".join(texts) + table + f"\nconst size_t fj_template_table_len = {len(paths)};\n"
+    table = f"\nconst fj_embedded {name_of_table}[] = {{\n{''.join(rows)}{SENTINEL}}};\n"
+    return HEADER + "".join(texts) + table + f"\nconst size_t {name_of_table}_len = {len(paths)};\n"
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) < 3:
+    if len(argv) < 4:
         print(__doc__, file=sys.stderr)
         return 2
-    output, root, *files = map(pathlib.Path, argv[1:])
+    output, root, *files = map(pathlib.Path, [argv[1], *argv[3:]])
     try:
-        output.write_text(embed(root, files))
+        output.write_text(embed(argv[2], root, files))
     except (OSError, ValueError) as error:
         print(f"embed.py: {error}", file=sys.stderr)
         return 1

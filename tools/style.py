@@ -6,7 +6,7 @@ usage: style.py [FILE...]      (default: every file that git does not ignore)
 blanks     no trailing blanks, no tabs in C, one newline at the end of a file
 primitive  inline assembly and intrinsics live in templates/*/prim* alone
 rooms      a room includes only rooms below it, with the folder in the path; kernel text only itself and expr/ir
-length     at most 800 lines in a source file
+length     at most 800 lines in a source file, 900 in the one public header
 locale     the library reads and writes numbers and letters by base/decimal.c and base.h, whatever the locale
 todo       a TODO names its issue: TODO(#12)
 listed     a source file is named in the meson.build of its folder or of one above
@@ -22,6 +22,7 @@ C_SUFFIXES = {".c", ".h", ".cpp", ".hpp", ".cu", ".cuh", ".def"}
 TEXT_SUFFIXES = C_SUFFIXES | {".py", ".sh", ".md", ".build", ".txt", ".t", ".test", ".json", ""}
 DATA = ("tests/fuzz/corpus/", "examples/data/", "tests/data/", "LICENSE")
 MAX_LINES = 800
+MAX_LINES_OF = {"include/flexjit/flexjit.h": 900}
 
 ROOMS_BELOW = {
     "base": set(),
@@ -125,9 +126,9 @@ def check_locale(path, text):
 
 
 def check_length(path, text):
-    lines = text.count("\n")
-    if lines > MAX_LINES:
-        yield lines, f"{lines} lines, more than {MAX_LINES}"
+    lines, most = text.count("\n"), MAX_LINES_OF.get(str(path), MAX_LINES)
+    if lines > most:
+        yield lines, f"{lines} lines, more than {most}"
 
 
 def check_todo(path, text):

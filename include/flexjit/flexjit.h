@@ -118,6 +118,7 @@ typedef struct fj_context_desc {
     void *log_user;
     fj_log_level log_level;
     const char *cache_path; /* colon list, first is written; NULL: FLEXJIT_CACHE_PATH, else the user's */
+    const char *tune_path;  /* the same of records of tuning; NULL: FLEXJIT_TUNE_PATH, else the user's */
 } fj_context_desc;
 
 /* desc may be NULL. */
@@ -384,6 +385,9 @@ FJ_NODISCARD FJ_API fj_status fj_plan_create(fj_device *device, const fj_mod *mo
                                              fj_plan **ret_plan, fj_error *error);
 FJ_API void fj_plan_unref(fj_plan **plan);
 FJ_API const char *fj_plan_variant(const fj_plan *plan);
+/* Why that one: "variant" or "options" where the caller asked for it, "tuning record FILE:LINE (exact)" (see "Tuning"), or
+ * "default". Lives as long as the plan. */
+FJ_API const char *fj_plan_decision(const fj_plan *plan);
 /* Every variant that is legal for the plan's problem and device, whatever it was asked for: {"schema":1, "variants":[{"variant":NAME,
  * "parameters":{"kernel":"mma", "tile_q":128, ...}, "shared_bytes", "listed"}]}. First those that the plan lists, best first,
  * the default being the first; then all others. Any name of them is legal as fj_problem.variant. parameters: as fj_option,
@@ -406,9 +410,10 @@ typedef struct fj_kernel_info {
     bool cache_hit;
     double compile_ms; /* 0 on a hit */
     double load_ms;
-    int registers;    /* of a thread; this and the next two: cuda, the most of its entry points, else 0 */
-    int spill_bytes;  /* registers that did not fit, of a thread */
-    int shared_bytes; /* of a block */
+    int registers;        /* of a thread; this and the next two: cuda, the most of its entry points, else 0 */
+    int spill_bytes;      /* registers that did not fit, of a thread */
+    int shared_bytes;     /* of a block */
+    const char *decision; /* as fj_plan_decision; "default" where a tuned variant's kernel could not be had */
 } fj_kernel_info;
 FJ_API fj_kernel_info fj_kernel_describe(const fj_kernel *kernel);
 
@@ -770,9 +775,33 @@ FJ_NODISCARD FJ_API fj_status fj_cache_export(fj_context *context, const char *f
 FJ_NODISCARD FJ_API fj_status fj_cache_import(fj_context *context, const char *file, fj_text *ret_json,
                                               fj_error *error);
 
+/* ---- Tuning ------------------------------------------------------------------------------ */
+
+/* Records of what was measured: JSON lines in *.jsonl of the folders of FLEXJIT_TUNE_PATH (else XDG_DATA_HOME/flexjit/tune,
+ * else ~/.local/share/flexjit/tune), to be merged by `cat`; the library is built with some. A context reads them once. They
+ * decide for plans that have lengths (batch_heads, q_len, kv_len) and ask for no variant themselves: the variant is that of
+ * the record of the same device, problem and lengths (exact); else of the same architecture or instruction set, problem,
+ * and class of the mod's cost, and the nearest lengths, each within a factor of 4, less than 64 queries apart from
+ * more (nearest); else the same of what the library was built with (shipped); else the default. What a file holds never
+ * makes a plan fail: what is not understood, or of another version, is counted in a warning. A tuned variant whose kernel
+ * cannot be had (it does not compile; FLEXJIT_NO_JIT, and no layer has it) is replaced by the default, with a warning. */
+
+typedef struct fj_tuning_result {
+    size_t struct_size;
+    double time_ms;              /* of the winner */
+    const char *default_variant; /* what it was compared with; NULL: the first of the plan's list */
+    double default_ms;
+} fj_tuning_result;
+
+/* Adds to a file, in one write, that the winner's variant is the best for its problem and lengths. file NULL: tune.jsonl of
+ * the first folder, which is made. FJ_ERR_ARGUMENT: lengths are not known, a time is not above 0. FJ_ERR_UNSUPPORTED: a
+ * device without kernels. FJ_ERR_IO: not written; a file of something else or of another schema is left as it is. */
+FJ_NODISCARD FJ_API fj_status fj_tuning_add(const fj_plan *winner, const char *file,
+                                            const fj_tuning_result *result, fj_error *error);
+
 /* ---- Tools ------------------------------------------------------------------------------- */
 
-/* What was found where, as JSON text: compilers, CPU features, cache layers, threads. "works": false when something
+/* What was found where, as JSON text: compilers, CPU features, layers of the cache and of records of tuning, threads. "works": false when something
  * was found that does not work: a compiler or NVRTC that compiles nothing, a driver that does not start. */
 FJ_NODISCARD FJ_API fj_status fj_doctor(fj_context *context, fj_text *ret_json, fj_error *error);
 

@@ -1,0 +1,111 @@
+/* The record nearest to a call.
+ *
+ * Of the records of the same architecture and problem the one is taken whose lengths are nearest: the distance is the worst
+ * of three ratios (batch times heads, queries, keys), each looked at alone, so that calls whose products agree are far apart
+ * all the same. Equal ones are told apart by the other two ratios, then by the whole device, then by the group of heads, then by layer, then the later one
+ * of a layer wins. The shipped layer is asked only where the user's have nothing.
+ */
+#include "jit/tuning_record.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct nearness {
+    double distance; /* the logarithm of the worst ratio */
+    double sum;      /* of all three, where the worst are equal */
+    bool other_device, other_group;
+} nearness;
+
+typedef struct lookup {
+    fj_tuning *tuning;
+    const fj_tuning_call *call;
+    fj_tuning_key key;
+    fj_variant variants[FJ_JIT_MAX_VARIANTS];
+    int count; /* -1: not listed yet */
+    const fj_tuning_record *best, *illegal;
+    const fj_variant *variant; /* of the best */
+    nearness near;             /* of the best */
+} lookup;
+
+static double ratio(int64_t a, int64_t b) { return fabs(log2((double)a / (double)b)); }
+
+static nearness nearness_of(const fj_tuning_key *a, const fj_tuning_key *b) {
+    const double heads = ratio(a->batch_heads, b->batch_heads), q = ratio(a->q_len, b->q_len),
+                 kv = ratio(a->kv_len, b->kv_len);
+    return (nearness){.distance = fmax(heads, fmax(q, kv)),
+                      .sum = heads + q + kv,
+                      .other_device = !fj_cache_digest_equal(a->device, b->device),
+                      .other_group = a->gqa != b->gqa};
+}
+
+static bool is_nearer(const nearness *a, const nearness *b) {
+    if (a->distance < b->distance || a->distance > b->distance) return a->distance < b->distance;
+    if (a->sum < b->sum || a->sum > b->sum) return a->sum < b->sum;
+    if (a->other_device != b->other_device) return b->other_device;
+    return a->other_group < b->other_group;
+}
+
+static const fj_variant *find_variant(lookup *look, const char *name) {
+    if (look->count < 0)
+        look->count = fj_jit_variants(look->call->problem, look->call->features, look->variants);
+    for (int i = 0; i < look->count; i++)
+        if (strcmp(look->variants[i].name, name) == 0) return &look->variants[i];
+    return NULL;
+}
+
+static void consider(lookup *look, const fj_tuning_record *record) {
+    if (!fj_cache_digest_equal(record->key.problem, look->key.problem) ||
+        !fj_cache_digest_equal(record->key.arch, look->key.arch))
+        return;
+    const nearness near = nearness_of(&record->key, &look->key);
+    if (near.distance > log2(FJ_TUNING_REACH) || (look->best && !is_nearer(&near, &look->near))) return;
+    const fj_variant *variant = find_variant(look, record->variant);
+    if (!variant) {
+        if (!look->illegal) look->illegal = record;
+        return;
+    }
+    look->best = record;
+    look->variant = variant;
+    look->near = near;
+}
+
+static void look_at_shelf(lookup *look, const fj_tuning_shelf *shelf) {
+    for (size_t i = shelf->end; i > shelf->first; i--) consider(look, &look->tuning->records.data[i - 1]);
+}
+
+/* Once: kernels of many problems may ask for the same file. */
+static void warn_of_illegal(const lookup *look) {
+    if (!look->illegal) return;
+    const bool again = atomic_exchange(&look->tuning->warned, true);
+    fj_tuning_log(
+        look->tuning, again ? FJ_LOG_DEBUG : FJ_LOG_WARN,
+        "tuning file %s: line %d names variant %s, which this problem does not have: it is not used",
+        look->tuning->files.data[look->illegal->file], look->illegal->line, look->illegal->variant);
+}
+
+fj_status fj_tuning_find(fj_tuning *tuning, const fj_tuning_call *call, bool *ret_is_found,
+                         fj_tuning_found *ret_found) {
+    *ret_is_found = false;
+    if (call->batch_heads < 1 || call->q_len < 1 || call->kv_len < 1) return FJ_OK;
+    const fj_status status = fj_tuning_read(tuning);
+    if (status != FJ_OK || tuning->records.len == 0) return status;
+    lookup look = {.tuning = tuning, .call = call, .count = -1};
+    if (!fj_tuning_key_of(call, &look.key)) return FJ_ERR_MEMORY;
+    size_t shelf = 0;
+    for (; shelf < tuning->folders; shelf++) look_at_shelf(&look, &tuning->shelves.data[shelf]);
+    const bool shipped = look.best == NULL;
+    if (shipped) look_at_shelf(&look, &tuning->shelves.data[shelf]);
+    warn_of_illegal(&look);
+    if (!look.best) return FJ_OK;
+    const bool exact = look.near.distance <= 0 && !look.near.other_device && !look.near.other_group;
+    *ret_is_found = true;
+    *ret_found = (fj_tuning_found){.variant = *look.variant,
+                                   .rule = exact ? FJ_TUNING_EXACT : FJ_TUNING_NEAREST,
+                                   .shipped = shipped,
+                                   .file = tuning->files.data[look.best->file],
+                                   .line = look.best->line,
+                                   .batch_heads = look.best->key.batch_heads,
+                                   .q_len = look.best->key.q_len,
+                                   .kv_len = look.best->key.kv_len};
+    return FJ_OK;
+}
