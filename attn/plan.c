@@ -29,6 +29,9 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "paged keys and values have no backward");
     if (problem->form == FJ_FORM_PACKED && problem->block_mask)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "packed sequences take no block mask");
+    if (problem->form != FJ_FORM_DENSE && problem->shared_keys)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED, "%s keys have no batch that they could share",
+                            problem->form == FJ_FORM_PACKED ? "packed" : "paged");
     if (problem->gqa < 0) return fj_error_set(error, FJ_ERR_ARGUMENT, "gqa %d is negative", problem->gqa);
     if (problem->batch_heads < 0 || problem->q_len < 0 || problem->kv_len < 0)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "batch_heads %lld, q_len %lld or kv_len %lld is negative",

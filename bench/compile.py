@@ -49,6 +49,7 @@ def write_manifest(options, folder):
             "dtype": split(options.dtype),
             "head_dim": [int(dim) for dim in split(options.dim)],
             "direction": split(options.direction),
+            "few_queries": False,
         }
     ]
     for name, text in FILES.items():

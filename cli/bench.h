@@ -13,6 +13,8 @@ typedef struct cli_shapes {
 } cli_shapes;
 
 int cli_shapes_parse(const cli_args *args, cli_shapes *ret_shapes);
+/* Adds the shapes of one text. NULL, or what is wrong with it, after its name: "is not of the form ...". */
+const char *cli_shapes_add(cli_shapes *shapes, const char *text);
 void cli_shapes_finish(cli_shapes *shapes);
 
 /* One line of the report. peak is 0 when the device has none. */

@@ -66,38 +66,41 @@ static bool parse_fields(const char *text, field fields[FIELDS]) {
 
 /* ---- Cross product ----------------------------------------------------------------------- */
 
-static int add_shape(const cli_args *args, cli_shapes *shapes, const int64_t numbers[FIELDS]) {
+static const char *add_shape(cli_shapes *shapes, const int64_t numbers[FIELDS]) {
     cli_shape shape = {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6]};
-    if (shape.heads % shape.kv_heads != 0) {
-        return cli_usage(args->verb, "a shape with %lld heads of q, not a multiple of the %lld of k",
-                         (long long)shape.heads, (long long)shape.kv_heads);
-    }
-    if (shapes->count == MOST_SHAPES) return cli_usage(args->verb, "more than %d shapes", MOST_SHAPES);
+    if (shape.heads % shape.kv_heads != 0) return "has heads of q that are not a multiple of the heads of k";
+    if (shapes->count == MOST_SHAPES) return "is one shape too many";
     if (shapes->count == shapes->room) {
         size_t room = shapes->room * 2 + 16;
         cli_shape *items = realloc(shapes->items, room * sizeof *items);
-        if (items == NULL) return cli_no_memory();
+        if (items == NULL) return "does not fit into memory";
         shapes->items = items;
         shapes->room = room;
     }
     shapes->items[shapes->count++] = shape;
-    return CLI_EXIT_OK;
+    return NULL;
 }
 
-static int cross(const cli_args *args, cli_shapes *shapes, const field fields[FIELDS], int depth,
-                 int64_t numbers[FIELDS]) {
-    if (depth == FIELDS) return add_shape(args, shapes, numbers);
+static const char *cross(cli_shapes *shapes, const field fields[FIELDS], int depth, int64_t numbers[FIELDS]) {
+    if (depth == FIELDS) return add_shape(shapes, numbers);
     const field *now = &fields[depth];
     if (now->count == 0 && depth > 0) {
         numbers[depth] = numbers[depth - 1];
-        return cross(args, shapes, fields, depth + 1, numbers);
+        return cross(shapes, fields, depth + 1, numbers);
     }
-    int status = CLI_EXIT_OK;
-    for (size_t i = 0; status == CLI_EXIT_OK && i < now->count; i++) {
+    const char *wrong = NULL;
+    for (size_t i = 0; wrong == NULL && i < now->count; i++) {
         numbers[depth] = now->values[i];
-        status = cross(args, shapes, fields, depth + 1, numbers);
+        wrong = cross(shapes, fields, depth + 1, numbers);
     }
-    return status;
+    return wrong;
+}
+
+const char *cli_shapes_add(cli_shapes *shapes, const char *text) {
+    field fields[FIELDS] = {0};
+    int64_t numbers[FIELDS] = {0};
+    if (parse_fields(text, fields)) return cross(shapes, fields, 0, numbers);
+    return "is not of the form B,Hq,Hkv,L,S,E[,Ev], of numbers from 1, lists 1+2+8, ranges 512..16384 and =";
 }
 
 int cli_shapes_parse(const cli_args *args, cli_shapes *ret_shapes) {
@@ -105,16 +108,8 @@ int cli_shapes_parse(const cli_args *args, cli_shapes *ret_shapes) {
     const char *text;
     int status = CLI_EXIT_OK;
     for (size_t i = 0; status == CLI_EXIT_OK && (text = cli_args_nth(args, CLI_OPT_SHAPE, i)) != NULL; i++) {
-        field fields[FIELDS] = {0};
-        int64_t numbers[FIELDS] = {0};
-        status =
-            parse_fields(text, fields)
-                ? cross(args, &shapes, fields, 0, numbers)
-                : cli_usage(
-                      args->verb,
-                      "'--shape %s' is not of the form B,Hq,Hkv,L,S,E[,Ev], of numbers from 1, lists 1+2+8, "
-                      "ranges 512..16384 and =",
-                      text);
+        const char *wrong = cli_shapes_add(&shapes, text);
+        if (wrong != NULL) status = cli_usage(args->verb, "'--shape %s' %s", text, wrong);
     }
     if (status == CLI_EXIT_OK && shapes.count == 0) status = cli_usage(args->verb, "--shape is missing");
     if (status != CLI_EXIT_OK) {

@@ -30,10 +30,10 @@ typedef struct prebuild {
     fj_device *devices[MOST_ARCHS];
     size_t device_count;
     cli_manifest manifest;
+    cli_builds builds;
     long long shard, shards, jobs;
     bool verify;
-    size_t distinct; /* kernels of the manifest */
-    size_t *order;   /* of this shard's kernels, the order in which they are built: indices into the builds */
+    size_t *order; /* of this shard's kernels, the order in which they are built: indices into the builds */
     size_t wanted;
     double started;
     /* What the threads share: guarded by the lock. */
@@ -62,9 +62,10 @@ static int open_arch(prebuild *p, const char *text, size_t length) {
                          text, MOST_ARCHS);
     memcpy(name, text, length);
     name[length] = '\0';
+    const bool is_cpu = strncmp(name, "avx", 3) == 0 || strcmp(name, "portable") == 0;
     fj_error error = {0};
-    fj_status result =
-        fj_device_create_for_arch(p->context, FJ_DEVICE_CUDA, name, &p->devices[p->device_count], &error);
+    fj_status result = fj_device_create_for_arch(p->context, is_cpu ? FJ_DEVICE_CPU : FJ_DEVICE_CUDA, name,
+                                                 &p->devices[p->device_count], &error);
     if (result != FJ_OK) return cli_fail_library(result, &error);
     for (size_t i = 0; i < p->device_count; i++) {
         if (strcmp(fj_device_name(p->devices[i]), fj_device_name(p->devices[p->device_count])) != 0) continue;
@@ -114,49 +115,6 @@ static int read_options(prebuild *p) {
     return status == CLI_EXIT_OK ? read_shard(p) : status;
 }
 
-/* ---- Distinct kernels -------------------------------------------------------------------- */
-
-/* The text of which a kernel's request key is made. */
-static int key_text(const cli_build *build, fj_text *ret_text) {
-    fj_error error = {0};
-    fj_status result = fj_plan_show(build->plan, "key", ret_text, &error);
-    return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
-}
-
-typedef struct keyed {
-    fj_text text;
-    size_t index;
-} keyed;
-
-static int by_text(const void *a, const void *b) {
-    const keyed *x = a, *y = b;
-    size_t shorter = x->text.length < y->text.length ? x->text.length : y->text.length;
-    int order = memcmp(x->text.data, y->text.data, shorter);
-    if (order == 0) order = (x->text.length > y->text.length) - (x->text.length < y->text.length);
-    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
-}
-
-static bool same_text(const keyed *a, const keyed *b) {
-    return a->text.length == b->text.length && memcmp(a->text.data, b->text.data, a->text.length) == 0;
-}
-
-/* Which builds are not the same kernel as an earlier one: mods that are written differently, and
- * problems that are listed twice, may ask for one kernel. */
-static int find_distinct(const cli_manifest *manifest, size_t *ret_indices, size_t *ret_count) {
-    keyed *keys = calloc(manifest->count + 1, sizeof *keys);
-    int status = keys != NULL ? CLI_EXIT_OK : cli_no_memory();
-    for (size_t i = 0; status == CLI_EXIT_OK && i < manifest->count; i++) {
-        keys[i].index = i;
-        status = key_text(&manifest->builds[i], &keys[i].text);
-    }
-    if (status == CLI_EXIT_OK && manifest->count > 0) qsort(keys, manifest->count, sizeof *keys, by_text);
-    for (size_t i = 0; status == CLI_EXIT_OK && i < manifest->count; i++)
-        if (i == 0 || !same_text(&keys[i - 1], &keys[i])) ret_indices[(*ret_count)++] = keys[i].index;
-    for (size_t i = 0; keys != NULL && i < manifest->count; i++) fj_text_finish(&keys[i].text);
-    free(keys);
-    return status;
-}
-
 /* ---- The shard --------------------------------------------------------------------------- */
 
 /* The finaliser of splitmix64: different numbers stay different. */
@@ -175,13 +133,13 @@ static int by_scatter(const void *a, const void *b) {
 /* The distinct kernels in a scattered order, which is the same on every machine; a shard takes every N-th of
  * it. In the manifest's order a shard might get nothing but the costly direction, or a single architecture. */
 static int choose_kernels(prebuild *p) {
-    p->order = calloc(p->manifest.count + 1, sizeof *p->order);
-    p->rows = calloc(p->manifest.count + 1, sizeof *p->rows);
+    const size_t count = p->builds.count;
+    p->order = calloc(count + 1, sizeof *p->order);
+    p->rows = calloc(count + 1, sizeof *p->rows);
     if (p->order == NULL || p->rows == NULL) return cli_no_memory();
-    int status = find_distinct(&p->manifest, p->order, &p->distinct);
-    if (status != CLI_EXIT_OK) return status;
-    qsort(p->order, p->distinct, sizeof *p->order, by_scatter);
-    for (size_t i = (size_t)(p->shard - 1); i < p->distinct; i += (size_t)p->shards)
+    for (size_t i = 0; i < count; i++) p->order[i] = i;
+    qsort(p->order, count, sizeof *p->order, by_scatter);
+    for (size_t i = (size_t)(p->shard - 1); i < count; i += (size_t)p->shards)
         p->order[p->wanted++] = p->order[i];
     return CLI_EXIT_OK;
 }
@@ -241,7 +199,7 @@ static void settle(prebuild *p, size_t place, fj_status result, const fj_kernel_
     if (result == FJ_OK)
         of->info = *info;
     else
-        settle_failure(p, &p->manifest.builds[p->order[place]], of, result, error);
+        settle_failure(p, &p->builds.items[p->order[place]], of, result, error);
     show_progress(p);
     pthread_mutex_unlock(&p->lock);
 }
@@ -252,7 +210,7 @@ static void *work(void *argument) {
     while (take(p, &place)) {
         fj_kernel_info info = {0};
         fj_error error = {0};
-        fj_status result = fj_plan_build(p->manifest.builds[p->order[place]].plan, p->verify, &info, &error);
+        fj_status result = fj_plan_build(p->builds.items[p->order[place]].plan, p->verify, &info, &error);
         settle(p, place, result, &info, &error);
         fj_error_finish(&error);
     }
@@ -265,7 +223,7 @@ static int check_kept(const prebuild *p) {
     for (size_t i = 0; i < p->wanted; i++) {
         fj_kernel_info info;
         fj_error error = {0};
-        lost += fj_plan_build(p->manifest.builds[p->order[i]].plan, true, &info, &error) != FJ_OK;
+        lost += fj_plan_build(p->builds.items[p->order[i]].plan, true, &info, &error) != FJ_OK;
         fj_error_finish(&error);
     }
     if (lost == 0) return CLI_EXIT_OK;
@@ -291,7 +249,7 @@ static int build_all(prebuild *p) {
 
 static json_t *row_of(const prebuild *p, size_t place) {
     static const char *const words[] = {"waiting", "hit", "miss", "failed"};
-    const cli_build *build = &p->manifest.builds[p->order[place]];
+    const cli_build *build = &p->builds.items[p->order[place]];
     const row *of = &p->rows[place];
     const char *arch = strchr(fj_device_name(p->devices[build->device]), ':');
     json_t *object = json_pack(
@@ -307,7 +265,7 @@ static json_t *row_of(const prebuild *p, size_t place) {
 
 static int report(const prebuild *p) {
     double passed = seconds() - p->started;
-    size_t repeated = p->manifest.count - p->distinct;
+    size_t repeated = p->builds.repeated;
     if (!cli_report_is_json()) {
         printf("%zu kernels: %zu found, %zu compiled", p->done, p->counts[FOUND], p->counts[BUILT]);
         if (p->counts[FAILED] > 0) printf(", %zu %s", p->counts[FAILED], p->verify ? "missing" : "failed");
@@ -336,6 +294,7 @@ static void finish(prebuild *p) {
     }
     free(p->rows);
     free(p->order);
+    cli_builds_close(&p->builds);
     cli_manifest_close(&p->manifest);
     for (size_t i = 0; i < p->device_count; i++) fj_device_unref(&p->devices[i]);
     fj_context_unref(&p->context);
@@ -348,8 +307,8 @@ int cli_verb_prebuild(const cli_args *args) {
         status = cli_context_open_at(cli_args_text(args, CLI_OPT_LAYER, NULL), &p.context);
     if (status == CLI_EXIT_OK) status = open_archs(&p);
     if (status == CLI_EXIT_OK)
-        status = cli_manifest_open(cli_args_text(args, CLI_OPT_MANIFEST, ""), p.context, p.devices,
-                                   p.device_count, &p.manifest);
+        status = cli_manifest_open(cli_args_text(args, CLI_OPT_MANIFEST, ""), p.context, &p.manifest);
+    if (status == CLI_EXIT_OK) status = cli_builds_open(&p.manifest, p.devices, p.device_count, &p.builds);
     if (status == CLI_EXIT_OK) status = choose_kernels(&p);
     if (status == CLI_EXIT_OK) {
         status = build_all(&p);

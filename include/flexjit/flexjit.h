@@ -359,7 +359,7 @@ typedef struct fj_problem {
     bool block_mask;  /* each call brings a block mask */
     fj_form form;
     bool q_offset; /* each call brings the positions of its first queries */
-    /* Backward: key and value have a batch of 1, whatever query's is. Kernels for a GPU have to know; others may be called
+    /* Backward, of dense calls: key and value have a batch of 1, whatever query's is. Kernels for a GPU have to know; others may be called
      * so without it. */
     bool shared_keys;
     /* A choice among the variants in place of the plan's, that of `variant` excluded: a family of kernels, "simt" or "mma"

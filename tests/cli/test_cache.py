@@ -26,7 +26,7 @@ class CacheCase(harness.Case):
         return self.file("m.json", json.dumps({"schema": 1, "entries": list(entries)}))
 
     def entry(self, head_dim=64, **keys):
-        return {"problems": [{"dtype": "BF16", "head_dim": head_dim}], **keys}
+        return {"problems": [{"dtype": "BF16", "head_dim": head_dim, "few_queries": False}], **keys}
 
     def prebuild(self, *entries, arch="sm_80", **options):
         options["env"] = {**self.env, **options.get("env", {})}

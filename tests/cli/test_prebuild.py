@@ -18,7 +18,8 @@ def manifest(*entries):
 
 
 def entry(problem=None, **keys):
-    return {"problems": [{"dtype": "BF16", "head_dim": 64, **(problem or {})}], **keys}
+    """Of many queries, unless the problem says else: one kernel."""
+    return {"problems": [{"dtype": "BF16", "head_dim": 64, "few_queries": False, **(problem or {})}], **keys}
 
 
 class Prebuild(harness.Case):
@@ -59,6 +60,32 @@ class Prebuild(harness.Case):
         self.assertEqual(self.counts(text, "--arch", "sm_80"), (2, 1, 1, 0))  # packed where heads share keys
         text = manifest(entry({"form": ["dense", "packed", "paged"], "q_offset": [False, True]}))
         self.assertEqual(self.counts(text, "--arch", "sm_80"), (4, 1, 3, 0))  # packed and paged ones take offsets
+
+    def test_few_queries_and_many(self):
+        """A manifest that does not say which is for both; what they have in common is built once."""
+        both = {"dtype": "BF16", "head_dim": 64}
+        cases = {(): (2, 0), (("gqa", 1),): (1, 1), (("gqa", 8),): (2, 0), (("gqa", (1, 8)),): (2, 2),
+                 (("few_queries", True),): (1, 0), (("few_queries", False),): (1, 0), (("direction", "bwd"),): (1, 1)}  # fmt: skip
+        for keys, (kernels, repeated) in cases.items():
+            with self.subTest(keys):
+                text = manifest({"problems": [{**both, **dict(keys)}]})
+                report = self.prebuild(text, "--arch", "sm_80")
+                self.assertEqual((report["kernels"], report["repeated"]), (kernels, repeated))
+        variants = [row["variant"] for row in self.prebuild(manifest({"problems": [both]}), "--arch", "sm_80")["rows"]]
+        self.assertEqual(sorted("_pack" in name for name in variants), [False, True])
+
+    def test_numbers_as_params(self):
+        """As if the file had them: an integer stays one, a float too."""
+        self.file("w.py", "W = 3\nX = 0.5\nB = False\n\ndef mask_mod(b, h, q, kv):\n"
+                          "    return (q - kv < W * X) | (B & (kv < 1)) | (kv // W == 0)\n")
+        keys = [self.rows(manifest(entry(mod="w.py", params=params)), "--arch", "sm_80") and self.counts(
+            manifest(entry(mod="w.py", params=params), entry(mod="w.py", params=text)), "--arch", "sm_80", "--verify")[0]
+            for params, text in (({"W": 1024}, {"W": "1024"}), ({"X": 2.0}, {"X": "2.0"}), ({"B": True}, {"B": "True"}),
+                                 ({"W": 7, "X": 0.1}, {"W": "7", "X": "0.1"}))]  # fmt: skip
+        self.assertEqual(keys, [1, 1, 1, 1])
+        self.counts(manifest(entry(mod="w.py", params={"W": 1024}, shapes=["1,8,8,512..1024,=,64"])), "--arch", "sm_80")
+        self.fails(2, "m.json: entries[0]: <param NONE>:1:1: error: the module has no constant 'NONE'", "prebuild", "--arch", "sm_80", "--manifest",
+                   self.file("m.json", manifest(entry(mod="w.py", params={"NONE": 1}))))
 
     def test_shards(self):
         text = manifest(entry({"head_dim": [16, 32, 48, 64, 80]}))
@@ -198,7 +225,19 @@ class Prebuild(harness.Case):
             manifest(entry(score="score + t[h]")): "unknown name 't'",
             manifest(entry(score="score + t[h]", bind={"t": "F33[8]"})): "'bind': 't': there is no such dtype",
             manifest(entry(score="score + t[h]", bind={"t": "F32"})): "not of the form",
-            manifest(entry(score="score", params={"a": 1})): "'params': 'a' is not a string",
+            manifest(entry(score="score", params={"a": [1]})): "'params': 'a' is not a number, a truth value or a string",
+            manifest(entry(score="score", params={"a": None})): "'params': 'a' is not a number",
+            manifest(entry({"form": []})): "entries[0].problems[0]: 'form' is an empty list",
+            manifest(entry({"dtype": []})): "'dtype' is an empty list",
+            manifest(entry({"few_queries": []})): "'few_queries' is an empty list",
+            manifest(entry({"few_queries": 0})): "'few_queries' is neither true nor false",
+            manifest(entry({"form": "packed", "shared_keys": True})): "entries[0].problems[0]: packed keys have no batch",
+            manifest(entry({"form": "paged", "shared_keys": [False, True]})): "paged keys have no batch",
+            manifest(entry({"gqaa": 1})): "entries[0].problems[0]: unknown key 'gqaa'",
+            manifest(entry(shapes="1,1,1,1,1,1")): "'shapes' is not a list",
+            manifest(entry(), entry(shapes=["1,1,1,1,1,1", 3])): "entries[1]: 'shapes'[1] is not a string",
+            manifest(entry(shapes=["1,3,2,1,1,64"])): "'shapes'[0]: '1,3,2,1,1,64' has heads of q that are not a multiple",
+            manifest(entry(shapes=["1,1"])): "'shapes'[0]: '1,1' is not of the form B,Hq",
             manifest(entry({"dtype": "F31"})): "entries[0].problems[0]: 'dtype' is not one of",
             manifest(entry({"dtype": "I32"})): "dtype I32 is not supported",
             manifest(entry({"head_dim": 0})): "'head_dim' is not an integer from 1 to 256",
