@@ -121,6 +121,12 @@ void fj_plan_unref(fj_plan **plan) {
 
 const char *fj_plan_variant(const fj_plan *plan) { return plan->variant.name; }
 
+fj_mask_tier fj_plan_mask_tier(const fj_plan *plan) {
+    if (plan->problem.block_mask) return FJ_TIER_BLOCKS;
+    return plan->device->traits->text == FJ_TEXT_CPU ? plan->mod->program.table_tier
+                                                     : plan->mod->program.tier;
+}
+
 /* ---- Showing --------------------------------------------------------------------------------------------- */
 
 static void put_plan(const fj_plan *plan, fj_buf *out) {
@@ -129,7 +135,7 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     fj_buf_printf(out, "direction     %s\n", problem->direction == FJ_BACKWARD ? "backward" : "forward");
     fj_buf_printf(out, "dtype         %s\n", fj_dtype_name(problem->dtype));
     fj_buf_printf(out, "dimensions    key %d, value %d\n", problem->head_dim, problem->value_dim);
-    fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(plan->mod->program.tier));
+    fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(fj_plan_mask_tier(plan)));
     fj_buf_printf(out, "deterministic %s\n", problem->nondeterministic ? "no" : "yes");
     fj_buf_printf(out, "variant %s\n", plan->variant.name);
     fj_buf_printf(out, "decided by %s\n", plan->decision);

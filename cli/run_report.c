@@ -10,11 +10,6 @@ static double tflops(const cli_run *run, fj_direction direction) {
     return run->time_ms[direction] > 0 ? flops / run->time_ms[direction] * 1e-9 : 0;
 }
 
-/* A block mask decides blocks whatever the mod's own tier. */
-static fj_mask_tier tier_of(const cli_run *run) {
-    return run->block_mask != NULL ? FJ_TIER_BLOCKS : fj_mod_mask_tier(run->mod);
-}
-
 void cli_run_print_line(const cli_run *run, fj_direction direction) {
     const cli_shape *shape = &run->options.shape;
     const cli_kernel *kernel = &run->kernels[direction];
@@ -25,7 +20,7 @@ void cli_run_print_line(const cli_run *run, fj_direction direction) {
         (long long)shape->kv_heads, (long long)shape->q_len, (long long)shape->kv_len,
         (long long)shape->head_dim, (long long)shape->value_dim, fj_dtype_name(run->options.dtype),
         fj_device_name(run->device), kernel->info.variant, run->time_ms[direction], tflops(run, direction),
-        fj_mask_tier_name(tier_of(run)), 100 * cli_computed_share(&kernel->blocks),
+        fj_mask_tier_name(fj_plan_mask_tier(kernel->plan)), 100 * cli_computed_share(&kernel->blocks),
         run->options.form != FJ_FORM_DENSE ? ", " : "",
         run->options.form != FJ_FORM_DENSE ? cli_form_names[run->options.form] : "", is_tuned ? ", by " : "",
         is_tuned ? kernel->info.decision : "");
@@ -76,10 +71,10 @@ static json_t *direction_json(const cli_run *run, fj_direction direction) {
         "device", fj_device_name(run->device), "variant", kernel->info.variant, "cache",
         kernel->info.cache_hit ? "hit" : "miss", "compile_ms", kernel->info.compile_ms, "load_ms",
         kernel->info.load_ms, "time_ms", run->time_ms[direction], "tflops",
-        cli_json_number(tflops(run, direction)), "tier", fj_mask_tier_name(tier_of(run)), "blocks", "full",
-        (json_int_t)kernel->blocks.full, "partial", (json_int_t)kernel->blocks.partial, "empty",
-        (json_int_t)kernel->blocks.empty, "scores", (json_int_t)cli_scores(shape, &kernel->blocks), "dtype",
-        fj_dtype_name(run->options.dtype), "form", cli_form_names[run->options.form], "shape",
+        cli_json_number(tflops(run, direction)), "tier", fj_mask_tier_name(fj_plan_mask_tier(kernel->plan)),
+        "blocks", "full", (json_int_t)kernel->blocks.full, "partial", (json_int_t)kernel->blocks.partial,
+        "empty", (json_int_t)kernel->blocks.empty, "scores", (json_int_t)cli_scores(shape, &kernel->blocks),
+        "dtype", fj_dtype_name(run->options.dtype), "form", cli_form_names[run->options.form], "shape",
         (json_int_t)shape->batch, (json_int_t)shape->heads, (json_int_t)shape->kv_heads,
         (json_int_t)shape->q_len, (json_int_t)shape->kv_len, (json_int_t)shape->head_dim,
         (json_int_t)shape->value_dim);

@@ -187,12 +187,13 @@ static bool decides(const fj_ir *ir, fj_ref ref, const bool *opaque, const uint8
     return fj_op_table[node->op].rule == FJ_RULE_COMPARE && !opaque[ref] && (leaves[ref] & 12) != 0;
 }
 
-bool fj_ir_mask_has_ranges(const fj_ir *ir) {
+bool fj_ir_mask_has_ranges(const fj_ir *ir, bool tables) {
     const bool *needed = fj_iv_needed(ir);
     const uint8_t *leaves = fj_ir_leaves(ir);
     bool *opaque = FJ_NEW_ARRAY(ir->arena, bool, ir->mask + 1);
     for (fj_ref ref = 1; ref <= ir->mask; ref++) {
-        opaque[ref] = fj_iv_kind_of(ir, ref) == FJ_IV_UNKNOWN;
+        const bool looked_up = tables && fj_ir_at(ir, ref)->op == FJ_OP_LOAD;
+        opaque[ref] = fj_iv_kind_of(ir, ref) == FJ_IV_UNKNOWN && !looked_up;
         for (int i = 0; i < fj_ir_at(ir, ref)->argc; i++) opaque[ref] |= opaque[fj_ir_args(ir, ref)[i]];
         if (needed[ref] && decides(ir, ref, opaque, leaves)) return true;
     }

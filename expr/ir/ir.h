@@ -218,8 +218,9 @@ typedef enum fj_block_class { FJ_BLOCK_EMPTY, FJ_BLOCK_PARTIAL, FJ_BLOCK_FULL } 
  * FJ_MAX_RANK dimensions (NULL: those of ir->captures). Allocates nothing in the graph's arena. */
 fj_block_class fj_ir_classify(const fj_ir *ir, const fj_block *block, const fj_scalar *scalars,
                               const int64_t *dims);
-/* Whether the mask's intervals depend on q or kv at all so that blocks can be skipped (tier). */
-bool fj_ir_mask_has_ranges(const fj_ir *ir);
+/* Whether the mask's intervals depend on q or kv at all so that blocks can be skipped (tier). tables: where what captured
+ * tensors hold is known by minima and maxima, as kernels of the cpu look them up. */
+bool fj_ir_mask_has_ranges(const fj_ir *ir, bool tables);
 
 /* Keys [first, last) that some query of a block may see, of which all queries see [first_full, last_full); that may be empty. */
 typedef struct fj_key_range {

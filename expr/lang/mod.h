@@ -21,9 +21,9 @@ fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins 
 
 /* A mod, compiled. Nothing is added to its graphs afterwards. */
 typedef struct fj_program {
-    const fj_ir *ir;       /* optimised, with the fault root */
-    const fj_ir *gradient; /* optimised; NULL when gradient_status and gradient_error say why */
-    fj_mask_tier tier;
+    const fj_ir *ir;               /* optimised, with the fault root */
+    const fj_ir *gradient;         /* optimised; NULL when gradient_status and gradient_error say why */
+    fj_mask_tier tier, table_tier; /* table_tier: where captured tensors are looked up by minima and maxima */
     fj_mod_origins origins;
     fj_status gradient_status;
     fj_error gradient_error; /* the caller finishes it, also after an error */

@@ -39,14 +39,18 @@ static void differentiate_located(fj_scope *scope, void *argument) {
     run_located(scope, argument, differentiate, "in the gradient: ");
 }
 
+static fj_mask_tier tier_of(const fj_ir *ir, bool tables) {
+    if (!ir->mask) return FJ_TIER_NONE;
+    return fj_ir_mask_has_ranges(ir, tables) ? FJ_TIER_RANGES : FJ_TIER_ELEMENTWISE;
+}
+
 void fj_expr_build(fj_scope *scope, const fj_mod_desc *desc, fj_program *ret_program) {
     fj_program *p = ret_program;
     *p = (fj_program){0};
     p->ir = fj_expr_compile(scope, desc, &p->origins);
     run_located(scope, p, run_passes, "");
-    p->tier = !p->ir->mask                 ? FJ_TIER_NONE
-            : fj_ir_mask_has_ranges(p->ir) ? FJ_TIER_RANGES
-                                           : FJ_TIER_ELEMENTWISE;
+    p->tier = tier_of(p->ir, false);
+    p->table_tier = tier_of(p->ir, true);
     p->gradient_status = fj_scope_run(scope->arena, &p->gradient_error, differentiate_located, p);
     if (p->gradient_status == FJ_ERR_MEMORY) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
 }

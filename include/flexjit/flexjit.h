@@ -225,7 +225,7 @@ typedef enum fj_mask_tier {
     FJ_TIER_NONE,        /* no mask */
     FJ_TIER_RANGES,      /* block bounds in closed form, from interval analysis */
     FJ_TIER_BLOCKS,      /* block lists */
-    FJ_TIER_ELEMENTWISE, /* evaluated at every position */
+    FJ_TIER_ELEMENTWISE, /* evaluated at every position: no block is known to be empty or full */
 } fj_mask_tier;
 FJ_API fj_mask_tier fj_mod_mask_tier(const fj_mod *mod);
 FJ_API const char *fj_mask_tier_name(fj_mask_tier tier);
@@ -388,6 +388,9 @@ FJ_API const char *fj_plan_variant(const fj_plan *plan);
 /* Why that one: "variant" or "options" where the caller asked for it, "tuning record FILE:LINE (exact)" (see "Tuning"), or
  * "default". Lives as long as the plan. */
 FJ_API const char *fj_plan_decision(const fj_plan *plan);
+/* How the plan's kernels find the blocks that they compute: blocks with a block mask, else fj_mod_mask_tier; but on cpu ranges also
+ * where the mask compares what captured tensors hold, as documents do: there their minima and maxima are looked up in a launch. */
+FJ_API fj_mask_tier fj_plan_mask_tier(const fj_plan *plan);
 /* Every variant that is legal for the plan's problem and device, whatever it was asked for: {"schema":1, "variants":[{"variant":NAME,
  * "parameters":{"kernel":"mma", "tile_q":128, ...}, "shared_bytes", "listed"}]}. First those that the plan lists, best first,
  * the default being the first; then all others. Any name of them is legal as fj_problem.variant. parameters: as fj_option,

@@ -361,13 +361,42 @@ static void class_body(fj_scope *scope, void *argument) {
     ck_assert_msg(fj_ir_classify(ir, &block, NULL, NULL) == c->class, "%s", c->text);
     ck_assert_msg(fj_ir_classify(fj_ir_optimise(ir), &block, NULL, NULL) == c->class, "optimised: %s",
                   c->text);
-    ck_assert(fj_ir_mask_has_ranges(ir));
+    ck_assert(fj_ir_mask_has_ranges(ir, false));
 }
 
 START_TEST(classes) {
     for (size_t i = 0; i < FJ_ARRAY_LEN(class_cases); i++) {
         class_case c = class_cases[i];
         in_scope(class_body, &c);
+    }
+}
+END_TEST
+
+/* What a mask compares, and whether blocks are decided without and with minima and maxima of captured tensors. */
+static const struct tier_case {
+    const char *text;
+    bool alone, with_tables;
+} tier_cases[] = {
+    {"%1 = q\n%2 = kv\n%3 = ge.bool %1, %2\nmask %3\n", true, true},
+    {"capture 0 I32 [-1] \"doc\"\n%1 = q\n%2 = kv\n%3 = load.i32 @0 %1\n%4 = load.i32 @0 %2\n%5 = eq.bool %3, %4\nmask %5\n",
+     false, true},
+    {"capture 0 I32 [-1] \"of_batch\"\n%1 = b\n%2 = load.i32 @0 %1\n%3 = const_i32 3\n%4 = lt.bool %2, %3\nmask %4\n",
+     false, false},
+    {"%1 = q\n%2 = cast_float.float %1\n%3 = sin.float %2\n%4 = const_float 0.5\n%5 = lt.bool %3, %4\nmask %5\n",
+     false, false},
+};
+
+static void tier_body(fj_scope *scope, void *argument) {
+    const struct tier_case *c = argument;
+    const fj_ir *ir = fj_ir_parse(scope->arena, scope, fj_str_from(c->text));
+    ck_assert_msg(fj_ir_mask_has_ranges(ir, false) == c->alone, "%s", c->text);
+    ck_assert_msg(fj_ir_mask_has_ranges(ir, true) == c->with_tables, "with tables: %s", c->text);
+}
+
+START_TEST(tiers) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(tier_cases); i++) {
+        struct tier_case c = tier_cases[i];
+        in_scope(tier_body, &c);
     }
 }
 END_TEST
@@ -423,6 +452,7 @@ int main(void) {
     tcase_add_test(tcase, every_allocation_may_fail);
     tcase_add_test(tcase, explain);
     tcase_add_test(tcase, classes);
+    tcase_add_test(tcase, tiers);
     tcase_add_test(tcase, classes_of_dimensions);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
