@@ -12,11 +12,14 @@
 static struct {
     bool json;
     bool failed;
+    const char *input; /* where tensors come from; NULL: from nowhere in particular */
     json_t *error;
     json_t *warnings;
 } report;
 
 void cli_report_begin(bool json) { report.json = json; }
+
+void cli_report_input(const char *path) { report.input = path; }
 
 bool cli_report_is_json(void) { return report.json; }
 
@@ -134,6 +137,8 @@ int cli_say_library_error(fj_status status, fj_error *error) {
         snprintf(error->text, sizeof error->text, "%s",
                  status == FJ_ERR_MEMORY ? "not enough memory" : "the library failed without a word");
     }
+    const bool of_tensors = status == FJ_ERR_TENSOR && report.input != NULL && error->file[0] == '\0';
+    if (of_tensors) snprintf(error->file, sizeof error->file, "%s", report.input);
     fflush(stdout);
     print_library_error(error);
     place at = {error->file, error->line, error->column, code, error->note};

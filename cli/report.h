@@ -24,6 +24,8 @@ enum { CLI_JSON_SCHEMA = 1 };
 
 /* Before anything else. json: errors are to be objects on standard output too. */
 void cli_report_begin(bool json);
+/* Errors of tensors that come without a file name this one. The path stays the caller's. */
+void cli_report_input(const char *path);
 bool cli_report_is_json(void);
 
 /* These print and remember an error, and are the exit status; the first error is the one that counts. Macros, so that

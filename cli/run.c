@@ -12,6 +12,7 @@ static int begin(cli_run *run) {
     if (!cli_args_has(args, CLI_OPT_INPUT)) return cli_usage(args->verb, "--input FILE is missing");
     if (!cli_args_has(args, CLI_OPT_OUTPUT)) return cli_usage(args->verb, "--output FILE is missing");
     run->input_path = cli_args_text(args, CLI_OPT_INPUT, NULL);
+    cli_report_input(run->input_path);
     run->backward = cli_args_has(args, CLI_OPT_BACKWARD);
     run->options.gradients = cli_args_text(args, CLI_OPT_GRADIENTS, NULL);
     run->options.scale = (double)NAN;

@@ -55,8 +55,12 @@ static int require(const cli_run *run, const char *name, const char *layout, int
     }
     if (tensor->rank != rank) {
         char text[SHAPE_TEXT];
-        return cli_fail_file(CLI_EXIT_FAILED, run->input_path, "tensor '%s' is %s, not %s", name,
-                             shape_text(tensor->rank, tensor->dims, text), layout);
+        const bool as_packed =
+            run->options.form == FJ_FORM_DENSE && tensor->rank == 3 && strcmp(name, "q") == 0;
+        return cli_fail_file(CLI_EXIT_FAILED, run->input_path, "tensor '%s' is %s, not %s%s", name,
+                             shape_text(tensor->rank, tensor->dims, text), layout,
+                             as_packed ? " (packed sequences have tensors cu_seqlens_q and cu_seqlens_kv)"
+                                       : "");
     }
     *ret_tensor = tensor;
     return CLI_EXIT_OK;

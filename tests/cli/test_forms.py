@@ -309,14 +309,16 @@ class Forms(harness.Case):
             (paged, {"page_table": ("I32", [2, 2], [0, 7, 1, -1])}, "page_table[0,1] is 7: there are 7 pages"),
             (paged, {"page_table": ("I32", [2, 2], [0, -2, 1, -1])}, "page_table[0,1] is -2"),
             (paged, {"page_table": ("I32", [1, 2], [0, 1])}, "'page_table' has 1 rows, but 'q' has a batch of 2"),
+            (packed, {"cu_seqlens_q": None, "cu_seqlens_kv": None}, "packed sequences have tensors cu_seqlens_q"),
             (paged, {"kv_lens": None}, "'kv_lens' [B] is missing"),
             (paged, {"v_pages": None}, "'v_pages' [N,P,Hkv,Ev] is missing"),
         ]  # fmt: skip
         for tensors, changes, text in wrong:
             for device in DEVICES:
                 all_tensors = {name: x for name, x in {**tensors, **changes}.items() if x is not None}
-                self.fails(1, text, "run", "--input", self.save("in.st", all_tensors), "--output",
-                           self.folder / "bad.st", "--device", device)  # fmt: skip
+                path = self.save("in.st", all_tensors)
+                failed = self.fails(1, text, "run", "--input", path, "--output", self.folder / "bad.st", "--device", device)
+                self.assertIn(f"{path}: ", failed.stderr)
                 self.assertFalse((self.folder / "bad.st").exists())
         self.fails(1, "no backward", "run", "--backward", "--input", self.save("in.st", paged), "--output",
                    self.folder / "bad.st")  # fmt: skip
