@@ -104,6 +104,8 @@ fj_plan *fj_attn_plan_ref(const fj_plan *plan);
 fj_status fj_attn_choose(fj_plan *plan, const fj_problem *problem, fj_error *error);
 /* ... and then the one of a record of tuning, if there is one (tuned.c). FJ_ERR_MEMORY. */
 fj_status fj_attn_tune(fj_plan *plan, fj_error *error);
+/* The variants that the plan lists and the values of all, as lines of text (variants.c). */
+void fj_attn_put_variants(const fj_plan *plan, fj_buf *out);
 
 struct fj_kernel {
     atomic_int refs;

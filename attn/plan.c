@@ -140,10 +140,7 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     fj_buf_printf(out, "variant %s\n", plan->variant.name);
     fj_buf_printf(out, "decided by %s\n", plan->decision);
     if (plan->device->traits->text == FJ_TEXT_NONE) return;
-    fj_variant variants[FJ_JIT_MAX_VARIANTS];
-    int count = fj_jit_variants(&plan->jit_problem, &plan->device->features, variants);
-    for (int i = 0; i < count; i++)
-        fj_buf_printf(out, "%s%s\n", i ? "              " : "legal         ", variants[i].name);
+    fj_attn_put_variants(plan, out);
 }
 
 static fj_status put_source(const fj_plan *plan, bool whole, fj_buf *out, fj_error *error) {

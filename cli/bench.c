@@ -73,7 +73,10 @@ static int time_direction(const bench *b, fj_device *device, const cli_call_opti
     int status = CLI_EXIT_OK;
     if (row->direction == FJ_BACKWARD) { /* which needs out and lse */
         double ignored;
-        status = cli_kernel_open(&kernel, device, b->mod, options, FJ_FORWARD, inputs, outputs);
+        cli_call_options before = *options; /* the kernel's options are of what is timed */
+        before.kernel = NULL;
+        before.kernel_option_count = 0;
+        status = cli_kernel_open(&kernel, device, b->mod, &before, FJ_FORWARD, inputs, outputs);
         if (status == CLI_EXIT_OK) status = cli_kernel_run(&kernel, &ignored);
         cli_kernel_close(&kernel);
     }

@@ -30,12 +30,19 @@ static int read_variants(const cli_args *args, cli_call_options *options) {
     return CLI_EXIT_OK;
 }
 
+void cli_forget_variants(cli_call_options *options) {
+    options->variants[FJ_FORWARD] = options->variants[FJ_BACKWARD] = NULL;
+    options->kernel = NULL;
+    options->kernel_option_count = 0;
+}
+
 int cli_read_call_options(const cli_args *args, cli_call_options *options) {
     int precision;
     long long workers = 0;
     int status = cli_args_choice(args, CLI_OPT_PRECISION, 0, &precision);
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_THREADS, 1, MOST_WORKERS, &workers);
     if (status == CLI_EXIT_OK) status = read_variants(args, options);
+    if (status == CLI_EXIT_OK) status = cli_read_kernel_options(args, options);
     if (status != CLI_EXIT_OK) return status;
     options->tf32 = precision == 1;
     options->workers = (int)workers;
@@ -188,6 +195,9 @@ fj_problem cli_problem_of(const cli_call_options *options, fj_direction directio
         .nondeterministic = options->nondeterministic,
         .tf32 = options->tf32,
         .variant = options->variants[direction],
+        .kernel = options->kernel,
+        .options = options->kernel_options,
+        .option_count = options->kernel_option_count,
         .block_mask = options->block_mask != NULL,
         .form = options->form,
         .shared_keys = options->shared_keys,

@@ -36,6 +36,8 @@ typedef struct cli_shape {
 enum { CLI_FORMS = FJ_FORM_PAGED + 1 };
 extern const char *const cli_form_names[CLI_FORMS];
 
+enum { CLI_KERNEL_OPTIONS = 16 }; /* of --option, at most */
+
 /* What a command line asks of a call. */
 typedef struct cli_call_options {
     cli_shape shape;
@@ -49,10 +51,17 @@ typedef struct cli_call_options {
     const char *gradients;           /* names with commas between them; NULL: all */
     int workers;                     /* 0: the default */
     const char *variants[2];         /* by direction; NULL: the plan chooses */
+    const char *kernel;              /* of both directions; NULL: any */
+    fj_option kernel_options[CLI_KERNEL_OPTIONS];
+    size_t kernel_option_count;
 } cli_call_options;
 
-/* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --threads. */
+/* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --kernel, --option, --threads. */
 int cli_read_call_options(const cli_args *args, cli_call_options *options);
+/* --kernel and --option of them (kernel_options.c), which do not go with --variant. */
+int cli_read_kernel_options(const cli_args *args, cli_call_options *options);
+/* Leaves the choice of variants to the plan. */
+void cli_forget_variants(cli_call_options *options);
 
 /* The problem of a call; what only its tensors say (max, dlse, q_offset) is left out. */
 fj_problem cli_problem_of(const cli_call_options *options, fj_direction direction);

@@ -145,6 +145,9 @@ static int problem_of(const inspection *in, const cli_call_options *options, fj_
     problem->nondeterministic = options->nondeterministic;
     problem->tf32 = options->tf32;
     problem->variant = options->variants[direction];
+    problem->kernel = options->kernel;
+    problem->options = options->kernel_options;
+    problem->option_count = options->kernel_option_count;
     return CLI_EXIT_OK;
 }
 

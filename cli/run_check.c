@@ -36,7 +36,7 @@ static int launch_all(const cli_run *run, const cli_call_options *options, fj_de
 static int compute(const cli_run *run, pass *to) {
     cli_call_options options = run->options;
     options.dtype = to->dtype;
-    options.variants[FJ_FORWARD] = options.variants[FJ_BACKWARD] = NULL;
+    cli_forget_variants(&options);
     fj_dtype dtype = to->kind == FJ_DEVICE_UNFUSED ? to->dtype : FJ_DTYPE_F64;
     fj_device *device = NULL;
     fj_error error = {0};

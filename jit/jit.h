@@ -128,7 +128,7 @@ typedef struct fj_entry {
 
 #define FJ_JIT_MAX_ENTRIES 6
 
-#define FJ_JIT_VARIANT_NAME 80
+#define FJ_JIT_VARIANT_NAME 96
 
 /* Lives as long as the plan: no pointers but to static text. */
 typedef struct fj_variant {
@@ -147,14 +147,14 @@ typedef struct fj_variant {
     int head_pad, value_pad;
     int stages, warps;
     int mod_chunks; /* of the loop over scores: the score mod stands in the text once a chunk (_t2, _t4, _t8) */
-    int mask_unroll; /* columns an iteration of the mask's loop; 1: _roll */
+    int mask_unroll; /* columns an iteration of the mask's loop; 1: _roll, 4: _u4 */
     int entry_count; /* in the order in which they are launched */
     fj_entry entries[FJ_JIT_MAX_ENTRIES];
 } fj_variant;
 
 #define FJ_JIT_MAX_VARIANTS 64
 
-/* Writes at most FJ_JIT_MAX_VARIANTS legal variants, best first; returns how many, 0: unsupported. */
+/* Writes at most FJ_JIT_MAX_VARIANTS legal variants (of all: space.h), best first; returns how many, 0: unsupported. */
 int fj_jit_variants(const fj_jit_problem *problem, const fj_features *features, fj_variant *ret_variants);
 /* The same for a GPU (plan_cuda.c): fj_jit_variants calls it. */
 int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *features,

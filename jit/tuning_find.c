@@ -8,7 +8,8 @@
 #include "jit/tuning_record.h"
 
 #include <math.h>
-#include <string.h>
+
+#include "jit/space.h"
 
 typedef struct nearness {
     double distance; /* the logarithm of the worst ratio */
@@ -20,11 +21,9 @@ typedef struct lookup {
     fj_tuning *tuning;
     const fj_tuning_call *call;
     fj_tuning_key key;
-    fj_variant variants[FJ_JIT_MAX_VARIANTS];
-    int count; /* -1: not listed yet */
     const fj_tuning_record *best, *illegal;
-    const fj_variant *variant; /* of the best */
-    nearness near;             /* of the best */
+    fj_variant variant; /* of the best */
+    nearness near;      /* of the best */
 } lookup;
 
 static double ratio(int64_t a, int64_t b) { return fabs(log2((double)a / (double)b)); }
@@ -45,27 +44,17 @@ static bool is_nearer(const nearness *a, const nearness *b) {
     return a->other_group < b->other_group;
 }
 
-static const fj_variant *find_variant(lookup *look, const char *name) {
-    if (look->count < 0)
-        look->count = fj_jit_variants(look->call->problem, look->call->features, look->variants);
-    for (int i = 0; i < look->count; i++)
-        if (strcmp(look->variants[i].name, name) == 0) return &look->variants[i];
-    return NULL;
-}
-
 static void consider(lookup *look, const fj_tuning_record *record) {
     if (!fj_cache_digest_equal(record->key.problem, look->key.problem) ||
         !fj_cache_digest_equal(record->key.arch, look->key.arch))
         return;
     const nearness near = nearness_of(&record->key, &look->key);
     if (near.distance > log2(FJ_TUNING_REACH) || (look->best && !is_nearer(&near, &look->near))) return;
-    const fj_variant *variant = find_variant(look, record->variant);
-    if (!variant) {
+    if (!fj_jit_find_variant(look->call->problem, look->call->features, record->variant, &look->variant)) {
         if (!look->illegal) look->illegal = record;
         return;
     }
     look->best = record;
-    look->variant = variant;
     look->near = near;
 }
 
@@ -89,7 +78,7 @@ fj_status fj_tuning_find(fj_tuning *tuning, const fj_tuning_call *call, bool *re
     if (call->batch_heads < 1 || call->q_len < 1 || call->kv_len < 1) return FJ_OK;
     const fj_status status = fj_tuning_read(tuning);
     if (status != FJ_OK || tuning->records.len == 0) return status;
-    lookup look = {.tuning = tuning, .call = call, .count = -1};
+    lookup look = {.tuning = tuning, .call = call};
     if (!fj_tuning_key_of(call, &look.key)) return FJ_ERR_MEMORY;
     size_t shelf = 0;
     for (; shelf < tuning->folders; shelf++) look_at_shelf(&look, &tuning->shelves.data[shelf]);
@@ -99,7 +88,7 @@ fj_status fj_tuning_find(fj_tuning *tuning, const fj_tuning_call *call, bool *re
     if (!look.best) return FJ_OK;
     const bool exact = look.near.distance <= 0 && !look.near.other_device && !look.near.other_group;
     *ret_is_found = true;
-    *ret_found = (fj_tuning_found){.variant = *look.variant,
+    *ret_found = (fj_tuning_found){.variant = look.variant,
                                    .rule = exact ? FJ_TUNING_EXACT : FJ_TUNING_NEAREST,
                                    .shipped = shipped,
                                    .file = tuning->files.data[look.best->file],

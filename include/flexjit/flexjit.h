@@ -364,7 +364,7 @@ typedef struct fj_problem {
     bool shared_keys;
     /* A choice among the variants in place of the plan's, that of `variant` excluded: a family of kernels, "simt" or "mma"
      * (cuda and emu; NULL: any), and values of parameters, each at most once. Of what has these values the plan takes the
-     * first that it lists, else what is nearest to that. Copied. */
+     * first that it lists, if it is of the default's family, else what is nearest to the default. Copied. */
     const char *kernel;
     const fj_option *options;
     size_t option_count;

@@ -26,6 +26,7 @@ static_assert(FJ_ARCH >= 80, "sm_80 or newer");
 static_assert(FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16 || FJ_IN_DTYPE == FJ_DTYPE_F32,
               "inputs");
 static_assert(FJ_TILE_M % (16 * FJ_WARPS) == 0 && FJ_TILE_N % 16 == 0 && FJ_TILE_N <= 128, "tiles");
+static_assert(ROW_TILES == 1 || ROW_TILES == 2, "a row's four threads end one row each (fwd_out.h)");
 static_assert(FJ_HEAD_PAD == FJ_MMA_PAD(FJ_HEAD_DIM) && FJ_VALUE_PAD == FJ_MMA_PAD(FJ_VALUE_DIM), "padding");
 #ifdef FJ_SHARED_BYTES
 static_assert(FJ_SHARED_BYTES >=

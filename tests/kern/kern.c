@@ -1,9 +1,10 @@
 /* kern [--device cpu|emu|cuda] [--arch sm_80|avx2] [--seed N] [--filter GLOB | --kernel NAME]... [--long | --few] [--list]
  *      [--schedule forward|reverse|random] [--copies eager|late] [--mma nearest|truncate] [--chunks N] [--jobs N]
- *      [--length N] [--day N|today] [--bench | --plants | --nvrtc]
+ *      [--length N] [--day N|today] [--space N] [--bench | --plants | --nvrtc]
  *      [--cc COMPILER] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
  * --day: a part of the table, which is all run within three days; what is different in kind is in each part.
+ * --space: so many kernels that may be asked for, of all variants that are legal, drawn from the seed.
  * --flags: on the cpu, added to those that users get; for emu in place of those of the build, which suit its compiler:
  *     only with them are call sites compared.
  *
@@ -37,7 +38,7 @@ static int usage(void) {
         "usage: kern [--device cpu|emu|cuda] [--arch sm_80|avx2] [--seed N] [--filter GLOB | --kernel NAME]...\n"
         "            [--long | --few] [--list] [--schedule forward|reverse|random] [--copies eager|late]\n"
         "            [--mma nearest|truncate] [--chunks N] [--jobs N] [--length N] [--day N|today]\n"
-        "            [--bench | --plants | --nvrtc] [--cc COMPILER] [--cxx COMPILER] [--flags FLAGS]\n"
+        "            [--space N] [--bench | --plants | --nvrtc] [--cc COMPILER] [--cxx COMPILER] [--flags FLAGS]\n"
         "            [--keep FOLDER]\n");
     return 2;
 }
@@ -83,6 +84,8 @@ static bool parse_value(const char *name, const char *value) {
         options.range.seed = strtoull(value, &end, 10);
     else if (strcmp(name, "--jobs") == 0)
         options.jobs = (int)strtol(value, &end, 10);
+    else if (strcmp(name, "--space") == 0)
+        options.range.space = (int)strtol(value, &end, 10);
     else if (strcmp(name, "--chunks") == 0)
         kernel_chunks = (int)strtol(value, &end, 10);
     else if (strcmp(name, "--length") == 0)
@@ -187,6 +190,7 @@ static int run_all(const runner *r, const test *tests, int count) {
 }
 
 static test *choose_tests(int *count) {
+    if (options.named_count == 0 && options.range.space > 0) return space_make(&options.range, count);
     if (options.named_count == 0) return (options.bench ? bench_make : table_make)(&options.range, count);
     test *tests = calloc((size_t)options.named_count, sizeof *tests);
     if (!tests) abort();

@@ -3,6 +3,7 @@
  *
  *     kern.c        options, and what is run
  *     table.c       every variant that the plan lists, with mods, dimensions and shapes drawn from a seed
+ *     space.c       variants that it does not list
  *     mods.c        mods, as the language has them, and what they capture
  *     hand.c        hooks of some of these mods, written by hand
  *     kernel.c      a kernel: its name, its text
@@ -142,6 +143,7 @@ typedef struct range {
     bool few;       /* the smallest kernel of each template: for sanitizers */
     int64_t length; /* of keys, and of queries in backward; 0: drawn */
     int64_t day;    /* not 0: the part of the table for this day, see table.c */
+    int space;      /* not 0: so many points of the space, instead of the table */
 } range;
 
 enum { MOST_SHAPES = 12, MOST_DECODES = 3 }; /* drawn; and of few queries, for forward on the cpu */
@@ -154,6 +156,8 @@ typedef struct test {
 
 /* Every variant with what is drawn for it; *count of them, from malloc. */
 test *table_make(const range *r, int *count);
+/* Points of the space; *count of them, from malloc. */
+test *space_make(const range *r, int *count);
 /* The shapes of a kernel that is not in the table. */
 void table_shapes(test *t, const range *r, int count);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "jit/space.h"
 #include "tests/kern/kern.h"
 
 fj_features target_features(int target) {
@@ -75,13 +76,24 @@ static bool parse_word(kernel *k, const char *word) {
 
 /* A variant's name but for what follows from the mod: a name in a table of tests may leave that out. */
 static size_t chosen_length(const char *name) {
-    static const char *const spelled[] = {"_t2", "_t4", "_t8", "_one", "_roll"};
+    static const char *const spelled[] = {"_t2", "_t4", "_t8", "_one", "_roll", "_u4"};
     size_t length = strlen(name);
     for (size_t i = 0; i < FJ_ARRAY_LEN(spelled); i++) {
         const char *at = strstr(name, spelled[i]);
         if (at && (size_t)(at - name) < length) length = (size_t)(at - name);
     }
     return length;
+}
+
+/* The same for one that no list has: the longest beginning that is a name. */
+static size_t find_in_space(kernel *k, const char *name, const fj_features *features) {
+    char text[FJ_JIT_VARIANT_NAME];
+    for (size_t length = strlen(name); length > 0; length--) {
+        if (name[length] != '_' || length >= sizeof text) continue;
+        (void)snprintf(text, sizeof text, "%.*s", (int)length, name);
+        if (fj_jit_find_variant(&k->problem, features, text, &k->variant)) return length;
+    }
+    return 0;
 }
 
 /* The variant whose name is the longest beginning of this one; returns how much of it that is, 0: there is none. */
@@ -101,6 +113,10 @@ static size_t find_variant(kernel *k, const char *name, const int *targets, int 
                 k->variant = list[i];
             }
         }
+    }
+    for (int a = 0; longest == 0 && a < target_count; a++) {
+        const fj_features features = target_features(targets[a]);
+        longest = find_in_space(k, name, &features);
     }
     return longest;
 }
