@@ -147,6 +147,13 @@ class Run(harness.Case):
         for word in ("(1,2,1,100,100,16,16)", "F32", "cpu", " ms ", "TFLOP/s", "mask ", "% of blocks"):
             self.assertIn(word, line)
 
+    def test_kernel_options_are_of_both_directions(self):
+        path = self.tensors(l=100, s=300, e=16, backward=True)
+        options = ("--device", "cpu", "--option", "tile_q=96", "--option", "tile_kv=192", "-O", "isa=portable")
+        report, _ = self.run_json(path, "--mask", "q >= kv", "--backward", "--check", *options)
+        self.assertEqual(report["variant"], "fwd_cpu_f32_e16_v16_m96_n192_portable")
+        self.assertEqual(report["backward"]["variant"], "bwd_cpu_f32_e16_v16_m96_n192_portable")
+
     def test_cut_tiles(self):
         """Partial tiles far from the first key: what backward computes of them begins and ends within its blocks."""
         mask = "((q >= kv + 50) & (q - kv < 90)) | ((kv == 300) & (q > 400))"

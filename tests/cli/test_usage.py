@@ -51,6 +51,22 @@ class Usage(harness.Case):
             self.fails(2, "takes an integer from", "bench", "--shape", "1,1,1,1,1,8", f"--repeat={text}")
         self.fails(2, "from 0 to 2147483647", "bench", "--shape", "1,1,1,1,1,8", "--seed", "2147483648")
 
+    def test_kernel_options(self):
+        show = ("show", "--score", "score", "--stage", "plan", "--device", "cpu")
+        self.fails(2, "'--option' takes NAME=VALUE, not 'tile_q'", *show, "--option", "tile_q")
+        self.fails(2, "'--option' takes NAME=VALUE, not '=3'", *show, "--option", "=3")
+        self.fails(2, "unknown kernel option 'tile': there are tile_q, tile_kv, ", *show, "-O", "tile=3")
+        for value in ("", "x", "1.0", "64 ", "0x40", "9" * 30):
+            self.fails(2, "kernel option 'tile_q' takes an integer", *show, "-O", f"tile_q={value}")
+        self.fails(2, "kernel option 'tile_q' is given twice", *show, "-O", "tile_q=48", "-O", "tile_q=96")
+        self.fails(2, "'--option' does not go with it", *show, "-O", "tile_q=48", "--variant", "x")
+        self.fails(2, "'--kernel' does not go with it", *show, "--kernel", "mma", "--variant", "x")
+        self.fails(2, "unknown kernel 'cutlass'", *show, "--kernel", "cutlass")
+        self.fails(2, "unknown option 'stages'", *show, "-O", "stages=1")
+        self.fails(1, "legal are: 48, 96, 144, 192, 240", *show, "-O", "tile_q=64")
+        self.fails(1, "no wgmma kernels", "show", "--score", "score", "--stage", "plan", "--device", "cuda",
+                   "--arch", "sm_90", "--kernel", "wgmma")
+
     def test_names_of_choices(self):
         self.fails(2, "did you mean 'cpu'", "show", "--score", "score", "--stage", "plan", "--device", "cpuu")
         self.fails(2, "unknown stage 'xyzzy'", "show", "--score", "score", "--stage", "ir,xyzzy")
