@@ -187,8 +187,6 @@ int cli_cache_print_show(json_t *report) {
     }
     print_launches(json_object_get(metadata, "launches"));
     print_resources(json_object_get(metadata, "resources"));
-    value = json_object_get(metadata, "compile_ms");
-    if (json_is_number(value)) put_value("compile_ms", value);
     value = json_object_get(metadata, "log");
     if (json_string_length(value) > 0) put_value("log", value);
     return done(report);

@@ -1,65 +1,26 @@
 /* `flexjit prebuild`: the kernels of a manifest, compiled in parallel into a cache layer. */
-#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/interrupt.h"
-#include "cli/manifest.h"
 #include "cli/mod.h"
+#include "cli/prebuild.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 
-enum { MOST_ARCHS = 32, MOST_JOBS = 256, MOST_SHARDS = 1 << 20, SECONDS_BETWEEN_LINES = 10 };
-
-typedef enum outcome { WAITING, FOUND, BUILT, FAILED } outcome;
-
-/* What came of a kernel. */
-typedef struct row {
-    outcome how;
-    fj_kernel_info info;
-    char *error, *detail; /* of one that failed */
-} row;
-
-typedef struct prebuild {
-    const cli_args *args;
-    fj_context *context;
-    fj_device *devices[MOST_ARCHS];
-    size_t device_count;
-    cli_manifest manifest;
-    cli_builds builds;
-    long long shard, shards, jobs;
-    bool verify;
-    size_t *order; /* of this shard's kernels, the order in which they are built: indices into the builds */
-    size_t wanted;
-    double started;
-    /* What the threads share: guarded by the lock. */
-    pthread_mutex_t lock;
-    size_t next, done, counts[FAILED + 1];
-    row *rows;     /* one for each of order */
-    bool stopping; /* that a Ctrl-C came was said */
-    bool no_room;  /* the layer cannot be written: there is no use in going on */
-    int status;
-    double said; /* when progress was */
-} prebuild;
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
+enum { MOST_JOBS = 256 };
 
 /* ---- Options ----------------------------------------------------------------------------- */
 
-static int open_arch(prebuild *p, const char *text, size_t length) {
+static int open_arch(cli_prebuild *p, const char *text, size_t length) {
     char name[32];
-    if (length == 0 || length >= sizeof name || p->device_count == MOST_ARCHS)
+    if (length == 0 || length >= sizeof name || p->device_count == CLI_MOST_ARCHS)
         return cli_usage(p->args->verb,
                          "'--arch %s' is not a list of at most %d architectures, such as sm_80,sm_90,avx512",
-                         text, MOST_ARCHS);
+                         text, CLI_MOST_ARCHS);
     memcpy(name, text, length);
     name[length] = '\0';
     const bool is_cpu = strncmp(name, "avx", 3) == 0 || strcmp(name, "portable") == 0;
@@ -76,7 +37,7 @@ static int open_arch(prebuild *p, const char *text, size_t length) {
     return CLI_EXIT_OK;
 }
 
-static int open_archs(prebuild *p) {
+static int open_archs(cli_prebuild *p) {
     const char *text;
     for (size_t i = 0; (text = cli_args_nth(p->args, CLI_OPT_ARCHS, i)) != NULL; i++) {
         for (const char *at = text;; at++) {
@@ -90,18 +51,7 @@ static int open_archs(prebuild *p) {
     return CLI_EXIT_OK;
 }
 
-static int read_shard(prebuild *p) {
-    const char *text = cli_args_text(p->args, CLI_OPT_SHARD, "1/1");
-    char *end;
-    p->shard = strtoll(text, &end, 10);
-    bool sound = end != text && *end == '/' && end[1] >= '1' && end[1] <= '9';
-    if (sound) p->shards = strtoll(end + 1, &end, 10);
-    if (!sound || *end != '\0' || p->shard < 1 || p->shards > MOST_SHARDS || p->shard > p->shards)
-        return cli_usage(p->args->verb, "'--shard %s' is not of the form I/N, with I from 1 to N", text);
-    return CLI_EXIT_OK;
-}
-
-static int read_options(prebuild *p) {
+static int read_options(cli_prebuild *p) {
     const cli_args *args = p->args;
     if (args->positional_count > 0) return cli_usage(args->verb, "'%s' is too much", args->positionals[0]);
     if (!cli_args_has(args, CLI_OPT_MANIFEST)) return cli_usage(args->verb, "--manifest FILE is missing");
@@ -112,7 +62,7 @@ static int read_options(prebuild *p) {
     if (p->jobs > MOST_JOBS) p->jobs = MOST_JOBS;
     p->verify = cli_args_has(args, CLI_OPT_VERIFY);
     int status = cli_args_integer(args, CLI_OPT_JOBS, 1, MOST_JOBS, &p->jobs);
-    return status == CLI_EXIT_OK ? read_shard(p) : status;
+    return status == CLI_EXIT_OK ? cli_prebuild_shard(args, &p->shard, &p->shards) : status;
 }
 
 /* ---- The shard --------------------------------------------------------------------------- */
@@ -132,7 +82,7 @@ static int by_scatter(const void *a, const void *b) {
 
 /* The distinct kernels in a scattered order, which is the same on every machine; a shard takes every N-th of
  * it. In the manifest's order a shard might get nothing but the costly direction, or a single architecture. */
-static int choose_kernels(prebuild *p) {
+static int choose_kernels(cli_prebuild *p) {
     const size_t count = p->builds.count;
     p->order = calloc(count + 1, sizeof *p->order);
     p->rows = calloc(count + 1, sizeof *p->rows);
@@ -144,24 +94,10 @@ static int choose_kernels(prebuild *p) {
     return CLI_EXIT_OK;
 }
 
-/* ---- Progress ---------------------------------------------------------------------------- */
-
-/* On a terminal a line that moves, else one now and then. Under the lock. */
-static void show_progress(prebuild *p) {
-    bool terminal = isatty(STDERR_FILENO) != 0;
-    double now = seconds(), passed = now - p->started;
-    if (!terminal && now - p->said < SECONDS_BETWEEN_LINES) return;
-    p->said = now;
-    double left = p->done > 0 ? passed / (double)p->done * (double)(p->wanted - p->done) : 0;
-    fprintf(stderr, "%s%zu of %zu kernels, %zu compiled, %zu failed, %.0f s, about %.0f s to go%s",
-            terminal ? "\r\033[K" : "", p->done, p->wanted, p->counts[BUILT], p->counts[FAILED], passed, left,
-            terminal && p->done < p->wanted ? "" : "\n");
-}
-
 /* ---- Building ---------------------------------------------------------------------------- */
 
 /* The place in the order of the next build, or false when there is none. */
-static bool take(prebuild *p, size_t *ret_place) {
+static bool take(cli_prebuild *p, size_t *ret_place) {
     pthread_mutex_lock(&p->lock);
     bool more = p->next < p->wanted && !p->no_room && !cli_interrupted();
     if (cli_interrupted() && !p->stopping && p->done < p->next) {
@@ -176,7 +112,9 @@ static bool take(prebuild *p, size_t *ret_place) {
 }
 
 /* One sentence with its place; a compiler's log is for --json. A layer that cannot be written is said once. */
-static void settle_failure(prebuild *p, const cli_build *build, row *of, fj_status result, fj_error *error) {
+static void settle_failure(cli_prebuild *p, const cli_build *build, cli_prebuild_row *of, fj_status result,
+                           fj_error *error) {
+    of->reason = result;
     of->error = strdup(error->text);
     of->detail = error->detail;
     error->detail = NULL;
@@ -190,22 +128,23 @@ static void settle_failure(prebuild *p, const cli_build *build, row *of, fj_stat
     if (p->status == CLI_EXIT_OK) p->status = status;
 }
 
-static void settle(prebuild *p, size_t place, fj_status result, const fj_kernel_info *info, fj_error *error) {
-    row *of = &p->rows[place];
+static void settle(cli_prebuild *p, size_t place, fj_status result, const fj_kernel_info *info,
+                   fj_error *error) {
+    cli_prebuild_row *of = &p->rows[place];
     pthread_mutex_lock(&p->lock);
-    of->how = result != FJ_OK ? FAILED : info->cache_hit ? FOUND : BUILT;
+    of->how = result != FJ_OK ? CLI_FAILED : info->cache_hit ? CLI_FOUND : CLI_BUILT;
     p->counts[of->how]++;
     p->done++;
     if (result == FJ_OK)
         of->info = *info;
     else
         settle_failure(p, &p->builds.items[p->order[place]], of, result, error);
-    show_progress(p);
+    cli_prebuild_progress(p);
     pthread_mutex_unlock(&p->lock);
 }
 
 static void *work(void *argument) {
-    prebuild *p = argument;
+    cli_prebuild *p = argument;
     size_t place;
     while (take(p, &place)) {
         fj_kernel_info info = {0};
@@ -218,7 +157,7 @@ static void *work(void *argument) {
 }
 
 /* A layer that is too small for them all has lost some again. */
-static int check_kept(const prebuild *p) {
+static int check_kept(const cli_prebuild *p) {
     size_t lost = 0;
     for (size_t i = 0; i < p->wanted; i++) {
         fj_kernel_info info;
@@ -232,62 +171,20 @@ static int check_kept(const prebuild *p) {
         "%zu of the kernels were removed again: the layer's limit, FLEXJIT_CACHE_SIZE, is too small", lost);
 }
 
-static int build_all(prebuild *p) {
+static int build_all(cli_prebuild *p) {
     pthread_t threads[MOST_JOBS];
     size_t started = 0;
     cli_interrupt_defer();
-    p->started = p->said = seconds();
+    p->started = p->said = cli_prebuild_seconds();
     for (; started + 1 < (size_t)p->jobs && started + 1 < p->wanted; started++)
         if (pthread_create(&threads[started], NULL, work, p) != 0) break;
     (void)work(p);
     for (size_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
     if (cli_interrupted() && p->done < p->wanted) return CLI_EXIT_INTERRUPTED;
-    return p->status == CLI_EXIT_OK && p->counts[BUILT] > 0 ? check_kept(p) : p->status;
+    return p->status == CLI_EXIT_OK && p->counts[CLI_BUILT] > 0 ? check_kept(p) : p->status;
 }
 
-/* ---- The report -------------------------------------------------------------------------- */
-
-static json_t *row_of(const prebuild *p, size_t place) {
-    static const char *const words[] = {"waiting", "hit", "miss", "failed"};
-    const cli_build *build = &p->builds.items[p->order[place]];
-    const row *of = &p->rows[place];
-    const char *arch = strchr(fj_device_name(p->devices[build->device]), ':');
-    json_t *object = json_pack(
-        "{s:o, s:I, s:s, s:s, s:s, s:o, s:i, s:i, s:i}", "mod", cli_json_text(build->name), "entry",
-        (json_int_t)build->entry, "arch", arch != NULL ? arch + 1 : "", "variant",
-        of->info.variant != NULL ? of->info.variant : fj_plan_variant(build->plan), "cache", words[of->how],
-        "compile_ms", cli_json_number(of->info.compile_ms), "registers", of->info.registers, "spill_bytes",
-        of->info.spill_bytes, "shared_bytes", of->info.shared_bytes);
-    if (of->error != NULL) json_object_set_new(object, "error", cli_json_text(of->error));
-    if (of->detail != NULL) json_object_set_new(object, "log", cli_json_text(of->detail));
-    return object;
-}
-
-static int report(const prebuild *p) {
-    double passed = seconds() - p->started;
-    size_t repeated = p->builds.repeated;
-    if (!cli_report_is_json()) {
-        printf("%zu kernels: %zu found, %zu compiled", p->done, p->counts[FOUND], p->counts[BUILT]);
-        if (p->counts[FAILED] > 0) printf(", %zu %s", p->counts[FAILED], p->verify ? "missing" : "failed");
-        if (p->done < p->wanted) printf(", %zu not reached", p->wanted - p->done);
-        printf(", %.1f s\n", passed);
-        return CLI_EXIT_OK;
-    }
-    json_t *rows = json_array(), *error = cli_take_error();
-    for (size_t i = 0; i < p->wanted; i++) json_array_append_new(rows, row_of(p, i));
-    json_t *object =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "kernels", (json_int_t)p->wanted, "found",
-                  (json_int_t)p->counts[FOUND], "compiled", (json_int_t)p->counts[BUILT], "failed",
-                  (json_int_t)p->counts[FAILED], "not_reached", (json_int_t)(p->wanted - p->done), "repeated",
-                  (json_int_t)repeated, "seconds", cli_json_number(passed), "rows", rows);
-    if (object != NULL && error != NULL)
-        json_object_set_new(object, "error", error);
-    else
-        json_decref(error);
-    return cli_print_json(object);
-}
-
-static void finish(prebuild *p) {
+static void finish(cli_prebuild *p) {
     for (size_t i = 0; p->rows != NULL && i < p->wanted; i++) {
         free(p->rows[i].error);
         free(p->rows[i].detail);
@@ -301,7 +198,7 @@ static void finish(prebuild *p) {
 }
 
 int cli_verb_prebuild(const cli_args *args) {
-    prebuild p = {.args = args, .lock = PTHREAD_MUTEX_INITIALIZER, .shards = 1};
+    cli_prebuild p = {.args = args, .lock = PTHREAD_MUTEX_INITIALIZER, .shards = 1};
     int status = read_options(&p);
     if (status == CLI_EXIT_OK)
         status = cli_context_open_at(cli_args_text(args, CLI_OPT_LAYER, NULL), &p.context);
@@ -312,7 +209,7 @@ int cli_verb_prebuild(const cli_args *args) {
     if (status == CLI_EXIT_OK) status = choose_kernels(&p);
     if (status == CLI_EXIT_OK) {
         status = build_all(&p);
-        int reported = report(&p);
+        int reported = cli_prebuild_report(&p);
         if (status == CLI_EXIT_OK) status = reported;
     }
     finish(&p);

@@ -133,15 +133,13 @@ typedef struct attempt {
     const fj_nvrtc *nvrtc;
     const fj_workshop *shop;
     const char *name;
-    bool alone; /* nothing else is compiled by NVRTC in this process */
     int result; /* of nvrtcCompileProgram; ENDED: its process ended; NOT_OPENED */
     fj_buf *out, *log;
 } attempt;
 
-static atomic_int running; /* attempts of this process */
-
-/* Whether its kernels are compiled on threads of their own and come out the same: before sm_100 the code is equal to the
- * byte (12.9 to 13.5), from there on it is not, and a kernel must not depend on how busy the process is. */
+/* Whether its kernels are compiled on threads of their own: only where the code comes out the same, before sm_100 to the
+ * byte (12.9 to 13.5). What is around the code differs, the option is in its notes: so it is passed whether the process
+ * compiles something else or not, and a layer of the cache that was made in parts is the one made at once. */
 static bool splits(const fj_nvrtc *nvrtc, const char *architecture) {
     int number = 0;
     return is_at_least(nvrtc, 12, 9) && architecture &&
@@ -178,7 +176,7 @@ static fj_status run_compiler(attempt *a, const char *const *options, fj_error *
     int count = 5;
     (void)snprintf(builtins, sizeof builtins, "%.*s%s", slash ? (int)(slash - nvrtc->path + 1) : 0,
                    nvrtc->path, nvrtc->builtins);
-    if (a->alone && splits(nvrtc, *options)) split = "--split-compile=0";
+    if (splits(nvrtc, *options)) split = "--split-compile=0";
     while (*options && count < MAX_OPTIONS) arguments[count++] = *options++;
     if (is_at_least(nvrtc, 12, 9)) arguments[count++] = "--no-cache";
     if (split) arguments[count++] = split;
@@ -207,9 +205,7 @@ static fj_status compile_in_workshop(attempt *a, const fj_file_ops *ops, fj_str 
     if (status != FJ_OK) return status;
     a->shop = &shop;
     status = fj_workshop_write(&shop, "kernel.cu", source, error);
-    a->alone = atomic_fetch_add(&running, 1) == 0;
     if (status == FJ_OK) status = run_compiler(a, options, error);
-    (void)atomic_fetch_sub(&running, 1);
     a->shop = NULL;
     fj_workshop_close(&shop);
     return status;

@@ -113,8 +113,7 @@ static bool jit_is_off(void) {
 /* What is not loaded must at least be kept. */
 static fj_status keep(const job *j, fj_digest content, const fj_toolchain *toolchain,
                       const fj_compiled *compiled, fj_error *error) {
-    bool kept = fj_jit_record_put_kernel(j->jit->cache, j->request, content, &toolchain->compiler, compiled,
-                                         j->made.info.compile_ms);
+    bool kept = fj_jit_record_put_kernel(j->jit->cache, j->request, content, &toolchain->compiler, compiled);
     if (kept || j->driver) return FJ_OK;
     return fj_error_set(error, FJ_ERR_IO, "kernel %s cannot be written to the cache",
                         j->request->variant->name);

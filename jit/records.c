@@ -3,6 +3,9 @@
  *     request key -> selection record { request as text, source digest, content key, variant that replaces it }
  *     content key -> kernel           { variant, options, compiler } and the code object
  *
+ * Neither holds a time, a date or a path of this machine but the compiler's: the same compiler writes the same bytes again, so
+ * that layers made in parts (`prebuild --shard`) are, put together, the layer made at once.
+ *
  * The request knows no compiler: a machine without one finds a prebuilt kernel. The source digest in
  * the record is compared with the text rendered now: a corrected emitter or template never meets a
  * stale kernel.
@@ -35,11 +38,10 @@ static json_t *resources_list(const fj_compiled *compiled) {
     json_t *list = json_array();
     for (int i = 0; i < compiled->resource_count; i++) {
         const fj_resources *of = &compiled->resources[i];
-        (void)json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f}", "kernel",
-                                                    of->kernel, "registers", of->registers, "stack",
-                                                    of->stack, "spill_stores", of->spill_stores,
-                                                    "spill_loads", of->spill_loads, "shared", of->shared,
-                                                    "barriers", of->barriers, "ptxas_ms", of->compile_ms));
+        (void)json_array_append_new(
+            list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i}", "kernel", of->kernel, "registers",
+                            of->registers, "stack", of->stack, "spill_stores", of->spill_stores,
+                            "spill_loads", of->spill_loads, "shared", of->shared, "barriers", of->barriers));
     }
     return list;
 }
@@ -73,7 +75,6 @@ int fj_jit_record_resources(fj_str metadata, fj_resources resources[FJ_RESOURCES
             .spill_loads = int_of(of, "spill_loads"),
             .shared = int_of(of, "shared"),
             .barriers = int_of(of, "barriers"),
-            .compile_ms = json_number_value(json_object_get(of, "ptxas_ms")),
         };
         (void)snprintf(resources[i].kernel, sizeof resources[i].kernel, "%s", name ? name : "");
     }
@@ -131,21 +132,33 @@ bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest con
     return put_take(cache, FJ_CACHE_SELECTION, request->key, metadata, (fj_str){0});
 }
 
+/* What a compiler said, without the lines that say how long it took; as far as it is UTF-8. */
+static json_t *log_text(fj_str log) {
+    fj_buf kept;
+    fj_buf_init(&kept, &fj_allocator_libc);
+    for (size_t at = 0; at < log.len;) {
+        const char *line = log.data + at, *end = memchr(line, '\n', log.len - at);
+        const size_t length = end ? (size_t)(end - line) + 1 : log.len - at;
+        if (!memmem(line, length, "Compile time", strlen("Compile time"))) fj_buf_write(&kept, line, length);
+        at += length;
+    }
+    json_t *text = kept.failed ? NULL : json_stringn(kept.len ? kept.data : "", kept.len);
+    fj_buf_finish(&kept);
+    return text ? text : json_string("");
+}
+
 /* What it is for, and what its compiler said. */
-static json_t *add_findings(json_t *metadata, const fj_variant *variant, const fj_compiled *compiled,
-                            double compile_ms) {
+static json_t *add_findings(json_t *metadata, const fj_variant *variant, const fj_compiled *compiled) {
     char arch[FJ_ARCH_NAME];
     bool cpu = variant->target == FJ_TARGET_CPU;
     if (cpu)
         (void)snprintf(arch, sizeof arch, "%s", fj_jit_isa_name(variant->isa));
     else
         fj_jit_arch_name(variant->arch, arch);
-    json_t *log = json_stringn(compiled->log.len ? compiled->log.data : "", compiled->log.len);
-    if (!log) log = json_string(""); /* no UTF-8 */
+    json_t *log = log_text((fj_str){compiled->log.data, compiled->log.len});
     if (metadata && (json_object_set_new(metadata, cpu ? "isa" : "arch", json_string(arch)) != 0 ||
                      json_object_set_new(metadata, "resources", resources_list(compiled)) != 0 ||
                      json_object_set_new(metadata, "launches", launches_list(variant)) != 0 ||
-                     json_object_set_new(metadata, "compile_ms", json_real(compile_ms)) != 0 ||
                      json_object_set(metadata, "log", log) != 0)) {
         json_decref(metadata);
         metadata = NULL;
@@ -155,14 +168,14 @@ static json_t *add_findings(json_t *metadata, const fj_variant *variant, const f
 }
 
 bool fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_digest content,
-                              const fj_compiler *compiler, const fj_compiled *compiled, double compile_ms) {
+                              const fj_compiler *compiler, const fj_compiled *compiled) {
     const fj_variant *variant = request->variant;
     json_t *metadata =
         json_pack("{s:i, s:s, s:s, s:s, s:o, s:o, s:{s:s, s:s}}", "schema", RECORD_SCHEMA, "device",
                   fj_jit_target_name(variant->target), "variant", variant->name, "flexjit", FJ_VERSION,
                   "source", hex(request->source), "options", options_text(&request->options), "compiler",
                   "path", compiler->path, "version", compiler->version);
-    metadata = add_findings(metadata, variant, compiled, compile_ms);
+    metadata = add_findings(metadata, variant, compiled);
     fj_str payload = {compiled->bytes.data, compiled->bytes.len};
     return put_take(cache, FJ_CACHE_KERNEL, content, metadata, payload);
 }

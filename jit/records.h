@@ -18,7 +18,7 @@ bool fj_jit_record_find(fj_cache *cache, const fj_request *request, fj_record *r
 bool fj_jit_record_put(fj_cache *cache, const fj_request *request, fj_digest content,
                        const char *replacement);
 bool fj_jit_record_put_kernel(fj_cache *cache, const fj_request *request, fj_digest content,
-                              const fj_compiler *compiler, const fj_compiled *compiled, double compile_ms);
+                              const fj_compiler *compiler, const fj_compiled *compiled);
 
 /* ---- Reading them without the kernel ------------------------------------------------------------ */
 

@@ -25,7 +25,6 @@ static int number_before(const char *line, const char *unit) {
 
 /* Functions that were not inlined have properties of their own: they add up. */
 static void read_line(const char *line, fj_resources *kernel) {
-    const char *time = strstr(line, "Compile time = ");
     if (strstr(line, "bytes stack frame")) {
         kernel->stack += number_before(line, " bytes stack frame");
         kernel->spill_stores += number_before(line, " bytes spill stores");
@@ -34,8 +33,6 @@ static void read_line(const char *line, fj_resources *kernel) {
         kernel->registers = number_before(line, " registers");
         kernel->barriers = number_before(line, " barriers");
         kernel->shared = number_before(line, " bytes smem");
-    } else if (time) {
-        (void)fj_decimal_parse(fj_str_from(time + strlen("Compile time = ")), &kernel->compile_ms);
     }
 }
 

@@ -12,7 +12,6 @@ typedef struct fj_resources {
     int stack, spill_stores, spill_loads; /* bytes for each thread */
     int shared;                           /* static, bytes for each block */
     int barriers;
-    double compile_ms; /* of ptxas; 0: it does not say */
 } fj_resources;
 
 /* How many kernels the log speaks of, in its order; at most FJ_RESOURCES_MAX. */

@@ -111,6 +111,63 @@ class Prebuild(harness.Case):
             part = self.rows(text, "--arch", "sm_80,sm_90", "--shard", f"{i + 1}/4")
             self.assertEqual(len({(arch, variant[:3]) for _, arch, variant in part}), 4)
 
+    def content(self, folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def test_the_shards_are_the_whole_byte_for_byte(self):
+        """Nothing of an entry says when, how long, where or beside what it was made."""
+        path = self.file("m.json", manifest(entry({"head_dim": [16, 32, 64], "few_queries": [False, True], "direction": ["fwd", "bwd"]}),
+                                            entry({"dtype": "F32", "head_dim": 16}, score="score * 3")))  # fmt: skip
+        cpu = "avx2" if "avx2" in self.ok("doctor", "--json").stdout else "portable"
+
+        def build(name, *arguments, ms=1.5):
+            log = f"ptxas info    : Used 32 registers\nptxas info    : Compile time = {ms} ms\n"
+            text, archs = (one, cpu) if name.startswith("cpu") else (path, "sm_80,sm_100")
+            self.ok("prebuild", "--manifest", text, "--output", self.folder / name, "--arch", archs, *arguments,
+                    env={**FAKE, "FAKE_NVRTC_LOG": log})  # fmt: skip
+            return self.content(self.folder / name)
+
+        one = self.file("one.json", manifest(entry({"dtype": "F32", "head_dim": 8})))
+        self.assertEqual(build("cpu1"), build("cpu2"))  # by the C compiler
+        whole, merged = build("whole", "-j3"), {}
+        for i in range(3):
+            part = build(f"part{i}", "--shard", f"{i + 1}/3", ms=i + 2.25)
+            self.assertFalse(merged.keys() & part.keys())
+            merged.update(part)
+        self.assertEqual(merged, whole)
+
+    def test_the_shard_of_a_launcher(self):
+        path = self.file("m.json", manifest(entry({"head_dim": [16, 32, 48]})))
+        arguments = ("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_80", "--shard", "auto")
+        none = dict.fromkeys(("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID", "SLURM_NTASKS",
+                              "SLURM_STEP_NUM_TASKS"))  # fmt: skip
+        for name in none:
+            os.environ.pop(name, None)
+        for names in (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"),
+                      ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):  # fmt: skip
+            done = self.ok(*arguments, "--json", env={**FAKE, names[0]: "1", names[1]: "2"})
+            self.assertEqual(json.loads(done.stdout)["shard"], "2/2")
+        slurm = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}  # mpirun under Slurm
+        done = self.ok(*arguments, env={**FAKE, **slurm, "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "3"})
+        self.assertIn("shard 3/3, by OMPI_COMM_WORLD_RANK", done.stderr)
+        self.fails(2, "finds no launcher", *arguments, env=FAKE)
+        for rank, size in (("3", "3"), ("-1", "2"), ("x", "2"), ("0", "0"), ("", "2"), ("0", "99999999999")):
+            self.fails(2, "OMPI_COMM_WORLD_RANK is '", *arguments, env={"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_SIZE": size})
+
+    def test_what_failed_is_said_at_the_end(self):
+        path = self.file("m.json", manifest(entry({"head_dim": [32, 64]}, score="score * 2"), entry({"head_dim": 64})))
+        arguments = ("prebuild", "--manifest", path, "--output", self.folder / "layer", "--arch", "sm_80,sm_90")
+        bad = {**FAKE, "FAKE_NVRTC_BAD": "_e64_", "FAKE_NVRTC_LOG": "k(7): error: a mistake\n"}
+        lines = self.flexjit(*arguments, env=bad).stdout.splitlines()
+        self.assertRegex(lines[0], "^6 kernels: 0 found, 2 compiled, 4 failed, ")
+        self.assertEqual([line.split(": NVRTC")[0] for line in sorted(lines[1:])],
+                         ["failed: entries[0]: 2 for sm_80,sm_90", "failed: entries[1]: 2 for sm_80,sm_90"])  # fmt: skip
+        failures = json.loads(self.flexjit(*arguments, "--json", env=bad).stdout)["failures"]
+        self.assertEqual(sorted((of["mod"], of["kernels"], sorted(of["archs"])) for of in failures),
+                         [("entries[0]", 2, ["sm_80", "sm_90"]), ("entries[1]", 2, ["sm_80", "sm_90"])])  # fmt: skip
+        lines = self.flexjit(*arguments, "--verify", env=bad).stdout.splitlines()
+        self.assertIn("missing: entries[0]: 2 for", lines[1] + lines[2])
+
     def test_a_kernel_is_built_once(self):
         self.file("a.py", "def double(score, b, h, q, kv):\n    return score * 2.0\n")
         text = manifest(entry(mod="a.py"), entry(score="score * (1 + 1)"), entry({"dtype": ["BF16", "BF16"]}, score="2.0 * score"),
@@ -277,6 +334,25 @@ class Prebuild(harness.Case):
         self.assertGreaterEqual(kept, 3)
 
 
+    def test_killed_and_run_again(self):
+        """What is there stays as it is: no file of it is written again."""
+        text = manifest(entry({"dtype": ["F16", "BF16"], "head_dim": list(range(8, 129, 8)), "value_dim": [8, 16, 24]}))
+        layer = self.folder / "layer"
+        process = self.start("prebuild", "--manifest", self.file("m.json", text), "--output", layer, "--arch", "sm_80", env=FAKE)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and len(list(layer.glob("*.select"))) < 5 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.kill()
+        process.communicate(timeout=60)
+        kept = {path.name: path.stat().st_ino for path in layer.iterdir() if path.suffix in (".select", ".kernel")}
+        kernels = sum(name.endswith(".kernel") for name in kept)
+        report = self.prebuild(text, "--arch", "sm_80")
+        self.assertEqual((report["found"], report["compiled"]), (kernels, report["kernels"] - kernels))
+        self.assertGreater(report["compiled"], 0)
+        self.assertEqual({name: (layer / name).stat().st_ino for name in kept}, kept)
+        self.assertEqual(self.counts(text, "--arch", "sm_80", "--verify")[1], report["kernels"])
+
+
 class Real(harness.Case):
     def test_a_kernel(self):
         doctor = json.loads(self.ok("doctor", "--json", env={"FLEXJIT_NVRTC": ""}).stdout)
@@ -288,6 +364,46 @@ class Real(harness.Case):
         row = json.loads(done.stdout)["rows"][0]
         self.assertGreater(row["registers"], 0)
         self.assertEqual(row["spill_bytes"], 0)
+
+
+class Run(harness.Case):
+    """What `run` asks for is what was built: every problem of a manifest, without a compiler."""
+
+    SHAPES = ({"l": 70, "hq": 2, "hkv": 2}, {"l": 66, "hq": 4, "hkv": 1}, {"l": 1, "hq": 4, "hkv": 1}, {"l": 1, "hq": 2, "hkv": 2})
+
+    def run_all(self, problem, device, arch, env):
+        keys = {"score": "score * 2.0 + slopes[h]", "mask": "q + 9 >= kv", "bind": {"slopes": "F32[8]"}}
+        path, layer = self.file("m.json", manifest({"problems": [problem], **keys})), self.folder / device
+        arguments = ("prebuild", "--manifest", path, "--arch", arch, "--output", layer)
+        built = json.loads(self.ok(*arguments, "--json", env=env).stdout)
+        self.ok(*arguments, "--verify", env={**env, "FLEXJIT_NVRTC": "/nowhere", "FLEXJIT_CC": "/nowhere"})
+        used = set()
+        for shape in self.SHAPES:
+            backward = "bwd" in problem["direction"]
+            tensors = harness.attention_tensors(problem["dtype"], s=75, e=problem["head_dim"], backward=backward, **shape)
+            tensors["slopes"] = harness.normal("F32", (shape["hq"],), 5)
+            done = self.ok("run", "--score", keys["score"], "--mask", keys["mask"], "--device", device, "--check", "--json",
+                           "--input", self.file("in", harness.safetensors(tensors)), "--output", self.folder / "out",
+                           *(["--backward"] if backward else []),
+                           env={**env, "FLEXJIT_CACHE_PATH": f"{self.folder / 'own'}:{layer}", "FLEXJIT_NO_JIT": "1",
+                                "FLEXJIT_NVRTC": "/nowhere", "FLEXJIT_CC": "/nowhere"})  # fmt: skip
+            report = json.loads(done.stdout)
+            for part in [report] + ([report["backward"]] if backward else []):
+                self.assertEqual(part["cache"], "hit")
+                used.add(part["variant"])
+        self.assertEqual(used, {row["variant"] for row in built["rows"]})
+        return used
+
+    def test_cpu(self):
+        plan = self.ok("show", "--score", "score", "--device", "cpu", "--stage", "plan", "--dtype", "F32").stdout
+        isa = next(line.split("_")[-1] for line in plan.splitlines() if line.startswith("variant"))
+        used = self.run_all({"dtype": "F32", "head_dim": 16, "direction": ["fwd", "bwd"]}, "cpu", isa, {})
+        self.assertGreaterEqual(len(used), 2)
+
+    def test_cuda(self):
+        fake = {**FAKE, "FLEXJIT_LIBCUDA": os.environ.get("FJ_FAKE_CUDA", ""), "FAKE_NVRTC": "emulate=1"}
+        used = self.run_all({"dtype": "BF16", "head_dim": 16, "direction": ["fwd"]}, "cuda", "sm_90", fake)
+        self.assertEqual(sorted("_pack" in name for name in used), [False, True])
 
 
 class Missing(harness.Case):
