@@ -11,8 +11,10 @@
 #include "cli/report.h"
 #include "cli/verbs.h"
 
-#define O(option) ((uint64_t)1 << CLI_OPT_##option)
-_Static_assert(CLI_OPTION_COUNT <= 64, "an option is a bit");
+/* Bits count from the first of the verb's options. */
+#define O(option) ((uint64_t)1 << (CLI_OPT_##option - CLI_OPT_FILTER))
+_Static_assert(CLI_OPT_DRY_RUN > CLI_OPT_FILTER && CLI_OPT_DRY_RUN < CLI_OPT_FILTER + 64,
+               "an option is a bit");
 
 /* What an action needs; the report of the library goes to print, which takes it over. */
 typedef struct request {
@@ -99,7 +101,8 @@ static int read_options(const cli_args *args, const action *what, request *r) {
     static const unit ages[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {0, 0}};
     for (int option = 0; option < CLI_OPTION_COUNT; option++) {
         bool common = option == CLI_OPT_JSON || option == CLI_OPT_HELP;
-        if (common || (what->options >> option & 1) != 0 || !cli_args_has(args, option)) continue;
+        if (common || !cli_args_has(args, option)) continue;
+        if ((what->options >> (option - CLI_OPT_FILTER) & 1) != 0) continue;
         return cli_usage(args->verb, "'flexjit cache %s' has no option '--%s'", what->name,
                          cli_options[option].long_name);
     }

@@ -8,15 +8,11 @@
 #include "cli/verbs.h"
 
 static int (*const run_verb[])(const cli_args *args) = {
-    [CLI_VERB_RUN] = cli_verb_run,
-    [CLI_VERB_CHECK] = cli_verb_check,
-    [CLI_VERB_SHOW] = cli_verb_show,
-    [CLI_VERB_MASK] = cli_verb_mask,
-    [CLI_VERB_BENCH] = cli_verb_bench,
-    [CLI_VERB_PREBUILD] = cli_verb_prebuild,
-    [CLI_VERB_CACHE] = cli_verb_cache,
-    [CLI_VERB_DOCTOR] = cli_verb_doctor,
-    [CLI_VERB_RUN_TESTS] = cli_verb_run_tests,
+    [CLI_VERB_RUN] = cli_verb_run,           [CLI_VERB_CHECK] = cli_verb_check,
+    [CLI_VERB_SHOW] = cli_verb_show,         [CLI_VERB_MASK] = cli_verb_mask,
+    [CLI_VERB_BENCH] = cli_verb_bench,       [CLI_VERB_TUNE] = cli_verb_tune,
+    [CLI_VERB_PREBUILD] = cli_verb_prebuild, [CLI_VERB_CACHE] = cli_verb_cache,
+    [CLI_VERB_DOCTOR] = cli_verb_doctor,     [CLI_VERB_RUN_TESTS] = cli_verb_run_tests,
 };
 _Static_assert(sizeof run_verb / sizeof run_verb[0] == CLI_VERB_COUNT, "a verb without a function");
 
@@ -28,14 +24,14 @@ static bool wants_json(int argc, char **argv) {
     return false;
 }
 
-static int dispatch_verb(cli_verb verb, int argc, char **argv) {
+static int dispatch_verb(cli_verb verb, int argc, char **argv, int (*run)(const cli_args *args)) {
     cli_args args;
     int status = cli_args_parse(verb, argc, argv, &args);
     if (status != CLI_EXIT_OK) return status;
     if (cli_args_has(&args, CLI_OPT_HELP)) {
         cli_print_verb_help(verb);
     } else {
-        status = run_verb[verb](&args);
+        status = run(&args);
     }
     cli_args_finish(&args);
     return status;
@@ -57,7 +53,9 @@ static int dispatch(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     if (word[0] == '\0') return cli_usage_tool("a verb is missing");
     cli_verb verb = cli_verb_find(word);
-    if (verb != CLI_VERB_COUNT) return dispatch_verb(verb, argc - 2, argv + 2);
+    if (verb != CLI_VERB_COUNT) return dispatch_verb(verb, argc - 2, argv + 2, run_verb[verb]);
+    if (strcmp(word, CLI_TUNE_WORKER) == 0)
+        return dispatch_verb(CLI_VERB_TUNE, argc - 2, argv + 2, cli_tune_worker);
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0)
         return help(argc, argv);
     if (strcmp(word, "--version") == 0) {

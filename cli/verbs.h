@@ -9,10 +9,15 @@ int cli_verb_check(const cli_args *args);
 int cli_verb_show(const cli_args *args);
 int cli_verb_mask(const cli_args *args);
 int cli_verb_bench(const cli_args *args);
+int cli_verb_tune(const cli_args *args);
 int cli_verb_prebuild(const cli_args *args);
 int cli_verb_cache(const cli_args *args);
 int cli_verb_doctor(const cli_args *args);
 int cli_verb_run_tests(const cli_args *args);
+
+/* A word in a verb's place, for the tool's own use: `tune` starts itself by it, see tune.h. */
+#define CLI_TUNE_WORKER "--tune-worker"
+int cli_tune_worker(const cli_args *args);
 
 /* help.c: --help of the tool and of a verb, and the same as a man page; completion.c. */
 void cli_print_help(void);

@@ -1,0 +1,74 @@
+/* Candidates: the plan's list, then the rest of what is legal. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/number.h"
+#include "cli/report.h"
+#include "cli/tune.h"
+
+int cli_tune_plan(const cli_tune *tune, const cli_tune_row *row, const char *variant, fj_plan **ret_plan) {
+    fj_problem problem = cli_problem_of(&row->options, row->direction);
+    fj_error error = {0};
+    problem.variant = variant;
+    problem.untuned = true;
+    const fj_status result = fj_plan_create(tune->device, row->mod, &problem, ret_plan, &error);
+    return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
+}
+
+static int read_variants(const cli_tune *tune, const cli_tune_row *row, json_t **ret_variants) {
+    fj_plan *plan = NULL;
+    fj_text text = {0};
+    fj_error error = {0};
+    int status = cli_tune_plan(tune, row, NULL, &plan);
+    if (status != CLI_EXIT_OK) return status;
+    const fj_status result = fj_plan_variants(plan, &text, &error);
+    fj_plan_unref(&plan);
+    if (result != FJ_OK) return cli_fail_library(result, &error);
+    json_t *root = json_loadb(text.data, text.length, 0, NULL);
+    fj_text_finish(&text);
+    *ret_variants = json_incref(json_object_get(root, "variants"));
+    json_decref(root);
+    return json_is_array(*ret_variants) ? CLI_EXIT_OK : cli_no_memory();
+}
+
+/* The same order for the same seed and row, on every machine. */
+static void shuffle(cli_candidate *items, size_t count, uint64_t seed) {
+    cli_random random = {seed};
+    for (size_t i = count; i > 1; i--) {
+        const size_t other = (size_t)cli_random_below(&random, (int64_t)i);
+        const cli_candidate last = items[i - 1];
+        items[i - 1] = items[other];
+        items[other] = last;
+    }
+}
+
+int cli_space_open(const cli_tune *tune, const cli_tune_row *row, size_t index, cli_space *ret_space) {
+    cli_space space = {0};
+    size_t listed = 0;
+    int status = read_variants(tune, row, &space.all);
+    if (status == CLI_EXIT_OK) {
+        space.order = calloc(json_array_size(space.all) + 1, sizeof *space.order);
+        if (space.order == NULL) status = cli_no_memory();
+    }
+    for (size_t i = 0; status == CLI_EXIT_OK && i < json_array_size(space.all); i++) {
+        const json_t *object = json_array_get(space.all, i);
+        const bool is_listed = json_is_true(json_object_get(object, "listed"));
+        if (!is_listed && tune->strategy == CLI_TUNE_LIST) continue;
+        space.order[space.count++] = (cli_candidate){json_string_value(json_object_get(object, "variant")),
+                                                     json_object_get(object, "parameters")};
+        listed += is_listed;
+    }
+    if (tune->strategy == CLI_TUNE_RANDOM && status == CLI_EXIT_OK)
+        shuffle(space.order + listed, space.count - listed, (uint64_t)tune->seed * 1000 + index);
+    if (status == CLI_EXIT_OK)
+        *ret_space = space;
+    else
+        cli_space_close(&space);
+    return status;
+}
+
+void cli_space_close(cli_space *space) {
+    json_decref(space->all);
+    free(space->order);
+    *space = (cli_space){0};
+}

@@ -1,0 +1,204 @@
+"""`flexjit tune`: what counts, what is rejected, what is kept. No test depends on a time."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import time
+
+import harness
+
+TEMPLATES = pathlib.Path(__file__).resolve().parents[2] / "templates"
+SHAPE = ("--shape", "1,2,1,70,90,16", "--device", "cpu")
+ISA = {
+    "portable": "!defined(__AVX2__)",
+    "avx2": "defined(__AVX2__) && !defined(__AVX512F__)",
+    "avx512": "defined(__AVX512F__)",
+}
+PLANTS = {  # where in the template, what it becomes
+    "hang": ("ENTRY", "for (volatile int forever = 1; forever;) {}"),
+    "crash": ("ENTRY", "*(volatile int *)8 = 1;"),
+    "nothing": ("ENTRY", "if (a) return;"),
+    "slightly": ("EXIT", "for (int i = 0; i < FJ_VALUE_DIM; i++) line[i] *= (fj_real)1.001;"),
+    "nan": ("EXIT", "if (q == 69) line[3] = FJ_INF - FJ_INF;"),
+    "outside": ("EXIT", "if (!q && !h) ((char *)row_at(&a->out, 0, 0, 0))[-3] = 7;"),
+    "text": ("TOP", "#error planted"),
+}
+REJECTED = {"hang": "timeout", "crash": "crash", "nothing": "wrong", "slightly": "wrong", "nan": "wrong",
+            "outside": "wrong", "text": "compile"}  # fmt: skip
+
+
+def condition(variant):
+    tile_q, tile_kv, isa = re.search(r"_m(\d+)_n(\d+)_(\w+)$", variant).groups()
+    return f"#if FJ_TILE_Q == {tile_q} && FJ_TILE_KV == {tile_kv} && {ISA[isa]}\n"
+
+
+class Tune(harness.Case):
+    def tune(self, *arguments, env=None):
+        return json.loads(self.ok("tune", *arguments, "--json", env=self.env(env)).stdout)
+
+    def env(self, more=None):
+        return {"FLEXJIT_TUNE_PATH": str(self.folder / "tuned"), "FLEXJIT_TUNE_TIMEOUT": "6", **(more or {})}
+
+    def log(self, path):
+        return json.loads(path.read_text())
+
+    def variants(self):
+        """Those that the plan lists; the first is the default."""
+        text = self.ok("show", "--stage", "plan", "--head-dim", "16", "--device", "cpu", "--mask", "q >= kv - 30").stdout
+        return re.findall(r"\bfwd_cpu_f32_e16_v16_m\d+_n\d+_(?:portable|avx2|avx512)\b", text.split("legal")[1])
+
+    def plant(self, plants):
+        """Templates in which each variant of `plants` is wrong in its way."""
+        folder = self.folder / "templates"
+        shutil.copytree(TEMPLATES, folder)
+        path = folder / "cpu/fwd.c"
+        text = path.read_text()
+        seams = {"ENTRY": "kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {\n", "EXIT": "        tile_unpack_row((char *)row_at",
+                 "TOP": '#include "abi.h"\n'}  # fmt: skip
+        for variant, kind in plants.items():
+            where, what = PLANTS[kind]
+            seam = seams[where]
+            self.assertEqual(text.count(seam), 1, seam)
+            planted = f"{condition(variant)}{what}\n#endif\n"
+            text = text.replace(seam, planted + seam if where == "EXIT" else seam + planted)
+        path.write_text(text)
+        return {"FLEXJIT_TEMPLATE_PATH": str(folder)}
+
+    def test_planted_candidates_are_rejected_under_their_names(self):
+        variants, log = self.variants(), self.folder / "log.json"
+        kinds = list(PLANTS)
+        while kinds:
+            plants = dict(zip(variants[1:], kinds))
+            kinds = kinds[len(plants) :]
+            self.assertTrue(plants, "one variant alone")
+            shutil.rmtree(self.folder / "templates", ignore_errors=True)
+            log.unlink(missing_ok=True)
+            report = self.tune("--mask", "q >= kv - 30", *SHAPE, "--strategy", "list", "--log", log, env=self.plant(plants))
+            found = {r["variant"]: r.get("rejected") for r in self.log(log)["results"]}
+            for variant, kind in plants.items():
+                self.assertEqual(found[variant], REJECTED[kind], (kind, self.log(log)["results"]))
+            row = report["rows"][0]
+            self.assertEqual(row["tried"], len(found))
+            self.assertEqual(sum(row["rejected"].values()), len(plants), self.log(log)["results"])
+            self.assertNotIn(row["best"]["variant"], plants)
+
+    def test_the_winner_decides(self):
+        log, output = self.folder / "log.json", self.folder / "mine.jsonl"
+        report = self.tune("--mask", "q >= kv - 30", *SHAPE, "--strategy", "list", "--log", log)
+        self.assertEqual(report["output"], str(self.folder / "tuned/tune.jsonl"))
+        plan = self.ok("show", "--stage", "plan", "--mask", "q >= kv - 30", *SHAPE, env=self.env()).stdout
+        self.assertRegex(plan, rf"variant +{report['rows'][0]['best']['variant']}\n")
+        self.assertRegex(plan, r"decided by +tuning record .*tune\.jsonl:\d+ \(exact\)")
+        again = self.tune("--mask", "q >= kv - 30", *SHAPE, "--strategy", "list", "--log", log, "--output", output)
+        self.assertEqual(again["rows"], report["rows"])  # the default of a sweep is that of no record
+        self.assertEqual(again["output"], str(output))
+        self.assertIn(report["rows"][0]["best"]["variant"], output.read_text())
+
+    def test_budget(self):
+        row = self.tune(*SHAPE, "--budget", "0")["rows"][0]
+        self.assertEqual((row["tried"], row["speedup"]), (1, 1))
+        self.assertEqual(row["best"], row["default"])
+        self.assertEqual(row["shape"], [1, 2, 1, 70, 90, 16, 16])
+        self.assertEqual(set(row["rejected"]), {"compile", "spill", "launch", "wrong", "timeout", "crash"})
+
+    def test_the_log_is_t4(self):
+        log = self.folder / "log.json"
+        report = self.tune(*SHAPE, "--budget", "0", "--direction", "fwd,bwd", "--dtype", "BF16", "--log", log)
+        self.assertEqual(report["log"], str(log))
+        kept = self.log(log)
+        self.assertEqual((kept["schema_version"], len(kept["results"])), ("1.0.0", 2))
+        for result in kept["results"]:
+            self.assertLessEqual({"timestamp", "configuration", "objectives", "times", "invalidity", "correctness",
+                                  "measurements"}, set(result))  # fmt: skip
+            self.assertEqual((result["invalidity"], result["correctness"]), ("correct", 1))
+            self.assertGreater(len(result["times"]["runtimes"]), 1)
+            self.assertEqual([(m["name"], m["unit"]) for m in result["measurements"]], [("time", "ms")])
+
+    def test_killed_and_resumed(self):
+        log, chance = self.folder / "log.json", random.Random(7)
+        arguments = ("tune", "--score", "score * 3", *SHAPE, "--strategy", "list", "--log", log)
+        seen = []
+        for _ in range(4):
+            tool = self.start(*arguments, env=self.env())
+            time.sleep(chance.uniform(0.05, 1.5))
+            tool.kill()
+            tool.communicate()
+            kept = self.log(log)["results"] if log.exists() else []
+            self.assertEqual(kept[: len(seen)], seen)  # neither lost nor measured again
+            seen = kept
+        report = self.tune(*arguments[1:])
+        kept = self.log(log)["results"]
+        self.assertEqual(kept[: len(seen)], seen)
+        names = [result["variant"] for result in kept]
+        self.assertEqual(len(names), len(set(names)))
+        self.assertEqual(self.tune("--replay", log)["rows"], report["rows"])
+        before = log.read_bytes()
+        self.assertEqual(self.tune(*arguments[1:])["rows"], report["rows"])
+        self.assertEqual(log.read_bytes(), before)
+
+    def test_interrupted(self):
+        log = self.folder / "log.json"
+        variants = self.variants()
+        env = self.env({**self.plant({variants[-1]: "hang"}), "FLEXJIT_TUNE_TIMEOUT": "300"})
+        tool = self.start("tune", "--mask", "q >= kv - 30", *SHAPE, "--strategy", "list", "--log", log, "--json", env=env)
+        until = time.monotonic() + 120
+        while time.monotonic() < until and not (log.exists() and len(self.log(log)["results"]) == len(variants) - 1):
+            time.sleep(0.05)
+        os.killpg(tool.pid, signal.SIGINT)
+        out, err = tool.communicate(timeout=60)
+        self.assertEqual(tool.returncode, 130, err)
+        self.assertEqual(json.loads(out)["rows"][0]["tried"], len(variants) - 1)
+
+    def test_logs_of_others(self):
+        log = self.folder / "log.json"
+        self.tune(*SHAPE, "--budget", "0", "--log", log)
+        kept = log.read_text()
+        for text, word in [
+            (kept.replace('"machine": "', '"machine": "another '), "another machine"),
+            (kept.replace('"device": "cpu', '"device": "cuda'), "is of device cuda"),
+            (kept.replace('"digest": "', '"digest": "f'), "another problem"),
+            (kept.replace('"schema": 1', '"schema": 99'), "another flexjit"),
+            (kept.replace('"1.0.0"', '"2.0.0"'), "'schema_version'"),
+            (kept[: len(kept) // 2], "line "),
+            ("{}", "not a log"),
+            ("", "line 1"),
+        ]:
+            path = self.file("other.json", text)
+            self.fails(1, word, "tune", *SHAPE, "--budget", "0", "--log", path, env=self.env())
+            self.assertEqual(path.read_text(), text)
+        more = self.tune(*SHAPE, "--shape", "1,2,1,70,80,16", "--budget", "0", "--log", log)
+        self.assertEqual([row["shape"][4] for row in more["rows"]], [90, 80])  # it grows by problems
+
+    def test_paths_that_cannot_be_written(self):
+        nowhere = self.folder / "nowhere" / "x"
+        for option in ("--report", "--output", "--log"):
+            self.fails(1, str(nowhere), "tune", *SHAPE, "--budget", "0", option, nowhere, env=self.env())
+
+    def test_report(self):
+        page, log = self.folder / "page.html", self.folder / "log.json"
+        self.tune(*SHAPE, "--budget", "0", "--dtype", "F32,BF16", "--log", log, "--report", page)
+        text = page.read_text()
+        self.assertEqual(text.count("<section>"), 2)
+        self.assertGreaterEqual(text.count("<svg"), 2)
+        self.assertNotRegex(text, r"https?:|src=|<script|@import|url\(")
+        for name in self.log(log)["flexjit"]["problems"]:
+            self.assertIn(name["default"], text)
+        self.file("odd.json", log.read_text().replace('"device": "cpu', '"device": "<cpu&>'))
+        self.tune("--replay", self.folder / "odd.json", "--report", page)
+        self.assertIn("&lt;cpu&amp;&gt;", page.read_text())
+
+    def test_usage(self):
+        self.fails(2, "--shape is missing", "tune")
+        self.fails(2, "'--budget'", "tune", *SHAPE, "--budget", "-1")
+        self.fails(2, "unknown strategy 'lst'", "tune", *SHAPE, "--strategy", "lst")
+        self.fails(2, "does not go with --shape", "tune", *SHAPE, "--replay", "x.json")
+        self.fails(2, "no variants", "tune", "--shape", SHAPE[1], "--device", "reference")
+        self.fails(1, "x.json", "tune", "--replay", self.folder / "x.json")
+
+
+if __name__ == "__main__":
+    harness.main()
