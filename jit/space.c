@@ -1,5 +1,5 @@
 /* The space by walking it: of each axis the values that come into question, in all combinations; variant.c says which are
- * legal. Some tens of thousands at most, of which all but thousands fail at their tiles. */
+ * legal. Some tens of thousands, of which all but a few thousand fail at their tiles. */
 #include "jit/space.h"
 
 #include <stdio.h>
@@ -70,8 +70,18 @@ typedef struct walk {
     fj_values at;
 } walk;
 
+/* Whether nothing is legal at these values, however it is unrolled. */
+static bool is_empty(const walk *w) {
+    fj_values values = w->at;
+    fj_variant variant;
+    for (int axis = FJ_AXIS_MOD_CHUNKS; axis < FJ_AXIS_COUNT; axis++)
+        if (fj_jit_has_axis(w->features, (fj_axis)axis)) values.of[axis] = FJ_VALUE_PLAN;
+    return !fj_jit_make_variant(w->problem, w->features, &values, &variant);
+}
+
 /* False: it is to end. */
 static bool step(walk *w, int axis) {
+    if (axis == FJ_AXIS_MOD_CHUNKS && is_empty(w)) return true;
     if (axis == FJ_AXIS_COUNT) {
         fj_variant variant;
         return !fj_jit_make_variant(w->problem, w->features, &w->at, &variant) || w->visit(w->user, &variant);

@@ -21,20 +21,24 @@ typedef struct visit {
     char last[FJ_JIT_VARIANT_NAME];
 } visit;
 
-/* A name leads back to its variant, which could be launched; every name is another one. */
+/* A name leads back to its variant, which could be launched; every name is another one. (An assertion for each of a
+ * hundred thousand takes seconds.) */
+static bool is_right(visit *of, const fj_variant *v) {
+    fj_variant again;
+    if (!fj_jit_find_variant(of->problem, of->features, v->name, &again)) return false;
+    const fj_values had = fj_jit_values_of(v), got = fj_jit_values_of(&again);
+    bool right = memcmp(had.of, got.of, sizeof had.of) == 0 && strlen(v->name) < sizeof v->name - 1 &&
+                 strcmp(v->name, of->last) != 0;
+    for (int i = 0; i < v->entry_count; i++)
+        right &= v->entries[i].shared <= of->features->shared_limit && v->entries[i].threads % 32 == 0 &&
+                 v->entries[i].threads <= 1024;
+    return right;
+}
+
 static bool look(void *user, const fj_variant *v) {
     visit *of = user;
-    fj_variant again;
-    fj_values values = fj_jit_values_of(v);
-    ck_assert_msg(fj_jit_find_variant(of->problem, of->features, v->name, &again), "%s", v->name);
-    ck_assert_int_eq(memcmp(fj_jit_values_of(&again).of, values.of, sizeof values.of), 0);
-    ck_assert_int_lt(strlen(v->name), sizeof v->name - 1);
-    ck_assert_str_ne(v->name, of->last);
+    if (!is_right(of, v)) ck_abort_msg("%s, after %s", v->name, of->last);
     memcpy(of->last, v->name, sizeof of->last);
-    for (int i = 0; i < v->entry_count; i++) {
-        ck_assert_int_le(v->entries[i].shared, of->features->shared_limit);
-        ck_assert(v->entries[i].threads % 32 == 0 && v->entries[i].threads <= 1024);
-    }
     for (int i = 0; i < of->listed_count; i++) of->met += strcmp(of->listed[i].name, v->name) == 0;
     of->count++;
     return true;
@@ -64,20 +68,20 @@ static const fj_ir *mod_of(fj_arena *arena, int64_t size) {
 
 static void check_names(fj_scope *scope, void *unused) {
     (void)unused;
-    static const int archs[] = {75, 80, 86, 90}, dims[][2] = {{64, 64}, {1, 256}, {128, 40}};
+    static const int archs[] = {75, 86}, dims[][2] = {{64, 64}, {1, 256}, {128, 40}};
     static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
     const fj_ir *mod = mod_of(scope->arena, 8);
     for (size_t n = 0; n < FJ_ARRAY_LEN(archs) * FJ_ARRAY_LEN(dims) * FJ_ARRAY_LEN(dtypes) * 4; n++) {
         const size_t at = n / 4;
         const bool backward = n % 2, plain = n % 4 < 2;
-        const fj_features features = fj_jit_arch_features((fj_arch){archs[at % 4], 0}),
+        const fj_features features = fj_jit_arch_features((fj_arch){archs[at % 2], 0}),
                           cpu = cpu_of(true, true, true);
         const fj_jit_problem of = {.kind = backward ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD,
                                    .ir = plain ? NULL : mod,
                                    .gradient = plain || !backward ? NULL : mod,
-                                   .dtype = dtypes[at / 4 % 3],
-                                   .head_dim = dims[at / 12][0],
-                                   .value_dim = dims[at / 12][1],
+                                   .dtype = dtypes[at / 2 % 3],
+                                   .head_dim = dims[at / 6][0],
+                                   .value_dim = dims[at / 6][1],
                                    .packed = at % 2,
                                    .block_mask = at % 2 == 0,
                                    .deterministic = at % 5 != 0};
