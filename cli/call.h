@@ -60,6 +60,11 @@ typedef struct cli_call_options {
 int cli_read_call_options(const cli_args *args, cli_call_options *options);
 /* --kernel and --option of them (kernel_options.c), which do not go with --variant. */
 int cli_read_kernel_options(const cli_args *args, cli_call_options *options);
+/* One of them, of this name and value: a number, or of isa its name. False: names lists what there is, if the name is
+ * unknown, else it is empty, and the value is none. */
+enum { CLI_KERNEL_OPTION_NAMES = 200 };
+bool cli_kernel_option_parse(const char *name, size_t length, const char *value, fj_option *ret_option,
+                             char names[CLI_KERNEL_OPTION_NAMES]);
 /* Leaves the choice of variants to the plan. */
 void cli_forget_variants(cli_call_options *options);
 

@@ -19,16 +19,14 @@ static const struct {
 #define KNOWN_OPTIONS (sizeof kernel_options / sizeof kernel_options[0])
 _Static_assert(KNOWN_OPTIONS <= CLI_KERNEL_OPTIONS, "each once");
 
-static int unknown_kernel_option(const cli_args *args, const char *text, size_t length) {
-    char names[200];
+static void list_names(char names[CLI_KERNEL_OPTION_NAMES]) {
     size_t at = 0;
     for (size_t i = 0; i < KNOWN_OPTIONS; i++)
-        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s", i > 0 ? ", " : "",
+        at += (size_t)snprintf(names + at, CLI_KERNEL_OPTION_NAMES - at, "%s%s", i > 0 ? ", " : "",
                                kernel_options[i].name);
-    return cli_usage(args->verb, "unknown kernel option '%.*s': there are %s", (int)length, text, names);
 }
 
-static bool read_kernel_value(size_t known, const char *text, int64_t *ret_value) {
+static bool read_value(size_t known, const char *text, int64_t *ret_value) {
     for (int i = 0; i < 4; i++) {
         const char *word = kernel_options[known].words[i];
         if (word != NULL && strcmp(word, text) == 0) return *ret_value = i, true;
@@ -41,17 +39,29 @@ static bool read_kernel_value(size_t known, const char *text, int64_t *ret_value
     return digits && *end == '\0' && errno == 0;
 }
 
+bool cli_kernel_option_parse(const char *name, size_t length, const char *value, fj_option *ret_option,
+                             char names[CLI_KERNEL_OPTION_NAMES]) {
+    size_t known = 0;
+    while (known < KNOWN_OPTIONS && (strlen(kernel_options[known].name) != length ||
+                                     memcmp(kernel_options[known].name, name, length) != 0))
+        known++;
+    names[0] = '\0';
+    if (known == KNOWN_OPTIONS) list_names(names);
+    if (known == KNOWN_OPTIONS) return false;
+    ret_option->name = kernel_options[known].name;
+    return read_value(known, value, &ret_option->value);
+}
+
 static int read_kernel_option(const cli_args *args, const char *text, cli_call_options *options) {
     const size_t length = strcspn(text, "=");
-    size_t known = 0;
+    char names[CLI_KERNEL_OPTION_NAMES];
+    fj_option option;
     if (text[length] == '\0' || length == 0)
         return cli_usage(args->verb, "option '--option' takes NAME=VALUE, not '%s'", text);
-    while (known < KNOWN_OPTIONS && (strlen(kernel_options[known].name) != length ||
-                                     memcmp(kernel_options[known].name, text, length) != 0))
-        known++;
-    if (known == KNOWN_OPTIONS) return unknown_kernel_option(args, text, length);
-    fj_option option = {.name = kernel_options[known].name};
-    if (!read_kernel_value(known, text + length + 1, &option.value))
+    const bool parsed = cli_kernel_option_parse(text, length, text + length + 1, &option, names);
+    if (names[0] != '\0')
+        return cli_usage(args->verb, "unknown kernel option '%.*s': there are %s", (int)length, text, names);
+    if (!parsed)
         return cli_usage(args->verb, "kernel option '%s' takes an integer, not '%s'", option.name,
                          text + length + 1);
     for (size_t i = 0; i < options->kernel_option_count; i++)
@@ -60,6 +70,7 @@ static int read_kernel_option(const cli_args *args, const char *text, cli_call_o
     options->kernel_options[options->kernel_option_count++] = option;
     return CLI_EXIT_OK;
 }
+
 int cli_read_kernel_options(const cli_args *args, cli_call_options *options) {
     static const char *const kernels[] = {"simt", "mma", "wgmma"};
     int kernel, status = cli_args_choice(args, CLI_OPT_KERNEL, -1, &kernel);

@@ -262,6 +262,8 @@ void cli_manifest_close(cli_manifest *manifest) {
     }
     free(manifest->entries);
     free(manifest->problems);
+    for (size_t i = 0; i < manifest->option_lists; i++) free(manifest->options[i]);
+    free(manifest->options);
     json_decref(manifest->root);
     *manifest = (cli_manifest){0};
 }

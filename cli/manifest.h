@@ -32,6 +32,8 @@ typedef struct cli_manifest {
     size_t entry_count;
     cli_manifest_problem *problems;
     size_t problem_count, capacity;
+    fj_option **options; /* of the problems; each is a list */
+    size_t option_lists;
 } cli_manifest;
 
 /* Reads the file and makes its mods. Returns an exit status; the error is reported. Closed by the caller, whatever the

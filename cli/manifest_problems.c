@@ -1,4 +1,5 @@
 /* The problems of a manifest: lists give the cross product. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,6 +101,44 @@ static int set_variant(const cli_manifest_reader *r, const json_t *value, fj_pro
     return problem->variant != NULL ? CLI_EXIT_OK : CLI_MANIFEST_WRONG(r, "'variant' is not a string");
 }
 
+static int set_kernel(const cli_manifest_reader *r, const json_t *value, fj_problem *problem) {
+    problem->kernel = json_string_value(value);
+    return problem->kernel != NULL ? CLI_EXIT_OK : CLI_MANIFEST_WRONG(r, "'kernel' is not a string");
+}
+
+/* Room for so many, which the manifest frees. */
+static fj_option *add_options(cli_manifest *manifest, size_t count) {
+    fj_option **grown = realloc(manifest->options, (manifest->option_lists + 1) * sizeof *grown);
+    if (grown == NULL) return NULL;
+    manifest->options = grown;
+    fj_option *list = calloc(count + 1, sizeof *list);
+    if (list != NULL) manifest->options[manifest->option_lists++] = list;
+    return list;
+}
+
+static int set_options(const cli_manifest_reader *r, const json_t *value, fj_problem *problem) {
+    if (!json_is_object(value)) return CLI_MANIFEST_WRONG(r, "'options' is not an object");
+    fj_option *list = add_options(r->manifest, json_object_size(value));
+    if (list == NULL) return cli_no_memory();
+    problem->options = list;
+    problem->option_count = 0;
+    const char *key;
+    json_t *item;
+    json_object_foreach((json_t *)(uintptr_t)value, key, item) {
+        char number[32], names[CLI_KERNEL_OPTION_NAMES];
+        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(item));
+        const char *text = json_is_integer(item) ? number
+                         : json_is_string(item)  ? json_string_value(item)
+                                                 : "";
+        const bool parsed =
+            cli_kernel_option_parse(key, strlen(key), text, &list[problem->option_count++], names);
+        if (names[0] != '\0')
+            return CLI_MANIFEST_WRONG(r, "'options': unknown option '%.60s': there are %s", key, names);
+        if (!parsed) return CLI_MANIFEST_WRONG(r, "'options': '%s' is not an integer", key);
+    }
+    return CLI_EXIT_OK;
+}
+
 /* head_dim before value_dim, which it sets too; few_queries last: what its absence implies
  * stands beside the other. */
 static const struct {
@@ -121,12 +160,15 @@ static const struct {
     {"q_offset", set_q_offset, false},
     {"shared_keys", set_shared_keys, false},
     {"variant", set_variant, false},
+    {"kernel", set_kernel, false},
+    {"options", set_options, false},
     {"few_queries", set_few_queries, false},
 };
 enum { FIELDS = sizeof fields / sizeof fields[0] };
-static const char *const field_names[] = {
-    "few_queries",   "dtype", "head_dim",   "value_dim", "gqa",      "direction",   "max",     "dlse",
-    "deterministic", "tf32",  "block_mask", "form",      "q_offset", "shared_keys", "variant", NULL};
+static const char *const field_names[] = {"few_queries", "dtype",   "head_dim", "value_dim",     "gqa",
+                                          "direction",   "max",     "dlse",     "deterministic", "tf32",
+                                          "block_mask",  "form",    "q_offset", "shared_keys",   "variant",
+                                          "kernel",      "options", NULL};
 _Static_assert(sizeof field_names / sizeof field_names[0] == FIELDS + 1, "the names of all");
 
 static int add_problem(cli_manifest_reader *r, const fj_problem *problem) {

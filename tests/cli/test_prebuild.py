@@ -74,6 +74,13 @@ class Prebuild(harness.Case):
         variants = [row["variant"] for row in self.prebuild(manifest({"problems": [both]}), "--arch", "sm_80")["rows"]]
         self.assertEqual(sorted("_pack" in name for name in variants), [False, True])
 
+    def test_kernel_options(self):
+        problem = {"kernel": ["simt", "mma"], "options": [{"tile_q": 64, "tile_kv": 64}, {"tile_q": 32}]}
+        rows = self.prebuild(manifest(entry(problem)), "--arch", "sm_80")["rows"]
+        self.assertEqual(
+            sorted(row["variant"].split("_e64_v64_")[0] + "_" + row["variant"].split("_")[5] for row in rows),
+            ["fwd_mma_bf16_m32", "fwd_mma_bf16_m64", "fwd_simt_bf16_m32", "fwd_simt_bf16_m64"])
+
     def test_numbers_as_params(self):
         """As if the file had them: an integer stays one, a float too."""
         self.file("w.py", "W = 3\nX = 0.5\nB = False\n\ndef mask_mod(b, h, q, kv):\n"
@@ -303,6 +310,13 @@ class Prebuild(harness.Case):
             manifest(entry({"direction": "up"})): "'direction' is neither",
             manifest(entry({"max": 1})): "'max' is neither true nor false",
             manifest({"problems": [{"dtype": "F16"}]}): "'head_dim' is missing",
+            manifest(entry({"options": 64})): "'options' is not an object",
+            manifest(entry({"options": {"tile": 1}})): "'options': unknown option 'tile': there are tile_q, ",
+            manifest(entry({"options": {"tile_q": 1.5}})): "'options': 'tile_q' is not an integer",
+            manifest(entry({"options": {"tile_q": 48}})): "option tile_q=48 is not legal",
+            manifest(entry({"kernel": 1})): "'kernel' is not a string",
+            manifest(entry({"kernel": "wgmma"})): "no wgmma kernels",
+            manifest(entry({"kernel": "mma", "variant": "x"})): "a variant is given, and a kernel or options",
         }
         for text, part in cases.items():
             with self.subTest(text):
