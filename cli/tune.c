@@ -1,4 +1,4 @@
-/* `flexjit tune`: options, rows, and what is printed. */
+/* `flexjit tune`: the verb, and what it prints. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,95 +9,7 @@
 #include "cli/tune.h"
 #include "cli/verbs.h"
 
-enum { MOST_JOBS = 64, F32_CHOICE = 2 };
-static const double seconds_a_row = 60, most_seconds = 1e7;
-
-/* ---- Options ----------------------------------------------------------------------------- */
-
-static int choices_or(const cli_args *args, cli_option option, int otherwise, int indices[CLI_MAX_CHOICES],
-                      size_t *ret_count) {
-    const int status = cli_args_choices(args, option, indices, ret_count);
-    if (status == CLI_EXIT_OK && *ret_count == 0) {
-        indices[0] = otherwise;
-        *ret_count = 1;
-    }
-    return status;
-}
-
-static int make_rows(cli_tune *tune, const cli_call_options *options, double scale) {
-    static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64}; /* --dtype */
-    int dtype[CLI_MAX_CHOICES], direction[CLI_MAX_CHOICES];
-    size_t dtype_count = 0, direction_count = 0;
-    cli_shapes shapes = {0};
-    int status = cli_shapes_parse(tune->args, &shapes);
-    if (status == CLI_EXIT_OK)
-        status = choices_or(tune->args, CLI_OPT_DTYPES, F32_CHOICE, dtype, &dtype_count);
-    if (status == CLI_EXIT_OK)
-        status = choices_or(tune->args, CLI_OPT_DIRECTIONS, FJ_FORWARD, direction, &direction_count);
-    const size_t each = dtype_count * direction_count, all = shapes.count * each;
-    if (status == CLI_EXIT_OK) {
-        tune->rows = calloc(all + 1, sizeof *tune->rows);
-        if (tune->rows == NULL) status = cli_no_memory();
-    }
-    for (size_t i = 0; status == CLI_EXIT_OK && i < all; i++) {
-        cli_tune_row *row = &tune->rows[tune->row_count++];
-        *row = (cli_tune_row){.options = *options,
-                              .direction = (fj_direction)direction[i % direction_count],
-                              .mod = tune->mod,
-                              .bindings = &tune->bindings};
-        row->options.shape = shapes.items[i / each];
-        row->options.dtype = dtypes[dtype[i % each / direction_count]];
-        row->options.scale = isnan(scale) ? 1 / sqrt((double)row->options.shape.head_dim) : scale;
-    }
-    cli_shapes_finish(&shapes);
-    return status;
-}
-
-static int read_numbers(cli_tune *tune, cli_call_options *options, double *ret_scale) {
-    const cli_args *args = tune->args;
-    tune->seed = 1;
-    tune->budget = (double)NAN;
-    tune->jobs = sysconf(_SC_NPROCESSORS_ONLN);
-    tune->jobs = tune->jobs < 1 ? 1 : tune->jobs > MOST_JOBS ? MOST_JOBS : tune->jobs;
-    int status = cli_args_integer(args, CLI_OPT_SEED, 0, INT32_MAX, &tune->seed);
-    if (status == CLI_EXIT_OK) status = cli_args_real(args, CLI_OPT_SCALE, ret_scale);
-    if (status == CLI_EXIT_OK) status = cli_args_real(args, CLI_OPT_BUDGET, &tune->budget);
-    if (status == CLI_EXIT_OK && (tune->budget < 0 || tune->budget > most_seconds))
-        status = cli_usage(args->verb, "option '--budget' takes seconds from 0 to %.0f", most_seconds);
-    if (status == CLI_EXIT_OK)
-        status = cli_args_choice(args, CLI_OPT_STRATEGY, CLI_TUNE_RANDOM, &tune->strategy);
-    return status == CLI_EXIT_OK ? cli_read_call_options(args, options) : status;
-}
-
-int cli_tune_open(const cli_args *args, cli_tune *ret_tune) {
-    cli_call_options options = {0};
-    double scale = (double)NAN;
-    int device = CLI_DEVICE_AUTO;
-    *ret_tune = (cli_tune){.args = args};
-    int status = read_numbers(ret_tune, &options, &scale);
-    if (status == CLI_EXIT_OK) status = make_rows(ret_tune, &options, scale); /* usage, before any work */
-    if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_DEVICE, CLI_DEVICE_AUTO, &device);
-    if (status == CLI_EXIT_OK && device == CLI_DEVICE_REFERENCE)
-        status = cli_usage(args->verb, "the reference has no variants to choose from");
-    if (status == CLI_EXIT_OK) status = cli_context_open(&ret_tune->context);
-    if (status == CLI_EXIT_OK)
-        status = cli_device_open(ret_tune->context, args, (cli_device)device, &ret_tune->device);
-    if (status == CLI_EXIT_OK) status = cli_bindings_open(args, &ret_tune->bindings);
-    if (status == CLI_EXIT_OK)
-        status = cli_mod_open(ret_tune->context, args, &ret_tune->bindings, false, &ret_tune->mod);
-    for (size_t i = 0; status == CLI_EXIT_OK && i < ret_tune->row_count; i++)
-        ret_tune->rows[i].mod = ret_tune->mod;
-    return status;
-}
-
-void cli_tune_close(cli_tune *tune) {
-    free(tune->rows);
-    fj_mod_unref(&tune->mod);
-    cli_bindings_close(&tune->bindings);
-    fj_device_unref(&tune->device);
-    fj_context_unref(&tune->context);
-    *tune = (cli_tune){0};
-}
+static const double seconds_a_row = 60;
 
 /* ---- What is printed --------------------------------------------------------------------- */
 
@@ -264,8 +176,8 @@ static int sweep(const cli_args *args, work *w) {
 /* ---- The verb ---------------------------------------------------------------------------- */
 
 static int check_options(const cli_args *args) {
-    static const cli_option sweeping[] = {CLI_OPT_SHAPE, CLI_OPT_TUNE_LOG, CLI_OPT_TUNE_OUTPUT,
-                                          CLI_OPT_STRATEGY, CLI_OPT_BUDGET};
+    static const cli_option sweeping[] = {CLI_OPT_SHAPE,       CLI_OPT_MANIFEST, CLI_OPT_TUNE_LOG,
+                                          CLI_OPT_TUNE_OUTPUT, CLI_OPT_STRATEGY, CLI_OPT_BUDGET};
     if (!cli_args_has(args, CLI_OPT_REPLAY)) return CLI_EXIT_OK;
     for (size_t i = 0; i < sizeof sweeping / sizeof sweeping[0]; i++)
         if (cli_args_has(args, sweeping[i]))

@@ -2,7 +2,8 @@
  *
  *     the tool                                          its child, which alone runs candidates
  *
- *     tune.c        options, rows, what is printed
+ *     tune.c        the verb, what is printed
+ *     tune_rows.c   what is asked for
  *     tune_sweep.c  a row: compile, measure, re-time
  *     tune_space.c  candidates and their order
  *     tune_child.c  asks, waits, kills  <== JSON lines ==>  tune_worker.c  answers
@@ -19,10 +20,11 @@
 
 #include "cli/bench.h"
 #include "cli/call.h"
+#include "cli/manifest.h"
 #include "cli/mod.h"
 #include "cli/run.h"
 
-/* ---- What is tuned (tune.c) -------------------------------------------------------------- */
+/* ---- What is tuned (tune_rows.c) ---------------------------------------------------------- */
 
 /* One problem with its lengths. */
 typedef struct cli_tune_row {
@@ -38,10 +40,12 @@ typedef struct cli_tune {
     const cli_args *args;
     fj_context *context;
     fj_device *device;
-    cli_bindings bindings;
+    cli_bindings bindings; /* of the command line, as the mod */
     fj_mod *mod;
+    cli_manifest manifest; /* in place of these */
+    cli_bindings *entry_bindings;
     cli_tune_row *rows;
-    size_t row_count;
+    size_t row_count, row_room;
     long long seed, jobs;
     double budget; /* seconds; NAN: none was given */
     int strategy;

@@ -15,9 +15,9 @@
 enum {
     MEBIBYTE = 1 << 20,
     LEAST_CACHE = 32 * MEBIBYTE, /* what a machine that does not say is taken for */
-    MOST_CACHE = 256 * MEBIBYTE,
+    MOST_CACHE = 128 * MEBIBYTE,
     GPU_CACHE = 128 * MEBIBYTE,
-    MOST_LAUNCHES = 8,
+    MOST_LAUNCHES = 4,
     FEWEST_SAMPLES = 5,
     MOST_WARM = 10,
     FEWEST_TURNS = 7

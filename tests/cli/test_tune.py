@@ -105,6 +105,18 @@ class Tune(harness.Case):
         self.assertEqual(row["shape"], [1, 2, 1, 70, 90, 16, 16])
         self.assertEqual(set(row["rejected"]), {"compile", "spill", "launch", "wrong", "timeout", "crash"})
 
+    def test_manifest(self):
+        entry = {"score": "score + slopes[h]", "bind": {"slopes": "F32[2]"},
+                 "problems": [{"dtype": ["F32", "BF16"], "head_dim": 16}]}  # fmt: skip
+        manifest = self.file("m.json", json.dumps({"schema": 1, "entries": [{**entry, "shapes": ["1,2,1,70,90,16"]}, entry]}))
+        rows = self.tune("--manifest", manifest, "--device", "cpu", "--budget", "0")["rows"]
+        self.assertEqual([(row["dtype"], row["shape"][3]) for row in rows], [("F32", 70), ("BF16", 70)])
+        self.fails(2, "--manifest does not go with --shape", "tune", "--manifest", manifest, *SHAPE)
+        self.file("m.json", json.dumps({"schema": 1, "entries": [entry]}))
+        self.fails(1, "no entry has 'shapes'", "tune", "--manifest", manifest, "--device", "cpu")
+        self.file("m.json", json.dumps({"schema": 1, "entries": [{**entry, "shapes": ["1,2,1,70,90,32"]}]}))
+        self.fails(1, "entries[0]: none of its problems", "tune", "--manifest", manifest, "--device", "cpu")
+
     def test_the_log_is_t4(self):
         log = self.folder / "log.json"
         report = self.tune(*SHAPE, "--budget", "0", "--direction", "fwd,bwd", "--dtype", "BF16", "--log", log)
