@@ -1,6 +1,7 @@
 /* Plans and records of tuning: what is looked up when a plan is made, and what a measurement leaves. */
 #include <math.h>
 
+#include "attn/catalogue.h"
 #include "attn/gpu.h"
 #include "driver/cuda.h"
 #include "jit/tuning.h"
@@ -49,6 +50,33 @@ fj_status fj_attn_tune(fj_plan *plan, fj_error *error) {
 }
 
 const char *fj_plan_decision(const fj_plan *plan) { return plan->decision; }
+
+static void add_name(void *user, const fj_variant *variant) {
+    json_t **names = user;
+    if (json_object_set_new(*names, variant->name, json_null()) == 0) return;
+    json_decref(*names);
+    *names = NULL;
+}
+
+fj_status fj_plan_tuned_variants(const fj_plan *plan, fj_text *ret_json, fj_error *error) {
+    if (!plan || !ret_json) return fj_error_set(error, FJ_ERR_ARGUMENT, "plan or ret_json is NULL");
+    const fj_tuning_call call = call_of(plan);
+    json_t *names = json_object(), *list = json_array();
+    if (plan->device->traits->text != FJ_TEXT_NONE &&
+        fj_tuning_each(plan->device->context->tuning, &call, add_name, &names) != FJ_OK) {
+        json_decref(names);
+        names = NULL;
+    }
+    const char *name;
+    json_t *value;
+    json_object_foreach(names, name, value) fj_attn_json_append(&list, json_string(name));
+    if (!names) {
+        json_decref(list);
+        list = NULL;
+    }
+    json_decref(names);
+    return fj_attn_json_take(json_pack("{s:i, s:o}", "schema", 1, "variants", list), ret_json, error);
+}
 
 /* ---- Adding ---------------------------------------------------------------------------------------------- */
 

@@ -73,6 +73,11 @@ typedef struct fj_tuning_found {
 fj_status fj_tuning_find(fj_tuning *tuning, const fj_tuning_call *call, bool *ret_is_found,
                          fj_tuning_found *ret_found);
 
+/* Calls each(user, variant) for every legal variant that a record names for this architecture and problem, whatever its
+ * lengths; of a gqa of 0 for any group. The same name may come again. FJ_ERR_MEMORY. */
+fj_status fj_tuning_each(fj_tuning *tuning, const fj_tuning_call *call,
+                         void (*each)(void *user, const fj_variant *variant), void *user);
+
 typedef struct fj_tuning_time {
     const char *variant;
     double ms;

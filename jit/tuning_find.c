@@ -44,10 +44,13 @@ static bool is_nearer(const nearness *a, const nearness *b) {
     return a->other_group < b->other_group;
 }
 
+static bool is_alike(const lookup *look, const fj_tuning_record *record) {
+    return fj_cache_digest_equal(record->key.problem, look->key.problem) &&
+           fj_cache_digest_equal(record->key.arch, look->key.arch);
+}
+
 static void consider(lookup *look, const fj_tuning_record *record) {
-    if (!fj_cache_digest_equal(record->key.problem, look->key.problem) ||
-        !fj_cache_digest_equal(record->key.arch, look->key.arch))
-        return;
+    if (!is_alike(look, record)) return;
     const nearness near = nearness_of(&record->key, &look->key);
     if (near.distance > log2(FJ_TUNING_REACH) || (look->best && !is_nearer(&near, &look->near))) return;
     if (!fj_jit_find_variant(look->call->problem, look->call->features, record->variant, &look->variant)) {
@@ -97,4 +100,28 @@ fj_status fj_tuning_find(fj_tuning *tuning, const fj_tuning_call *call, bool *re
                                    .q_len = look.best->key.q_len,
                                    .kv_len = look.best->key.kv_len};
     return FJ_OK;
+}
+
+/* ---- All of them ------------------------------------------------------------------------------------------- */
+
+fj_status fj_tuning_each(fj_tuning *tuning, const fj_tuning_call *call,
+                         void (*each)(void *user, const fj_variant *variant), void *user) {
+    fj_jit_problem problem = *call->problem;
+    const fj_tuning_call alike = {
+        .problem = &problem, .features = call->features, .tier = call->tier, .q_len = call->q_len};
+    const int groups = problem.gqa == 0 ? 2 : 1; /* alone, or of several */
+    const fj_status status = fj_tuning_read(tuning);
+    for (int group = 0; status == FJ_OK && group < groups; group++) {
+        if (groups > 1) problem.gqa = group + 1;
+        lookup look = {.tuning = tuning, .call = &alike};
+        if (!fj_tuning_key_of(&alike, &look.key)) return FJ_ERR_MEMORY;
+        for (size_t i = 0; i < tuning->records.len; i++) {
+            const fj_tuning_record *record = &tuning->records.data[i];
+            fj_variant variant;
+            if (is_alike(&look, record) &&
+                fj_jit_find_variant(&problem, call->features, record->variant, &variant))
+                each(user, &variant);
+        }
+    }
+    return status;
 }

@@ -63,18 +63,19 @@ static const char *class_of(int64_t cost, int heavy) {
 static json_t *problem_json(const fj_tuning_call *call) {
     const fj_jit_problem *of = call->problem;
     const bool gpu = is_gpu(call), backward = of->kind == FJ_JIT_BACKWARD;
+    const bool is_few = call->q_len > 0 && call->q_len < FEW_QUERIES;
     const fj_ir_cost cost = fj_jit_mod_cost(of);
-    json_t *object = json_pack(
-        "{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:b, s:b, s:b}", //
-        "direction", backward ? "bwd" : "fwd", "dtype", fj_dtype_name(of->dtype), "head_dim", of->head_dim,
-        "value_dim", of->value_dim, "form",
-        of->packed  ? "packed"
-        : of->paged ? "paged"
-                    : "dense",
-        "mask", fj_mask_tier_name(call->tier), "cost",
-        class_of((int64_t)cost.score + cost.gradient, backward ? BACKWARD_HEAVY : FORWARD_HEAVY), "mask_cost",
-        class_of(cost.mask, LONG_MASK), "block_mask", (int)of->block_mask, "few_queries",
-        (int)(of->few_queries || call->q_len < FEW_QUERIES), "grouped", (int)(of->gqa > 1));
+    json_t *object =
+        json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:b, s:b, s:b}", //
+                  "direction", backward ? "bwd" : "fwd", "dtype", fj_dtype_name(of->dtype), "head_dim",
+                  of->head_dim, "value_dim", of->value_dim, "form",
+                  of->packed  ? "packed"
+                  : of->paged ? "paged"
+                              : "dense",
+                  "mask", fj_mask_tier_name(call->tier), "cost",
+                  class_of((int64_t)cost.score + cost.gradient, backward ? BACKWARD_HEAVY : FORWARD_HEAVY),
+                  "mask_cost", class_of(cost.mask, LONG_MASK), "block_mask", (int)of->block_mask,
+                  "few_queries", (int)(of->few_queries || is_few), "grouped", (int)(of->gqa > 1));
     json_t *flags =
         json_pack("{s:b, s:b, s:b, s:b, s:b, s:b}", //
                   "max", (int)of->max, "capture_grads", (int)(of->gradient && of->gradient->scatters.len > 0),

@@ -796,6 +796,10 @@ typedef struct fj_tuning_result {
     double default_ms;
 } fj_tuning_result;
 
+/* {"schema":1, "variants":[NAME, ...]}: those that records name for the plan's problem and architecture, whatever their lengths,
+ * each once: what calls of any lengths may take besides the default. gqa 0: of any group. FJ_ERR_MEMORY. */
+FJ_NODISCARD FJ_API fj_status fj_plan_tuned_variants(const fj_plan *plan, fj_text *ret_json, fj_error *error);
+
 /* Adds to a file, in one write, that the winner's variant is the best for its problem and lengths. file NULL: tune.jsonl of
  * the first folder, which is made. FJ_ERR_ARGUMENT: lengths are not known, a time is not above 0. FJ_ERR_UNSUPPORTED: a
  * device without kernels. FJ_ERR_IO: not written; a file of something else or of another schema is left as it is. */

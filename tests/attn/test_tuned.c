@@ -178,6 +178,38 @@ START_TEST(kinds_of_devices) {
 }
 END_TEST
 
+static void check_names(const fj_problem *problem, const char *expected) {
+    test_stack stack;
+    fj_text text;
+    stack_open_plan(&stack, problem);
+    ck_assert_int_eq(fj_plan_tuned_variants(stack.plan, &text, NULL), FJ_OK);
+    ck_assert_msg(strstr(text.data, expected), "%s", text.data);
+    fj_text_finish(&text);
+    stack_finish(&stack);
+}
+
+#define NONE "\"variants\": []"
+#define ONE "\"variants\": [\n    \"" OTHER "\"\n  ]"
+
+/* For who builds kernels and does not know lengths. */
+START_TEST(names_for_any_lengths) {
+    fj_problem problem = known;
+    problem.q_len = problem.kv_len = problem.batch_heads = 0;
+    check_names(&problem, NONE);
+    add_record();
+    add_record();
+    check_names(&problem, ONE);
+    problem.gqa = 0;
+    check_names(&problem, ONE);
+    problem.gqa = 2;
+    check_names(&problem, NONE);
+    problem = known;
+    check_names(&problem, ONE);
+    problem.few_queries = true;
+    check_names(&problem, NONE);
+}
+END_TEST
+
 /* ---- Adding ------------------------------------------------------------------------------------------------ */
 
 START_TEST(refusals) {
@@ -339,9 +371,15 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("attn tuned");
     TCase *group = tcase_create("attn tuned");
-    const TTest *const tests[] = {
-        decisions,   masks_and_costs_apart,        kinds_of_devices,    refusals,
-        without_jit, kernel_that_does_not_compile, failing_allocations, failing_reads};
+    const TTest *const tests[] = {names_for_any_lengths,
+                                  decisions,
+                                  masks_and_costs_apart,
+                                  kinds_of_devices,
+                                  refusals,
+                                  without_jit,
+                                  kernel_that_does_not_compile,
+                                  failing_allocations,
+                                  failing_reads};
     suite_add_tcase(suite, group);
     tcase_add_checked_fixture(group, setup, teardown);
     tcase_set_timeout(group, 60);
