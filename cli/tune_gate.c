@@ -177,6 +177,7 @@ int cli_stage_open(const cli_tune *tune, const cli_tune_row *row, bool small, cl
                      .mod = without_const(row->mod),
                      .options = row->options,
                      .backward = row->direction == FJ_BACKWARD};
+    cli_forget_variants(&run->options);
     if (small) run->options.shape = small_shape(&row->options.shape, row->direction);
     int status = fill(tune, row, stage);
     if (status == CLI_EXIT_OK) status = guard_all(stage);

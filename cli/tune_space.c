@@ -7,7 +7,9 @@
 #include "cli/tune.h"
 
 int cli_tune_plan(const cli_tune *tune, const cli_tune_row *row, const char *variant, fj_plan **ret_plan) {
-    fj_problem problem = cli_problem_of(&row->options, row->direction);
+    cli_call_options options = row->options;
+    cli_forget_variants(&options); /* they are of candidates */
+    fj_problem problem = cli_problem_of(&options, row->direction);
     fj_error error = {0};
     problem.variant = variant;
     problem.untuned = true;
@@ -31,6 +33,24 @@ static int read_variants(const cli_tune *tune, const cli_tune_row *row, json_t *
     return json_is_array(*ret_variants) ? CLI_EXIT_OK : cli_no_memory();
 }
 
+/* Whether it has the values that the command line asks for: a number, or of an instruction set its name. */
+static bool has_options(const cli_call_options *only, const json_t *parameters) {
+    const json_t *kernel = json_object_get(parameters, "kernel");
+    if (only->kernel != NULL && (kernel == NULL || strcmp(only->kernel, json_string_value(kernel)) != 0))
+        return false;
+    for (size_t i = 0; i < only->kernel_option_count; i++) {
+        const fj_option *option = &only->kernel_options[i];
+        const json_t *value = json_object_get(parameters, option->name);
+        char names[CLI_KERNEL_OPTION_NAMES];
+        fj_option has = {.value = json_integer_value(value)};
+        if (json_is_string(value))
+            (void)cli_kernel_option_parse(option->name, strlen(option->name), json_string_value(value), &has,
+                                          names);
+        if (value == NULL || has.value != option->value) return false;
+    }
+    return true;
+}
+
 /* The same order for the same seed and row, on every machine. */
 static void shuffle(cli_candidate *items, size_t count, uint64_t seed) {
     cli_random random = {seed};
@@ -44,8 +64,10 @@ static void shuffle(cli_candidate *items, size_t count, uint64_t seed) {
 
 int cli_space_open(const cli_tune *tune, const cli_tune_row *row, size_t index, cli_space *ret_space) {
     cli_space space = {0};
+    cli_call_options only = {0};
     size_t listed = 0;
-    int status = read_variants(tune, row, &space.all);
+    int status = cli_read_kernel_options(tune->args, &only);
+    if (status == CLI_EXIT_OK) status = read_variants(tune, row, &space.all);
     if (status == CLI_EXIT_OK) {
         space.order = calloc(json_array_size(space.all) + 1, sizeof *space.order);
         if (space.order == NULL) status = cli_no_memory();
@@ -54,6 +76,7 @@ int cli_space_open(const cli_tune *tune, const cli_tune_row *row, size_t index, 
         const json_t *object = json_array_get(space.all, i);
         const bool is_listed = json_is_true(json_object_get(object, "listed"));
         if (!is_listed && tune->strategy == CLI_TUNE_LIST) continue;
+        if (i > 0 && !has_options(&only, json_object_get(object, "parameters"))) continue;
         space.order[space.count++] = (cli_candidate){json_string_value(json_object_get(object, "variant")),
                                                      json_object_get(object, "parameters")};
         listed += is_listed;

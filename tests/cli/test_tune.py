@@ -117,6 +117,14 @@ class Tune(harness.Case):
         self.file("m.json", json.dumps({"schema": 1, "entries": [{**entry, "shapes": ["1,2,1,70,90,32"]}]}))
         self.fails(1, "entries[0]: none of its problems", "tune", "--manifest", manifest, "--device", "cpu")
 
+    def test_options_limit_the_candidates(self):
+        log = self.folder / "log.json"
+        self.tune(*SHAPE, "--strategy", "list", "-O", "isa=portable", "-O", "tile_kv=128", "--log", log)
+        default, *others = [result["configuration"] for result in self.log(log)["results"]]
+        self.assertEqual(others, [{"tile_q": 48, "tile_kv": 128, "isa": "portable", "splits": 1}])
+        self.assertNotIn(default, others)
+        self.fails(2, "'stages'", "tune", *SHAPE, "-O", "stages")
+
     def test_the_log_is_t4(self):
         log = self.folder / "log.json"
         report = self.tune(*SHAPE, "--budget", "0", "--direction", "fwd,bwd", "--dtype", "BF16", "--log", log)
