@@ -6,10 +6,13 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cache/layer.h"
+
+enum { NAMES_TRIED = 4 };
 
 /* ---- Reading --------------------------------------------------------------------------------- */
 
@@ -22,9 +25,10 @@ static const char *read_file(const fj_cache *cache, int file, const struct stat 
     entry->block = fj_alloc(cache->allocator, entry->block_size);
     if (!entry->block) return fj_cache_no_memory;
     if (fj_cache_read_all(cache->ops, file, entry->block, entry->block_size)) return NULL;
+    const int reason = errno;
     fj_free(cache->allocator, entry->block, entry->block_size);
     entry->block = NULL;
-    return fj_cache_unreadable;
+    return fj_cache_is_gone(reason) ? fj_cache_absent : fj_cache_unreadable;
 }
 
 const char *fj_cache_read(fj_cache *cache, int directory, fj_cache_kind kind, fj_digest key, bool touch,
@@ -34,7 +38,7 @@ const char *fj_cache_read(fj_cache *cache, int directory, fj_cache_kind kind, fj
     fj_cache_file_name(kind, key, name);
     errno = 0;
     int file = fj_cache_file_open(cache, directory, name, ret_status);
-    if (file < 0) return errno == ENOENT ? fj_cache_absent : fj_cache_file_refusal(errno);
+    if (file < 0) return fj_cache_is_gone(errno) ? fj_cache_absent : fj_cache_file_refusal(errno);
     const char *wrong = read_file(cache, file, ret_status, &entry);
     if (!wrong) {
         wrong = fj_cache_decode(entry.block, entry.block_size, kind, key, &entry.metadata, &entry.payload);
@@ -75,12 +79,31 @@ void fj_cache_entry_finish(fj_cache *cache, fj_cache_entry *entry) {
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
+/* No two hosts of a network's folder, processes or threads have the same: ".new-HOST-PID-SERIAL-RANDOM". */
 static void temporary_name(char name[FJ_CACHE_NAME]) {
     static atomic_uint serial;
     struct timespec now = {0};
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    (void)snprintf(name, FJ_CACHE_NAME, ".new-%ld-%u-%08lx", (long)getpid(), atomic_fetch_add(&serial, 1),
-                   (unsigned long)now.tv_nsec);
+    char host[256] = "";
+    uint32_t random = 0;
+    (void)gethostname(host, sizeof host - 1);
+    const fj_digest digest = fj_cache_digest(host, strlen(host));
+    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != (ssize_t)sizeof random) {
+        (void)clock_gettime(CLOCK_REALTIME, &now);
+        random = (uint32_t)now.tv_nsec;
+    }
+    (void)snprintf(name, FJ_CACHE_NAME, ".new-%02x%02x%02x-%d-%u-%08x", digest.bytes[0], digest.bytes[1],
+                   digest.bytes[2], (int)getpid(), atomic_fetch_add(&serial, 1), random);
+}
+
+/* Under a name that nobody has, even where names are not as unique as they should be. */
+static int create_temporary(const fj_file_ops *ops, int directory, char name[FJ_CACHE_NAME]) {
+    int file = -1;
+    for (int i = 0; i < NAMES_TRIED; i++) {
+        temporary_name(name);
+        file = ops->openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (file >= 0 || errno != EEXIST) break;
+    }
+    return file;
 }
 
 static bool write_parts(const fj_file_ops *ops, int file, const uint8_t *header, fj_str metadata,
@@ -95,8 +118,7 @@ static bool write_file(const fj_cache *cache, int directory, const char *name, c
                        fj_str metadata, fj_str payload) {
     const fj_file_ops *ops = cache->ops;
     char fresh[FJ_CACHE_NAME];
-    temporary_name(fresh);
-    int file = ops->openat(directory, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int file = create_temporary(ops, directory, fresh);
     if (file < 0) return false;
     bool written = write_parts(ops, file, header, metadata, payload);
     int reason = errno;

@@ -88,6 +88,7 @@ typedef struct fj_cache_sweep {
     bool damaged;               /* what is damaged goes */
     bool dry_run;               /* nothing goes, but is counted */
     const char *keep;           /* a file that stays; NULL: none */
+    int64_t most_temporaries;   /* that are removed; 0: all */
     void (*each)(void *user, const char *name, int64_t bytes, bool damaged); /* NULL, or is told */
     void *user;
 

@@ -6,6 +6,13 @@
  * limit: other processes write too, and none knows of the others. P of them exceed the limit by no more
  * than P sixteenths. When it is exceeded a sixteenth is cleared more than must be, so that the next
  * write does not look again.
+ *
+ * What others do meanwhile: a file that is open stays readable after it was removed; one that was used since the folder was
+ * looked at stays. A process between a record and its kernel may find the kernel gone: it compiles again.
+ *
+ * Clocks go wrong, and a network's server has one of its own: after a write the time is the one that the folder got by it. What was used an hour or more from now is taken to be used now, and says so from then on: else it would
+ * outlive all others. A half-written file is abandoned an hour after its last write; after one write of an entry only some of
+ * many are removed, so that none pays for thousands.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +24,12 @@
 
 #include "cache/layer.h"
 
-enum { SHARE = 16, ABANDONED_AFTER = 3600 /* seconds: no compilation's write takes that long */ };
+enum {
+    SHARE = 16,
+    ABANDONED_AFTER = 3600, /* seconds: no compilation's write takes that long */
+    DRIFT = 3600,           /* seconds that the clocks of hosts may differ */
+    TEMPORARIES_OF_A_WRITE = 256
+};
 
 /* ---- Looking --------------------------------------------------------------------------------- */
 
@@ -31,6 +43,7 @@ typedef struct files {
     const fj_cache *cache;
     int directory;
     fj_cache_sweep *sweep;
+    struct timespec now;
     file *data;
     size_t len, cap;
 } files;
@@ -41,25 +54,44 @@ static bool older(struct timespec a, struct timespec b) {
 
 static bool discard(files *all, const char *name) {
     return all->sweep->dry_run || all->cache->ops->unlink(all->directory, name, false) == 0 ||
-           errno == ENOENT;
+           fj_cache_is_gone(errno);
+}
+
+/* A time in the future becomes now, in the file too. */
+static void set_right(const files *all, const char *name, struct stat *status) {
+    struct stat opened;
+    if (status->st_mtim.tv_sec - all->now.tv_sec <= DRIFT) return;
+    status->st_mtim = all->now;
+    int descriptor = all->sweep->dry_run ? -1 : fj_cache_file_open(all->cache, all->directory, name, &opened);
+    if (descriptor < 0) return;
+    if (all->cache->ops->touch(descriptor) == 0 && all->cache->ops->fstat(descriptor, &opened) == 0)
+        status->st_mtim = opened.st_mtim;
+    (void)all->cache->ops->close(descriptor);
+}
+
+static void look_at_temporary(files *all, const char *name) {
+    fj_cache_sweep *sweep = all->sweep;
+    struct stat status;
+    if (sweep->most_temporaries > 0 && sweep->temporaries >= sweep->most_temporaries) return;
+    if (fj_cache_file_look(all->cache, all->directory, name, &status) != 0) return;
+    set_right(all, name, &status);
+    bool abandoned = all->now.tv_sec - status.st_mtim.tv_sec > ABANDONED_AFTER;
+    sweep->temporaries += abandoned && discard(all, name);
 }
 
 static void look_at(void *user, const char *name) {
     files *all = user;
     const fj_cache *cache = all->cache;
-    bool temporary = fj_cache_is_temporary_name(name);
     struct stat status;
     fj_cache_kind kind;
     fj_digest key;
-    if (!temporary && !fj_cache_name_parse(name, &kind, &key)) return;
-    int descriptor = fj_cache_file_open(cache, all->directory, name, &status);
-    if (descriptor < 0) return;
-    (void)cache->ops->close(descriptor);
-    if (temporary) {
-        bool abandoned = time(NULL) - status.st_mtim.tv_sec > ABANDONED_AFTER;
-        all->sweep->temporaries += abandoned && discard(all, name);
+    if (fj_cache_is_temporary_name(name)) {
+        look_at_temporary(all, name);
         return;
     }
+    if (!fj_cache_name_parse(name, &kind, &key)) return;
+    if (fj_cache_file_look(cache, all->directory, name, &status) != 0) return;
+    set_right(all, name, &status);
     all->sweep->bytes += status.st_size;
     all->sweep->entries++;
     if (all->len == all->cap) {
@@ -96,6 +128,13 @@ static bool is_damaged(fj_cache *cache, const files *all, const file *at) {
     return wrong && wrong != fj_cache_absent && wrong != fj_cache_unreadable && wrong != fj_cache_no_memory;
 }
 
+/* Whether somebody used it since the folder was looked at: it is being loaded. */
+static bool is_in_use(const files *all, const file *at) {
+    struct stat status;
+    return fj_cache_file_look(all->cache, all->directory, at->name, &status) == 0 &&
+           older(at->used, status.st_mtim);
+}
+
 /* In the order in which they were used. */
 static void clear(fj_cache *cache, files *all) {
     fj_cache_sweep *sweep = all->sweep;
@@ -106,6 +145,7 @@ static void clear(fj_cache *cache, files *all) {
         bool damaged = sweep->damaged && is_damaged(cache, all, at);
         bool goes = damaged || (over && left > sweep->keep_bytes) || older(at->used, sweep->keep_since);
         if (!goes || (sweep->keep && strcmp(at->name, sweep->keep) == 0)) continue;
+        if (!damaged && is_in_use(all, at)) continue;
         left -= at->bytes; /* also of one that cannot be removed: newer ones do not go in its place */
         if (!discard(all, at->name)) {
             sweep->failed = errno;
@@ -120,6 +160,9 @@ static void clear(fj_cache *cache, files *all) {
 
 bool fj_cache_sweep_folder(fj_cache *cache, int directory, fj_cache_sweep *sweep) {
     files all = {.cache = cache, .directory = directory, .sweep = sweep};
+    struct stat status;
+    (void)clock_gettime(CLOCK_REALTIME, &all.now);
+    if (sweep->keep && cache->ops->fstat(directory, &status) == 0) all.now = status.st_mtim;
     bool listed = cache->ops->list(directory, look_at, &all) == 0;
     int reason = errno;
     bool due = sweep->damaged || sweep->bytes > sweep->limit || sweep->keep_since.tv_sec > 0;
@@ -136,8 +179,10 @@ bool fj_cache_sweep_folder(fj_cache *cache, int directory, fj_cache_sweep *sweep
 
 /* Under the lock. */
 static void look_again(fj_cache *cache, int directory, const char *just_written) {
-    fj_cache_sweep sweep = {
-        .limit = cache->limit, .keep_bytes = cache->limit - cache->limit / SHARE, .keep = just_written};
+    fj_cache_sweep sweep = {.limit = cache->limit,
+                            .keep_bytes = cache->limit - cache->limit / SHARE,
+                            .keep = just_written,
+                            .most_temporaries = TEMPORARIES_OF_A_WRITE};
     if (!fj_cache_sweep_folder(cache, directory, &sweep)) return;
     if (sweep.removed > 0)
         fj_cache_log(cache, FJ_LOG_INFO, "the cache '%s' was over its limit: %lld entries were removed",

@@ -19,6 +19,9 @@ static ssize_t system_write(int descriptor, const void *bytes, size_t size) {
 static int system_fsync(int descriptor) { return fsync(descriptor); }
 static int system_close(int descriptor) { return close(descriptor); }
 static int system_fstat(int descriptor, struct stat *ret_status) { return fstat(descriptor, ret_status); }
+static int system_stat(int directory, const char *path, struct stat *ret_status) {
+    return fstatat(directory, path, ret_status, AT_SYMLINK_NOFOLLOW);
+}
 static int system_touch(int descriptor) { return futimens(descriptor, NULL); }
 static int system_rename(int directory, const char *from, const char *to) {
     return renameat(directory, from, directory, to);
@@ -49,6 +52,7 @@ const fj_file_ops fj_file_ops_system = {
     .fsync = system_fsync,
     .close = system_close,
     .fstat = system_fstat,
+    .stat = system_stat,
     .touch = system_touch,
     .rename = system_rename,
     .unlink = system_unlink,

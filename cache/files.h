@@ -15,6 +15,7 @@ typedef struct fj_file_ops {
     int (*fsync)(int descriptor);
     int (*close)(int descriptor);
     int (*fstat)(int descriptor, struct stat *ret_status);
+    int (*stat)(int directory, const char *path, struct stat *ret_status); /* of a link: its own */
     int (*touch)(int descriptor); /* sets the time of modification to now */
     int (*rename)(int directory, const char *from, const char *to);
     int (*unlink)(int directory, const char *path, bool folder);

@@ -155,17 +155,28 @@ int fj_cache_layer_make(fj_cache *cache) {
     return fj_cache_layer_open(cache, 0);
 }
 
+/* 0, or why a file is not used. */
+static int judge(const struct stat *status) {
+    if (S_ISLNK(status->st_mode)) return ELOOP;
+    if (!S_ISREG(status->st_mode)) return EISDIR;
+    return is_trusted(status) ? 0 : EPERM;
+}
+
+int fj_cache_file_look(const fj_cache *cache, int directory, const char *name, struct stat *ret_status) {
+    if (cache->ops->stat(directory, name, ret_status) != 0) return -1;
+    const int reason = judge(ret_status);
+    if (reason == 0) return 0;
+    errno = reason;
+    return -1;
+}
+
+bool fj_cache_is_gone(int reason) { return reason == ENOENT || reason == ESTALE; }
+
 int fj_cache_file_open(const fj_cache *cache, int directory, const char *name, struct stat *ret_status) {
     const fj_file_ops *ops = cache->ops;
     int file = ops->openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
     if (file < 0) return -1;
-    int reason = 0;
-    if (ops->fstat(file, ret_status) != 0)
-        reason = errno;
-    else if (!S_ISREG(ret_status->st_mode))
-        reason = EISDIR;
-    else if (!is_trusted(ret_status))
-        reason = EPERM;
+    int reason = ops->fstat(file, ret_status) != 0 ? errno : judge(ret_status);
     if (reason == 0) return file;
     (void)ops->close(file);
     errno = reason;

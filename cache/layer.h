@@ -37,6 +37,10 @@ int fj_cache_layer_make(fj_cache *cache);
 /* A descriptor of a sound file in a folder: regular, not a link, ours or root's, not writable by
  * others. -1 and errno otherwise. */
 int fj_cache_file_open(const fj_cache *cache, int directory, const char *name, struct stat *ret_status);
+/* The same judgement of a file that is not opened: 0, or -1 and errno. */
+int fj_cache_file_look(const fj_cache *cache, int directory, const char *name, struct stat *ret_status);
+/* Whether errno says that a file is gone: also where another host removed it from a network's folder. */
+bool fj_cache_is_gone(int reason);
 /* What is wrong with a file that was not opened, from errno: "is a link". */
 const char *fj_cache_file_refusal(int reason);
 

@@ -274,6 +274,43 @@ static ssize_t write_until_full(int descriptor, const void *bytes, size_t size) 
     return write(descriptor, bytes, some);
 }
 
+/* A network's folder: the entry was removed by another host while it is read, and a name is taken. */
+static int stale_countdown, names_taken;
+
+static ssize_t stale_read(int descriptor, void *bytes, size_t size) {
+    if (stale_countdown-- != 0) return fj_file_ops_system.read(descriptor, bytes, size);
+    errno = ESTALE;
+    return -1;
+}
+
+static int crowded_openat(int directory, const char *path, int flags, mode_t mode) {
+    if ((flags & O_EXCL) == 0 || names_taken-- <= 0)
+        return fj_file_ops_system.openat(directory, path, flags, mode);
+    errno = EEXIST;
+    return -1;
+}
+
+START_TEST(a_stale_handle_is_a_miss_and_a_name_that_is_taken_another_one) {
+    fj_file_ops ops = fj_file_ops_system;
+    ops.read = stale_read;
+    ops.openat = crowded_openat;
+    fj_cache_desc desc = {.path = folder, .ops = &ops, .allocator = &fj_allocator_libc, .log = note};
+    fj_cache *cache = NULL;
+    ck_assert_int_eq(fj_cache_create(&desc, &cache), FJ_OK);
+    stale_countdown = -1;
+    names_taken = 2;
+    ck_assert(put(cache, 1));
+    stale_countdown = 0;
+    ck_assert(!has(cache, 1));
+    ck_assert_int_eq(warnings, 0);
+    ck_assert(has(cache, 1));
+    names_taken = 100;
+    ck_assert(!put(cache, 2));
+    ck_assert_int_eq(warnings, 1);
+    fj_cache_destroy(&cache);
+}
+END_TEST
+
 START_TEST(a_full_disk_leaves_nothing_behind) {
     fj_file_ops ops = fj_file_ops_system;
     ops.write = write_until_full;
@@ -391,6 +428,7 @@ int main(void) {
     tcase_add_test(tests, folders_of_others_are_not_used);
     tcase_add_test(tests, folders_that_others_may_write_to_are_not_used);
     tcase_add_test(tests, any_file_operation_may_fail);
+    tcase_add_test(tests, a_stale_handle_is_a_miss_and_a_name_that_is_taken_another_one);
     tcase_add_test(tests, a_full_disk_leaves_nothing_behind);
     tcase_add_test(tests, a_real_full_disk);
     tcase_add_test(tests, a_read_only_folder_is_a_warning);

@@ -54,6 +54,125 @@ START_TEST(abandoned_temporary_files_go) {
 }
 END_TEST
 
+static void set_time(const char *name, time_t seconds) {
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    struct timespec times[2] = {{.tv_sec = seconds}, {.tv_sec = seconds}};
+    ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+/* A process that was killed leaves one; a thousand of them are removed in parts, by gc at once. */
+START_TEST(many_temporary_files_go_in_parts) {
+    enum { MANY = 600, PART = 256 };
+    char name[48];
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(name, sizeof name, ".new-%06x-%d-1-abc", i, i);
+        file_write(folder, name, "x", 1, 0600);
+        set_time(name, time(NULL) - 7200);
+    }
+    fj_cache *cache = open_cache(folder);
+    ck_assert(put(cache, 1));
+    ck_assert_int_eq(folder_count(folder, ".new-"), MANY - PART);
+    ck_assert(put(cache, 2)); /* it does not look again */
+    ck_assert_int_eq(folder_count(folder, ".new-"), MANY - PART);
+    fj_cache_sweep sweep = {.limit = INT64_MAX, .keep_bytes = INT64_MAX};
+    ck_assert_int_eq(fj_cache_sweep_layer(cache, &sweep, NULL), FJ_OK);
+    ck_assert_int_eq(sweep.temporaries, MANY - PART);
+    ck_assert_int_eq(folder_count(folder, ".new-"), 0);
+    ck_assert(has(cache, 1) && has(cache, 2));
+    fj_cache_destroy(&cache);
+}
+END_TEST
+
+/* ---- Others, meanwhile --------------------------------------------------------------------------- */
+
+/* A clock went back: what was used before is used in the future. It is neither the first to go nor kept for ever. */
+START_TEST(times_in_the_future_become_now) {
+    fj_cache *cache = open_limited(folder, limit_of(3));
+    for (int i = 0; i < 3; i++) ck_assert(put(cache, i));
+    char name[FJ_CACHE_NAME];
+    entry_name(0, name);
+    set_time(name, time(NULL) + 100000);
+    age(1, 50);
+    age(2, 40);
+    file_write(folder, ".new-1-1-1", "x", 1, 0600);
+    set_time(".new-1-1-1", time(NULL) + 100000);
+    ck_assert(put(cache, 3)); /* 1 is the oldest */
+    ck_assert(has(cache, 0) && !has(cache, 1) && has(cache, 2) && has(cache, 3));
+    ck_assert_int_eq(folder_count(folder, ".new-"), 1); /* somebody may be writing it */
+    struct stat status;
+    for (int i = 0; i < 2; i++) {
+        char path[128];
+        (void)snprintf(path, sizeof path, "%s/%s", folder, i ? ".new-1-1-1" : name);
+        ck_assert_int_eq(stat(path, &status), 0);
+        ck_assert_int_le(status.st_mtim.tv_sec, time(NULL) + 1);
+    }
+    fj_cache_destroy(&cache);
+    age(0, 100); /* from now on it is as any other */
+    cache = open_limited(folder, limit_of(3));
+    ck_assert(put(cache, 4));
+    ck_assert(!has(cache, 0) && has(cache, 2) && has(cache, 3) && has(cache, 4));
+    fj_cache_destroy(&cache);
+}
+END_TEST
+
+/* Another process, which uses entry 0 once the folder was listed, and removes entry 1 under the sweep. */
+static int meddling_list(int directory, void (*each)(void *user, const char *name), void *user) {
+    const int result = fj_file_ops_system.list(directory, each, user);
+    fj_cache *other = open_cache(folder);
+    ck_assert(has(other, 0));
+    fj_cache_destroy(&other);
+    char path[128], name[FJ_CACHE_NAME];
+    entry_name(1, name);
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    (void)unlink(path);
+    return result;
+}
+
+START_TEST(what_another_process_is_loading_stays) {
+    fj_file_ops ops = fj_file_ops_system;
+    ops.list = meddling_list;
+    fj_cache_desc desc = {
+        .path = folder, .limit = limit_of(3), .ops = &ops, .allocator = &fj_allocator_libc, .log = note};
+    fj_cache *cache = NULL;
+    fj_cache *first = open_limited(folder, limit_of(9));
+    for (int i = 0; i < 3; i++) {
+        ck_assert(put(first, i));
+        age(i, 100 - i);
+    }
+    fj_cache_destroy(&first);
+    ck_assert_int_eq(fj_cache_create(&desc, &cache), FJ_OK);
+    ck_assert(put(cache, 3));
+    ck_assert(has(cache, 0) && !has(cache, 1) && has(cache, 3));
+    ck_assert_int_eq(warnings, 0);
+    fj_cache_destroy(&cache);
+}
+END_TEST
+
+/* One that is open is read to its end although it was removed: a reader has all of an entry or nothing. */
+static int removing_fstat(int descriptor, struct stat *ret_status) {
+    char path[128], name[FJ_CACHE_NAME];
+    entry_name(0, name);
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    const int result = fj_file_ops_system.fstat(descriptor, ret_status);
+    if (result == 0 && S_ISREG(ret_status->st_mode)) (void)unlink(path);
+    return result;
+}
+
+START_TEST(an_open_entry_survives_its_removal) {
+    fj_file_ops ops = fj_file_ops_system;
+    ops.fstat = removing_fstat;
+    fj_cache_desc desc = {.path = folder, .ops = &ops, .allocator = &fj_allocator_libc, .log = note};
+    fj_cache *cache = NULL;
+    ck_assert_int_eq(fj_cache_create(&desc, &cache), FJ_OK);
+    ck_assert(put(cache, 0));
+    ck_assert(has(cache, 0));
+    ck_assert(!has(cache, 0));
+    ck_assert_int_eq(warnings, 0);
+    fj_cache_destroy(&cache);
+}
+END_TEST
+
 /* ---- How often it looks ------------------------------------------------------------------------ */
 
 static int looks;
@@ -72,6 +191,9 @@ static int looks_for(int entries, int64_t limit) {
     ck_assert_int_eq(fj_cache_create(&desc, &cache), FJ_OK);
     looks = 0;
     for (int i = 0; i < entries; i++) ck_assert(put(cache, i));
+    const int after_writes = looks;
+    for (int i = 0; i < entries; i++) (void)has(cache, i);
+    ck_assert_int_eq(looks, after_writes); /* a start that finds its kernels lists nothing */
     fj_cache_destroy(&cache);
     ck_assert_int_le(folder_bytes(), limit);
     return looks;
@@ -265,6 +387,10 @@ int main(void) {
     tcase_add_test(tests, what_was_used_least_recently_goes);
     tcase_add_test(tests, a_process_that_loses_its_own_kernels_is_told_once);
     tcase_add_test(tests, abandoned_temporary_files_go);
+    tcase_add_test(tests, many_temporary_files_go_in_parts);
+    tcase_add_test(tests, times_in_the_future_become_now);
+    tcase_add_test(tests, what_another_process_is_loading_stays);
+    tcase_add_test(tests, an_open_entry_survives_its_removal);
     tcase_add_test(tests, a_layer_is_not_looked_at_at_each_write);
     tcase_add_test(tests, processes_that_write_at_once_keep_the_limit);
     tcase_add_test(tests, threads_that_write_at_once_keep_the_limit);

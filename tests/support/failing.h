@@ -60,6 +60,7 @@ FAILING(ssize_t, read, (int d, void *b, size_t n), (d, b, n))
 FAILING(ssize_t, write, (int d, const void *b, size_t n), (d, b, n))
 FAILING(int, fsync, (int d), (d))
 FAILING(int, fstat, (int d, struct stat *s), (d, s))
+FAILING(int, stat, (int d, const char *p, struct stat *s), (d, p, s))
 FAILING(int, touch, (int d), (d))
 FAILING(int, rename, (int d, const char *a, const char *b), (d, a, b))
 FAILING(int, unlink, (int d, const char *p, bool f), (d, p, f))
@@ -84,6 +85,7 @@ static const fj_file_ops failing_files = {
     .fsync = failing_fsync,
     .close = failing_close,
     .fstat = failing_fstat,
+    .stat = failing_stat,
     .touch = failing_touch,
     .rename = failing_rename,
     .unlink = failing_unlink,
