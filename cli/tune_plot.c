@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { WIDTH = 440, HEIGHT = 260, LEFT = 62, RIGHT = 14, TOP = 30, BOTTOM = 46, TICKS = 4 };
+enum { WIDTH = 440, HEIGHT = 260, LEFT = 62, RIGHT = 14, TOP = 30, BOTTOM = 46, TICKS = 4, MOST_TICKS = 12 };
 
 void cli_put_escaped(FILE *to, const char *text) {
     for (; *text != '\0'; text++) {
@@ -68,20 +68,51 @@ static void put_text(const cli_plot *plot, double x, double y, const char *ancho
     fputs("</text>\n", plot->to);
 }
 
+/* Numbers that are easy to read, 1, 2 and 5 times powers of ten, within what an axis spans. */
+static size_t round_ticks(double low, double high, bool is_log, double ticks[MOST_TICKS]) {
+    static const double steps[] = {1, 2, 5};
+    size_t count = 0;
+    if (is_log) {
+        for (int power = (int)floor(log10(low)); power <= (int)ceil(log10(high)); power++)
+            for (int i = 0; i < 3 && count < MOST_TICKS; i++) {
+                const double tick = steps[i] * pow(10, power);
+                if (tick >= low && tick <= high) ticks[count++] = tick;
+            }
+        return count;
+    }
+    double step = pow(10, floor(log10((high - low) / TICKS)));
+    for (int i = 1; i < 3 && (high - low) / step > TICKS + 1; i++) step *= steps[i] / steps[i - 1];
+    if ((high - low) / step > TICKS + 1) step *= 2;
+    for (double tick = ceil(low / step) * step; tick <= high && count < MOST_TICKS; tick += step)
+        ticks[count++] = fabs(tick) < step / 2 ? 0 : tick;
+    return count;
+}
+
+/* Where an axis spans too little for these: its parts. */
+static size_t ticks_of(double low, double high, bool is_log, double ticks[MOST_TICKS]) {
+    size_t count = round_ticks(low, high, is_log, ticks);
+    if (count >= 3) return count;
+    for (count = 0; count <= TICKS; count++) ticks[count] = at_part(low, high, is_log, (double)count / TICKS);
+    return count;
+}
+
 static void put_ticks(const cli_plot *plot, const char *const *names, size_t name_count) {
     char text[40];
-    for (int i = 0; i <= TICKS; i++) {
-        const double where = (double)i / TICKS, value = at_part(plot->low, plot->high, plot->log_y, where);
-        const double y = down(plot, value);
-        snprintf(text, sizeof text, "%.3g", value);
+    double ticks[MOST_TICKS];
+    size_t count = ticks_of(plot->low, plot->high, plot->log_y, ticks);
+    for (size_t i = 0; i < count; i++) {
+        const double y = down(plot, ticks[i]);
+        snprintf(text, sizeof text, "%.3g", ticks[i]);
         fprintf(plot->to, "<path class=\"grid\" d=\"M%d %.1fH%d\"/>\n", LEFT, y, WIDTH - RIGHT);
         put_text(plot, LEFT - 6, y + 4, "end", text);
-        if (names != NULL) continue;
-        const double x_value = at_part(plot->left, plot->right, plot->log_x, where);
-        snprintf(text, sizeof text, "%.3g", x_value);
-        put_text(plot, across(plot, x_value), HEIGHT - BOTTOM + 16, "middle", text);
     }
-    for (size_t i = 0; i < name_count; i++)
+    count = names == NULL ? ticks_of(plot->left, plot->right, plot->log_x, ticks) : 0;
+    for (size_t i = 0; i < count; i++) {
+        snprintf(text, sizeof text, "%.3g", ticks[i]);
+        put_text(plot, across(plot, ticks[i]), HEIGHT - BOTTOM + 16, "middle", text);
+    }
+    const size_t every = (name_count + MOST_TICKS - 1) / MOST_TICKS;
+    for (size_t i = 0; i < name_count; i += every)
         put_text(plot, across(plot, (double)i), HEIGHT - BOTTOM + 16, "middle", names[i]);
 }
 

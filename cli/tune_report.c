@@ -26,7 +26,7 @@ typedef struct page {
     const json_t *of; /* the problem */
     cli_ranking ranking;
     timed *items;
-    cli_point *points; /* room for two for each item */
+    cli_point *points; /* room for three for each item */
     size_t count;
 } page;
 
@@ -46,7 +46,7 @@ static int collect(page *p) {
     json_t *result;
     const size_t all = json_array_size(p->log->results);
     p->items = calloc(all + 1, sizeof *p->items);
-    p->points = calloc(2 * all + 4, sizeof *p->points);
+    p->points = calloc(3 * all + 4, sizeof *p->points);
     if (p->items == NULL || p->points == NULL) return cli_no_memory();
     json_array_foreach(p->log->results, i, result) {
         const double ms = cli_result_ms(result);
@@ -72,8 +72,10 @@ static void draw_order(page *p) {
     for (size_t i = 0; i < p->count; i++)
         p->points[i] = (cli_point){(double)i + 1, p->items[i].ms, p->items[i].title, p->items[i].kind};
     cli_plot_span(&plot, p->points, p->count);
+    plot.left = 0;
     cli_plot_begin(&plot, "Time of each variant, and the best so far", "measurement", "ms", NULL, 0);
     for (size_t i = 0; i < p->count; i++) {
+        if (i > 0) steps[step_count++] = (cli_point){(double)i + 1, best, "", ""};
         best = fmin(best, p->items[i].ms);
         steps[step_count++] = (cli_point){(double)i + 1, best, "", ""};
     }
