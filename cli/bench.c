@@ -104,7 +104,7 @@ static int time_row(const bench *b, fj_device *device, const cli_shape *shape, c
     options.scale = isnan(b->scale) ? 1 / sqrt((double)shape->head_dim) : b->scale;
     cli_inputs inputs = {0};
     cli_outputs outputs = {0};
-    const cli_fill fill = {b->mod, &b->bindings, b->args->verb, b->seed};
+    const cli_fill fill = {b->mod, &b->bindings, b->args->verb, b->seed, false};
     int status = cli_fill_inputs(&fill, &options, backward, &inputs);
     if (status == CLI_EXIT_OK) {
         status = cli_outputs_allocate(&outputs, &options, &inputs, b->mod, backward, row->dtype,

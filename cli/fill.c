@@ -95,6 +95,16 @@ static int fill_capture(const cli_fill *from, const cli_shape *shape, size_t ind
     }
 }
 
+/* One of q, k, v, do: of the file where it has it, else random. */
+static int fill_operand(const cli_fill *from, cli_view *view, const char *name, fj_dtype dtype,
+                        const int64_t dims[4], uint64_t seed) {
+    const cli_tensor *tensor = from->kept ? cli_st_find(&from->bindings->file, name) : NULL;
+    const bool fits = tensor != NULL && tensor->known && tensor->dtype == dtype && tensor->rank == 4 &&
+                      memcmp(tensor->dims, dims, 4 * sizeof *dims) == 0;
+    return fits ? cli_view_borrow(view, name, dtype, 4, dims, tensor->data)
+                : fill_normal(view, name, dtype, 4, dims, seed);
+}
+
 int cli_fill_inputs(const cli_fill *from, const cli_call_options *options, bool backward,
                     cli_inputs *inputs) {
     const cli_shape *s = &options->shape;
@@ -104,11 +114,11 @@ int cli_fill_inputs(const cli_fill *from, const cli_call_options *options, bool 
     const int64_t out[4] = {s->batch, s->heads, s->q_len, s->value_dim};
     uint64_t seed = (uint64_t)from->seed * 1000;
     int status = cli_inputs_begin(inputs, from->mod);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->query, "q", options->dtype, 4, q, seed);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->key, "k", options->dtype, 4, k, seed + 1);
-    if (status == CLI_EXIT_OK) status = fill_normal(&inputs->value, "v", options->dtype, 4, v, seed + 2);
+    if (status == CLI_EXIT_OK) status = fill_operand(from, &inputs->query, "q", options->dtype, q, seed);
+    if (status == CLI_EXIT_OK) status = fill_operand(from, &inputs->key, "k", options->dtype, k, seed + 1);
+    if (status == CLI_EXIT_OK) status = fill_operand(from, &inputs->value, "v", options->dtype, v, seed + 2);
     if (status == CLI_EXIT_OK && backward)
-        status = fill_normal(&inputs->dout, "do", options->dtype, 4, out, seed + 3);
+        status = fill_operand(from, &inputs->dout, "do", options->dtype, out, seed + 3);
     for (size_t i = 0; status == CLI_EXIT_OK && i < inputs->capture_count; i++) {
         status = fill_capture(from, s, i, &inputs->captures[i]);
     }

@@ -11,6 +11,7 @@ typedef struct cli_fill {
     const cli_bindings *bindings;
     cli_verb verb; /* for messages */
     long long seed;
+    bool kept; /* q, k, v and do are of the file too */
 } cli_fill;
 
 /* Makes q, k, v, with backward do, and the captures of a dense call. Finished by the caller, whatever the status. */

@@ -205,9 +205,9 @@ static int read_problems(cli_manifest_reader *r, const json_t *object) {
 }
 
 static int read_entry(cli_manifest_reader *r, json_t *object) {
-    static const char *const keys[] = {"mod",    "score",          "mask", "score_mod", "mask_mod",
-                                       "params", "runtime_params", "bind", "problems",  "shapes",
-                                       NULL};
+    static const char *const keys[] = {
+        "mod",  "score",    "mask",   "score_mod", "mask_mod", "params", "runtime_params",
+        "bind", "problems", "shapes", "call",      NULL}; /* call: of one that was kept, for `tune` */
     cli_manifest_entry *entry = &r->manifest->entries[r->entry];
     request want = {0};
     snprintf(r->place, sizeof r->place, "entries[%zu]", r->entry);
@@ -224,7 +224,7 @@ static int read_entry(cli_manifest_reader *r, json_t *object) {
 }
 
 static int read_all(cli_manifest_reader *r, json_t *root) {
-    static const char *const keys[] = {"schema", "entries", NULL};
+    static const char *const keys[] = {"schema", "entries", "tool", NULL};
     const json_t *schema = json_object_get(root, "schema"), *entries = json_object_get(root, "entries");
     int status = cli_manifest_check_keys(r, root, keys);
     if (status != CLI_EXIT_OK) return status;

@@ -176,8 +176,9 @@ static int sweep(const cli_args *args, work *w) {
 /* ---- The verb ---------------------------------------------------------------------------- */
 
 static int check_options(const cli_args *args) {
-    static const cli_option sweeping[] = {CLI_OPT_SHAPE,       CLI_OPT_MANIFEST, CLI_OPT_TUNE_LOG,
-                                          CLI_OPT_TUNE_OUTPUT, CLI_OPT_STRATEGY, CLI_OPT_BUDGET};
+    static const cli_option sweeping[] = {CLI_OPT_SHAPE,    CLI_OPT_MANIFEST,    CLI_OPT_FROM,
+                                          CLI_OPT_TUNE_LOG, CLI_OPT_TUNE_OUTPUT, CLI_OPT_STRATEGY,
+                                          CLI_OPT_BUDGET};
     if (!cli_args_has(args, CLI_OPT_REPLAY)) return CLI_EXIT_OK;
     for (size_t i = 0; i < sizeof sweeping / sizeof sweeping[0]; i++)
         if (cli_args_has(args, sweeping[i]))

@@ -3,7 +3,7 @@
  *     the tool                                          its child, which alone runs candidates
  *
  *     tune.c        the verb, what is printed
- *     tune_rows.c   what is asked for
+ *     tune_rows.c, tune_sources.c   what is asked for
  *     tune_sweep.c  a row: compile, measure, re-time
  *     tune_space.c  candidates and their order
  *     tune_child.c  asks, waits, kills  <== JSON lines ==>  tune_worker.c  answers
@@ -32,9 +32,17 @@ typedef struct cli_tune_row {
     fj_direction direction;
     const fj_mod *mod;
     const cli_bindings *bindings;
+    bool kept; /* the file of the bindings has q, k, v and do too */
 } cli_tune_row;
 
 typedef enum cli_tune_strategy { CLI_TUNE_LIST, CLI_TUNE_RANDOM, CLI_TUNE_ALL } cli_tune_strategy;
+
+/* A manifest, or one of a call that was kept, and what its entries bind. */
+typedef struct cli_tune_source {
+    char *path;
+    cli_manifest manifest;
+    cli_bindings *bindings;
+} cli_tune_source;
 
 typedef struct cli_tune {
     const cli_args *args;
@@ -42,8 +50,8 @@ typedef struct cli_tune {
     fj_device *device;
     cli_bindings bindings; /* of the command line, as the mod */
     fj_mod *mod;
-    cli_manifest manifest; /* in place of these */
-    cli_bindings *entry_bindings;
+    cli_tune_source *sources; /* in place of these */
+    size_t source_count;
     cli_tune_row *rows;
     size_t row_count, row_room;
     long long seed, jobs;
@@ -54,6 +62,12 @@ typedef struct cli_tune {
 /* What the command line asks for. Closed by the caller, whatever the status. */
 int cli_tune_open(const cli_args *args, cli_tune *ret_tune);
 void cli_tune_close(cli_tune *tune);
+/* scale NAN: 1/sqrt(E). */
+int cli_tune_add_row(cli_tune *tune, const cli_tune_row *from, const cli_shape *shape, double scale);
+
+/* tune_sources.c: rows of --manifest or --from. */
+int cli_tune_source_rows(cli_tune *tune, const cli_call_options *options);
+void cli_tune_sources_close(cli_tune *tune);
 
 /* ---- Candidates (tune_space.c) ----------------------------------------------------------- */
 

@@ -140,7 +140,7 @@ static int fill(const cli_tune *tune, const cli_tune_row *row, cli_stage *stage)
     const bool backward = row->direction == FJ_BACKWARD;
     const fj_dtype dtype = row->options.dtype;
     cli_run *run = &stage->run;
-    const cli_fill from = {row->mod, row->bindings, tune->args->verb, tune->seed};
+    const cli_fill from = {row->mod, row->bindings, tune->args->verb, tune->seed, row->kept};
     int status = cli_fill_inputs(&from, &run->options, backward, &run->inputs);
     if (status == CLI_EXIT_OK)
         status = cli_outputs_allocate(&run->outputs, &run->options, &run->inputs, row->mod, backward, dtype,

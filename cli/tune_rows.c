@@ -1,4 +1,4 @@
-/* What `flexjit tune` is asked for: from options or a manifest to rows. */
+/* What `flexjit tune` is asked for: from options to rows. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +40,7 @@ static int read_numbers(cli_tune *tune, cli_call_options *options, double *ret_s
 
 /* ---- Rows -------------------------------------------------------------------------------- */
 
-static int add_row(cli_tune *tune, const cli_tune_row *from, const cli_shape *shape, double scale) {
+int cli_tune_add_row(cli_tune *tune, const cli_tune_row *from, const cli_shape *shape, double scale) {
     if (tune->row_count == tune->row_room) {
         const size_t room = tune->row_room * 2 + 16;
         cli_tune_row *rows = realloc(tune->rows, room * sizeof *rows);
@@ -71,111 +71,29 @@ static int rows_of_options(cli_tune *tune, const cli_call_options *options, doub
                             .direction = (fj_direction)direction[i % direction_count],
                             .bindings = &tune->bindings};
         row.options.dtype = dtypes[dtype[i % each / direction_count]];
-        status = add_row(tune, &row, &shapes.items[i / each], scale);
+        status = cli_tune_add_row(tune, &row, &shapes.items[i / each], scale);
     }
     cli_shapes_finish(&shapes);
     return status;
 }
 
-/* ---- Manifests --------------------------------------------------------------------------- */
-
-/* What an entry binds, again, as tensors are filled by it. It was read before: all of it is right. */
-static int entry_bindings(const json_t *entry, cli_bindings *bindings) {
-    const json_t *bind = json_object_get(entry, "bind");
-    const char *key;
-    json_t *value;
-    bindings->items = calloc(json_object_size(bind) + 1, sizeof *bindings->items);
-    if (bindings->items == NULL) return cli_no_memory();
-    json_object_foreach(json_object_get(entry, "bind"), key, value) {
-        fj_binding *binding = &bindings->items[bindings->count];
-        if (cli_binding_parse(json_string_value(value), binding) != NULL) continue;
-        binding->name = key;
-        bindings->count++;
-    }
-    return CLI_EXIT_OK;
-}
-
-/* Calls that a sweep can make: dense ones, whose shape has the problem's dimensions. */
-static bool suits(const fj_problem *problem, const cli_shape *shape) {
-    const bool plain = problem->form == FJ_FORM_DENSE && !problem->block_mask && !problem->q_offset &&
-                       !problem->shared_keys && !problem->max && !problem->dlse && problem->variant == NULL &&
-                       problem->kernel == NULL && problem->option_count == 0;
-    return plain && problem->head_dim == shape->head_dim && problem->value_dim == shape->value_dim;
-}
-
-static bool has_row(const cli_tune *tune, size_t from, const cli_tune_row *row, const cli_shape *shape) {
-    for (size_t i = from; i < tune->row_count; i++) {
-        const cli_tune_row *other = &tune->rows[i];
-        if (other->direction == row->direction && other->options.dtype == row->options.dtype &&
-            other->options.tf32 == row->options.tf32 &&
-            other->options.nondeterministic == row->options.nondeterministic &&
-            memcmp(&other->options.shape, shape, sizeof *shape) == 0)
-            return true;
-    }
-    return false;
-}
-
-static int rows_of_shape(cli_tune *tune, const cli_call_options *options, size_t entry,
-                         const cli_shape *shape, size_t first) {
-    const cli_manifest *manifest = &tune->manifest;
-    bool found = false;
-    for (size_t i = 0; i < manifest->problem_count; i++) {
-        const fj_problem *problem = &manifest->problems[i].problem;
-        if (manifest->problems[i].entry != entry || !suits(problem, shape)) continue;
-        cli_tune_row row = {.options = *options,
-                            .direction = problem->direction,
-                            .mod = manifest->entries[entry].mod,
-                            .bindings = &tune->entry_bindings[entry]};
-        row.options.dtype = problem->dtype;
-        row.options.tf32 = problem->tf32;
-        row.options.nondeterministic = problem->nondeterministic;
-        found = true;
-        if (has_row(tune, first, &row, shape)) continue; /* other lengths, or another number of heads */
-        const int status = add_row(tune, &row, shape, (double)NAN);
-        if (status != CLI_EXIT_OK) return status;
-    }
-    if (found) return CLI_EXIT_OK;
-    return cli_fail_file(
-        CLI_EXIT_FAILED, manifest->path,
-        "entries[%zu]: none of its problems is of dense calls with the dimensions %lld and %lld of "
-        "its shapes",
-        entry, (long long)shape->head_dim, (long long)shape->value_dim);
-}
-
-static int rows_of_manifest(cli_tune *tune, const cli_call_options *options) {
-    cli_manifest *manifest = &tune->manifest;
-    int status =
-        cli_manifest_open(cli_args_text(tune->args, CLI_OPT_MANIFEST, NULL), tune->context, manifest);
-    if (status != CLI_EXIT_OK) return status;
-    tune->entry_bindings = calloc(manifest->entry_count + 1, sizeof *tune->entry_bindings);
-    if (tune->entry_bindings == NULL) return cli_no_memory();
-    const json_t *entries = json_object_get(manifest->root, "entries");
-    for (size_t e = 0; status == CLI_EXIT_OK && e < manifest->entry_count; e++) {
-        const cli_shapes *shapes = &manifest->entries[e].shapes;
-        const size_t first = tune->row_count;
-        status = entry_bindings(json_array_get(entries, e), &tune->entry_bindings[e]);
-        for (size_t i = 0; status == CLI_EXIT_OK && i < shapes->count; i++)
-            status = rows_of_shape(tune, options, e, &shapes->items[i], first);
-    }
-    if (status == CLI_EXIT_OK && tune->row_count == 0)
-        return cli_fail_file(CLI_EXIT_FAILED, manifest->path,
-                             "no entry has 'shapes': there is nothing to tune for");
-    return status;
-}
-
 /* ---- All --------------------------------------------------------------------------------- */
 
-/* A manifest has it all. */
-static int check_manifest(const cli_args *args) {
+/* Manifests and kept calls have it all. */
+static int check_source(const cli_args *args, cli_option source) {
     static const cli_option others[] = {CLI_OPT_SHAPE,     CLI_OPT_DTYPES, CLI_OPT_DIRECTIONS,
                                         CLI_OPT_INPUT,     CLI_OPT_BIND,   CLI_OPT_NO_DETERMINISTIC,
                                         CLI_OPT_PRECISION, CLI_OPT_SCALE};
-    if (!cli_args_has(args, CLI_OPT_MANIFEST)) return CLI_EXIT_OK;
+    const char *name = cli_options[source].long_name;
+    if (!cli_args_has(args, source)) return CLI_EXIT_OK;
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (cli_args_has(args, others[i]))
-            return cli_usage(args->verb, "--manifest does not go with --%s",
+            return cli_usage(args->verb, "--%s does not go with --%s", name,
                              cli_options[others[i]].long_name);
-    return cli_mod_given(args) ? cli_usage(args->verb, "--manifest has its own mods") : CLI_EXIT_OK;
+    if (cli_mod_given(args)) return cli_usage(args->verb, "--%s has its own mods", name);
+    if (source != CLI_OPT_MANIFEST && cli_args_has(args, CLI_OPT_MANIFEST))
+        return cli_usage(args->verb, "--%s does not go with --manifest", name);
+    return CLI_EXIT_OK;
 }
 
 static int open_mod(cli_tune *tune) {
@@ -190,11 +108,12 @@ int cli_tune_open(const cli_args *args, cli_tune *ret_tune) {
     cli_call_options options = {0};
     double scale = (double)NAN;
     int device = CLI_DEVICE_AUTO;
-    const bool from_manifest = cli_args_has(args, CLI_OPT_MANIFEST);
+    const bool has_source = cli_args_has(args, CLI_OPT_MANIFEST) || cli_args_has(args, CLI_OPT_FROM);
     *ret_tune = (cli_tune){.args = args};
-    int status = check_manifest(args);
+    int status = check_source(args, CLI_OPT_FROM);
+    if (status == CLI_EXIT_OK) status = check_source(args, CLI_OPT_MANIFEST);
     if (status == CLI_EXIT_OK) status = read_numbers(ret_tune, &options, &scale);
-    if (status == CLI_EXIT_OK && !from_manifest) /* usage, before any work */
+    if (status == CLI_EXIT_OK && !has_source) /* usage, before any work */
         status = rows_of_options(ret_tune, &options, scale);
     if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_DEVICE, CLI_DEVICE_AUTO, &device);
     if (status == CLI_EXIT_OK && device == CLI_DEVICE_REFERENCE)
@@ -203,15 +122,12 @@ int cli_tune_open(const cli_args *args, cli_tune *ret_tune) {
     if (status == CLI_EXIT_OK)
         status = cli_device_open(ret_tune->context, args, (cli_device)device, &ret_tune->device);
     if (status != CLI_EXIT_OK) return status;
-    return from_manifest ? rows_of_manifest(ret_tune, &options) : open_mod(ret_tune);
+    return has_source ? cli_tune_source_rows(ret_tune, &options) : open_mod(ret_tune);
 }
 
 void cli_tune_close(cli_tune *tune) {
-    for (size_t i = 0; tune->entry_bindings != NULL && i < tune->manifest.entry_count; i++)
-        cli_bindings_close(&tune->entry_bindings[i]);
-    free(tune->entry_bindings);
     free(tune->rows);
-    cli_manifest_close(&tune->manifest);
+    cli_tune_sources_close(tune);
     fj_mod_unref(&tune->mod);
     cli_bindings_close(&tune->bindings);
     fj_device_unref(&tune->device);

@@ -125,6 +125,18 @@ class Tune(harness.Case):
         self.assertNotIn(default, others)
         self.fails(2, "'stages'", "tune", *SHAPE, "-O", "stages")
 
+    def test_kept_calls(self):
+        tensors = {**harness.attention_tensors(l=6, s=9, e=16, backward=True), "bias": harness.normal("F32", (2, 9), 5)}
+        path, kept = self.file("in.st", harness.safetensors(tensors)), self.folder / "kept"
+        self.ok("run", "--score", "score + bias[h, kv]", "--input", path, "--output", self.folder / "out.st", "--backward",
+                "--scale", "-0.5", "--capture", kept, "--device", "cpu")  # fmt: skip
+        rows = self.tune("--from", kept, "--device", "cpu", "--budget", "0")["rows"]
+        self.assertEqual([(row["direction"], row["shape"]) for row in rows], [(d, [1, 2, 1, 6, 9, 16, 16]) for d in ("bwd", "fwd")])
+        self.assertEqual([sum(row["rejected"].values()) for row in rows], [0, 0])
+        self.fails(2, "--from does not go with --shape", "tune", "--from", kept, *SHAPE)
+        self.fails(1, "No such file", "tune", "--from", self.folder / "nowhere", "--device", "cpu")
+        self.fails(1, "no call in it", "tune", "--from", self.folder, "--device", "cpu")
+
     def test_the_log_is_t4(self):
         log = self.folder / "log.json"
         report = self.tune(*SHAPE, "--budget", "0", "--direction", "fwd,bwd", "--dtype", "BF16", "--log", log)
