@@ -71,8 +71,11 @@ static fj_status make_ready(fj_kernel *kernel, fj_error *error) {
     fj_status status = make_ready_of(kernel, &plan->variant, &refusal);
     if (status == FJ_ERR_MEMORY) (void)fj_error_set(error, status, "%s", refusal.text);
     if (status != FJ_OK && status != FJ_ERR_MEMORY) {
-        fj_attn_log(device->context, FJ_LOG_WARN, "variant %s of %s is replaced by the default: %s",
-                    plan->variant.name, plan->decision, refusal.text);
+        /* Who builds the defaults alone for FLEXJIT_NO_JIT did nothing wrong. */
+        const bool is_expected = status == FJ_ERR_NO_JIT && plan->shipped;
+        fj_attn_log(device->context, is_expected ? FJ_LOG_INFO : FJ_LOG_WARN,
+                    "variant %s of %s is replaced by the default: %s", plan->variant.name, plan->decision,
+                    refusal.text);
         fj_attn_gpu_finish(kernel);
         fj_jit_release(device->context->jit, &kernel->object);
         status = make_ready_of(kernel, &plan->standard, error);

@@ -93,6 +93,7 @@ struct fj_plan {
     fj_variant variant;
     bool named; /* the caller asked for it, or for its options */
     bool tuned; /* by a record: where its kernel cannot be had, `standard` is taken */
+    bool shipped; /* a record that the library was built with */
     fj_variant standard;
     const char *decision; /* fj_plan_decision */
     fj_buf record;        /* its text where a record decides */

@@ -21,7 +21,8 @@ static bool describe(fj_buf *out, const fj_tuning_found *found) {
     fj_buf_printf(out, "tuning record %s:%d (%s%s", found->file, found->line,
                   found->shipped ? "shipped, " : "", found->rule == FJ_TUNING_EXACT ? "exact" : "nearest");
     if (found->rule == FJ_TUNING_NEAREST)
-        fj_buf_printf(out, ": batch times heads %lld, %lld queries, %lld keys", (long long)found->batch_heads,
+        fj_buf_printf(out, ": %sbatch times heads %lld, %lld queries, %lld keys",
+                      found->other_device ? "another device, " : "", (long long)found->batch_heads,
                       (long long)found->q_len, (long long)found->kv_len);
     fj_buf_put(out, ")");
     return !out->failed;
@@ -44,6 +45,7 @@ fj_status fj_attn_tune(fj_plan *plan, fj_error *error) {
         return FJ_OK;
     }
     plan->tuned = true;
+    plan->shipped = found.shipped;
     plan->decision = plan->record.data;
     fj_attn_log(context, FJ_LOG_DEBUG, "variant %s by %s", plan->variant.name, plan->decision);
     return FJ_OK;

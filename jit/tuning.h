@@ -63,7 +63,7 @@ typedef enum fj_tuning_rule {
 typedef struct fj_tuning_found {
     fj_variant variant;
     fj_tuning_rule rule;
-    bool shipped;
+    bool shipped, other_device;
     const char *file; /* lives as long as the tuning */
     int line;
     int64_t batch_heads, q_len, kv_len; /* that were measured */

@@ -2,8 +2,8 @@
  *
  * Of the records of the same architecture and problem the one is taken whose lengths are nearest: the distance is the worst
  * of three ratios (batch times heads, queries, keys), each looked at alone, so that calls whose products agree are far apart
- * all the same. Equal ones are told apart by the other two ratios, then by the whole device, then by the group of heads, then by layer, then the later one
- * of a layer wins. The shipped layer is asked only where the user's have nothing.
+ * all the same. Equal ones are told apart by the other two ratios, then by the whole device, then by the group of heads, then
+ * by layer, then the later one of a layer wins. The shipped layer is asked only where the user's have nothing.
  */
 #include "jit/tuning_record.h"
 
@@ -94,6 +94,7 @@ fj_status fj_tuning_find(fj_tuning *tuning, const fj_tuning_call *call, bool *re
     *ret_found = (fj_tuning_found){.variant = look.variant,
                                    .rule = exact ? FJ_TUNING_EXACT : FJ_TUNING_NEAREST,
                                    .shipped = shipped,
+                                   .other_device = look.near.other_device,
                                    .file = tuning->files.data[look.best->file],
                                    .line = look.best->line,
                                    .batch_heads = look.best->key.batch_heads,

@@ -787,7 +787,8 @@ FJ_NODISCARD FJ_API fj_status fj_cache_import(fj_context *context, const char *f
  * and class of the mod's cost, and the nearest lengths, each within a factor of 4, less than 64 queries apart from
  * more (nearest); else the same of what the library was built with (shipped); else the default. What a file holds never
  * makes a plan fail: what is not understood, or of another version, is counted in a warning. A tuned variant whose kernel
- * cannot be had (it does not compile; FLEXJIT_NO_JIT, and no layer has it) is replaced by the default, with a warning. */
+ * cannot be had (it does not compile; FLEXJIT_NO_JIT, and no layer has it) is replaced by the default, with a warning (not of
+ * shipped ones that FLEXJIT_NO_JIT keeps from being compiled). */
 
 typedef struct fj_tuning_result {
     size_t struct_size;

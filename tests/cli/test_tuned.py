@@ -43,7 +43,7 @@ class Tuned(harness.Case):
 
     def test_what_decides(self):
         path = self.write(HEADER, self.record())
-        said = f"tuning record {path}:2 (nearest: batch times heads 4, 64 queries, 80 keys)"
+        said = f"tuning record {path}:2 (nearest: another device, batch times heads 4, 64 queries, 80 keys)"
         self.assertEqual(self.show(), [self.variant, said])
         self.assertEqual(self.show("1,2,2,4096,80,16")[1], "default")
         self.assertEqual(self.show("2,2,2,64,80,16", "--variant", self.variant)[1], "variant")

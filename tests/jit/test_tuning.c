@@ -371,6 +371,23 @@ START_TEST(cost_classes) {
 }
 END_TEST
 
+/* Gradients of captures are summed by more kernels. */
+START_TEST(capture_gradients_apart) {
+    fj_ir plain = {.cost = {.gradient = 1}}, summing = plain;
+    fj_jit_problem backward = forward;
+    fj_tuning_key keys[2];
+    summing.scatters.len = 1;
+    backward.kind = FJ_JIT_BACKWARD;
+    for (int i = 0; i < 2; i++) {
+        fj_tuning_call call = call_of(&avx512, 8, 512, 512);
+        backward.gradient = i ? &summing : &plain;
+        call.problem = &backward;
+        ck_assert(fj_tuning_key_of(&call, &keys[i]));
+    }
+    ck_assert(!fj_cache_digest_equal(keys[0].problem, keys[1].problem));
+}
+END_TEST
+
 /* ---- What files hold --------------------------------------------------------------------------------------- */
 
 /* One warning a file, with a count; what is sound beside it is used. */
@@ -380,7 +397,7 @@ START_TEST(nonsense_is_counted) {
     char all[4096];
     (void)snprintf(
         all, sizeof all,
-        "nonsense\n[1]\n\n%s{}\n{\"variant\":7}\n\"\xff\"\n{\"device\":{},\"problem\":{},\"call\":{}}\n",
+        "nonsense\n[1]\n \t\r\n%s{}\n{\"variant\":7}\n\"\xff\"\n{\"device\":{},\"problem\":{},\"call\":{}}\n",
         text);
     put_lines("tune.jsonl", all);
     check(first, 8, 512, 512, OTHER, "exact tune.jsonl:5");
@@ -463,6 +480,18 @@ START_TEST(other_target) {
     put_lines("tune.jsonl", text);
     check(first, 8, 512, 512, "", "");
     ck_assert_msg(strstr(logged, "line 2 is a record of a target that is not known"), "%s", logged);
+    free(text);
+}
+END_TEST
+
+START_TEST(header_without_tool) {
+    append_at(first, 8, 512, 512, OTHER);
+    char *text = text_of("tune.jsonl"), all[4096];
+    (void)snprintf(all, sizeof all, "{\"schema\":1}\n%s", strchr(text, '\n') + 1);
+    put_lines("tune.jsonl", all);
+    check(first, 8, 512, 512, "", "");
+    ck_assert_msg(strstr(logged, "2 lines are not used; line 1 is a header that names no tool"), "%s",
+                  logged);
     free(text);
 }
 END_TEST
@@ -734,12 +763,14 @@ int main(void) {
                                   problems_apart,
                                   groups,
                                   cost_classes,
+                                  capture_gradients_apart,
                                   nonsense_is_counted,
                                   torn_last_line,
                                   torn_anywhere,
                                   merged,
                                   other_version,
                                   other_target,
+                                  header_without_tool,
                                   unknown_members,
                                   illegal_variant,
                                   odd_files,
