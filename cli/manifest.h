@@ -58,10 +58,17 @@ typedef struct cli_builds {
     size_t repeated; /* what asked for one of them again */
 } cli_builds;
 
+/* Which variants of a problem that names none itself. */
+typedef enum cli_variants {
+    CLI_VARIANTS_DEFAULT, /* the plan's own choice */
+    CLI_VARIANTS_TUNED,   /* and what records of tuning name, at any lengths */
+    CLI_VARIANTS_ALL      /* every legal one */
+} cli_variants;
+
 /* Plans each problem for each device. Returns an exit status; the error is reported. Closed by the caller, whatever the
  * status, before the manifest. */
 int cli_builds_open(const cli_manifest *manifest, fj_device *const *devices, size_t device_count,
-                    cli_builds *ret_builds);
+                    cli_variants variants, cli_builds *ret_builds);
 void cli_builds_close(cli_builds *builds);
 
 #endif

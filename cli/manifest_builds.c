@@ -22,22 +22,66 @@ static int add_build(cli_builds *builds, const cli_build *build) {
     return CLI_EXIT_OK;
 }
 
-static int plan_problem(const cli_manifest *manifest, const cli_manifest_problem *of, fj_device *device,
-                        size_t device_index, cli_builds *builds) {
+/* What is being planned. */
+typedef struct planner {
+    const cli_manifest *manifest;
+    fj_device *const *devices;
+    cli_variants variants;
+    cli_builds *builds;
+} planner;
+
+static int add_plan(planner *p, const cli_manifest_problem *of, const fj_problem *problem, size_t device) {
+    const cli_manifest *manifest = p->manifest;
     const cli_manifest_entry *entry = &manifest->entries[of->entry];
-    if (builds->count >= MOST_BUILDS)
+    if (p->builds->count >= MOST_BUILDS)
         return cli_fail_file(CLI_EXIT_FAILED, manifest->path, "more than %d kernels", MOST_BUILDS);
-    cli_build build = {.entry = of->entry, .device = device_index, .name = entry->name};
+    cli_build build = {.entry = of->entry, .device = device, .name = entry->name};
     fj_error error = {0};
-    fj_status result = fj_plan_create(device, entry->mod, &of->problem, &build.plan, &error);
+    fj_status result = fj_plan_create(p->devices[device], entry->mod, problem, &build.plan, &error);
+    if (result == FJ_ERR_NAME && problem->variant != NULL && of->problem.variant == NULL) {
+        fj_error_finish(&error); /* a record's, of a problem that is alike, or of another release */
+        return CLI_EXIT_OK;
+    }
     if (result != FJ_OK) {
         if (error.file[0] == '\0')
             snprintf(error.file, sizeof error.file, "%s: entries[%zu].problems[%zu]", manifest->path,
                      of->entry, of->number);
         return cli_fail_library(result, &error);
     }
-    int status = add_build(builds, &build);
+    int status = add_build(p->builds, &build);
     if (status != CLI_EXIT_OK) fj_plan_unref(&build.plan);
+    return status;
+}
+
+/* The names that the library lists of a plan's variants: strings, or objects with one. */
+static int list_variants(const fj_plan *plan, cli_variants which, json_t **ret_list) {
+    fj_error error = {0};
+    fj_text text = {0};
+    const fj_status result = which == CLI_VARIANTS_ALL ? fj_plan_variants(plan, &text, &error)
+                                                       : fj_plan_tuned_variants(plan, &text, &error);
+    if (result != FJ_OK) return cli_fail_library(result, &error);
+    json_t *object = json_loadb(text.data, text.length, 0, NULL);
+    fj_text_finish(&text);
+    *ret_list = json_incref(json_object_get(object, "variants"));
+    json_decref(object);
+    return *ret_list != NULL ? CLI_EXIT_OK : cli_no_memory();
+}
+
+static int plan_problem(planner *p, const cli_manifest_problem *of, size_t device) {
+    fj_problem problem = of->problem;
+    const bool asked = problem.variant != NULL || problem.kernel != NULL || problem.option_count > 0;
+    problem.untuned = !asked;
+    int status = add_plan(p, of, &problem, device);
+    if (status != CLI_EXIT_OK || asked || p->variants == CLI_VARIANTS_DEFAULT) return status;
+    json_t *list = NULL, *item;
+    size_t i;
+    status = list_variants(p->builds->items[p->builds->count - 1].plan, p->variants, &list);
+    json_array_foreach(list, i, item) {
+        const json_t *name = json_is_object(item) ? json_object_get(item, "variant") : item;
+        problem.variant = json_string_value(name);
+        if (status == CLI_EXIT_OK) status = add_plan(p, of, &problem, device);
+    }
+    json_decref(list);
     return status;
 }
 
@@ -100,12 +144,13 @@ static int keep_distinct(cli_builds *builds) {
 }
 
 int cli_builds_open(const cli_manifest *manifest, fj_device *const *devices, size_t device_count,
-                    cli_builds *ret_builds) {
+                    cli_variants variants, cli_builds *ret_builds) {
+    planner p = {.manifest = manifest, .devices = devices, .variants = variants, .builds = ret_builds};
     int status = CLI_EXIT_OK;
     *ret_builds = (cli_builds){0};
     for (size_t i = 0; status == CLI_EXIT_OK && i < manifest->problem_count; i++)
         for (size_t d = 0; status == CLI_EXIT_OK && d < device_count; d++)
-            status = plan_problem(manifest, &manifest->problems[i], devices[d], d, ret_builds);
+            status = plan_problem(&p, &manifest->problems[i], d);
     return status == CLI_EXIT_OK ? keep_distinct(ret_builds) : status;
 }
 

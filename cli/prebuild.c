@@ -61,7 +61,9 @@ static int read_options(cli_prebuild *p) {
     if (p->jobs < 1) p->jobs = 1;
     if (p->jobs > MOST_JOBS) p->jobs = MOST_JOBS;
     p->verify = cli_args_has(args, CLI_OPT_VERIFY);
-    int status = cli_args_integer(args, CLI_OPT_JOBS, 1, MOST_JOBS, &p->jobs);
+    int status = cli_args_integer(args, CLI_OPT_JOBS, 1, MOST_JOBS, &p->jobs), variants = CLI_VARIANTS_TUNED;
+    if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_VARIANTS, variants, &variants);
+    p->variants = (cli_variants)variants;
     return status == CLI_EXIT_OK ? cli_prebuild_shard(args, &p->shard, &p->shards) : status;
 }
 
@@ -205,7 +207,8 @@ int cli_verb_prebuild(const cli_args *args) {
     if (status == CLI_EXIT_OK) status = open_archs(&p);
     if (status == CLI_EXIT_OK)
         status = cli_manifest_open(cli_args_text(args, CLI_OPT_MANIFEST, ""), p.context, &p.manifest);
-    if (status == CLI_EXIT_OK) status = cli_builds_open(&p.manifest, p.devices, p.device_count, &p.builds);
+    if (status == CLI_EXIT_OK)
+        status = cli_builds_open(&p.manifest, p.devices, p.device_count, p.variants, &p.builds);
     if (status == CLI_EXIT_OK) status = choose_kernels(&p);
     if (status == CLI_EXIT_OK) {
         status = build_all(&p);

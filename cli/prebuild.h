@@ -28,6 +28,7 @@ typedef struct cli_prebuild {
     cli_builds builds;
     long long shard, shards; /* the shard-th of shards, from 1 */
     long long jobs;
+    cli_variants variants;
     bool verify;
     size_t *order; /* of this shard's kernels, the order in which they are built: indices into the builds */
     size_t wanted;

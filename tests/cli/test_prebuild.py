@@ -4,6 +4,7 @@ one where there is one."""
 import json
 import os
 import pty
+import re
 import signal
 import time
 
@@ -80,6 +81,23 @@ class Prebuild(harness.Case):
         self.assertEqual(
             sorted(row["variant"].split("_e64_v64_")[0] + "_" + row["variant"].split("_")[5] for row in rows),
             ["fwd_mma_bf16_m32", "fwd_mma_bf16_m64", "fwd_simt_bf16_m32", "fwd_simt_bf16_m64"])
+
+    def test_variants(self):
+        """The default alone, or every legal one, of what names none; records are in test_tuned.py."""
+        shown = self.ok("show", "--score", "score", "--device", "cuda", "--arch", "sm_80", "--dtype", "BF16", "--stage", "plan").stdout
+        listed = re.findall(r"fwd_mma_\w+", shown)
+        wanted = {}
+        for which in ("default", "tuned", "all"):
+            path = self.file("m.json", manifest(entry()))
+            done = self.flexjit("prebuild", "--manifest", path, "--arch", "sm_80", "--variants", which, "--verify", "--json",
+                                "--output", self.folder / "layer", env=FAKE)  # fmt: skip
+            wanted[which] = [row["variant"] for row in json.loads(done.stdout)["rows"]]
+        self.assertEqual((wanted["default"], wanted["tuned"]), ([listed[0]], [listed[0]]))
+        self.assertLess(set(listed), set(wanted["all"]))
+        self.assertEqual(len(set(wanted["all"])), len(wanted["all"]))
+        named = manifest(entry({"variant": listed[1]}))
+        self.assertEqual([row[2] for row in self.rows(named, "--arch", "sm_80", "--variants", "all")], [listed[1]])
+        self.fails(2, "unknown variants 'some'", "prebuild", "--manifest", path, "--arch", "sm_80", "--variants", "some")
 
     def test_numbers_as_params(self):
         """As if the file had them: an integer stays one, a float too."""

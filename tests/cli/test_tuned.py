@@ -41,6 +41,19 @@ class Tuned(harness.Case):
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         return path
 
+    def test_prebuild(self):
+        """What a record names, at whatever lengths, is built beside the default; what is no variant is passed over."""
+        record = self.record()
+        far, wrong = {**record["call"], "kv_len": 100000}, {**record, "variant": self.variant + "_x"}
+        self.write(HEADER, self.record(call=far), wrong)
+        default = self.show("1,2,2,64,80,16")[0]
+        problem = {"dtype": "F32", "head_dim": 16, "few_queries": False}
+        path = self.file("m.json", json.dumps({"schema": 1, "entries": [{"score": "score", "problems": [problem]}]}))
+        for options, wanted in ([], {default, self.variant}), (["--variants", "default"], {default}):
+            done = self.flexjit("prebuild", "--manifest", path, "--arch", self.variant.split("_")[-1], "--verify", "--json",
+                                "--output", self.folder / "layer", *options, env=self.env)  # fmt: skip
+            self.assertEqual({row["variant"] for row in json.loads(done.stdout)["rows"]}, wanted)
+
     def test_what_decides(self):
         path = self.write(HEADER, self.record())
         said = f"tuning record {path}:2 (nearest: another device, batch times heads 4, 64 queries, 80 keys)"
