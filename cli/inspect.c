@@ -95,7 +95,7 @@ static void problem_from_file(const inspection *in, fj_problem *problem) {
     if (q != NULL && q->known) problem->dtype = q->dtype;
     if (is_dense(q)) problem->value_dim = problem->head_dim = (int)q->dims[3];
     if (is_dense(v)) problem->value_dim = (int)v->dims[3];
-    if (!is_dense(q) || !is_dense(k)) return;
+    if (q == NULL || k == NULL || !is_dense(q) || !is_dense(k)) return;
     const cli_shape shape = {.batch = q->dims[0],
                              .heads = q->dims[1],
                              .kv_heads = k->dims[1],

@@ -229,10 +229,7 @@ static char *line_take(json_t *object) {
     json_decref(object);
     const size_t length = text ? strlen(text) : 0;
     char *line = text ? malloc(length + 2) : NULL;
-    if (line) {
-        memcpy(line, text, length);
-        memcpy(line + length, "\n", 2);
-    }
+    if (line) (void)snprintf(line, length + 2, "%s\n", text);
     free(text);
     return line;
 }

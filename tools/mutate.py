@@ -49,7 +49,7 @@ TESTS = {
     "expr/ir": ["expr ir", "expr guard", "language", "expr interval", "expr ranges", "expr passes", "expr gradient", "jit text",
                 "expr emit", "cli verbs", "expr ops", "captures emu"],
     "jit": ["jit text", "jit select", "jit prepare", "jit compile", "jit plan cuda", "jit nvrtc", "jit nvrtc process",
-            "jit sharing", "jit tuning", "attn tuned", "attn gpu", "attn cache", "cli cache", "cli prebuild"],
+            "jit sharing", "jit tuning", "jit tuning files", "attn tuned", "attn gpu", "attn cache", "cli cache", "cli prebuild"],
     "attn": ["attn validate", "attn mask", "attn mask mods", "cli check", "attn gpu", "attn gpu host", "attn cache",
              "attn memory", "attn launch", "cli verbs", "cli run", "attn cpu", "attn gpu launch",
              "attn tuned"],

@@ -1,5 +1,6 @@
 /* Any bytes at all: the reader of tuning records takes a line or counts it. What it takes has a name and lengths; what it
  * skips has a reason. Read after a header, most bytes are records that are nearly right. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,7 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const size_t length = header ? strlen(header) : 0;
     char *text = malloc(length + size + 1);
     if (header && text) {
-        memcpy(text, header, length);
+        (void)snprintf(text, length + 1, "%s", header);
         memcpy(text + length, data, size);
         read_all(text + length, size, true);
         read_all(text, length + size, false);
