@@ -155,7 +155,7 @@ static int sweep_all(work *w) {
         if (status == CLI_EXIT_OK)
             status = add_record(w, i, cli_args_text(w->tune.args, CLI_OPT_TUNE_OUTPUT, NULL));
         if (first == CLI_EXIT_OK) first = status;
-        if (status == CLI_EXIT_INTERRUPTED || status == CLI_EXIT_DEVICE) break;
+        if (status == CLI_EXIT_INTERRUPTED || status == CLI_EXIT_DEVICE || sweep.ended) break;
     }
     cli_sweep_close(&sweep);
     return first;

@@ -239,6 +239,7 @@ typedef struct cli_sweep {
     size_t row;       /* of the tune's */
     size_t begun_row; /* that the child has */
     double longest;   /* seconds that a variant may take */
+    bool ended;       /* nothing can be kept any more */
 } cli_sweep;
 
 double cli_seconds(void);

@@ -1,6 +1,6 @@
 /* The log of a sweep: Kernel Tuner's T4 results, with what they have no place for under keys of our own.
  *
- *   {"schema_version": "1.0.0",
+ *   {"schema_version": "1.0.0", "metadata": {"timeunit": "milliseconds"},
  *    "results": [{"timestamp", "configuration": {a parameter: its value}, "objectives": ["time"],
  *                 "times": {"compilation_time", "runtimes", "validation", ...}, "invalidity", "correctness",
  *                 "measurements": [{"name": "time", "value": ms, "unit": "ms"}],
@@ -10,7 +10,7 @@
  *                              "duels": [{"variant", "default": [ms], "times": [ms]}]}]}}
  *
  * The schema and Kernel Tuner's writer differ about the keys of times: the schema has compilation_time, the writer
- * compilation and benchmark (findings/kernel_tuner_t4.py). Both are written. "runtime" stands for launches that fail and
+ * compilation and benchmark (findings/kernel_tuner_t4.sh). Both are written. "runtime" stands for launches that fail and
  * for crashes, "constraints" for spills: rejected says which.
  *
  * The file is written whole after each result, beside the old one, which it then replaces: a process that is killed, or a
@@ -84,10 +84,10 @@ int cli_log_read(const char *path, cli_log *ret_log) {
 }
 
 static int begin(const cli_tune *tune, const char *path, const char *machine, cli_log *ret_log) {
-    json_t *root =
-        json_pack("{s:s, s:[], s:{s:i, s:s, s:o, s:o, s:[]}}", "schema_version", "1.0.0", "results",
-                  "flexjit", "schema", LOG_SCHEMA, "version", FJ_VERSION, "device",
-                  cli_json_text(fj_device_name(tune->device)), "machine", cli_json_text(machine), "problems");
+    json_t *root = json_pack(
+        "{s:s, s:{s:s}, s:[], s:{s:i, s:s, s:o, s:o, s:[]}}", "schema_version", "1.0.0", "metadata",
+        "timeunit", "milliseconds", "results", "flexjit", "schema", LOG_SCHEMA, "version", FJ_VERSION,
+        "device", cli_json_text(fj_device_name(tune->device)), "machine", cli_json_text(machine), "problems");
     return root != NULL ? take(path, root, ret_log) : cli_no_memory();
 }
 

@@ -135,7 +135,9 @@ static int add(at_row *r, const cli_candidate *candidate, const fj_kernel_info *
     r->failed += of->rejected != NULL;
     if (of->rejected == NULL && !(result.ms >= r->best_ms)) r->best_ms = result.ms;
     show_progress(r);
-    return cli_log_add(r->sweep->log, r->problem, &result);
+    const int status = cli_log_add(r->sweep->log, r->problem, &result);
+    r->sweep->ended = status != CLI_EXIT_OK; /* a full disk is full for all rows */
+    return status;
 }
 
 static int measure(at_row *r, const cli_candidate *candidate, const fj_kernel_info *info) {
@@ -204,6 +206,7 @@ static int finish_job(at_row *r, job *of) {
     outcome not_run = {0};
     if (of->result == FJ_OK && (of->info.spill_bytes == 0 || is_default))
         return measure(r, of->candidate, &of->info);
+    r->sweep->ended = of->result == FJ_ERR_IO;
     if (of->result != FJ_OK && of->result != FJ_ERR_COMPILER) return cli_fail_library(of->result, &of->error);
     not_run.rejected = of->result == FJ_OK ? "spill" : "compile";
     snprintf(not_run.text, sizeof not_run.text, "%.300s", of->result == FJ_OK ? "" : of->error.text);

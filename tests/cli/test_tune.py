@@ -172,18 +172,32 @@ class Tune(harness.Case):
         self.assertEqual(self.tune(*arguments[1:])["rows"], report["rows"])
         self.assertEqual(log.read_bytes(), before)
 
-    def test_interrupted(self):
-        log = self.folder / "log.json"
+    def start_hanging(self, log, seconds):
+        """A sweep whose last candidate hangs, once all others are in the log."""
         variants = self.variants()
-        env = self.env({**self.plant({variants[-1]: "hang"}), "FLEXJIT_TUNE_TIMEOUT": "300"})
+        env = self.env({**self.plant({variants[-1]: "hang"}), "FLEXJIT_TUNE_TIMEOUT": seconds})
         tool = self.start("tune", "--mask", "q >= kv - 30", *SHAPE, "--strategy", "list", "--log", log, "--json", env=env)
         until = time.monotonic() + 120
         while time.monotonic() < until and not (log.exists() and len(self.log(log)["results"]) == len(variants) - 1):
             time.sleep(0.05)
+        return tool, len(variants) - 1
+
+    def test_interrupted(self):
+        tool, count = self.start_hanging(self.folder / "log.json", "300")
         os.killpg(tool.pid, signal.SIGINT)
         out, err = tool.communicate(timeout=60)
         self.assertEqual(tool.returncode, 130, err)
-        self.assertEqual(json.loads(out)["rows"][0]["tried"], len(variants) - 1)
+        self.assertEqual(json.loads(out)["rows"][0]["tried"], count)
+
+    def test_a_log_that_cannot_be_written_any_more_is_kept(self):
+        folder = self.folder / "logs"
+        folder.mkdir()
+        tool, count = self.start_hanging(folder / "log.json", "6")
+        kept = folder.rename(self.folder / "moved") / "log.json"
+        out, err = tool.communicate(timeout=60)
+        self.assertEqual(tool.returncode, 1, err)
+        self.assertIn("log.json", json.loads(out)["error"]["file"] + json.loads(out)["error"]["text"])
+        self.assertEqual(len(self.log(kept)["results"]), count)
 
     def test_logs_of_others(self):
         log = self.folder / "log.json"
