@@ -6,8 +6,6 @@
 #include "attn/mask/mask.h"
 #include "base/dtype.h"
 
-enum { MOST_GRID = INT32_MAX, TILE_MARGIN = 1024 };
-
 /* ---- Getting ready --------------------------------------------------------------------------------- */
 
 static size_t literal_size(const fj_tensor *literal) {
@@ -74,30 +72,13 @@ void fj_attn_gpu_finish(fj_kernel *kernel) {
 
 static fj_status too_large(fj_error *error, const char *what, int64_t value) {
     return fj_error_set(error, FJ_ERR_UNSUPPORTED, "%s: %lld; the limit is %d", what, (long long)value,
-                        MOST_GRID);
+                        FJ_GPU_MOST_GRID);
 }
 
-static bool multiply(int64_t a, int64_t b, int64_t *result) { return !__builtin_mul_overflow(a, b, result); }
-
-/* Whether the kernels' 32-bit counters hold: lengths and rows with room for a tile past the last one, steps of a
- * walk twice. */
 static fj_status check_extents(const fj_resolved *all, fj_error *error) {
-    const int64_t most = MOST_GRID - TILE_MARGIN;
-    int64_t rows, columns = 0, queries = 0;
-    int64_t group = all->heads_kv > 0 ? all->heads_q / all->heads_kv : 0;
-    if (all->q_len > most) return too_large(error, "queries of a head", all->q_len);
-    if (all->kv_len > most) return too_large(error, "keys of a head", all->kv_len);
-    if (!multiply(all->batch, all->heads_q, &columns) || columns > MOST_GRID)
-        return too_large(error, "heads of all batches", columns);
-    if (!multiply(all->batch, all->heads_kv, &columns) || columns > MOST_GRID)
-        return too_large(error, "key heads of all batches", columns);
-    if (!multiply(group, all->q_len, &queries) || queries > most)
-        return too_large(error, "queries of all heads that share keys", queries);
-    /* 2^62 divided by the most that a row takes of the workspace */
-    const int64_t batch = all->form == FJ_FORM_PACKED ? 1 : all->batch;
-    if (!multiply(batch * all->heads_q, all->q_len, &rows) || rows > (int64_t)1 << 50)
-        return too_large(error, "queries of all heads and batches", rows);
-    return FJ_OK;
+    int64_t value = 0;
+    const char *what = fj_gpu_too_large(all, all->form == FJ_FORM_PACKED, &value);
+    return what ? too_large(error, what, value) : FJ_OK;
 }
 
 static fj_status check_captures(const fj_kernel *kernel, const fj_resolved *all, fj_error *error) {
@@ -112,17 +93,11 @@ static fj_status check_captures(const fj_kernel *kernel, const fj_resolved *all,
     return FJ_OK;
 }
 
-static bool add_gradient(fj_launch_extents *of, const fj_tensor *tensor) {
-    const int64_t count = tensor->present ? fj_attn_gpu_count(tensor) : -1;
-    if (count > of->largest) of->largest = count;
-    return count <= 0 || !__builtin_add_overflow(of->gradients, count, &of->gradients);
-}
-
 static bool add_gradients(fj_launch_extents *of, const fj_plan *plan, const fj_resolved *all) {
     bool fits = true;
     for (size_t i = 0; i < plan->mod->program.ir->captures.len; i++)
-        fits &= add_gradient(of, &all->dcaptures[i]);
-    for (size_t i = 0; i < plan->mod->scalar_count; i++) fits &= add_gradient(of, &all->dscalars[i]);
+        fits &= fj_gpu_add_gradient(of, &all->dcaptures[i]);
+    for (size_t i = 0; i < plan->mod->scalar_count; i++) fits &= fj_gpu_add_gradient(of, &all->dscalars[i]);
     return fits;
 }
 
@@ -150,7 +125,7 @@ static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, fj_lau
     const bool fits = add_gradients(ret_extents, plan, all);
     for (int i = 0; i < variant->entry_count; i++) {
         const int64_t blocks = fj_jit_blocks(variant, &variant->entries[i], ret_extents);
-        if (blocks > MOST_GRID) return too_large(error, "blocks of a launch", blocks);
+        if (blocks > FJ_GPU_MOST_GRID) return too_large(error, "blocks of a launch", blocks);
     }
     if (fits && fj_jit_lay_out(&plan->jit_problem, variant, ret_extents, ret_workspace)) return FJ_OK;
     return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the workspace is larger than memory can be addressed");
@@ -203,23 +178,20 @@ static fj_status fill(const ready *r, char *to, size_t size, fj_error *error) {
     return fj_device_fill(r->kernel->plan->device, to, 0, size, r->call->launch.stream, error);
 }
 
-/* Zeros for a gradient, wherever its strides put it: the longest runs that it has. */
+typedef struct filling {
+    const ready *of;
+    fj_error *error;
+} filling;
+
+static int fill_run(void *user, char *to, size_t size) {
+    const filling *f = user;
+    return (int)fill(f->of, to, size, f->error);
+}
+
+/* Zeros for a gradient. */
 static fj_status clear(const ready *r, const fj_tensor *tensor, fj_error *error) {
-    int64_t size = (int64_t)fj_dtype_size(tensor->dtype), run = 1, index[FJ_MAX_RANK] = {0};
-    int rank = tensor->rank;
-    fj_status status = FJ_OK;
-    if (!tensor->present || fj_attn_gpu_count(tensor) == 0) return FJ_OK;
-    while (rank > 0 && (tensor->shape[rank - 1] == 1 || tensor->strides[rank - 1] == run))
-        run *= tensor->shape[--rank];
-    for (bool more = true; more && status == FJ_OK;) {
-        int64_t at = 0;
-        int d = rank - 1;
-        for (int i = 0; i < rank; i++) at += index[i] * tensor->strides[i];
-        status = fill(r, tensor->data + at * size, (size_t)(run * size), error);
-        while (d >= 0 && ++index[d] == tensor->shape[d]) index[d--] = 0;
-        more = d >= 0;
-    }
-    return status;
+    filling f = {r, error};
+    return (fj_status)fj_gpu_clear(tensor, (int64_t)fj_dtype_size(tensor->dtype), fill_run, &f);
 }
 
 /* Gradients that are zero by the mod's text, so that no kernel makes them; without query heads, all. */

@@ -14,6 +14,7 @@
 #include "attn/objects.h"
 #include "jit/launch.h"
 #include "templates/cuda/abi.h"
+#include "templates/host/gpu_parameters.h"
 
 typedef struct fj_gpu_kernel {
     fj_driver_entry entries[FJ_JIT_MAX_ENTRIES]; /* as the variant lists them */
@@ -36,12 +37,9 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call, char *
 
 /* ---- gpu_args.c ----------------------------------------------------------------------------------- */
 
-/* A kernel's parameters, and the descriptors that they are made from, are on the stack of a launch: bounded by what a
- * GPU takes. */
-typedef struct fj_gpu_parameters {
-    _Alignas(16) char bytes[FJ_DRIVER_PARAMETERS];
-    size_t size;
-} fj_gpu_parameters;
+/* A kernel's parameters (fj_gpu_parameters), and the descriptors that they are made from, are on the stack of a launch:
+ * bounded by what a GPU takes. */
+_Static_assert((int)FJ_GPU_PARAMETERS == (int)FJ_DRIVER_PARAMETERS, "one limit");
 
 /* Captures and scalars, together. */
 #define FJ_GPU_MOST_INPUTS 128

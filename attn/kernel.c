@@ -28,9 +28,8 @@ fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info 
     return all;
 }
 
-/* The plan's variant if it was named or measured, else what it leads to. driver NULL: the kernel is only built. */
-static fj_status choose(const fj_plan *plan, const fj_variant *variant, const fj_driver *driver, bool verify,
-                        fj_jit_chosen *ret_chosen, fj_error *error) {
+fj_status fj_attn_choose_kernel(const fj_plan *plan, const fj_variant *variant, const fj_driver *driver,
+                                bool verify, fj_jit_chosen *ret_chosen, fj_error *error) {
     fj_jit *jit = plan->device->context->jit;
     const bool exact = plan->named || (plan->tuned && variant == &plan->variant);
     if (!exact)
@@ -46,7 +45,7 @@ static fj_status choose(const fj_plan *plan, const fj_variant *variant, const fj
 static fj_status make_ready_of(fj_kernel *kernel, const fj_variant *variant, fj_error *error) {
     const fj_device *device = kernel->plan->device;
     fj_jit_chosen chosen;
-    fj_status status = choose(kernel->plan, variant, device->driver, false, &chosen, error);
+    fj_status status = fj_attn_choose_kernel(kernel->plan, variant, device->driver, false, &chosen, error);
     if (status != FJ_OK) return status;
     kernel->object = chosen.object;
     kernel->variant = chosen.variant;
@@ -118,7 +117,7 @@ fj_status fj_plan_build(const fj_plan *plan, bool verify, fj_kernel_info *ret_in
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels to build",
                             fj_device_name(plan->device));
     fj_jit_chosen chosen;
-    fj_status status = choose(plan, &plan->variant, NULL, verify, &chosen, error);
+    fj_status status = fj_attn_choose_kernel(plan, &plan->variant, NULL, verify, &chosen, error);
     if (status != FJ_OK) return status;
     *ret_info = fj_attn_kernel_info(chosen.variant, &chosen.info);
     ret_info->decision = plan->decision;

@@ -13,6 +13,7 @@
 #include "attn/cpu.h"
 #include "attn/mask/mask.h"
 #include "driver/parallel.h"
+#include "templates/host/cpu_arguments.h"
 
 /* ---- Arguments ---------------------------------------------------------------------------------------------- */
 
@@ -20,47 +21,15 @@ _Static_assert(FJ_CPU_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
 _Static_assert(sizeof(union fj_cpu_scalar) == sizeof(fj_scalar), "scalars are passed as they are");
 _Static_assert(sizeof(struct fj_cpu_run) == sizeof(fj_block_run), "runs are passed as they are");
 
-static size_t align_up(size_t size, size_t alignment) { return (size + alignment - 1) & ~(alignment - 1); }
-
-static struct fj_cpu_tensor cpu_tensor(const fj_tensor *tensor) {
-    struct fj_cpu_tensor out = {.data = tensor->data};
-    memcpy(out.shape, tensor->shape, sizeof out.shape);
-    memcpy(out.stride, tensor->strides, sizeof out.stride);
-    return out;
-}
-
-/* What of the arguments is a sequence's own. */
-static void set_sequence(struct fj_cpu_args *args, const fj_resolved *all) {
-    args->query = cpu_tensor(&all->query);
-    args->key = cpu_tensor(&all->key);
-    args->value = cpu_tensor(&all->value);
-    args->out = cpu_tensor(&all->out);
-    args->lse = cpu_tensor(&all->lse);
-    args->max = cpu_tensor(&all->max);
-    args->lse_low = cpu_tensor(&all->lse_low);
-    args->dout = cpu_tensor(&all->dout);
-    args->dlse = cpu_tensor(&all->dlse);
-    args->dquery = cpu_tensor(&all->dquery);
-    args->dkey = cpu_tensor(&all->dkey);
-    args->dvalue = cpu_tensor(&all->dvalue);
-    args->batch = all->batch;
-    args->q_len = all->q_len;
-    args->kv_len = all->kv_len;
-    args->first_batch = (int32_t)all->first_batch;
-    args->q_offset = all->q_offset;
-    args->pages = all->sequences.page_table;
-    args->page_size = all->sequences.page_size;
-}
-
 fj_cpu_front fj_attn_cpu_front(const fj_kernel *kernel, size_t at, int workers) {
     const fj_mod *mod = kernel->plan->mod;
     const size_t tensor = sizeof(struct fj_cpu_tensor), captures = mod->program.ir->captures.len;
-    fj_cpu_front front = {.captures = align_up(at, 16)};
+    fj_cpu_front front = {.captures = fj_cpu_align_up(at, 16)};
     front.dcaptures = front.captures + captures * tensor;
     front.dscalars = front.dcaptures + captures * tensor;
     front.block_mask = front.dscalars + mod->scalar_count * tensor;
-    front.faults = front.block_mask + align_up(sizeof(struct fj_cpu_block_mask), 16);
-    front.size = align_up(front.faults + (size_t)workers * sizeof(struct fj_cpu_fault), 256);
+    front.faults = front.block_mask + fj_cpu_align_up(sizeof(struct fj_cpu_block_mask), 16);
+    front.size = fj_cpu_align_up(front.faults + (size_t)workers * sizeof(struct fj_cpu_fault), 256);
     return front;
 }
 
@@ -85,13 +54,8 @@ fj_cpu_call fj_attn_cpu_begin(const fj_kernel *kernel, const fj_resolved *all, c
     struct fj_cpu_tensor *captures = (struct fj_cpu_tensor *)(void *)(memory + front->captures);
     struct fj_cpu_tensor *dcaptures = (struct fj_cpu_tensor *)(void *)(memory + front->dcaptures);
     struct fj_cpu_tensor *dscalars = (struct fj_cpu_tensor *)(void *)(memory + front->dscalars);
-    for (size_t i = 0; i < mod->program.ir->captures.len; i++) {
-        captures[i] = cpu_tensor(&all->captures[i]);
-        dcaptures[i] = cpu_tensor(&all->dcaptures[i]);
-        if (!all->dcaptures[i].present)
-            memcpy(dcaptures[i].shape, captures[i].shape, sizeof captures[i].shape);
-    }
-    for (size_t i = 0; i < mod->scalar_count; i++) dscalars[i] = cpu_tensor(&all->dscalars[i]);
+    fj_cpu_put_inputs(all->captures, all->dcaptures, all->dscalars, mod->program.ir->captures.len,
+                      mod->scalar_count, captures, dcaptures, dscalars);
     fj_cpu_call call = {.kernel = kernel->cpu, .all = all, .launch = launch};
     call.args = (struct fj_cpu_args){
         .captures = captures,
@@ -106,7 +70,7 @@ fj_cpu_call fj_attn_cpu_begin(const fj_kernel *kernel, const fj_resolved *all, c
         .workers = workers,
         .faults = (struct fj_cpu_fault *)(void *)(memory + front->faults),
     };
-    set_sequence(&call.args, all);
+    fj_cpu_set_sequence(&call.args, all);
     return call;
 }
 
@@ -123,7 +87,7 @@ static bool is_many(const fj_cpu_call *call) {
 static struct fj_cpu_args sequence_args(const fj_cpu_call *call, int64_t b) {
     const fj_resolved one = fj_attn_sequence(call->all, b);
     struct fj_cpu_args args = call->args;
-    set_sequence(&args, &one);
+    fj_cpu_set_sequence(&args, &one);
     args.is_first = b == 0;
     args.is_last = b + 1 == call->all->batch;
     return args;
@@ -131,14 +95,14 @@ static struct fj_cpu_args sequence_args(const fj_cpu_call *call, int64_t b) {
 
 static size_t workspace_of(const fj_cpu_call *call, int64_t b) {
     const struct fj_cpu_args args = sequence_args(call, b);
-    return align_up(call->kernel->workspace(&args), 256);
+    return fj_cpu_align_up(call->kernel->workspace(&args), 256);
 }
 
 static size_t scratch_size(const fj_cpu_call *call) {
-    return align_up((size_t)call->kernel->scratch, 256) * (size_t)call->args.workers;
+    return fj_cpu_scratch_size(call->kernel, call->args.workers);
 }
 static size_t lists_size(const fj_cpu_call *call) {
-    return align_up(2 * ((size_t)call->all->batch + 1) * sizeof(int64_t), 256);
+    return fj_cpu_align_up(2 * ((size_t)call->all->batch + 1) * sizeof(int64_t), 256);
 }
 
 size_t fj_attn_cpu_size(const fj_cpu_call *call) {
@@ -151,7 +115,7 @@ size_t fj_attn_cpu_size(const fj_cpu_call *call) {
     }
     if (!is_backward(call)) return size + lists_size(call) + sum;
     const struct fj_cpu_args args = sequence_args(call, 0); /* what is carried has one size */
-    return size + align_up(call->kernel->carry(&args), 256) + most;
+    return size + fj_cpu_align_up(call->kernel->carry(&args), 256) + most;
 }
 
 /* ---- Running ---------------------------------------------------------------------------------------------------- */
@@ -205,7 +169,7 @@ static void run_in_turn(const fj_cpu_call *call, char *memory) {
     for (int64_t b = 0; b < call->all->batch; b++) {
         struct fj_cpu_args args = sequence_args(call, b);
         args.carry = memory;
-        args.workspace = memory + align_up(call->kernel->carry(&args), 256);
+        args.workspace = memory + fj_cpu_align_up(call->kernel->carry(&args), 256);
         fj_driver_cpu_run(call->kernel, &args, call->launch);
     }
 }

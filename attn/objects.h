@@ -118,6 +118,10 @@ struct fj_kernel {
     fj_kernel_info info;
 };
 
+/* The variant, which is the plan's or replaces it, if it was named or measured, else what it leads to. driver NULL: the
+ * kernel is only built. */
+fj_status fj_attn_choose_kernel(const fj_plan *plan, const fj_variant *variant, const fj_driver *driver,
+                                bool verify, fj_jit_chosen *ret_chosen, fj_error *error);
 /* What jit found, for the caller. */
 fj_kernel_info fj_attn_kernel_info(const fj_variant *variant, const fj_jit_info *info);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/emit.h"
 #include "cli/interrupt.h"
 #include "cli/mod.h"
 #include "cli/prebuild.h"
@@ -64,7 +65,10 @@ static int read_options(cli_prebuild *p) {
     int status = cli_args_integer(args, CLI_OPT_JOBS, 1, MOST_JOBS, &p->jobs), variants = CLI_VARIANTS_TUNED;
     if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_VARIANTS, variants, &variants);
     p->variants = (cli_variants)variants;
-    return status == CLI_EXIT_OK ? cli_prebuild_shard(args, &p->shard, &p->shards) : status;
+    if (status == CLI_EXIT_OK) status = cli_prebuild_shard(args, &p->shard, &p->shards);
+    if (status == CLI_EXIT_OK && p->shards > 1 && cli_args_has(args, CLI_OPT_EMIT_C))
+        return cli_usage(args->verb, "--emit-c writes a folder as a whole: it does not go with --shard");
+    return status;
 }
 
 /* ---- The shard --------------------------------------------------------------------------- */
@@ -212,6 +216,9 @@ int cli_verb_prebuild(const cli_args *args) {
     if (status == CLI_EXIT_OK) status = choose_kernels(&p);
     if (status == CLI_EXIT_OK) {
         status = build_all(&p);
+        const char *folder = cli_args_text(args, CLI_OPT_EMIT_C, NULL);
+        if (status == CLI_EXIT_OK && folder != NULL)
+            status = cli_emit_c(folder, &p.builds, p.order, p.wanted, p.devices);
         int reported = cli_prebuild_report(&p);
         if (status == CLI_EXIT_OK) status = reported;
     }

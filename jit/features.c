@@ -5,10 +5,7 @@
 #include <unistd.h>
 
 #include "jit/jit.h"
-
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
+#include "templates/host/isa.h"
 
 static const char *const names[] = {
     [FJ_ISA_PORTABLE] = "portable",
@@ -34,24 +31,6 @@ fj_features fj_jit_isa_features(fj_isa isa) {
 
 #if defined(__x86_64__)
 
-static bool has(uint32_t reg, int bit) { return (reg >> bit & 1) != 0; }
-
-/* Bits: Intel SDM volume 2, CPUID. The compiler's own test also asks the operating system, whether it
- * saves the registers; it does not know all bits. */
-static void look(fj_features *features) {
-    uint32_t a, b, c, d, b7, a71;
-    if (!__get_cpuid(1, &a, &b, &c, &d)) return;
-    bool fma = has(c, 12), f16c = has(c, 29);
-    if (!__get_cpuid_count(7, 0, &a, &b7, &c, &d)) return;
-    bool avx2 = fma && f16c && has(b7, 8 /* BMI2 */) && __builtin_cpu_supports("avx2");
-    bool avx512 = avx2 && has(b7, 17 /* DQ */) && has(b7, 28 /* CD */) && has(b7, 30 /* BW */) &&
-                  has(b7, 31 /* VL */) && __builtin_cpu_supports("avx512f");
-    features->isa[FJ_ISA_AVX2] = avx2;
-    features->isa[FJ_ISA_AVX512] = avx512;
-    features->isa[FJ_ISA_AVX512BF16] =
-        avx512 && a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && has(a71, 5);
-}
-
 /* The brand string: three leaves of 16 bytes, with blanks before and behind it. */
 void fj_jit_cpu_name(char name[FJ_JIT_CPU_NAME]) {
     uint32_t words[12] = {0};
@@ -70,8 +49,6 @@ void fj_jit_cpu_name(char name[FJ_JIT_CPU_NAME]) {
 
 #else
 
-static void look(fj_features *features) { (void)features; }
-
 void fj_jit_cpu_name(char name[FJ_JIT_CPU_NAME]) { name[0] = '\0'; }
 
 #endif
@@ -89,8 +66,7 @@ static void look_at_caches(fj_features *features) {
 }
 
 fj_features fj_jit_features(void) {
-    fj_features features = {.isa = {[FJ_ISA_PORTABLE] = true}};
-    look(&features);
+    fj_features features = fj_jit_isa_features((fj_isa)fj_isa_best());
     look_at_caches(&features);
     return features;
 }

@@ -14,6 +14,7 @@
 #include "driver/driver.h"
 #include "expr/ir/ir.h"
 #include "jit/resources.h"
+#include "templates/host/gpu_launch.h"
 
 /* ---- Features ----------------------------------------------------------------------------------- */
 
@@ -108,24 +109,6 @@ typedef enum fj_target {
 } fj_target;
 const char *fj_jit_target_name(fj_target target); /* "cuda" */
 
-/* What the blocks of a launch are of (launch.c). */
-typedef enum fj_grid {
-    FJ_GRID_QUERY_TILES, /* tile_m queries of a head, or of the heads of a group */
-    FJ_GRID_KEY_TILES,   /* tile_m keys of a key head */
-    FJ_GRID_ROWS,        /* some, for all queries and for the sums of gradients of captures */
-    FJ_GRID_GRADIENTS,   /* some, for gradients of captures */
-    FJ_GRID_KEYS,        /* some, for the elements of all keys and values of one batch */
-} fj_grid;
-
-/* An entry point of a variant's code object: all that is known of it before a call. */
-typedef struct fj_entry {
-    const char *name; /* static */
-    int threads;      /* of a block */
-    int shared;       /* bytes of dynamic shared memory */
-    fj_grid grid;     /* blocks along x */
-    int slices;       /* blocks along z: each makes so many of the output's columns */
-} fj_entry;
-
 #define FJ_JIT_MAX_ENTRIES 6
 
 #define FJ_JIT_VARIANT_NAME 96
@@ -178,6 +161,10 @@ fj_status fj_jit_render(const fj_jit_problem *problem, const fj_variant *variant
                         const fj_allocator *allocator, fj_buf *text, fj_rendered *ret_rendered,
                         fj_error *error);
 
+/* Files of templates/, in this order, each file that they include once in its place. Errors as fj_jit_render. */
+fj_status fj_jit_render_parts(const char *const *names, size_t count, const fj_allocator *allocator,
+                              fj_buf *out, fj_error *error);
+
 /* The request as text: all that decides which kernel this is, except for emitters and compilers. */
 fj_status fj_jit_request_text(const fj_jit_problem *problem, const fj_variant *variant,
                               const fj_allocator *allocator, fj_buf *out, fj_error *error);
@@ -220,6 +207,10 @@ void fj_jit_release(fj_jit *jit, fj_object **object);
  * that no layer has is FJ_ERR_NO_JIT. FJ_ERR_IO when the cache cannot be written; else as fj_jit_prepare. */
 fj_status fj_jit_build(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, bool verify,
                        fj_jit_info *ret_info, fj_error *error);
+
+/* The bytes of a kernel that the cache has, such as one that was built. FJ_ERR_IO: it has it no more. */
+fj_status fj_jit_payload(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, fj_buf *out,
+                         fj_error *error);
 
 typedef struct fj_jit_chosen {
     const fj_variant *variant; /* the one that was asked for, or lives as long as the jit */

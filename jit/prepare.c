@@ -234,3 +234,20 @@ fj_status fj_jit_build(fj_jit *jit, const fj_jit_problem *problem, const fj_vari
     if (status == FJ_OK) *ret_info = made.info;
     return status;
 }
+
+fj_status fj_jit_payload(fj_jit *jit, const fj_jit_problem *problem, const fj_variant *variant, fj_buf *out,
+                         fj_error *error) {
+    fj_request request;
+    fj_record record;
+    fj_cache_entry entry;
+    fj_status status = fj_request_create(problem, variant, jit->allocator, &request, error);
+    if (status == FJ_OK && fj_jit_record_find(jit->cache, &request, &record) &&
+        fj_cache_get(jit->cache, FJ_CACHE_KERNEL, record.content, &entry)) {
+        fj_buf_write(out, entry.payload.data, entry.payload.len);
+        fj_cache_entry_finish(jit->cache, &entry);
+    } else if (status == FJ_OK) {
+        status = fj_error_set(error, FJ_ERR_IO, "the cache has no kernel %s any more", variant->name);
+    }
+    fj_request_finish(&request);
+    return status;
+}

@@ -30,6 +30,8 @@ struct render {
     const fj_variant *variant;
     size_t constants_len;
     size_t hooks_from, hooks_to; /* in out */
+    const char *const *parts;    /* fj_jit_render_parts */
+    size_t part_count;
 };
 
 static const char *const cpu_templates[] = {
@@ -268,6 +270,18 @@ fj_status fj_jit_render(const fj_jit_problem *problem, const fj_variant *variant
     ret_rendered->hooks = (fj_str){text->data + render.hooks_from, render.hooks_to - render.hooks_from};
     ret_rendered->source = (fj_str){text->data, text->len};
     return FJ_OK;
+}
+
+static void put_parts(fj_scope *scope, void *argument) {
+    struct render *render = argument;
+    for (size_t i = 0; i < render->part_count; i++) put_part(scope, render, render->parts[i], 0);
+    if (render->out->failed) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
+}
+
+fj_status fj_jit_render_parts(const char *const *names, size_t count, const fj_allocator *allocator,
+                              fj_buf *out, fj_error *error) {
+    struct render render = {.out = out, .parts = names, .part_count = count};
+    return run(&render, allocator, error, put_parts);
 }
 
 /* ---- The request ------------------------------------------------------------------------------- */

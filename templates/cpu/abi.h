@@ -11,6 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef FJ_CPU_EXPORT /* static where the kernel is a part of a program (fj_plan_emit_c) */
+#define FJ_CPU_EXPORT __attribute__((visibility("default")))
+#endif
+
 #define FJ_CPU_ABI 4
 #define FJ_CPU_MAX_RANK 8
 

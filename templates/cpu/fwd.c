@@ -346,7 +346,7 @@ static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {
 }
 
 extern const struct fj_cpu_kernel fj_cpu_kernel;
-__attribute__((visibility("default"))) const struct fj_cpu_kernel fj_cpu_kernel = {
+FJ_CPU_EXPORT const struct fj_cpu_kernel fj_cpu_kernel = {
     .abi = FJ_CPU_ABI,
     .scratch = sizeof(struct scratch),
     .workspace = grid_workspace,

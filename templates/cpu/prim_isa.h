@@ -21,20 +21,22 @@
 #define FJ_ISA_AVX2 FJ_ISA_AVX512
 #endif
 
+/* FJ_ISA_BY_PRAGMA: functions have the instructions by an attribute, which Clang does not show in macros. */
 #if FJ_ISA_AVX512
 #define FJ_VB 64
-#if !defined __AVX512F__ || !defined __AVX512BW__ || !defined __AVX512DQ__ || !defined __AVX512VL__
+#if !defined FJ_ISA_BY_PRAGMA && \
+    !(defined __AVX512F__ && defined __AVX512BW__ && defined __AVX512DQ__ && defined __AVX512VL__)
 #error "FJ_ISA_AVX512 needs -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c"
 #endif
 #elif FJ_ISA_AVX2
 #define FJ_VB 32
-#if !defined __AVX2__ || !defined __FMA__ || !defined __F16C__
+#if !defined FJ_ISA_BY_PRAGMA && !(defined __AVX2__ && defined __FMA__ && defined __F16C__)
 #error "FJ_ISA_AVX2 needs -mavx2 -mfma -mf16c"
 #endif
 #else
 #define FJ_VB 16
 #endif
-#if FJ_ISA_AVX512BF16 && !defined __AVX512BF16__
+#if FJ_ISA_AVX512BF16 && !defined FJ_ISA_BY_PRAGMA && !defined __AVX512BF16__
 #error "FJ_ISA_AVX512BF16 needs -mavx512bf16"
 #endif
 #if FJ_ISA_AVX512 || FJ_ISA_AVX2
