@@ -108,7 +108,7 @@ static int set_kernel(const cli_manifest_reader *r, const json_t *value, fj_prob
 
 /* Room for so many, which the manifest frees. */
 static fj_option *add_options(cli_manifest *manifest, size_t count) {
-    fj_option **grown = realloc(manifest->options, (manifest->option_lists + 1) * sizeof *grown);
+    fj_option **grown = realloc(manifest->options, (manifest->option_lists + 1) * sizeof(void *));
     if (grown == NULL) return NULL;
     manifest->options = grown;
     fj_option *list = calloc(count + 1, sizeof *list);

@@ -117,7 +117,7 @@ static fj_values with_plan(const fj_values *wanted) {
 
 typedef struct collection {
     fj_axis axis;
-    int *values, count;
+    int values[FJ_AXIS_VALUES], count;
 } collection;
 
 static bool collect(void *user, const fj_variant *variant) {
@@ -134,10 +134,11 @@ static bool collect(void *user, const fj_variant *variant) {
 
 int fj_jit_legal_values(const fj_jit_problem *problem, const fj_features *features, const fj_values *wanted,
                         fj_axis axis, int ret_values[FJ_AXIS_VALUES]) {
-    collection c = {.axis = axis, .values = ret_values};
+    collection c = {.axis = axis};
     fj_values all = with_plan(wanted);
     all.of[axis] = FJ_VALUE_ANY;
     fj_jit_visit_variants(problem, features, &all, collect, &c);
+    memcpy(ret_values, c.values, sizeof c.values);
     return c.count;
 }
 

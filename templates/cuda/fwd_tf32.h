@@ -62,12 +62,12 @@ FJ_DEVICE void fj_multiply_keys(fj_scores &s, uint32_t queries, uint32_t keys) {
 // Tensor cores cut what they add to the exponent of the greatest, all cuts towards 0: over many keys that is more than
 // rounding. So sums of few keys begin at 0, and are added to o in float32.
 FJ_DEVICE void fj_multiply_values(fj_sums &o, const fj_p_frag &p, uint32_t values) {
-    // As few as registers allow.
+    // As few as registers allow, and as divide the keys.
     constexpr uint32_t tiles = ROW_TILES * VALUE_TILES,
                        wish = tiles <= 8     ? 1
                             : ROW_TILES == 1 ? 2
                                              : 4,
-                       few = KEY_TILES < wish ? KEY_TILES : wish;
+                       few = KEY_TILES % wish == 0 ? wish : 2;
     const uint32_t part = fj_lane() % 4, own = fj_lane() / 4;
 #pragma unroll
     for (uint32_t first = 0; first < KEY_TILES; first += few) {
