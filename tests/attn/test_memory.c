@@ -63,6 +63,14 @@ static fj_status go(test_stack *stack, fj_device_kind kind, fj_direction directi
         ck_assert_int_eq(text.data != NULL, status == FJ_OK);
         fj_text_finish(&text);
     }
+    if (status == FJ_OK && kind == FJ_DEVICE_CPU) {
+        fj_text header = {0}, text = {0};
+        status = fj_plan_emit_c(stack->plan, "kernel", &header, &text, error);
+        ck_assert_int_eq(header.data && text.data, status == FJ_OK);
+        ck_assert_int_eq(!header.data && !text.data, status != FJ_OK);
+        fj_text_finish(&header);
+        fj_text_finish(&text);
+    }
     return status;
 }
 
