@@ -86,8 +86,9 @@ static const char *read_param(const json_t *value, char number[PARAM_NUMBER]) {
         const char *text = json_string_value(value);
         return text != NULL && strlen(text) == json_string_length(value) ? text : NULL;
     }
-    snprintf(number, PARAM_NUMBER, "%.17g", json_real_value(value));
-    if (strpbrk(number, ".en") == NULL) strcat(number, ".0"); /* a float stays one */
+    const int length = snprintf(number, PARAM_NUMBER, "%.17g", json_real_value(value));
+    if (strpbrk(number, ".en") == NULL) /* a float stays one */
+        snprintf(number + length, PARAM_NUMBER - (size_t)length, ".0");
     return number;
 }
 
