@@ -131,18 +131,18 @@ static void forget_all(cli_check *all) {
     if (all->wide) forget_rounded(&all->rounded);
 }
 
-int cli_check_compare(const cli_check *all, const cli_run *run, cli_comparison *comparisons, bool *ret_ok) {
+int cli_check_compare(const cli_check *check, const cli_run *run, cli_comparison *comparisons, bool *ret_ok) {
     fj_dtype dtype = run->options.dtype;
     bool ok = true;
     for (size_t i = 0; i < run->list.count; i++) {
         const cli_output *x = &run->list.items[i];
-        const pass *exact = all->wide ? &all->unfused_reference : &all->reference;
-        cli_evidence evidence = cli_evidence_of(x, &run->options, dtype, &all->reference.outputs.lse);
-        evidence.reference = all->reference.list.items[i].view;
-        evidence.noise = all->rounding.list.items[i].view;
-        evidence.unfused = all->unfused.list.items[i].view;
+        const pass *exact = check->wide ? &check->unfused_reference : &check->reference;
+        cli_evidence evidence = cli_evidence_of(x, &run->options, dtype, &check->reference.outputs.lse);
+        evidence.reference = check->reference.list.items[i].view;
+        evidence.noise = check->rounding.list.items[i].view;
+        evidence.unfused = check->unfused.list.items[i].view;
         evidence.unfused_reference = exact->list.items[i].view;
-        evidence.unfused_scale = all->wide ? 0x1p-29 : 1;
+        evidence.unfused_scale = check->wide ? 0x1p-29 : 1;
         int status = cli_compare(&evidence, &comparisons[i]);
         if (status != CLI_EXIT_OK) return status;
         ok = ok && comparisons[i].ok;

@@ -36,16 +36,28 @@ static json_t *row_json(const cli_log *log, size_t problem) {
                      cli_json_number(of.spread), "tried", (json_int_t)of.tried, "rejected", rejected);
 }
 
+enum { NUMBER = 16 };
+
+static const char *number_text(double number, char text[NUMBER]) {
+    if (isfinite(number))
+        snprintf(text, NUMBER, "%.3f", number);
+    else
+        snprintf(text, NUMBER, "-");
+    return text;
+}
+
 static void print_row(const cli_log *log, size_t problem) {
     const json_t *object = json_array_get(log->problems, problem);
     const cli_ranking of = cli_rank(log, problem);
     char *shape = json_dumps(json_object_get(object, "shape"), JSON_COMPACT);
     size_t rejected = 0;
     for (size_t i = 0; i < CLI_REJECTIONS; i++) rejected += of.rejected[i];
-    printf("%-30.*s %-5s %-3s %10.3f %10.3f %8.3f %7.3f %6zu %8zu  %s\n",
-           shape != NULL ? (int)strlen(shape) - 2 : 0, shape != NULL ? shape + 1 : "",
-           text_of(object, "dtype"), text_of(object, "direction"), of.standard_ms, of.best_ms, of.speedup,
-           of.spread, of.tried, rejected, of.best != NULL ? of.best : "-");
+    char standard[NUMBER], best[NUMBER], speedup[NUMBER], spread[NUMBER];
+    printf("%-30.*s %-5s %-3s %10s %10s %8s %7s %6zu %8zu  %s\n", shape != NULL ? (int)strlen(shape) - 2 : 0,
+           shape != NULL ? shape + 1 : "", text_of(object, "dtype"), text_of(object, "direction"),
+           number_text(of.standard_ms, standard), number_text(of.best_ms, best),
+           number_text(of.speedup, speedup), number_text(of.spread, spread), of.tried, rejected,
+           of.best != NULL ? of.best : "-");
     free(shape);
 }
 
@@ -77,6 +89,7 @@ typedef struct work {
     cli_log log;
     fj_plan **plans; /* of the defaults, by row */
     size_t *problems;
+    bool are_found; /* all of these */
     double started;
 } work;
 
@@ -87,6 +100,10 @@ static int find_problem(work *w, size_t row) {
     int status = cli_tune_plan(&w->tune, &w->tune.rows[row], NULL, &w->plans[row]);
     if (status != CLI_EXIT_OK) return status;
     const fj_status result = fj_plan_build(w->plans[row], false, &info, &error);
+    if (result != FJ_OK && cli_interrupted()) { /* the compiler too */
+        fj_error_finish(&error);
+        return CLI_EXIT_INTERRUPTED;
+    }
     if (result != FJ_OK) return cli_fail_library(result, &error);
     return cli_log_problem(&w->log, &w->tune.rows[row], w->plans[row], info.variant, &w->problems[row]);
 }
@@ -169,6 +186,7 @@ static int sweep(const cli_args *args, work *w) {
     if (status != CLI_EXIT_OK) return status;
     cli_interrupt_defer();
     status = find_problems(w);
+    w->are_found = status == CLI_EXIT_OK;
     if (status == CLI_EXIT_OK) status = sweep_all(w);
     return status;
 }
@@ -210,7 +228,7 @@ int cli_verb_tune(const cli_args *args) {
     if (status == CLI_EXIT_OK) status = check_folder(page);
     if (status == CLI_EXIT_OK) status = check_folder(output);
     if (status == CLI_EXIT_OK) status = replay != NULL ? cli_log_read(replay, &w.log) : sweep(args, &w);
-    if (w.log.root != NULL && (replay != NULL || w.problems != NULL)) {
+    if (w.log.root != NULL && (replay != NULL || w.are_found)) {
         const size_t count = replay != NULL ? json_array_size(w.log.problems) : w.tune.row_count;
         int more = page != NULL ? cli_tune_report(&w.log, page) : CLI_EXIT_OK;
         if (status == CLI_EXIT_OK) status = more;

@@ -112,7 +112,7 @@ static void put_ticks(const cli_plot *plot, const char *const *names, size_t nam
         put_text(plot, across(plot, ticks[i]), HEIGHT - BOTTOM + 16, "middle", text);
     }
     const size_t every = (name_count + MOST_TICKS - 1) / MOST_TICKS;
-    for (size_t i = 0; i < name_count; i += every)
+    for (size_t i = 0; names != NULL && i < name_count; i += every)
         put_text(plot, across(plot, (double)i), HEIGHT - BOTTOM + 16, "middle", names[i]);
 }
 

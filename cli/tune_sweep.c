@@ -32,7 +32,7 @@ typedef struct at_row {
     size_t problem;
     const char *standard;
     cli_space space;
-    size_t tried, all, failed; /* for progress */
+    size_t tried, all, failed, measured; /* for progress; measured: by this call */
     double started, best_ms;
 } at_row;
 
@@ -41,13 +41,12 @@ typedef struct at_row {
 static void show_progress(const at_row *r) {
     if (isatty(STDERR_FILENO) == 0) return;
     const double passed = cli_seconds() - r->started, left = r->sweep->until - cli_seconds();
-    const double rate = passed > 0 ? (double)r->tried / passed : 0;
+    const double rate = passed > 0 ? (double)r->measured / passed : 0;
     const double rest = rate > 0 ? (double)(r->all - r->tried) / rate : 0;
-    fprintf(
-        stderr,
-        "\r\033[Krow %zu of %zu: %zu of %zu variants, %.1f/s, %zu rejected, best %.3f ms, about %.0f s to go",
-        r->sweep->row + 1, r->sweep->tune->row_count, r->tried, r->all, rate, r->failed, r->best_ms,
-        fmax(0, fmin(rest, left)));
+    fprintf(stderr, "\r\033[Krow %zu of %zu: %zu of %zu variants, %.1f/s, %zu rejected", r->sweep->row + 1,
+            r->sweep->tune->row_count, r->tried, r->all, rate, r->failed);
+    if (!isnan(r->best_ms)) fprintf(stderr, ", best %.3f ms", r->best_ms);
+    if (r->measured > 0) fprintf(stderr, ", about %.0f s to go", fmax(0, fmin(rest, left)));
 }
 
 static void end_progress(void) {
@@ -132,6 +131,7 @@ static int add(at_row *r, const cli_candidate *candidate, const fj_kernel_info *
         .runtimes = json_object_get(of->reply, "runtimes"),
     };
     r->tried++;
+    r->measured++;
     r->failed += of->rejected != NULL;
     if (of->rejected == NULL && !(result.ms >= r->best_ms)) r->best_ms = result.ms;
     show_progress(r);
