@@ -136,7 +136,7 @@ typedef struct cli_flush {
 } cli_flush;
 
 int cli_flush_open(fj_device *device, cli_flush *ret_flush);
-void cli_flush_close(cli_flush *flush);
+void cli_flush_close(cli_flush *of);
 
 enum { CLI_MOST_SAMPLES = 64 };
 typedef struct cli_samples {
@@ -146,10 +146,9 @@ typedef struct cli_samples {
 
 double cli_median(const double *values, size_t count);
 /* Warms up, then samples; ends early where the median is sure to be above give_up_ms. */
-int cli_time_kernel(cli_kernel *kernel, const cli_flush *flush, double give_up_ms, cli_samples *ret_samples);
+int cli_time_kernel(cli_kernel *kernel, const cli_flush *of, double give_up_ms, cli_samples *ret_samples);
 /* Both in turns. */
-int cli_time_duel(cli_kernel *a, cli_kernel *b, const cli_flush *flush, cli_samples *ret_a,
-                  cli_samples *ret_b);
+int cli_time_duel(cli_kernel *a, cli_kernel *b, const cli_flush *of, cli_samples *ret_a, cli_samples *ret_b);
 
 /* ---- The child (tune_worker.c, tune_child.c) --------------------------------------------- */
 
