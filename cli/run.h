@@ -48,6 +48,8 @@ int cli_run_check(cli_run *run);
 typedef struct cli_check cli_check;
 int cli_check_open(const cli_run *run, cli_check **ret_check);
 int cli_check_compare(const cli_check *check, const cli_run *run, cli_comparison *comparisons, bool *ret_ok);
+/* What rounding does to an element of an output, the root of the mean of the squares. */
+double cli_check_noise(const cli_check *check, size_t output);
 void cli_check_close(cli_check **check); /* takes NULL */
 
 /* What an output is judged by. */

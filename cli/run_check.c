@@ -3,6 +3,7 @@
  *
  * The error of the unfused pass is the yardstick. In F64 it has none against a reference that is in double itself, so
  * there the yardstick is taken in F32, inputs rounded, and scaled to the unit of F64. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "cli/number.h"
@@ -159,6 +160,19 @@ int cli_check_open(const cli_run *run, cli_check **ret_check) {
     else
         cli_check_close(&check);
     return status;
+}
+
+double cli_check_noise(const cli_check *check, size_t output) {
+    const cli_view *noise = check->rounding.list.items[output].view;
+    double sum = 0;
+    size_t finite = 0;
+    for (size_t i = 0; i < noise->count; i++) {
+        const double value = cli_load(noise->dtype, noise->tensor.data, i);
+        if (!isfinite(value)) continue;
+        sum += value * value;
+        finite++;
+    }
+    return finite > 0 ? sqrt(sum / (double)finite) : 0;
 }
 
 void cli_check_close(cli_check **check) {

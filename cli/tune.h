@@ -103,6 +103,7 @@ typedef struct cli_stage {
     cli_guard *guards;
     size_t guard_count;
     void **expected;  /* by output of the list: what the default gave, or NULL */
+    double *noise;    /* by output: what rounding does to an element, or NULL */
     cli_check *check; /* the reference, or NULL */
 } cli_stage;
 
@@ -124,6 +125,8 @@ enum { CLI_WRONG_SIZE = 320 };
 int cli_trial_check(cli_stage *stage, cli_trial *trial, char ret_wrong[CLI_WRONG_SIZE]);
 /* Keeps what the last launch gave as what others are to give. */
 int cli_stage_expect(cli_stage *stage);
+/* Takes from the small stage how much of the outputs is rounding. */
+int cli_stage_learn(cli_stage *stage, const cli_stage *small);
 
 /* ---- Fast (tune_time.c) ------------------------------------------------------------------ */
 

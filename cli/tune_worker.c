@@ -103,6 +103,7 @@ static int begin(worker *w, const json_t *request, json_t **ret_reply) {
     int status = cli_stage_open(&w->tune, row, true, &w->small);
     if (status == CLI_EXIT_OK) status = check_small(w, variant, wrong);
     if (status == CLI_EXIT_OK) status = cli_stage_open(&w->tune, row, false, &w->whole);
+    if (status == CLI_EXIT_OK) status = cli_stage_learn(&w->whole, &w->small);
     if (status == CLI_EXIT_OK) status = cli_trial_open(&w->whole, variant, &w->standard);
     if (status == CLI_EXIT_OK && wrong[0] == '\0') status = cli_trial_check(&w->whole, &w->standard, wrong);
     if (status == CLI_EXIT_OK) status = cli_stage_expect(&w->whole);

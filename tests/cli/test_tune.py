@@ -125,6 +125,13 @@ class Tune(harness.Case):
         self.assertNotIn(default, others)
         self.fails(2, "'stages'", "tune", *SHAPE, "-O", "stages")
 
+    def test_gradients_that_cancel_are_not_wrong(self):
+        """What is added to all scores of a row has no gradient: the variants give different rounding of nothing."""
+        rows = self.tune("--score", "score + slopes[h]", "--bind", "slopes=F32[2]", *SHAPE, "--direction", "bwd", "--strategy",
+                         "list", "-O", "isa=portable")["rows"]  # fmt: skip
+        self.assertGreater(rows[0]["tried"], 1)
+        self.assertEqual(sum(rows[0]["rejected"].values()), 0)
+
     def test_kept_calls(self):
         tensors = {**harness.attention_tensors(l=6, s=9, e=16, backward=True), "bias": harness.normal("F32", (2, 9), 5)}
         path, kept = self.file("in.st", harness.safetensors(tensors)), self.folder / "kept"
