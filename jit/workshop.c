@@ -157,13 +157,12 @@ static char **child_environment(const fj_allocator *allocator, char *tmpdir, siz
     return copy;
 }
 
-/* Input from nowhere, both outputs to the file "log" of the folder; signals as a fresh program has
- * them. */
-static int spawn(const fj_workshop *shop, const char *path, const char *const *arguments, char **environment,
-                 pid_t *ret_child) {
+/* Input from nowhere, both outputs to a file of the folder; signals as a fresh program has them. */
+static int spawn(const fj_workshop *shop, const char *path, const char *const *arguments, const char *name,
+                 char **environment, pid_t *ret_child) {
     char *const *vector = (char *const *)(uintptr_t)arguments; /* posix_spawn does not write to them */
-    char log[sizeof shop->path + 8];
-    (void)snprintf(log, sizeof log, "%s/log", shop->path);
+    char log[sizeof shop->path + 32];
+    (void)snprintf(log, sizeof log, "%s/%s", shop->path, name);
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, defaults;
@@ -192,25 +191,32 @@ static int spawn(const fj_workshop *shop, const char *path, const char *const *a
     return failed;
 }
 
-/* Runs a program to its end. *ret_status as waitpid gives it; 0 when the caller ignores SIGCHLD, so
- * that it cannot be known. */
-fj_status fj_workshop_run(const fj_workshop *shop, const char *path, const char *const *arguments,
-                          int *ret_status, const fj_allocator *allocator, fj_error *error) {
+fj_status fj_workshop_start(const fj_workshop *shop, const char *path, const char *const *arguments,
+                            const char *log, pid_t *ret_child, const fj_allocator *allocator,
+                            fj_error *error) {
     char tmpdir[sizeof shop->path + 8];
     (void)snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", shop->path);
     size_t size;
     char **environment = child_environment(allocator, tmpdir, &size);
     if (!environment) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
-    pid_t child = 0;
-    int failed = spawn(shop, path, arguments, environment, &child);
+    int failed = spawn(shop, path, arguments, log, environment, ret_child);
     fj_free(allocator, environment, size);
-    if (failed)
-        return fj_error_set(error, FJ_ERR_DEVICE, "the compiler '%s' cannot be run: %s", path,
-                            strerror(failed));
+    if (!failed) return FJ_OK;
+    return fj_error_set(error, FJ_ERR_DEVICE, "the compiler '%s' cannot be run: %s", path, strerror(failed));
+}
+
+int fj_workshop_wait(pid_t child) {
     int status = 0;
     pid_t done;
     do done = waitpid(child, &status, 0);
     while (done < 0 && errno == EINTR);
-    *ret_status = done < 0 ? 0 : status;
-    return FJ_OK;
+    return done < 0 ? 0 : status;
+}
+
+fj_status fj_workshop_run(const fj_workshop *shop, const char *path, const char *const *arguments,
+                          int *ret_status, const fj_allocator *allocator, fj_error *error) {
+    pid_t child = 0;
+    fj_status status = fj_workshop_start(shop, path, arguments, "log", &child, allocator, error);
+    if (status == FJ_OK) *ret_status = fj_workshop_wait(child);
+    return status;
 }

@@ -1,6 +1,8 @@
-/* A private folder in which one program runs to its end: a compiler. */
+/* A private folder in which programs run to their end: a compiler, for one text or for its parts. */
 #ifndef FJ_JIT_WORKSHOP_H
 #define FJ_JIT_WORKSHOP_H
+
+#include <sys/types.h>
 
 #include "base/base.h"
 #include "cache/files.h"
@@ -21,9 +23,15 @@ fj_status fj_workshop_write(const fj_workshop *shop, const char *name, fj_str te
 /* Appends the file to out. FJ_ERR_IO, FJ_ERR_MEMORY. */
 fj_status fj_workshop_read(const fj_workshop *shop, const char *name, fj_buf *out, fj_error *error);
 
-/* Runs a program with the folder as TMPDIR and both outputs in its file "log", and waits for it. arguments are
- * NULL-terminated, the first is the program's name. *ret_status as waitpid gives it; 0 when the caller ignores
- * SIGCHLD, so that it cannot be known. FJ_ERR_DEVICE: it cannot be run; FJ_ERR_MEMORY. */
+/* Starts a program with the folder as TMPDIR and both outputs in its file `log`. arguments are NULL-terminated, the first
+ * is the program's name. Whoever starts a program waits for it. FJ_ERR_DEVICE: it cannot be run; FJ_ERR_MEMORY. */
+fj_status fj_workshop_start(const fj_workshop *shop, const char *path, const char *const *arguments,
+                            const char *log, pid_t *ret_child, const fj_allocator *allocator,
+                            fj_error *error);
+/* Until it ends. Its status as waitpid gives it; 0 when the caller ignores SIGCHLD, so that it cannot be known. */
+int fj_workshop_wait(pid_t child);
+
+/* Both, with the file "log". */
 fj_status fj_workshop_run(const fj_workshop *shop, const char *path, const char *const *arguments,
                           int *ret_status, const fj_allocator *allocator, fj_error *error);
 

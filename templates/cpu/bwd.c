@@ -59,6 +59,8 @@
 
 #include "blocks.h"
 
+#if FJ_IN_PART(1)
+
 /* ---- Rounds: blocks -------------------------------------------------------------------------------- */
 
 /* 0 nothing of the tile is visible, 1 some, 2 all. */
@@ -313,3 +315,5 @@ FJ_CPU_EXPORT const struct fj_cpu_kernel fj_cpu_kernel = {
     .run = kernel_run,
     .blocks = kernel_blocks,
 };
+
+#endif

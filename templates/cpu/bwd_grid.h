@@ -28,6 +28,8 @@
 #define FJ_BWD_GRID_H
 
 #define FJ_WATCH FJ_MASKED
+#define FJ_TILE_PART 2 /* with bwd_rows.h and other things that no mod changes */
+#define FJ_PACK_PART 2
 
 #include "tile.h"
 

@@ -38,6 +38,18 @@ static inline fj_real sum_lanes(fj_f v) {
     return t[0];
 }
 
+/* Whether products that belong to such an lse are made natural scores first (tile.h: FJ_LARGE). */
+static inline int is_large(fj_real lse) { return !FJ_HAS_SCORE && __builtin_fabs((double)lse) >= FJ_LARGE; }
+
+/* Tasks of the phases, and one line of dK and dV. */
+FJ_SHARED void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker);
+FJ_SHARED void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_t number);
+FJ_SHARED void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t number);
+FJ_SHARED void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t kv, const fj_real *dkey,
+                         const fj_real *dvalue);
+
+#if FJ_IN_PART(2)
+
 /* ---- The first phase: delta ------------------------------------------------------------------------ */
 
 /* rowsum(O dO) of up to FJ_PANEL rows, by the steps that dP = dO V^T is made by: where a row sees one key only
@@ -62,7 +74,6 @@ static void sum_out_dout(const struct fj_cpu_args *a, struct scratch *own, int64
 /* base and low of a row (bwd.c, invariant 2). lse and its low part hold m scale + log(sum), m being the row's
  * greatest product: divided by the scale they are m to the last bit where products are as far apart as that
  * the logarithm does not reach the next one, and near it elsewhere. */
-static int is_large(fj_real lse) { return !FJ_HAS_SCORE && __builtin_fabs((double)lse) >= FJ_LARGE; }
 static void find_base(fj_real scale, fj_real lse, fj_real lse_low, fj_real *ret_base, fj_real *ret_low) {
     const double natural = FJ_HAS_SCORE || is_large(lse) ? 1 : (double)scale;
     double base = natural != 0 ? (double)lse / natural : 0;
@@ -72,7 +83,7 @@ static void find_base(fj_real scale, fj_real lse, fj_real lse_low, fj_real *ret_
     *ret_low = (fj_real)(rest * 1.44269504088896340736);
 }
 
-static void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
+FJ_SHARED void run_delta(const struct fj_cpu_args *a, const struct grid *g, int64_t number, int worker) {
     const struct rows r = rows_of(number, a->heads_q, a->q_len);
     fj_real *delta = grid_delta(a, g, r.b, r.h);
     struct scratch *own = (struct scratch *)a->scratch + worker;
@@ -97,7 +108,7 @@ static void sum_copies(fj_real *first, int64_t copy, int64_t count, int line) {
     }
 }
 
-static void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+FJ_SHARED void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
     const struct rows r = rows_of(number, a->heads_q, a->q_len);
     for (int64_t q = r.begin; q < r.end && a->dquery.data; q++) {
         fj_real *line = grid_dquery(a, g, 0, r.b, r.h, q);
@@ -107,8 +118,8 @@ static void run_dquery(const struct fj_cpu_args *a, const struct grid *g, int64_
     }
 }
 
-static void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t kv, const fj_real *dkey,
-                      const fj_real *dvalue) {
+FJ_SHARED void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t kv, const fj_real *dkey,
+                         const fj_real *dvalue) {
     if (a->carry && a->shared_keys) {
         fj_real *const lines = (fj_real *)(a->carry + carry_grads(a));
         const int64_t at = h * a->kv_len + kv;
@@ -120,7 +131,7 @@ static void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int64_t
     if (a->dvalue.data) tile_unpack_row(row_at(&a->dvalue, b, h, kv), dvalue, FJ_VALUE_DIM, 1);
 }
 
-static void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
+FJ_SHARED void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {
     const struct rows r = rows_of(number, a->heads_kv, a->kv_len);
     for (int64_t kv = r.begin; kv < r.end; kv++) {
         fj_real *dkey = grid_dkey(a, g, 0, r.b, r.h, kv), *dvalue = grid_dvalue(a, g, 0, r.b, r.h, kv);
@@ -129,5 +140,7 @@ static void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t n
         write_dkv(a, r.b, r.h, kv, dkey, dvalue);
     }
 }
+
+#endif
 
 #endif

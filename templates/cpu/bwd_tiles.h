@@ -216,15 +216,22 @@ static __attribute__((noinline)) int mask_tile(struct pass *p) {
 }
 
 /* A B operand of rows of input without what is not finite; the rows that hold some are listed and counted. */
-static int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor *t, int rows, int columns,
-                     uint16_t *list) {
+FJ_INLINE int pack_rows(fj_opd *packed, const char *src, const struct fj_cpu_tensor *t, int rows,
+                        const int columns, uint16_t *list) {
     const int64_t stride = t->stride[2] * FJ_IN_SIZE;
     if (!tile_pack_depth(packed, src, stride, rows, columns)) return 0;
     return tile_clear_nonfinite(packed, src, stride, rows, columns, list);
 }
 
+/* What is loaded and multiplied, before and after the pass. */
+FJ_SHARED void load_tile(const struct pass *p);
+FJ_SHARED void multiply_in(const struct pass *p);
+FJ_SHARED void multiply_out(const struct pass *p);
+
+#if FJ_IN_PART(2)
+
 /* Q, dO, lse and delta of the tile. */
-static void load_tile(const struct pass *p) {
+FJ_SHARED void load_tile(const struct pass *p) {
     const struct fj_cpu_args *a = p->it->args;
     struct scratch *own = p->it->own;
     const int64_t b = p->it->batch, h = p->head;
@@ -255,7 +262,7 @@ static void load_tile(const struct pass *p) {
 }
 
 /* S = Q K^T and dP = dO V^T. */
-static void multiply_in(const struct pass *p) {
+FJ_SHARED void multiply_in(const struct pass *p) {
     struct scratch *own = p->it->own;
     struct tile_product qk = {.a = own->queries,
                               .a_row = FJ_Q_OPERANDS,
@@ -276,7 +283,7 @@ static void multiply_in(const struct pass *p) {
 }
 
 /* dV += P^T dO, dK += dS^T Q, dQ += dS K; those that are wanted. */
-static void multiply_out(const struct pass *p) {
+FJ_SHARED void multiply_out(const struct pass *p) {
     const struct item *it = p->it;
     struct scratch *own = it->own;
 #if FJ_PAIRS
@@ -313,6 +320,8 @@ static void multiply_out(const struct pass *p) {
                               .depth = FJ_DEPTH(keys)};
     if (it->args->dquery.data) tile_multiply(dq, p->rows, FJ_HEAD_DIM, panel, TILE_ADD);
 }
+
+#endif
 
 #if FJ_WATCH
 /* ---- What is not finite -------------------------------------------------------------------- */

@@ -49,6 +49,8 @@
 
 #include "fwd_direct.h"
 
+#if FJ_IN_PART(1)
+
 /* ---- Blocks ---------------------------------------------------------------------------------- */
 
 /* The block's keys, once some tile sees anything of them and does not read them where they lie. */
@@ -354,3 +356,5 @@ FJ_CPU_EXPORT const struct fj_cpu_kernel fj_cpu_kernel = {
     .run = kernel_run,
     .blocks = kernel_blocks,
 };
+
+#endif

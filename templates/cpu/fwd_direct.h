@@ -23,6 +23,16 @@
 
 #include "fwd_scores.h"
 
+/* Products of a tile with the keys of its runs, and what the rows of an item need for that. */
+FJ_SHARED void narrow_scores(const struct pass *p, int rows);
+FJ_SHARED void wide_scores(const struct pass *p, int rows);
+FJ_SHARED void start_direct(const struct item *it);
+/* Products of probabilities with values. Returns 0 and leaves the sums as they were where something is not finite that a
+ * mask may hide (invariant 2). */
+FJ_SHARED int direct_values(const struct pass *p, int rows);
+
+#if FJ_IN_PART(2)
+
 /* Memory is kept busy by asking for rows some time before they are needed: the keys that come next, then the block's
  * values, then the keys of the next block. */
 #define FJ_ROW_SIZE (FJ_IN_SIZE * (FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM))
@@ -42,52 +52,52 @@ static inline const char *after_value(const struct pass *p, int key) {
 
 /* ---- Narrow: scores of a few rows -------------------------------------------------------------- */
 
-/* The first n operands of depth of FJ_LANES keys, turned, times those of the rows. */
-FJ_INLINE void narrow_step(const char *const *key, int k, const fj_opd *queries, const int height,
-                           const int n, fj_f *sum) {
-    fj_ov m[FJ_LANES];
-    const int64_t at = (int64_t)k * (1 + FJ_PAIRS);
-    FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = tile_input_depth(
-        key[i] + at * FJ_IN_SIZE, n == FJ_LANES ? FJ_OPERAND_ELEMENTS : FJ_HEAD_DIM - (int)at);
-    tile_transpose(m);
-    FJ_UNROLL for (int i = 0; i < n; i++) FJ_UNROLL for (int row = 0; row < height; row++) sum[row] =
-        tile_step(sum[row], tile_operand(queries + row * FJ_Q_LINE + k + i), m[i]);
-}
-
 struct narrow {
     const char *key[FJ_LANES], *next[FJ_LANES], *ahead[FJ_LANES]; /* rows: of now, of next time, of later */
     const fj_opd *queries;
     fj_real *scores;
 };
 
-/* A vector of scores of each of `height` rows. */
-FJ_INLINE void narrow_vector(const struct narrow *t, const int height) {
+/* n operands of depth from k on of turned keys, times those of the rows [from, to). */
+FJ_INLINE void narrow_rows(const fj_ov *m, const fj_opd *queries, int k, const int from, const int to,
+                           const int n, fj_f *sum) {
+    FJ_UNROLL for (int i = 0; i < n; i++) FJ_UNROLL for (int row = from; row < to; row++) sum[row] =
+        tile_step(sum[row], tile_operand(queries + row * FJ_Q_LINE + k + i), m[i]);
+}
+
+/* The first n operands of depth of FJ_LANES keys, turned, times those of the rows. */
+FJ_INLINE void narrow_step(const struct narrow *t, int k, int rows, const int n, fj_f *sum) {
+    fj_ov m[FJ_LANES];
+    const int64_t at = (int64_t)k * (1 + FJ_PAIRS);
+    FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = tile_input_depth(
+        t->key[i] + at * FJ_IN_SIZE, n == FJ_LANES ? FJ_OPERAND_ELEMENTS : FJ_HEAD_DIM - (int)at);
+    tile_transpose(m);
+    narrow_rows(m, t->queries, k, 0, 1, n, sum);
+    if (FJ_NARROW > 1 && rows > 1) narrow_rows(m, t->queries, k, 1, FJ_NARROW > 1 ? 2 : 1, n, sum);
+    if (FJ_NARROW > 2 && rows > 2) narrow_rows(m, t->queries, k, 2, FJ_NARROW > 2 ? 4 : 2, n, sum);
+    if (FJ_NARROW > 4 && rows > 4) narrow_rows(m, t->queries, k, 4, FJ_NARROW > 4 ? 8 : 4, n, sum);
+}
+
+/* A vector of scores of each of the rows. One text for all numbers of them: to compile it takes long, most of it turns keys. */
+static __attribute__((noinline)) void narrow_vector(const struct narrow *t, int rows) {
     const int depth = FJ_DEPTH(FJ_HEAD_DIM), whole = depth - depth % FJ_LANES, steps = FJ_VECS(depth);
-    fj_f sum[8];
-    FJ_UNROLL for (int row = 0; row < height; row++) sum[row] = tile_splat(0);
+    fj_f sum[FJ_NARROW];
+    FJ_UNROLL for (int row = 0; row < FJ_NARROW; row++) sum[row] = tile_splat(0);
     for (int step = 0; step < steps; step++) {
         for (int i = FJ_LANES * step / steps; i < FJ_LANES * (step + 1) / steps; i++) {
             tile_fetch(t->ahead[i], FJ_ROW_SIZE);
             tile_fetch_near(t->next[i], FJ_HEAD_DIM * FJ_IN_SIZE);
         }
         if (whole == depth || step + 1 < steps)
-            narrow_step(t->key, step * FJ_LANES, t->queries, height, FJ_LANES, sum);
+            narrow_step(t, step * FJ_LANES, rows, FJ_LANES, sum);
         else
-            narrow_step(t->key, whole, t->queries, height, depth - whole, sum);
+            narrow_step(t, whole, rows, depth - whole, sum);
     }
-    FJ_UNROLL for (int row = 0; row < height; row++) tile_store(t->scores + row * FJ_TILE_KV, sum[row]);
+    FJ_UNROLL for (int row = 0; row < FJ_NARROW; row++) if (row < rows)
+        tile_store(t->scores + row * FJ_TILE_KV, sum[row]);
 }
 
-#define FJ_DEFINE_NARROW(height)                                                         \
-    static __attribute__((noinline)) void narrow_rows_##height(const struct narrow *t) { \
-        narrow_vector(t, height);                                                        \
-    }
-FJ_DEFINE_NARROW(1)
-FJ_DEFINE_NARROW(2)
-FJ_DEFINE_NARROW(4)
-FJ_DEFINE_NARROW(8)
-
-static void narrow_scores(const struct pass *p, int rows) {
+FJ_SHARED void narrow_scores(const struct pass *p, int rows) {
     struct narrow t = {.queries = p->it->own->queries};
     for (int r = 0; r < p->runs; r++)
         for (int at = p->run[r].from; at < FJ_ROUND(p->run[r].to, 2 * FJ_LANES); at += FJ_LANES) {
@@ -98,10 +108,7 @@ static void narrow_scores(const struct pass *p, int rows) {
                 t.ahead[i] = after_key(p, key);
             }
             t.scores = p->it->own->scores + at;
-            (rows > 4   ? narrow_rows_8
-             : rows > 2 ? narrow_rows_4
-             : rows > 1 ? narrow_rows_2
-                        : narrow_rows_1)(&t);
+            narrow_vector(&t, rows);
         }
 }
 
@@ -110,29 +117,38 @@ static void narrow_scores(const struct pass *p, int rows) {
 #define FJ_WIDE_VECS (FJ_PANEL_VECS < 3 ? FJ_PANEL_VECS : 3) /* of a panel of queries */
 #define FJ_WIDE_PANEL (FJ_WIDE_VECS * FJ_LANES)
 
+/* Keys that are taken at once: as many as hide the latency of the instruction. FJ_CHUNK_KEYS is a multiple. */
+#define FJ_WIDE_KEYS(vecs) (FJ_TILE_ROWS(vecs) < 8 ? FJ_TILE_ROWS(vecs) : 8)
+
 /* The vectors of the panel that begins at a row. */
 static inline int panel_vecs(int rows, int row) {
     return rows - row < FJ_WIDE_PANEL ? FJ_VECS(rows - row) : FJ_WIDE_VECS;
 }
 
+/* A square of operands whose lines lie from_line apart, transposed to `lines` lines. One copy: it takes long to compile. */
+static __attribute__((noinline)) void turn_square(fj_opd *to, int64_t to_line, int lines, const fj_opd *from,
+                                                  int64_t from_line) {
+    fj_ov m[FJ_LANES];
+    FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = tile_operands(from + i * from_line);
+    tile_transpose(m);
+    if (lines == FJ_LANES)
+        FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) * (fj_ov *)(to + i * to_line) = m[i];
+    else
+        for (int i = 0; i < lines; i++) *(fj_ov *)(to + i * to_line) = m[i];
+}
+
 /* The unit's queries, transposed to panels without gaps: their lines share the nearest cache with the keys'. */
 static void turn_queries(const struct item *it) {
     struct scratch *own = it->own;
-    const int depth = FJ_DEPTH(FJ_HEAD_DIM);
-    for (int row = 0; row < FJ_ROUND(it->rows, FJ_LANES); row += FJ_LANES) {
+    const int depth = FJ_DEPTH(FJ_HEAD_DIM), end = FJ_ROUND(it->rows, FJ_LANES);
+    memset(own->queries + (int64_t)it->rows * FJ_Q_LINE, 0,
+           sizeof(fj_opd) * FJ_Q_LINE * (size_t)(end - it->rows));
+    for (int row = 0; row < end; row += FJ_LANES) {
         const int panel = row / FJ_WIDE_PANEL * FJ_WIDE_PANEL, line = panel_vecs(it->rows, panel) * FJ_LANES;
         fj_opd *to = own->turned_queries + (int64_t)panel * depth + row - panel;
-        for (int k = 0; k < depth; k += FJ_LANES) {
-            fj_ov m[FJ_LANES];
-            for (int i = 0; i < FJ_LANES; i++) {
-                m[i] = (fj_ov){0};
-                if (row + i < it->rows)
-                    m[i] = tile_operands(own->queries + (int64_t)(row + i) * FJ_Q_LINE + k);
-            }
-            tile_transpose(m);
-            for (int i = 0; i < FJ_LANES && k + i < depth; i++)
-                *(fj_ov *)(to + (int64_t)(k + i) * line) = m[i];
-        }
+        for (int k = 0; k < depth; k += FJ_LANES)
+            turn_square(to + (int64_t)k * line, line, depth - k < FJ_LANES ? depth - k : FJ_LANES,
+                        own->queries + (int64_t)row * FJ_Q_LINE + k, FJ_Q_LINE);
     }
 }
 
@@ -147,11 +163,11 @@ struct wide {
 
 /* Keys in groups that fill the registers, the last of which may be of more than there are; a panel of `vecs` vectors. */
 FJ_INLINE void wide_panel(const struct wide *t, const int vecs) {
-    const int depth = FJ_DEPTH(FJ_HEAD_DIM), height = FJ_TILE_ROWS(vecs), steps = FJ_VECS(depth);
+    const int depth = FJ_DEPTH(FJ_HEAD_DIM), height = FJ_WIDE_KEYS(vecs), steps = FJ_VECS(depth);
     const int64_t stride = t->stride;
     for (int key = 0; key < t->count; key += height) {
         const fj_opd *a = t->keys + key * stride, *b = t->queries;
-        fj_f sum[FJ_TILE_ROWS(1)][FJ_WIDE_VECS];
+        fj_f sum[8][FJ_WIDE_VECS];
         FJ_UNROLL for (int i = 0; i < height; i++) FJ_UNROLL for (int j = 0; j < vecs; j++) sum[i][j] =
             tile_splat(0);
         for (int step = 0; step < steps; step++) {
@@ -216,17 +232,12 @@ static void wide_chunk(const struct pass *p, int rows, int from, int keys) {
         (vecs == 1 ? wide_panel_1 : vecs == 2 ? wide_panel_2 : wide_panel_3)(&t);
     }
     for (int key = 0; key < keys; key += FJ_LANES)
-        for (int row = 0; row < rows; row += FJ_LANES) {
-            fj_ov m[FJ_LANES];
-            FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] =
-                (fj_ov)tile_load(own->turned_scores + (key + i) * FJ_WIDE + row);
-            tile_transpose(m);
-            FJ_UNROLL for (int i = 0; i < FJ_LANES; i++)
-                tile_store(own->scores + (int64_t)(row + i) * FJ_TILE_KV + from + key, (fj_f)m[i]);
-        }
+        for (int row = 0; row < rows; row += FJ_LANES)
+            turn_square((fj_opd *)own->scores + (int64_t)row * FJ_TILE_KV + from + key, FJ_TILE_KV, FJ_LANES,
+                        (const fj_opd *)own->turned_scores + key * FJ_WIDE + row, FJ_WIDE);
 }
 
-static void wide_scores(const struct pass *p, int rows) {
+FJ_SHARED void wide_scores(const struct pass *p, int rows) {
     for (int r = 0; r < p->runs; r++) {
         const int to = p->run[r].to, end = FJ_ROUND(to, FJ_LANES);
         for (int from = p->run[r].from; from < to; from += FJ_CHUNK_KEYS)
@@ -236,7 +247,7 @@ static void wide_scores(const struct pass *p, int rows) {
     }
 }
 
-static void start_direct(const struct item *it) {
+FJ_SHARED void start_direct(const struct item *it) {
     memset(it->own->no_row, 0, sizeof it->own->no_row);
     if (it->way == WAY_WIDE) turn_queries(it);
 }
@@ -312,7 +323,6 @@ FJ_INLINE void value_registers(struct value_product *t, int row, const int heigh
         if (FJ_REST) value_registers(t, row, height, column, FJ_REST ? FJ_REST : 1);              \
     }
 FJ_DEFINE_VALUES(2)
-FJ_DEFINE_VALUES(4)
 FJ_DEFINE_VALUES(6)
 
 /* Two rows and all columns, where registers hold them: memory is read as one stream. */
@@ -325,7 +335,7 @@ static __attribute__((noinline)) void value_rows_whole(struct value_product *t, 
 static inline int rows_at_once(int rows, int row) {
     const int left = rows - row;
     if (FJ_WHOLE && (left <= 2 || (row == 0 && rows <= FJ_NARROW))) return 0;
-    return left <= 2 ? 2 : left <= 4 ? 4 : 6;
+    return left <= 4 ? 2 : 6;
 }
 
 static void add_values(const struct pass *p, int rows, int run, int from, int to) {
@@ -349,10 +359,7 @@ static void add_values(const struct pass *p, int rows, int run, int from, int to
     }
     for (int row = 0, taken; row < rows; row += taken ? taken : 2) {
         taken = rows_at_once(rows, row);
-        (taken == 0   ? value_rows_whole
-         : taken == 2 ? value_rows_2
-         : taken == 4 ? value_rows_4
-                      : value_rows_6)(&t, row);
+        (taken == 0 ? value_rows_whole : taken == 2 ? value_rows_2 : value_rows_6)(&t, row);
     }
 }
 
@@ -363,8 +370,7 @@ static int are_finite(const fj_real *sums, int64_t count) {
     return !fj_any(fj_isnan_f(zero));
 }
 
-/* Returns 0 and leaves the sums as they were where something is not finite that a mask may hide (invariant 2). */
-static int direct_values(const struct pass *p, int rows) {
+FJ_SHARED int direct_values(const struct pass *p, int rows) {
     struct scratch *own = p->it->own;
     const size_t size = sizeof(fj_real) * FJ_O_LINE * (size_t)rows;
     if (FJ_WATCH) memcpy(own->saved, own->sums, size);
@@ -377,5 +383,7 @@ static int direct_values(const struct pass *p, int rows) {
     memcpy(own->sums, own->saved, size);
     return 0;
 }
+
+#endif
 
 #endif

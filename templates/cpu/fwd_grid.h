@@ -22,6 +22,8 @@
 #define FJ_FWD_GRID_H
 
 #define FJ_WATCH FJ_MASKED
+#define FJ_TILE_PART 2 /* with fwd_direct.h; so both parts take as long to compile */
+#define FJ_PACK_PART 1
 
 #include "tile.h"
 

@@ -40,7 +40,7 @@
 #error "FJ_ISA_AVX512BF16 needs -mavx512bf16"
 #endif
 #if FJ_ISA_AVX512 || FJ_ISA_AVX2
-#include <immintrin.h>
+#include "prim_native.h"
 #endif
 
 /* Every operation is rounded by itself: no contraction (GCC knows only -ffp-contract=off). */
@@ -50,6 +50,19 @@
 
 #define FJ_INLINE static inline __attribute__((always_inline, unused))
 #define FJ_NOINLINE static __attribute__((noinline, unused))
+
+/* A kernel's text may be compiled in FJ_PARTS parts at the same time, which then are linked: FJ_PART is the number of one,
+ * or 0 where all of it is compiled together. FJ_SHARED is a function that all parts may call and one defines. */
+#ifndef FJ_PART
+#define FJ_PART 0
+#endif
+#define FJ_IN_PART(number) (FJ_PART == 0 || FJ_PART == (number))
+#if FJ_PART == 0
+#define FJ_SHARED static __attribute__((noinline, unused))
+#else
+#define FJ_SHARED __attribute__((noinline, visibility("hidden")))
+#endif
+
 #define FJ_VECTOR(bytes) __attribute__((vector_size(bytes)))
 
 typedef float fj_vf FJ_VECTOR(FJ_VB);

@@ -200,13 +200,6 @@ FJ_INLINE uint16_t tile_to_half(float f) {
     return (uint16_t)(sign | (a - 0x38000000) >> 13);
 }
 
-FJ_INLINE uint16_t tile_to_bfloat(float f) {
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
 /* FJ_LANES elements of the input type at p, any alignment. */
 FJ_INLINE fj_f tile_input(const char *p) {
     fj_f v = {0};
@@ -236,11 +229,16 @@ FJ_INLINE void tile_output(char *p, fj_f v) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph((__m512)v, 0));
 #elif FJ_IN_DTYPE == FJ_F16 && FJ_ISA_AVX2
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, 0));
-#else
+#elif FJ_IN_DTYPE == FJ_F16
     uint16_t t[FJ_LANES];
-    for (int i = 0; i < FJ_LANES; i++)
-        t[i] = FJ_IN_DTYPE == FJ_F16 ? tile_to_half(v[i]) : tile_to_bfloat(v[i]);
+    for (int i = 0; i < FJ_LANES; i++) t[i] = tile_to_half(v[i]);
     memcpy(p, t, sizeof(t));
+#else /* NaN stays NaN: it is not rounded */
+    typedef uint16_t halves __attribute__((vector_size(2 * FJ_LANES)));
+    const fj_vu u = (fj_vu)v, is_nan = (fj_vu)((fj_vi)(u & 0x7fffffff) > 0x7f800000);
+    const fj_vu rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
+    const halves t = __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), halves);
+    memcpy(p, &t, sizeof(t));
 #endif
 }
 

@@ -47,6 +47,12 @@
 #define FJ_WATCH 0 /* whether packing looks for elements that are not finite: where masks hide some */
 #endif
 
+#ifndef FJ_TILE_PART
+#define FJ_TILE_PART \
+    1 /* the parts of a kernel that have the products and the packing (prim_isa.h: FJ_SHARED) */
+#define FJ_PACK_PART 1
+#endif
+
 #define FJ_PANEL (FJ_PANEL_VECS * FJ_LANES)
 #define FJ_PANELS(n) (((n) + FJ_PANEL - 1) / FJ_PANEL)
 #define FJ_VECS(n) (((n) + FJ_LANES - 1) / FJ_LANES)
@@ -102,39 +108,59 @@ FJ_INLINE void tile_registers(const struct tile_product *t, int64_t row, const i
         tile_store(c + i * c_row + j * FJ_LANES, sum[i][j]);
 }
 
+/* The widths that products have: of a whole panel, and of what is left of rows of keys and values. A width that none has is
+ * not compiled: each takes a compiler longer than the rest of this file. */
+#define FJ_REST_VECS(dim) (((dim) % FJ_PANEL + FJ_LANES - 1) / FJ_LANES)
+#define FJ_HAS_WIDTH(vecs) \
+    ((vecs) == FJ_PANEL_VECS || FJ_REST_VECS(FJ_HEAD_DIM) == (vecs) || FJ_REST_VECS(FJ_VALUE_DIM) == (vecs))
+
 /* All rows against one panel, for a constant number of vectors. The short groups of the remainder
  * keep as few rows as still hide the latency of the instruction. */
-#define FJ_DEFINE_ROWS(vecs)                                                                              \
-    static __attribute__((noinline, unused)) void tile_rows_##vecs(const struct tile_product *t,          \
-                                                                   int64_t rows, enum tile_start start) { \
-        const int tall = FJ_TILE_ROWS(vecs), low = 8 / (vecs);                                            \
-        int64_t row = 0;                                                                                  \
-        for (; row + tall <= rows; row += tall) tile_registers(t, row, tall, vecs, start);                \
-        for (; row < rows; row += low) tile_registers(t, row, low, vecs, start);                          \
+#define FJ_ROWS_OF(vecs) \
+    FJ_SHARED void tile_rows_##vecs(const struct tile_product *t, int64_t rows, enum tile_start start)
+#if FJ_IN_PART(FJ_TILE_PART)
+#define FJ_DEFINE_ROWS(vecs)                                                               \
+    FJ_ROWS_OF(vecs) {                                                                     \
+        const int tall = FJ_TILE_ROWS(vecs), low = 8 / (vecs);                             \
+        int64_t row = 0;                                                                   \
+        for (; row + tall <= rows; row += tall) tile_registers(t, row, tall, vecs, start); \
+        for (; row < rows; row += low) tile_registers(t, row, low, vecs, start);           \
     }
+#else
+#define FJ_DEFINE_ROWS(vecs) FJ_ROWS_OF(vecs);
+#endif
+#if FJ_HAS_WIDTH(1)
 FJ_DEFINE_ROWS(1)
-#if FJ_PANEL_VECS >= 2
+#endif
+#if FJ_HAS_WIDTH(2)
 FJ_DEFINE_ROWS(2)
 #endif
-#if FJ_PANEL_VECS >= 4
+#if FJ_HAS_WIDTH(3)
 FJ_DEFINE_ROWS(3)
+#endif
+#if FJ_HAS_WIDTH(4)
 FJ_DEFINE_ROWS(4)
 #endif
 
+/* vecs: one of those widths. */
 FJ_INLINE void tile_panel(const struct tile_product *t, int64_t rows, int vecs, enum tile_start start) {
-#if FJ_PANEL_VECS >= 4
-    if (vecs == 4) return tile_rows_4(t, rows, start);
-    if (vecs == 3) return tile_rows_3(t, rows, start);
+#if FJ_HAS_WIDTH(1)
+    if (vecs == 1) return tile_rows_1(t, rows, start);
 #endif
-#if FJ_PANEL_VECS >= 2
+#if FJ_HAS_WIDTH(2)
     if (vecs == 2) return tile_rows_2(t, rows, start);
 #endif
-    tile_rows_1(t, rows, start);
+#if FJ_HAS_WIDTH(3)
+    if (vecs == 3) return tile_rows_3(t, rows, start);
+#endif
+#if FJ_HAS_WIDTH(4)
+    if (vecs == 4) return tile_rows_4(t, rows, start);
+#endif
 }
 
 /* C (start) A * B over `columns` columns, where the panels of B lie b_panel operands apart (at
- * least depth * FJ_PANEL). Only the widths that a constant number of columns needs are compiled;
- * one that is not constant is rounded up to whole panels, in C too. */
+ * least depth * FJ_PANEL): FJ_HEAD_DIM or FJ_VALUE_DIM as a constant, or any number that is not constant, which
+ * is rounded up to whole panels, in C too. */
 FJ_INLINE void tile_multiply(struct tile_product t, int64_t rows, int columns, int64_t b_panel,
                              enum tile_start start) {
     const int fixed = __builtin_constant_p(columns);
@@ -160,10 +186,9 @@ FJ_INLINE void tile_pack_row(fj_opd *dst, int64_t ld, const char *src, int colum
     }
 }
 
-/* B whose columns are input rows: the transpose. src holds `rows` rows of `columns` elements, stride
+/* tile_pack_columns: B whose columns are input rows, the transpose. src holds `rows` rows of `columns` elements, stride
  * bytes apart; dst takes FJ_PACKED(FJ_DEPTH(columns), rows) operands. */
-static __attribute__((noinline, unused)) void tile_pack_columns(fj_opd *dst, const char *src, int64_t stride,
-                                                                int rows, int columns) {
+FJ_INLINE void tile_turn_rows(fj_opd *dst, const char *src, int64_t stride, int rows, const int columns) {
     const int depth = FJ_DEPTH(columns);
     for (int row = 0; row < FJ_ROUND(rows, FJ_PANEL); row += FJ_LANES) {
         fj_opd *to = dst + (int64_t)(row / FJ_PANEL) * depth * FJ_PANEL + row % FJ_PANEL;
@@ -185,31 +210,77 @@ static __attribute__((noinline, unused)) void tile_pack_columns(fj_opd *dst, con
     }
 }
 
-/* B whose depth is input rows: dst takes FJ_PACKED(FJ_DEPTH(rows), columns) operands. Panels lie
+/* n columns from `col` on of one operand of depth of B, two rows of input with FJ_PAIRS; returns the watch. */
+FJ_INLINE fj_watch tile_put_depth(fj_opd *dst, int depth, int k, int col, const char *first,
+                                  const char *second, const int n, fj_watch watch) {
+    const int64_t at = (int64_t)col * FJ_IN_SIZE;
+    fj_ov v = {0};
+    if (n > 0)
+#if FJ_PAIRS
+        v = tile_input_zip(first + at, second ? second + at : NULL, n);
+#else
+        v = n == FJ_LANES ? tile_input(first + at) : tile_input_part(first + at, n);
+#endif
+    (void)second;
+    *(fj_ov *)(dst + ((int64_t)(col / FJ_PANEL) * depth + k) * FJ_PANEL + col % FJ_PANEL) = v;
+    return FJ_WATCH ? tile_watch(watch, v) : watch;
+}
+
+/* tile_pack_depth: B whose depth is input rows. dst takes FJ_PACKED(FJ_DEPTH(rows), columns) operands. Panels lie
  * FJ_DEPTH(rows) * FJ_PANEL apart. With FJ_WATCH, returns whether an element is not finite. */
-static __attribute__((noinline, unused)) int tile_pack_depth(fj_opd *dst, const char *src, int64_t stride,
-                                                             int rows, int columns) {
-    const int depth = FJ_DEPTH(rows);
+FJ_INLINE int tile_line_up_rows(fj_opd *dst, const char *src, int64_t stride, int rows, const int columns) {
+    const int depth = FJ_DEPTH(rows), whole = columns - columns % FJ_LANES;
     fj_watch watch = {0};
     for (int k = 0; k < depth; k++) {
         const char *first = src + (int64_t)k * (1 + FJ_PAIRS) * stride;
-        for (int col = 0; col < FJ_PANELS(columns) * FJ_PANEL; col += FJ_LANES) {
-            fj_opd *to = dst + ((int64_t)(col / FJ_PANEL) * depth + k) * FJ_PANEL + col % FJ_PANEL;
-            const char *from = first + (int64_t)col * FJ_IN_SIZE;
-            int n = columns - col < FJ_LANES ? columns - col : FJ_LANES;
-            fj_ov v = {0};
-            if (n > 0)
-#if FJ_PAIRS
-                v = tile_input_zip(from, 2 * k + 1 < rows ? from + stride : NULL, n);
-#else
-                v = n == FJ_LANES ? tile_input(from) : tile_input_part(from, n);
-#endif
-            if (FJ_WATCH) watch = tile_watch(watch, v);
-            *(fj_ov *)to = v;
-        }
+        const char *second = !FJ_PAIRS ? first : 2 * k + 1 < rows ? first + stride : NULL;
+        for (int col = 0; col < whole; col += FJ_LANES)
+            watch = tile_put_depth(dst, depth, k, col, first, second, FJ_LANES, watch);
+        for (int col = whole; col < FJ_PANELS(columns) * FJ_PANEL; col += FJ_LANES)
+            watch =
+                tile_put_depth(dst, depth, k, col, first, second, columns > col ? columns - col : 0, watch);
     }
     return FJ_WATCH && tile_watched(watch);
 }
+
+#ifdef FJ_HEAD_DIM
+/* Both of them for the numbers of columns that there are: those of keys, and those of values. */
+#define FJ_PACKS_OF(name)                                                                            \
+    FJ_SHARED void tile_pack_columns_##name(fj_opd *dst, const char *src, int64_t stride, int rows); \
+    FJ_SHARED int tile_pack_depth_##name(fj_opd *dst, const char *src, int64_t stride, int rows);
+#define FJ_DEFINE_PACKS(name, dim)                                                                    \
+    FJ_SHARED void tile_pack_columns_##name(fj_opd *dst, const char *src, int64_t stride, int rows) { \
+        tile_turn_rows(dst, src, stride, rows, dim);                                                  \
+    }                                                                                                 \
+    FJ_SHARED int tile_pack_depth_##name(fj_opd *dst, const char *src, int64_t stride, int rows) {    \
+        return tile_line_up_rows(dst, src, stride, rows, dim);                                        \
+    }
+#define FJ_TWO_DIMS (FJ_HEAD_DIM != FJ_VALUE_DIM)
+FJ_PACKS_OF(e)
+#if FJ_TWO_DIMS
+FJ_PACKS_OF(v)
+#endif
+#if FJ_IN_PART(FJ_PACK_PART)
+FJ_DEFINE_PACKS(e, FJ_HEAD_DIM)
+#if FJ_TWO_DIMS
+FJ_DEFINE_PACKS(v, FJ_VALUE_DIM)
+#endif
+#endif
+FJ_INLINE void tile_pack_columns(fj_opd *dst, const char *src, int64_t stride, int rows, const int columns) {
+#if FJ_TWO_DIMS
+    if (columns == FJ_VALUE_DIM) return tile_pack_columns_v(dst, src, stride, rows);
+#endif
+    (void)columns;
+    tile_pack_columns_e(dst, src, stride, rows);
+}
+FJ_INLINE int tile_pack_depth(fj_opd *dst, const char *src, int64_t stride, int rows, const int columns) {
+#if FJ_TWO_DIMS
+    if (columns == FJ_VALUE_DIM) return tile_pack_depth_v(dst, src, stride, rows);
+#endif
+    (void)columns;
+    return tile_pack_depth_e(dst, src, stride, rows);
+}
+#endif
 
 /* Operands times 0: the finite elements of `count` operands become 0, the others stay or become NaN. */
 FJ_INLINE void tile_annul(fj_opd *operands, int64_t count) {

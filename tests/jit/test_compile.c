@@ -42,6 +42,42 @@ START_TEST(a_compiler_that_fails) {
 }
 END_TEST
 
+/* A text that says that it may be compiled in parts: each of them, and the message of the one that fails. */
+#define PARTS(second)                                                 \
+    "/* parts */\n#define FJ_PARTS 2\nint fj_other(int x);\n"         \
+    "#if FJ_PART == 1\nint fj_first(int x) { return fj_other(x); }\n" \
+    "#elif FJ_PART == 2\n" second "\n#else\n#error compiled as one\n#endif\n"
+
+static void check_parts(fj_str source, fj_status want, const char *text, const char *message) {
+    const char *const flags[] = {"-shared", "-fPIC", "-Wl,-z,defs", NULL};
+    fj_compiler compiler;
+    fj_error error = {0};
+    fj_buf out;
+    fj_buf_init(&out, &fj_allocator_libc);
+    ck_assert_int_eq(
+        fj_jit_compiler_find(FJ_LANGUAGE_C, &fj_file_ops_system, &fj_allocator_libc, &compiler, &error),
+        FJ_OK);
+    const fj_status got =
+        fj_jit_compile(&compiler, FJ_LANGUAGE_C, flags, &fj_file_ops_system, source, &out, &error);
+    ck_assert_msg(got == want, "%d %s", got, error.text ? error.text : "");
+    if (want == FJ_OK) ck_assert_int_eq(memcmp(out.data, "\177ELF", 4), 0);
+    if (text) ck_assert_ptr_nonnull(strstr(error.text, text));
+    if (message) ck_assert_ptr_nonnull(strstr(error.detail, message));
+    fj_error_finish(&error);
+    fj_buf_finish(&out);
+    ck_assert_int_eq(folder_count(tmpdir, ""), 0);
+}
+
+START_TEST(a_text_in_parts) {
+    check_parts(FJ_STR(PARTS("int fj_other(int x) { return x; }")), FJ_OK, NULL, NULL);
+    check_parts(FJ_STR(PARTS("#error the second one")), FJ_ERR_COMPILER, "failed with status 1",
+                "the second one");
+    check_parts(FJ_STR(PARTS("")), FJ_ERR_COMPILER, "failed with status 1", "fj_other");
+    use_script("#!/bin/sh\nexit 0\n");
+    check_parts(FJ_STR(PARTS("")), FJ_ERR_COMPILER, "wrote no object", NULL);
+}
+END_TEST
+
 /* ---- Objects that are no kernels ----------------------------------------------------------------------------- */
 
 /* Compiles `text` instead of what it is given; C or C++. */
@@ -232,8 +268,8 @@ START_TEST(an_interrupt_ends_the_compiler) {
 }
 END_TEST
 
-RUN_SUITE("compile", no_compiler, a_compiler_that_fails, an_object_that_is_no_kernel_is_not_kept,
-          a_gpu_object_that_is_no_kernel_is_not_kept, a_compiler_that_leaves_files,
-          a_compiler_that_leaves_folders, what_killed_processes_left_goes,
+RUN_SUITE("compile", no_compiler, a_compiler_that_fails, a_text_in_parts,
+          an_object_that_is_no_kernel_is_not_kept, a_gpu_object_that_is_no_kernel_is_not_kept,
+          a_compiler_that_leaves_files, a_compiler_that_leaves_folders, what_killed_processes_left_goes,
           a_killed_process_leaves_nothing_for_long, no_folder_for_temporary_files,
           signals_of_the_caller_do_not_matter, an_interrupt_ends_the_compiler)
