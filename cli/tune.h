@@ -74,6 +74,7 @@ void cli_tune_sources_close(cli_tune *tune);
 typedef struct cli_candidate {
     const char *variant;
     json_t *parameters; /* name: value */
+    bool is_listed;
 } cli_candidate;
 
 typedef struct cli_space {
@@ -219,6 +220,8 @@ int cli_log_add_duel(cli_log *log, size_t problem, const char *variant, const js
 enum { CLI_FINALISTS = 3, CLI_REJECTIONS = 6 };
 extern const char *const cli_rejections[CLI_REJECTIONS];
 
+/* Whether a candidate is of a kind, such as an instruction set, of which all that the log has is much slower than the best. */
+bool cli_rank_is_hopeless(const cli_log *log, size_t problem, const cli_candidate *candidate, double best_ms);
 /* The median of a result; NAN where it has none, as what was rejected. */
 double cli_result_ms(const json_t *result);
 /* The variants that are re-timed against the default, the fastest first. */

@@ -14,7 +14,7 @@ const char *const cli_rejections[CLI_REJECTIONS] = {"compile", "spill",   "launc
                                                     "wrong",   "timeout", "crash"};
 
 /* Finalists may be slower in the sweep by what it drifts; a winner is faster by more than what nobody notices. */
-static const double may_lose = 1.05, must_win = 1.01;
+static const double may_lose = 1.05, must_win = 1.01, hopeless = 1.5;
 
 /* ---- Reading ----------------------------------------------------------------------------- */
 
@@ -73,6 +73,33 @@ size_t cli_rank_finalists(const cli_log *log, size_t problem, const char *ret_va
         if (count < CLI_FINALISTS) count++;
     }
     return count;
+}
+
+/* ---- Kinds ------------------------------------------------------------------------------- */
+
+/* The least time of what has a value of a parameter; NAN when there is none. */
+static double least_with(const cli_log *log, size_t problem, const char *parameter, const json_t *value) {
+    double least = (double)NAN;
+    size_t i;
+    json_t *result;
+    json_array_foreach(log->results, i, result) {
+        const json_t *has = json_object_get(json_object_get(result, "configuration"), parameter);
+        if (!belongs(result, problem) || has == NULL || !json_equal(has, value)) continue;
+        least = fmin(least, cli_result_ms(result)); /* NAN is none */
+    }
+    return least;
+}
+
+/* Parameters with names for values are kinds of kernels: of each the plan lists some, which are tried first. */
+bool cli_rank_is_hopeless(const cli_log *log, size_t problem, const cli_candidate *candidate,
+                          double best_ms) {
+    const char *parameter;
+    json_t *value;
+    json_object_foreach(candidate->parameters, parameter, value) {
+        if (json_is_string(value) && least_with(log, problem, parameter, value) > hopeless * best_ms)
+            return true;
+    }
+    return false;
 }
 
 /* ---- Duels ------------------------------------------------------------------------------- */

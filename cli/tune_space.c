@@ -78,7 +78,7 @@ int cli_space_open(const cli_tune *tune, const cli_tune_row *row, size_t index, 
         if (!is_listed && tune->strategy == CLI_TUNE_LIST) continue;
         if (i > 0 && !has_options(&only, json_object_get(object, "parameters"))) continue;
         space.order[space.count++] = (cli_candidate){json_string_value(json_object_get(object, "variant")),
-                                                     json_object_get(object, "parameters")};
+                                                     json_object_get(object, "parameters"), is_listed};
         listed += is_listed;
     }
     if (tune->strategy == CLI_TUNE_RANDOM && status == CLI_EXIT_OK)

@@ -232,6 +232,12 @@ static int run_batch(at_row *r, batch *b) {
     return status;
 }
 
+/* What is not listed is not worth its time where its kind is slow; with --strategy all it is tried too. */
+static bool is_hopeless(const at_row *r, const cli_candidate *candidate) {
+    return r->sweep->tune->strategy == CLI_TUNE_RANDOM && !candidate->is_listed &&
+           cli_rank_is_hopeless(r->sweep->log, r->problem, candidate, r->best_ms);
+}
+
 /* The default alone comes first, as it is what others are held against. */
 static int try_all(at_row *r) {
     const size_t most = (size_t)r->sweep->tune->jobs * BATCHES_A_JOB;
@@ -240,6 +246,10 @@ static int try_all(at_row *r) {
         batch b = {.lock = PTHREAD_MUTEX_INITIALIZER};
         for (; at < r->space.count && b.count < most && b.count < MOST_BATCH; at++) {
             if (cli_log_find(r->sweep->log, r->problem, r->space.order[at].variant) != NULL) continue;
+            if (is_hopeless(r, &r->space.order[at])) {
+                r->all--;
+                continue;
+            }
             b.jobs[b.count++].candidate = &r->space.order[at];
             if (at == 0) {
                 at++;
@@ -290,9 +300,8 @@ static void survey(at_row *r) {
         if (result == NULL) continue;
         r->tried++;
         r->failed += json_object_get(result, "rejected") != NULL;
+        r->best_ms = fmin(r->best_ms, cli_result_ms(result)); /* NAN is none */
     }
-    const cli_ranking ranking = cli_rank(r->sweep->log, r->problem);
-    if (ranking.standard != NULL) r->best_ms = ranking.standard_ms;
 }
 
 int cli_sweep_row(cli_sweep *sweep, size_t row, size_t problem, double until) {
