@@ -11,10 +11,10 @@
 static const struct {
     const char *name, *words[4];
 } kernel_options[] = {
-    {"tile_q", {NULL}},      {"tile_kv", {NULL}},  {"isa", {"portable", "avx2", "avx512", "avx512bf16"}},
-    {"stages", {NULL}},      {"warps", {NULL}},    {"splits", {NULL}},
-    {"pack", {NULL}},        {"wide", {NULL}},     {"mod_chunks", {NULL}},
-    {"mask_unroll", {NULL}}, {"one_copy", {NULL}},
+    {"tile_q", {NULL}},     {"tile_kv", {NULL}},     {"isa", {"portable", "avx2", "avx512", "avx512bf16"}},
+    {"stages", {NULL}},     {"warps", {NULL}},       {"splits", {NULL}},
+    {"pack", {NULL}},       {"direct", {NULL}},      {"wide", {NULL}},
+    {"mod_chunks", {NULL}}, {"mask_unroll", {NULL}}, {"one_copy", {NULL}},
 };
 #define KNOWN_OPTIONS (sizeof kernel_options / sizeof kernel_options[0])
 _Static_assert(KNOWN_OPTIONS <= CLI_KERNEL_OPTIONS, "each once");

@@ -119,6 +119,7 @@ typedef struct fj_variant {
                       fwd_mma_bf16_e128_v128_m128_n64_s2_w4 */
     fj_target target;
     fj_isa isa; /* cpu */
+    bool direct; /* cpu, forward: also reads keys and values where they lie, for few queries (_direct) */
     int tile_m,
         tile_n; /* rows a block keeps, rows it takes at a time: queries and keys; cuda's fj_bwd_kv: keys, queries */
     /* cuda, emu */

@@ -207,6 +207,7 @@ static void put_prologue(const struct render *render) {
         {"WANT_MAX", problem->max},
         {"TILE_Q", variant->tile_m},
         {"TILE_KV", variant->tile_n},
+        {"DIRECT", variant->direct},
         {"PARTS", 2},
     };
     if (problem->paged) fj_buf_put(render->out, "#define FJ_PAGED 1\n");

@@ -20,6 +20,7 @@ static const struct {
     [FJ_AXIS_WARPS] = {"warps", false, true, {1, 2, 4, 8, 16, -1}},
     [FJ_AXIS_SPLITS] = {"splits", true, true, {1, -1}},
     [FJ_AXIS_PACK] = {"pack", false, true, {0, 1, -1}},
+    [FJ_AXIS_DIRECT] = {"direct", true, false, {0, 1, -1}},
     [FJ_AXIS_WIDE] = {"wide", false, true, {0, 1, -1}},
     [FJ_AXIS_MOD_CHUNKS] = {"mod_chunks", false, true, {1, 2, 4, 8, -1}},
     [FJ_AXIS_MASK_UNROLL] = {"mask_unroll", false, true, {1, 2, 4, -1}},
@@ -52,6 +53,7 @@ fj_values fj_jit_values_of(const fj_variant *v) {
         [FJ_AXIS_WARPS] = v->warps,
         [FJ_AXIS_SPLITS] = 1,
         [FJ_AXIS_PACK] = v->pack_heads,
+        [FJ_AXIS_DIRECT] = v->direct,
         [FJ_AXIS_WIDE] = v->wide_captures,
         [FJ_AXIS_MOD_CHUNKS] = v->mod_chunks,
         [FJ_AXIS_MASK_UNROLL] = v->mask_unroll,
@@ -163,7 +165,8 @@ static bool compare(void *user, const fj_variant *variant) {
     const fj_values values = fj_jit_values_of(variant);
     const int *a = values.of, *b = n->to.of;
     const int kind = (a[FJ_AXIS_KERNEL] != b[FJ_AXIS_KERNEL]) + (a[FJ_AXIS_PACK] != b[FJ_AXIS_PACK]) +
-                     (a[FJ_AXIS_WIDE] != b[FJ_AXIS_WIDE]) + abs(a[FJ_AXIS_ISA] - b[FJ_AXIS_ISA]);
+                     (a[FJ_AXIS_DIRECT] != b[FJ_AXIS_DIRECT]) + (a[FJ_AXIS_WIDE] != b[FJ_AXIS_WIDE]) +
+                     abs(a[FJ_AXIS_ISA] - b[FJ_AXIS_ISA]);
     const int distance = 1000 * kind + 4 * ratio(a[FJ_AXIS_TILE_Q], b[FJ_AXIS_TILE_Q]) +
                          4 * ratio(a[FJ_AXIS_TILE_KV], b[FJ_AXIS_TILE_KV]) +
                          3 * ratio(a[FJ_AXIS_WARPS], b[FJ_AXIS_WARPS]) +
@@ -194,8 +197,8 @@ static void read_word(const char *word, fj_values *values) {
         fj_axis axis;
         int value;
     } words[] = {
-        {"mma", FJ_AXIS_KERNEL, 1},   {"pack", FJ_AXIS_PACK, 1},        {"wide", FJ_AXIS_WIDE, 1},
-        {"one", FJ_AXIS_ONE_COPY, 1}, {"roll", FJ_AXIS_MASK_UNROLL, 1},
+        {"mma", FJ_AXIS_KERNEL, 1},    {"pack", FJ_AXIS_PACK, 1},    {"wide", FJ_AXIS_WIDE, 1},
+        {"direct", FJ_AXIS_DIRECT, 1}, {"one", FJ_AXIS_ONE_COPY, 1}, {"roll", FJ_AXIS_MASK_UNROLL, 1},
     };
     static const struct {
         char letter;

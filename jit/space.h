@@ -22,6 +22,7 @@ typedef enum fj_axis {
     FJ_AXIS_WARPS,
     FJ_AXIS_SPLITS,
     FJ_AXIS_PACK,
+    FJ_AXIS_DIRECT,
     FJ_AXIS_WIDE,
     FJ_AXIS_MOD_CHUNKS, /* from here on: unrolling, which the plan derives from the mod and the others */
     FJ_AXIS_MASK_UNROLL,

@@ -1,7 +1,7 @@
 /* A variant from the values of its parameters: whether they are legal together, what follows from them, its name.
  *
  *     cpu     tile_q a multiple of 48 up to 240, tile_kv one of 64 up to 1024, in backward of two panels at least; any
- *             instruction set that the CPU has, avx512bf16 only for BF16
+ *             instruction set that the CPU has, avx512bf16 only for BF16; direct in forward alone
  *     mma     sm_80 and newer, F16, BF16, F32; dimensions padded to 16
  *     simt    any dtype, any architecture
  *
@@ -67,9 +67,10 @@ static bool needs_wide(const fj_ir *ir) {
 static void name_cpu(const fj_jit_problem *problem, fj_variant *v) {
     const char *dtype = fj_dtype_code_name(problem->dtype), *isa = fj_jit_isa_name(v->isa);
     if (is_attention(problem))
-        (void)snprintf(v->name, sizeof v->name, "%s_cpu_%s_e%d_v%d_m%d_n%d_%s%s%s", prefixes[problem->kind],
+        (void)snprintf(v->name, sizeof v->name, "%s_cpu_%s_e%d_v%d_m%d_n%d_%s%s%s%s", prefixes[problem->kind],
                        dtype, problem->head_dim, problem->value_dim, v->tile_m, v->tile_n, isa,
-                       problem->paged ? "_paged" : "", problem->block_mask ? "_blocks" : "");
+                       v->direct ? "_direct" : "", problem->paged ? "_paged" : "",
+                       problem->block_mask ? "_blocks" : "");
     else
         (void)snprintf(v->name, sizeof v->name, "%s_cpu_%s_%s", prefixes[problem->kind], dtype, isa);
 }
@@ -82,16 +83,17 @@ static int panel_of(const fj_jit_problem *problem, fj_isa isa) {
 static bool make_cpu(const fj_jit_problem *problem, const fj_features *features, const int *of,
                      fj_variant *ret_variant) {
     const fj_isa isa = (fj_isa)of[FJ_AXIS_ISA];
-    const int rows = of[FJ_AXIS_TILE_Q], keys = of[FJ_AXIS_TILE_KV];
+    const int rows = of[FJ_AXIS_TILE_Q], keys = of[FJ_AXIS_TILE_KV], direct = of[FJ_AXIS_DIRECT];
     if (isa >= FJ_ISA_COUNT || !features->isa[isa]) return false;
     if (isa == FJ_ISA_AVX512BF16 && problem->dtype != FJ_DTYPE_BF16) return false;
     if (!is_attention(problem) && (rows || keys)) return false;
+    if (direct > (problem->kind == FJ_JIT_FORWARD)) return false;
     if (is_attention(problem)) {
         if (rows < CPU_ROWS || rows > CPU_MOST_ROWS || rows % CPU_ROWS) return false;
         if (keys < CPU_KEYS || keys > CPU_MOST_KEYS || keys % CPU_KEYS) return false;
         if (problem->kind == FJ_JIT_BACKWARD && keys < 2 * panel_of(problem, isa)) return false;
     }
-    fj_variant v = {.isa = isa, .tile_m = rows, .tile_n = keys};
+    fj_variant v = {.isa = isa, .direct = direct, .tile_m = rows, .tile_n = keys};
     name_cpu(problem, &v);
     *ret_variant = v;
     return true;

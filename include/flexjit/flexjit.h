@@ -322,6 +322,8 @@ typedef enum fj_form {
  *                     dquery has tile_q queries and walks tile_kv keys, that for dkey and dvalue tile_q keys and tile_kv
  *                     queries
  *   isa               cpu: 0 portable, 1 avx2, 2 avx512, 3 avx512bf16
+ *   direct            cpu, forward: 1: units of few rows read keys and values where they lie, instead of packing them first;
+ *                     the default where few_queries is set. The results are the same bits
  *   splits            parts of the keys that blocks take apart: 1, as no kernel for a GPU splits them (those of the cpu do
  *                     so by themselves where queries are few)
  *
@@ -355,7 +357,7 @@ typedef struct fj_problem {
     const char *variant; /* a variant's name; NULL: the plan chooses */
     /* What the plan is to suit; a kernel takes other shapes as well. */
     int gqa;          /* query heads for each key head; 0: any */
-    bool few_queries; /* lengths of a few queries, as in decoding */
+    bool few_queries; /* lengths of a few queries, as in decoding: with it kernels are made that are quick there */
     bool block_mask;  /* each call brings a block mask */
     fj_form form;
     bool q_offset; /* each call brings the positions of its first queries */

@@ -47,7 +47,9 @@
 
 #include "fwd_scores.h"
 
+#if FJ_DIRECT
 #include "fwd_direct.h"
+#endif
 
 #if FJ_IN_PART(1)
 
@@ -119,14 +121,18 @@ static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int fi
 }
 
 static void multiply_keys(const struct pass *p, int first, int rows) {
+#if FJ_DIRECT
     if (p->it->way == WAY_WIDE) return wide_scores(p, rows);
     if (p->it->way == WAY_NARROW) return narrow_scores(p, rows);
+#endif
     need_keys(p);
     tile_scores(p, first, rows);
 }
 
 static void multiply_values(const struct pass *p, int first, int rows, int class) {
+#if FJ_DIRECT
     if (p->it->way != WAY_PACKED && direct_values(p, rows)) return;
+#endif
     need_values(p);
     tile_values(p, first, rows);
     if (FJ_WATCH && __builtin_expect(p->it->own->nonfinite, 0)) add_nonfinite(p, first, rows, class);
@@ -270,7 +276,9 @@ static void run_item(const struct fj_cpu_args *a, const struct grid *g, int64_t 
     part_of(g, live_of(a, g, it.unit), it.split, &from, &to);
     if (from == to && g->splits > 1) return;
     start_rows(&it);
+#if FJ_DIRECT
     start_direct(&it);
+#endif
     do_part(&it, g, from, to);
     if (g->splits == 1) {
         finish_rows(&it, own->sums, own->top, own->sum);

@@ -33,6 +33,9 @@
 #ifndef FJ_TILE_KV
 #define FJ_TILE_KV (FJ_HEAD_DIM + FJ_VALUE_DIM <= 256 ? 256 : 128)
 #endif
+#ifndef FJ_DIRECT /* units of few rows read keys and values where they lie */
+#define FJ_DIRECT 1
+#endif
 #ifndef FJ_CHUNK_TILES
 #define FJ_CHUNK_TILES 8
 #endif
@@ -88,12 +91,13 @@ struct scratch {
     struct fj_head_state heads[FJ_HEADS];
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_ROWS];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];
-    /* Of units that do not pack keys and values (fwd_direct.h). */
+#if FJ_DIRECT /* of units that do not pack keys and values (fwd_direct.h) */
     _Alignas(256) fj_opd turned_queries[FJ_DEPTH(FJ_HEAD_DIM) * FJ_WIDE];
     _Alignas(64) fj_opd line_keys[FJ_CHUNK_KEYS * FJ_Q_LINE];
     _Alignas(64) fj_real turned_scores[FJ_CHUNK_KEYS * FJ_WIDE];
     _Alignas(64) fj_real saved[FJ_MASKED ? FJ_WIDE * FJ_O_LINE : 1]; /* the sums before the block */
     char no_row[(FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM) * FJ_IN_SIZE]; /* zeros */
+#endif
 };
 
 struct grid {
@@ -177,7 +181,7 @@ static struct grid grid_of(const struct fj_cpu_args *a) {
     if (g.rows > a->q_len) g.rows = a->q_len;
     g.units = keys * g.parts * g.chunks;
 
-    g.way = narrow ? WAY_NARROW : is_wide(g.heads * g.rows) ? WAY_WIDE : WAY_PACKED;
+    g.way = !FJ_DIRECT ? WAY_PACKED : narrow ? WAY_NARROW : is_wide(g.heads * g.rows) ? WAY_WIDE : WAY_PACKED;
     g.least = 1;
     if (few && g.units < FJ_FEW) {
         const int64_t even = divide_up(g.blocks, divide_up(FJ_FEW, g.units));

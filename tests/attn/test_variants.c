@@ -162,7 +162,7 @@ START_TEST(devices_have_options_of_their_own) {
                 mma = {.kernel = "mma"}, rows = {.options = {{"tile_q", 96}, {"tile_kv", 512}, {"isa", 1}}};
     fj_problem problem = problem_of(&stages);
     check_refused(cpu, &problem, FJ_ERR_NAME, "unknown option 'stages' of kernels of the cpu:avx2 device",
-                  "there are: tile_q, tile_kv, isa, splits");
+                  "there are: tile_q, tile_kv, isa, splits, direct");
     problem = problem_of(&isa);
     check_refused(cpu, &problem, FJ_ERR_UNSUPPORTED, "option isa=2 is not legal for this problem",
                   "legal are: 0 (portable), 1 (avx2)");

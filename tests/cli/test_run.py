@@ -154,6 +154,16 @@ class Run(harness.Case):
         self.assertEqual(report["variant"], "fwd_cpu_f32_e16_v16_m96_n192_portable")
         self.assertEqual(report["backward"]["variant"], "bwd_cpu_f32_e16_v16_m96_n192_portable")
 
+    def test_few_queries_in_place_or_packed(self):
+        """Kernels that read keys where they lie give the bits of those that pack them; few queries take them by default."""
+        path, outputs = self.tensors(dtype="BF16", hq=6, hkv=2, l=3, s=500, e=40), {}
+        for direct in ("1", "0", None):
+            option = ("-O", f"direct={direct}") if direct else ()
+            report, outputs[direct] = self.run_json(path, "--mask", "q + 400 >= kv", "--device", "cpu", "--max", *option)
+            self.assertEqual("_direct" in report["variant"], direct != "0")
+        self.assertEqual(outputs["1"], outputs["0"])
+        self.assertEqual(outputs["1"], outputs[None])
+
     def test_cut_tiles(self):
         """Partial tiles far from the first key: what backward computes of them begins and ends within its blocks."""
         mask = "((q >= kv + 50) & (q - kv < 90)) | ((kv == 300) & (q > 400))"

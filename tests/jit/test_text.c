@@ -18,6 +18,9 @@ START_TEST(variants_spell_their_parameters) {
     count = fj_jit_variants(&forward, &none, list);
     ck_assert_int_gt(count, 0);
     for (int i = 0; i < count; i++) ck_assert_ptr_nonnull(strstr(list[i].name, "_portable"));
+    forward.few_queries = true;
+    (void)fj_jit_variants(&forward, &all, list);
+    ck_assert_str_eq(list[0].name, "fwd_cpu_bf16_e64_v32_m48_n256_avx512bf16_direct");
 }
 END_TEST
 

@@ -247,6 +247,7 @@ static const plant plants[] = {
 
 /* Of the cpu's kernels: portable ones, which every machine runs. */
 #define CPU_FWD "fwd_cpu_f32_e64_v64_m48_n256_portable_"
+#define CPU_DIRECT CPU_FWD "direct_"
 #define CPU_BWD "bwd_cpu_f32_e64_v64_m48_n192_portable_"
 
 static const plant cpu_plants[] = {
@@ -267,11 +268,11 @@ static const plant cpu_plants[] = {
      "if (FJ_WATCH && __builtin_expect(p->it->own->nonfinite, 0)) add", "if (0) add", NULL},
     {"cpu fwd: a NaN in each row", CPU_FWD "causal", PLAIN, "if (class == 2 || own->masks[row]",
      "if (class || own->masks[row]", NULL},
-    {"cpu fwd: values in place are not looked at", CPU_FWD "causal", PLAIN, "if (!FJ_WATCH || are_finite(",
+    {"cpu fwd: values in place are not looked at", CPU_DIRECT "causal", PLAIN, "if (!FJ_WATCH || are_finite(",
      "if (1 || are_finite(", NULL},
-    {"cpu fwd: each run in place scales the sums", CPU_FWD "gap", PLAIN, "run == 0 && from == start ?",
+    {"cpu fwd: each run in place scales the sums", CPU_DIRECT "gap", PLAIN, "run == 0 && from == start ?",
      "from == start ?", NULL},
-    {"cpu fwd: a panel of wide queries", CPU_FWD "none", PLAIN,
+    {"cpu fwd: a panel of wide queries", CPU_DIRECT "none", PLAIN,
      "t.queries = own->turned_queries + (int64_t)row * FJ_DEPTH(FJ_HEAD_DIM);",
      "t.queries = own->turned_queries;", NULL},
     {"cpu fwd: a part of the live blocks begins late", CPU_FWD "gap", PLAIN,

@@ -78,7 +78,8 @@ static int mod_count(void) {
     return count;
 }
 
-static bool is_packed(const fj_variant *v) { return strstr(v->name, "_pack") != NULL; }
+/* For few queries: packed on a GPU, reading keys where they lie on the cpu. */
+static bool is_packed(const fj_variant *v) { return v->pack_heads || v->direct; }
 
 static bool row_is(const row *r, const fj_jit_problem *p, const fj_variant *v) {
     return r->kind == p->kind && r->dtype == p->dtype && r->isa == v->isa &&
@@ -131,7 +132,7 @@ typedef struct draw {
 static bool set_extra(kernel *k, const extra *e) {
     const bool backward = kernel_is_backward(k);
     const bool f32 = k->problem.dtype == FJ_DTYPE_F32 && k->variant.mma;
-    if (is_packed(&k->variant) && e->pack) return false;
+    if (k->variant.pack_heads && e->pack) return false;
     if (backward && (e->pack || e->splits > 0)) return false;
     if ((e->tf32 && !f32) || (e->hand && !hand_hooks(k, NULL))) return false;
     k->problem.max = e->max && !backward;
