@@ -276,6 +276,9 @@ static void run_item(const struct fj_cpu_args *a, const struct grid *g, int64_t 
     part_of(g, live_of(a, g, it.unit), it.split, &from, &to);
     if (from == to && g->splits > 1) return;
     start_rows(&it);
+#if FJ_HAS_NO_ROW
+    memset(own->no_row, 0, sizeof own->no_row);
+#endif
 #if FJ_DIRECT
     start_direct(&it);
 #endif

@@ -248,7 +248,6 @@ FJ_SHARED void wide_scores(const struct pass *p, int rows) {
 }
 
 FJ_SHARED void start_direct(const struct item *it) {
-    memset(it->own->no_row, 0, sizeof it->own->no_row);
     if (it->way == WAY_WIDE) turn_queries(it);
 }
 

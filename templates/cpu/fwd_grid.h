@@ -60,6 +60,9 @@ _Static_assert(FJ_VALUE_DIM >= 1 && FJ_VALUE_DIM <= 256, "FJ_VALUE_DIM: 1 to 256
 #define FJ_CHUNK_KEYS 48         /* keys whose products with a unit that broadcasts them are kept */
 #define FJ_PIECE 64              /* blocks that an item of the first phase classifies */
 
+/* Zeros, of a page that is not there, and for an odd number of keys whose values are taken in pairs. */
+#define FJ_HAS_NO_ROW (FJ_PAGED || FJ_DIRECT)
+
 /* How a unit multiplies with its keys and values (fwd_direct.h). */
 enum way { WAY_PACKED, WAY_NARROW, WAY_WIDE };
 
@@ -96,6 +99,8 @@ struct scratch {
     _Alignas(64) fj_opd line_keys[FJ_CHUNK_KEYS * FJ_Q_LINE];
     _Alignas(64) fj_real turned_scores[FJ_CHUNK_KEYS * FJ_WIDE];
     _Alignas(64) fj_real saved[FJ_MASKED ? FJ_WIDE * FJ_O_LINE : 1]; /* the sums before the block */
+#endif
+#if FJ_HAS_NO_ROW
     char no_row[(FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM) * FJ_IN_SIZE]; /* zeros */
 #endif
 };

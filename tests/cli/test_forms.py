@@ -191,6 +191,10 @@ class Forms(harness.Case):
                 self.run_on(device, tensors, *MOD, "--check")
         seen, _ = self.run_on("cpu", tensors)
         self.assertFalse(any(x != x for x in seen["out"][2]))
+        for dtype in ("F32", "BF16"):  # as many queries as kernels of other calls are for
+            _, tensors = self.paged(random.Random(3), dtype, (100, 48), 16, 7, 66, holes={(0, 0), (0, 3), (1, 1)})
+            _, report = self.run_on("cpu", tensors, *MOD, "--check")
+            self.assertNotIn("_direct", report["variant"])
 
     def test_paged_with_a_block_mask(self):
         """Pages that are not there stay hidden in full blocks; blocks are of indices."""
