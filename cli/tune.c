@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/interrupt.h"
@@ -131,7 +132,8 @@ static char *default_output(void) {
     const char *list = getenv("FLEXJIT_TUNE_PATH"), *base = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
     char *path = NULL;
     int length = -1;
-    if (list != NULL && list[strspn(list, ":")] != '\0')
+    if (list != NULL && list[0] != '\0' && list[strspn(list, ":")] == '\0') return NULL; /* folders: none */
+    if (list != NULL && list[0] != '\0')
         length = asprintf(&path, "%.*s/tune.jsonl", (int)strcspn(list + strspn(list, ":"), ":"),
                           list + strspn(list, ":"));
     else if (base != NULL && base[0] == '/')
@@ -206,9 +208,34 @@ static int check_options(const cli_args *args) {
     return CLI_EXIT_OK;
 }
 
-/* A folder that is missing is found before the work, not after it. */
+static bool is_same_file(const char *a, const char *b) {
+    struct stat of_a, of_b;
+    if (strcmp(a, b) == 0) return true;
+    return stat(a, &of_a) == 0 && stat(b, &of_b) == 0 && of_a.st_ino == of_b.st_ino &&
+           of_a.st_dev == of_b.st_dev;
+}
+
+/* What is written last would replace what was measured. */
+static int check_files(const cli_args *args) {
+    static const cli_option files[] = {CLI_OPT_TUNE_LOG, CLI_OPT_REPLAY, CLI_OPT_TUNE_OUTPUT, CLI_OPT_REPORT};
+    enum { FILES = sizeof files / sizeof files[0] };
+    for (size_t i = 0; i < FILES; i++) {
+        for (size_t j = i + 1; j < FILES; j++) {
+            const char *a = cli_args_text(args, files[i], NULL), *b = cli_args_text(args, files[j], NULL);
+            if (a != NULL && b != NULL && is_same_file(a, b))
+                return cli_usage(args->verb, "--%s and --%s are the same file, '%.200s'",
+                                 cli_options[files[i]].long_name, cli_options[files[j]].long_name, a);
+        }
+    }
+    return CLI_EXIT_OK;
+}
+
+/* A path that is of no use is found before the work, not after it. */
 static int check_folder(const char *path) {
+    struct stat about;
     if (path == NULL) return CLI_EXIT_OK;
+    if (stat(path, &about) == 0 && S_ISDIR(about.st_mode))
+        return cli_fail_file(CLI_EXIT_FAILED, path, "it is a folder, not a file");
     const char *slash = strrchr(path, '/');
     char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path + 1));
     if (folder == NULL) return cli_no_memory();
@@ -225,6 +252,11 @@ int cli_verb_tune(const cli_args *args) {
     const char *output = cli_args_text(args, CLI_OPT_TUNE_OUTPUT, NULL);
     char *standard_output = output == NULL && replay == NULL ? default_output() : NULL;
     int status = check_options(args);
+    if (status == CLI_EXIT_OK) status = check_files(args);
+    if (status == CLI_EXIT_OK && output == NULL && replay == NULL && standard_output == NULL)
+        status =
+            cli_fail(CLI_EXIT_FAILED, "there is no folder for tuning records: set FLEXJIT_TUNE_PATH or HOME, "
+                                      "or give --output");
     if (status == CLI_EXIT_OK) status = check_folder(page);
     if (status == CLI_EXIT_OK) status = check_folder(output);
     if (status == CLI_EXIT_OK) status = replay != NULL ? cli_log_read(replay, &w.log) : sweep(args, &w);

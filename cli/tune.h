@@ -189,9 +189,12 @@ void cli_child_stop(cli_child *child);
 typedef struct cli_log {
     const char *path; /* NULL: it is not kept */
     json_t *root, *problems, *results;
+    char *lock_path; /* of the one process that writes it; NULL: it is only read */
+    int lock;        /* -1: files cannot be locked there */
 } cli_log;
 
-/* Begins, or continues a file that is there: status 1 when it is not of this machine. */
+/* Begins, or continues a file that is there: status 1 when it is not of this machine, or when another process writes it.
+ * Close it in either case. */
 int cli_log_open(const cli_tune *tune, const char *path, cli_log *ret_log);
 /* Reads a recorded log. */
 int cli_log_read(const char *path, cli_log *ret_log);

@@ -16,8 +16,10 @@
  * The file is written whole after each result, beside the old one, which it then replaces: a process that is killed, or a
  * disk that is full, leaves what was there. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,16 +47,64 @@ static void machine_name(char text[MACHINE]) {
     snprintf(text, MACHINE, "%ld x %s", sysconf(_SC_NPROCESSORS_ONLN), name);
 }
 
+/* ---- One writer -------------------------------------------------------------------------- */
+
+/* FOLDER/.NAME.lock, of the file that a link leads to. */
+static char *lock_name(const char *path) {
+    char *real = realpath(path, NULL), *name = NULL;
+    const char *of = real != NULL ? real : path, *slash = strrchr(of, '/');
+    const int folder = slash != NULL ? (int)(slash + 1 - of) : 0;
+    const int length = asprintf(&name, "%.*s.%.200s.lock", folder, of, of + folder);
+    free(real);
+    return length < 0 ? NULL : name;
+}
+
+/* The one that held it may have removed the file between our open and our lock. */
+static bool is_still_named(int lock, const char *name) {
+    struct stat ours, named;
+    return fstat(lock, &ours) == 0 && stat(name, &named) == 0 && ours.st_ino == named.st_ino &&
+           ours.st_dev == named.st_dev;
+}
+
+/* Each save replaces the whole file: of two sweeps that write one log, one would lose what it measured. The log itself is
+ * replaced and cannot hold a lock; the lock of a process that was killed is free. Where files cannot be locked, or none can
+ * be made, there is no lock: the first save says what is wrong with the folder. */
+static int lock_log(cli_log *log) {
+    log->lock_path = lock_name(log->path);
+    if (log->lock_path == NULL) return cli_no_memory();
+    for (;;) {
+        log->lock = open(log->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (log->lock < 0) break;
+        const bool locked = flock(log->lock, LOCK_EX | LOCK_NB) == 0, taken = !locked && errno == EWOULDBLOCK;
+        if (locked && is_still_named(log->lock, log->lock_path)) return CLI_EXIT_OK;
+        close(log->lock);
+        log->lock = -1;
+        if (taken)
+            return cli_fail_file(CLI_EXIT_FAILED, log->path,
+                                 "another sweep writes this log: wait for it, or give another --log");
+        if (!locked) break;
+    }
+    return CLI_EXIT_OK;
+}
+
+static void unlock_log(cli_log *log) {
+    if (log->lock_path != NULL && log->lock >= 0) {
+        (void)unlink(log->lock_path);
+        close(log->lock);
+    }
+    free(log->lock_path);
+}
+
 /* ---- Opening ----------------------------------------------------------------------------- */
 
 static int take(const char *path, json_t *root, cli_log *ret_log) {
     json_t *ours = json_object_get(root, "flexjit");
     const char *version = json_string_value(json_object_get(root, "schema_version"));
     const json_t *schema = json_object_get(ours, "schema");
-    *ret_log = (cli_log){.path = path,
-                         .root = root,
-                         .problems = json_object_get(ours, "problems"),
-                         .results = json_object_get(root, "results")};
+    ret_log->path = path;
+    ret_log->root = root;
+    ret_log->problems = json_object_get(ours, "problems");
+    ret_log->results = json_object_get(root, "results");
     if (version == NULL || !json_is_array(ret_log->results))
         return cli_fail_file(CLI_EXIT_FAILED, path,
                              "it is not a log of a sweep: no results in the schema T4");
@@ -69,7 +119,7 @@ static int take(const char *path, json_t *root, cli_log *ret_log) {
     return CLI_EXIT_OK;
 }
 
-int cli_log_read(const char *path, cli_log *ret_log) {
+static int read_log(const char *path, cli_log *ret_log) {
     char *text = NULL;
     size_t size = 0;
     json_error_t error;
@@ -78,7 +128,12 @@ int cli_log_read(const char *path, cli_log *ret_log) {
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     free(text);
     if (root == NULL) return cli_fail_file(CLI_EXIT_FAILED, path, "line %d: %s", error.line, error.text);
-    status = take(path, root, ret_log);
+    return take(path, root, ret_log);
+}
+
+int cli_log_read(const char *path, cli_log *ret_log) {
+    *ret_log = (cli_log){.path = path, .lock = -1};
+    const int status = read_log(path, ret_log);
     if (status != CLI_EXIT_OK) cli_log_close(ret_log);
     return status;
 }
@@ -111,18 +166,21 @@ int cli_log_open(const cli_tune *tune, const char *path, cli_log *ret_log) {
     char machine[MACHINE];
     struct stat about;
     machine_name(machine);
-    *ret_log = (cli_log){.path = path};
+    *ret_log = (cli_log){.path = path, .lock = -1};
+    int status = path != NULL ? lock_log(ret_log) : CLI_EXIT_OK;
+    if (status != CLI_EXIT_OK) return status;
     if (path == NULL || (stat(path, &about) != 0 && errno == ENOENT)) {
-        const int status = begin(tune, path, machine, ret_log);
+        status = begin(tune, path, machine, ret_log);
         return status == CLI_EXIT_OK ? cli_log_save(ret_log) : status; /* a bad path costs no sweep */
     }
-    const int status = cli_log_read(path, ret_log);
+    status = read_log(path, ret_log);
     return status == CLI_EXIT_OK ? check_machine(tune, ret_log, machine) : status;
 }
 
 void cli_log_close(cli_log *log) {
     json_decref(log->root);
-    *log = (cli_log){0};
+    unlock_log(log);
+    *log = (cli_log){.lock = -1};
 }
 
 int cli_log_save(const cli_log *log) {

@@ -33,7 +33,7 @@ REJECTED = {"hang": "timeout", "crash": "crash", "nothing": "wrong", "slightly":
 
 def condition(variant):
     tile_q, tile_kv, isa = re.search(r"_m(\d+)_n(\d+)_(\w+)$", variant).groups()
-    return f"#if FJ_TILE_Q == {tile_q} && FJ_TILE_KV == {tile_kv} && {ISA[isa]}\n"
+    return f"#if FJ_TILE_Q == {tile_q} && FJ_TILE_KV == {tile_kv} && defined(FJ_DIRECT) && !FJ_DIRECT && {ISA[isa]}\n"
 
 
 class Tune(harness.Case):
@@ -77,7 +77,8 @@ class Tune(harness.Case):
             self.assertTrue(plants, "one variant alone")
             shutil.rmtree(self.folder / "templates", ignore_errors=True)
             log.unlink(missing_ok=True)
-            report = self.tune("--mask", "q >= kv - 30", *SHAPE, "--strategy", "list", "--log", log, env=self.plant(plants))
+            report = self.tune("--mask", "q >= kv - 30", *SHAPE, "--strategy", "list", "-O", "direct=0", "--log", log,
+                               env=self.plant(plants))  # fmt: skip
             found = {r["variant"]: r.get("rejected") for r in self.log(log)["results"]}
             for variant, kind in plants.items():
                 self.assertEqual(found[variant], REJECTED[kind], (kind, self.log(log)["results"]))
@@ -119,9 +120,9 @@ class Tune(harness.Case):
 
     def test_options_limit_the_candidates(self):
         log = self.folder / "log.json"
-        self.tune(*SHAPE, "--strategy", "list", "-O", "isa=portable", "-O", "tile_kv=128", "--log", log)
+        self.tune(*SHAPE, "--strategy", "list", "-O", "isa=portable", "-O", "tile_kv=128", "-O", "direct=1", "--log", log)
         default, *others = [result["configuration"] for result in self.log(log)["results"]]
-        self.assertEqual(others, [{"tile_q": 48, "tile_kv": 128, "isa": "portable", "splits": 1}])
+        self.assertEqual(others, [{"tile_q": 48, "tile_kv": 128, "isa": "portable", "splits": 1, "direct": 1}])
         self.assertNotIn(default, others)
         self.fails(2, "'stages'", "tune", *SHAPE, "-O", "stages")
 
@@ -190,11 +191,16 @@ class Tune(harness.Case):
         return tool, len(variants) - 1
 
     def test_interrupted(self):
-        tool, count = self.start_hanging(self.folder / "log.json", "300")
+        log, link = self.folder / "log.json", self.folder / "link.json"
+        tool, count = self.start_hanging(log, "300")
+        link.symlink_to(log)
+        for path in (log, link):  # one of two would lose what it measured
+            self.fails(1, "another sweep writes this log", "tune", *SHAPE, "--budget", "0", "--log", path, env=self.env())
         os.killpg(tool.pid, signal.SIGINT)
         out, err = tool.communicate(timeout=60)
         self.assertEqual(tool.returncode, 130, err)
         self.assertEqual(json.loads(out)["rows"][0]["tried"], count)
+        self.assertEqual([p.name for p in self.folder.glob(".*.lock")], [])
 
     def test_a_log_that_cannot_be_written_any_more_is_kept(self):
         folder = self.folder / "logs"
@@ -230,6 +236,17 @@ class Tune(harness.Case):
         nowhere = self.folder / "nowhere" / "x"
         for option in ("--report", "--output", "--log"):
             self.fails(1, str(nowhere), "tune", *SHAPE, "--budget", "0", option, nowhere, env=self.env())
+            self.fails(1, str(self.folder), "tune", *SHAPE, "--budget", "0", option, self.folder, env=self.env())
+        self.fails(1, "no folder for tuning records", "tune", *SHAPE, "--budget", "0", env={"FLEXJIT_TUNE_PATH": ":"})
+
+    def test_files_that_would_replace_each_other(self):
+        same, link = self.file("same", "kept"), self.folder / "link"
+        link.symlink_to(same)
+        for pair in [("--log", "--output"), ("--log", "--report"), ("--output", "--report"), ("--replay", "--report")]:
+            shape = () if "--replay" in pair else SHAPE
+            for other in (same, link):
+                self.fails(2, f"{pair[0]} and {pair[1]} are the same file", "tune", *shape, pair[0], same, pair[1], other)
+        self.assertEqual(same.read_text(), "kept")
 
     def test_report(self):
         page, log = self.folder / "page.html", self.folder / "log.json"
