@@ -120,7 +120,7 @@ static void write_text(const char *path, const char *text, size_t length) {
 
 /* The kernel templates' files, in folders beside the text that includes them. */
 static void write_templates(const char *folder) {
-    static const char *const folders[] = {"cpu", "cuda", "expr", "expr/ir"};
+    static const char *const folders[] = {"cpu", "cuda", "expr", "expr/ir", "host"};
     char path[256];
     for (size_t i = 0; i < FJ_ARRAY_LEN(folders); i++) {
         (void)snprintf(path, sizeof path, "%s/%s", folder, folders[i]);
