@@ -51,6 +51,123 @@
 #include "fwd_direct.h"
 #endif
 
+/* How many blocks a unit sees, as far as marks tell. */
+static inline int64_t live_of(const struct fj_cpu_args *a, const struct grid *g, int64_t unit) {
+    int64_t live = g->blocks;
+    if (!g->pieces) return live;
+    const uint8_t *marks = grid_marks(a, g, unit);
+    for (int64_t block = 0; block < g->blocks; block++) live -= marks[block] == 0;
+    return live;
+}
+
+/* Sums to results; all splits of a unit to one; what is computed. */
+FJ_SHARED void finish_rows(const struct item *it, fj_real *sums, const fj_real *top, const fj_real *sum);
+FJ_SHARED void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t unit, int worker);
+FJ_SHARED void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]);
+
+#if FJ_IN_PART(FJ_RESULT_PART)
+
+/* ---- Results --------------------------------------------------------------------------------- */
+
+static inline void put_real(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t q, fj_real x) {
+    if (t->data) ((fj_real *)t->data)[b * t->stride[0] + h * t->stride[1] + q * t->stride[2]] = x;
+}
+
+/* natural * m + log in two parts: the nearest real, and what rounding took from it (0 of what is not
+ * finite). From FJ_LARGE on the product counts as rounded, as it did in the sum. */
+static inline fj_real lse_of(fj_real m, fj_real natural, fj_real log, fj_real *ret_low) {
+    const fj_real product = m * natural, sum = product + log;
+    const fj_real back = sum - product, lost = (product - (sum - back)) + (log - back);
+    fj_real rest = lost;
+    if (__builtin_fabs((double)sum) < FJ_LARGE)
+        rest += (fj_real)__builtin_fma((double)m, (double)natural, -(double)product);
+    const fj_real lse = sum + rest, low = rest - (lse - sum);
+    *ret_low = __builtin_isfinite(lse) ? low : 0;
+    return __builtin_isfinite(lse) ? lse : sum;
+}
+
+static void put_statistics(const struct item *it, int row, fj_real m, fj_real total, fj_real log) {
+    const struct fj_cpu_args *a = it->args;
+    const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
+    fj_real lse = -FJ_INF, low = 0;
+    if (total != 0) lse = lse_of(m, natural_of(a), log, &low);
+    put_real(&a->lse, it->batch, h, q, lse);
+    put_real(&a->lse_low, it->batch, h, q, low);
+    if (FJ_WANT_MAX)
+        put_real(&a->max, it->batch, h, q,
+                 total != total && m < FJ_INF ? total
+                 : m > -FJ_INF                ? m * natural_of(a)
+                                              : m);
+}
+
+FJ_SHARED void finish_rows(const struct item *it, fj_real *sums, const fj_real *top, const fj_real *sum) {
+    const struct fj_cpu_args *a = it->args;
+    fj_real log[FJ_LANES] __attribute__((aligned(64)));
+    for (int row = 0; row < it->rows; row++) {
+        const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
+        const fj_real total = sum[row];
+        fj_real *line = sums + (int64_t)row * FJ_O_LINE;
+        if (row % FJ_LANES == 0) {
+            fj_real t[FJ_LANES] __attribute__((aligned(64))) = {0};
+            for (int i = 0; i < FJ_LANES && row + i < it->rows; i++) t[i] = sum[row + i];
+            tile_store(log, fj_log_f(tile_load(t)));
+        }
+        /* Nothing to see: zeros, whatever 0 * V left in the sums. */
+        if (total == 0) memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
+        tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM,
+                        total == 0 ? 0 : 1 / total);
+        put_statistics(it, row, top[row], total, log[row % FJ_LANES]);
+    }
+}
+
+/* What brings sums below one maximum below another. */
+static fj_real merge_factor(const struct fj_cpu_args *a, fj_real from, fj_real top) {
+    const fj_real natural = natural_of(a);
+    fj_f x = tile_splat((from - top) * unit_of(a));
+#if !FJ_HAS_SCORE
+    if (fj_any(large_of(tile_splat(top), natural)))
+        x = tile_splat((from * natural - top * natural) * FJ_LOG2_E);
+#endif
+    (void)natural;
+    return fj_first_f(tile_exp2(x));
+}
+
+/* All splits of a unit, in their order, onto the common maximum. */
+FJ_SHARED void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t unit, int worker) {
+    const struct item it = item_of(a, g, unit * g->splits, worker);
+    struct scratch *own = it.own;
+    const int64_t parts = parts_of(g, live_of(a, g, unit));
+    for (int row = 0; row < it.rows; row++) {
+        const int64_t at_top = (int64_t)it.rows * FJ_O_LINE + row, at_sum = at_top + it.rows;
+        fj_real top = -FJ_INF, sum = 0, *line = own->sums + (int64_t)row * FJ_O_LINE;
+        for (int64_t i = 0; i < parts; i++) {
+            fj_real m = grid_partial(a, g, unit, i)[at_top];
+            if (m > top) top = m;
+        }
+        memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
+        for (int64_t i = 0; i < parts; i++) {
+            const fj_real *from = grid_partial(a, g, unit, i);
+            /* Of nothing but scores of -inf the sums are 0, or NaN. */
+            fj_f f = tile_splat(0);
+            if (from[at_sum] != 0) f = tile_splat(merge_factor(a, from[at_top], top));
+            sum += from[at_sum] * f[0];
+            for (int j = 0; j < FJ_O_LINE; j += FJ_LANES)
+                tile_store(line + j,
+                           tile_fma(f, tile_load(from + (int64_t)row * FJ_O_LINE + j), tile_load(line + j)));
+        }
+        own->top[row] = top;
+        own->sum[row] = sum;
+    }
+    finish_rows(&it, own->sums, own->top, own->sum);
+}
+
+/* In grains: what is computed is about the full and the partial ones. */
+FJ_SHARED void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {
+    count_blocks(a, FJ_GRAIN, counts);
+}
+
+#endif
+
 #if FJ_IN_PART(1)
 
 /* ---- Blocks ---------------------------------------------------------------------------------- */
@@ -193,15 +310,6 @@ static void mark_piece(const struct fj_cpu_args *a, const struct grid *g, int64_
     }
 }
 
-/* How many blocks a unit sees, as far as marks tell. */
-static int64_t live_of(const struct fj_cpu_args *a, const struct grid *g, int64_t unit) {
-    int64_t live = g->blocks;
-    if (!g->pieces) return live;
-    const uint8_t *marks = grid_marks(a, g, unit);
-    for (int64_t block = 0; block < g->blocks; block++) live -= marks[block] == 0;
-    return live;
-}
-
 /* The blocks [from, to) of those that a unit sees. */
 static void do_part(const struct item *it, const struct grid *g, int64_t from, int64_t to) {
     if (!g->pieces) {
@@ -213,59 +321,6 @@ static void do_part(const struct item *it, const struct grid *g, int64_t from, i
         if (!marks[block]) continue;
         if (live >= from) do_block(it, block, marks[block]);
         live++;
-    }
-}
-
-/* ---- Results --------------------------------------------------------------------------------- */
-
-static inline void put_real(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t q, fj_real x) {
-    if (t->data) ((fj_real *)t->data)[b * t->stride[0] + h * t->stride[1] + q * t->stride[2]] = x;
-}
-
-/* natural * m + log in two parts: the nearest real, and what rounding took from it (0 of what is not
- * finite). From FJ_LARGE on the product counts as rounded, as it did in the sum. */
-static inline fj_real lse_of(fj_real m, fj_real natural, fj_real log, fj_real *ret_low) {
-    const fj_real product = m * natural, sum = product + log;
-    const fj_real back = sum - product, lost = (product - (sum - back)) + (log - back);
-    fj_real rest = lost;
-    if (__builtin_fabs((double)sum) < FJ_LARGE)
-        rest += (fj_real)__builtin_fma((double)m, (double)natural, -(double)product);
-    const fj_real lse = sum + rest, low = rest - (lse - sum);
-    *ret_low = __builtin_isfinite(lse) ? low : 0;
-    return __builtin_isfinite(lse) ? lse : sum;
-}
-
-static void put_statistics(const struct item *it, int row, fj_real m, fj_real total, fj_real log) {
-    const struct fj_cpu_args *a = it->args;
-    const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
-    fj_real lse = -FJ_INF, low = 0;
-    if (total != 0) lse = lse_of(m, natural_of(a), log, &low);
-    put_real(&a->lse, it->batch, h, q, lse);
-    put_real(&a->lse_low, it->batch, h, q, low);
-    if (FJ_WANT_MAX)
-        put_real(&a->max, it->batch, h, q,
-                 total != total && m < FJ_INF ? total
-                 : m > -FJ_INF                ? m * natural_of(a)
-                                              : m);
-}
-
-static void finish_rows(const struct item *it, fj_real *sums, const fj_real *top, const fj_real *sum) {
-    const struct fj_cpu_args *a = it->args;
-    fj_real log[FJ_LANES] __attribute__((aligned(64)));
-    for (int row = 0; row < it->rows; row++) {
-        const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
-        const fj_real total = sum[row];
-        fj_real *line = sums + (int64_t)row * FJ_O_LINE;
-        if (row % FJ_LANES == 0) {
-            fj_real t[FJ_LANES] __attribute__((aligned(64))) = {0};
-            for (int i = 0; i < FJ_LANES && row + i < it->rows; i++) t[i] = sum[row + i];
-            tile_store(log, fj_log_f(tile_load(t)));
-        }
-        /* Nothing to see: zeros, whatever 0 * V left in the sums. */
-        if (total == 0) memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
-        tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM,
-                        total == 0 ? 0 : 1 / total);
-        put_statistics(it, row, top[row], total, log[row % FJ_LANES]);
     }
 }
 
@@ -293,47 +348,6 @@ static void run_item(const struct fj_cpu_args *a, const struct grid *g, int64_t 
     memcpy(partial + (int64_t)it.rows * (FJ_O_LINE + 1), own->sum, sizeof(fj_real) * (size_t)it.rows);
 }
 
-/* What brings sums below one maximum below another. */
-static fj_real merge_factor(const struct fj_cpu_args *a, fj_real from, fj_real top) {
-    const fj_real natural = natural_of(a);
-    fj_f x = tile_splat((from - top) * unit_of(a));
-#if !FJ_HAS_SCORE
-    if (fj_any(large_of(tile_splat(top), natural)))
-        x = tile_splat((from * natural - top * natural) * FJ_LOG2_E);
-#endif
-    (void)natural;
-    return fj_first_f(tile_exp2(x));
-}
-
-/* All splits of a unit, in their order, onto the common maximum. */
-static void run_merge(const struct fj_cpu_args *a, const struct grid *g, int64_t unit, int worker) {
-    const struct item it = item_of(a, g, unit * g->splits, worker);
-    struct scratch *own = it.own;
-    const int64_t parts = parts_of(g, live_of(a, g, unit));
-    for (int row = 0; row < it.rows; row++) {
-        const int64_t at_top = (int64_t)it.rows * FJ_O_LINE + row, at_sum = at_top + it.rows;
-        fj_real top = -FJ_INF, sum = 0, *line = own->sums + (int64_t)row * FJ_O_LINE;
-        for (int64_t i = 0; i < parts; i++) {
-            fj_real m = grid_partial(a, g, unit, i)[at_top];
-            if (m > top) top = m;
-        }
-        memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
-        for (int64_t i = 0; i < parts; i++) {
-            const fj_real *from = grid_partial(a, g, unit, i);
-            /* Of nothing but scores of -inf the sums are 0, or NaN. */
-            fj_f f = tile_splat(0);
-            if (from[at_sum] != 0) f = tile_splat(merge_factor(a, from[at_top], top));
-            sum += from[at_sum] * f[0];
-            for (int j = 0; j < FJ_O_LINE; j += FJ_LANES)
-                tile_store(line + j,
-                           tile_fma(f, tile_load(from + (int64_t)row * FJ_O_LINE + j), tile_load(line + j)));
-        }
-        own->top[row] = top;
-        own->sum[row] = sum;
-    }
-    finish_rows(&it, own->sums, own->top, own->sum);
-}
-
 /* ---- The kernel ------------------------------------------------------------------------------ */
 
 static int64_t kernel_items(const struct fj_cpu_args *a, int phase) {
@@ -351,11 +365,6 @@ static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int
         run_item(a, &g, item, worker);
     else
         run_merge(a, &g, item, worker);
-}
-
-/* In grains: what is computed is about the full and the partial ones. */
-static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {
-    count_blocks(a, FJ_GRAIN, counts);
 }
 
 extern const struct fj_cpu_kernel fj_cpu_kernel;

@@ -22,8 +22,13 @@
 #define FJ_FWD_GRID_H
 
 #define FJ_WATCH FJ_MASKED
-#define FJ_TILE_PART 2 /* with fwd_direct.h; so both parts take as long to compile */
-#define FJ_PACK_PART 1
+#ifndef FJ_DIRECT /* units of few rows read keys and values where they lie */
+#define FJ_DIRECT 1
+#endif
+/* So that both parts take as long to compile: fwd_direct.h is in the second. */
+#define FJ_TILE_PART 2
+#define FJ_PACK_PART (FJ_DIRECT ? 1 : 2)
+#define FJ_RESULT_PART (FJ_DIRECT ? 1 : 2)
 
 #include "tile.h"
 
@@ -32,9 +37,6 @@
 #endif
 #ifndef FJ_TILE_KV
 #define FJ_TILE_KV (FJ_HEAD_DIM + FJ_VALUE_DIM <= 256 ? 256 : 128)
-#endif
-#ifndef FJ_DIRECT /* units of few rows read keys and values where they lie */
-#define FJ_DIRECT 1
 #endif
 #ifndef FJ_CHUNK_TILES
 #define FJ_CHUNK_TILES 8
