@@ -98,7 +98,8 @@ typedef struct work {
 static int find_problem(work *w, size_t row) {
     fj_kernel_info info = {0};
     fj_error error = {0};
-    int status = cli_tune_plan(&w->tune, &w->tune.rows[row], NULL, &w->plans[row]);
+    int status = cli_tune_check_options(&w->tune, &w->tune.rows[row]);
+    if (status == CLI_EXIT_OK) status = cli_tune_plan(&w->tune, &w->tune.rows[row], NULL, &w->plans[row]);
     if (status != CLI_EXIT_OK) return status;
     const fj_status result = fj_plan_build(w->plans[row], false, &info, &error);
     if (result != FJ_OK && cli_interrupted()) { /* the compiler too */

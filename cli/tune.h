@@ -85,6 +85,8 @@ typedef struct cli_space {
 
 /* A row's plan: of a variant, or, where that is NULL, of the plan's own choice without records of earlier sweeps. */
 int cli_tune_plan(const cli_tune *tune, const cli_tune_row *row, const char *variant, fj_plan **ret_plan);
+/* --kernel and --option are legal for the row, else an error says what is. */
+int cli_tune_check_options(const cli_tune *tune, const cli_tune_row *row);
 /* All that are legal, in the order in which they are tried: the plan's list, the default first, then by strategy. */
 int cli_space_open(const cli_tune *tune, const cli_tune_row *row, size_t index, cli_space *ret_space);
 void cli_space_close(cli_space *space);

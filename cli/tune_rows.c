@@ -60,6 +60,9 @@ static int rows_of_options(cli_tune *tune, const cli_call_options *options, doub
     int dtype[CLI_MAX_CHOICES], direction[CLI_MAX_CHOICES];
     size_t dtype_count = 0, direction_count = 0;
     cli_shapes shapes = {0};
+    if (!cli_args_has(tune->args, CLI_OPT_SHAPE))
+        return cli_usage(tune->args->verb,
+                         "--shape is missing: what to tune for is said by it, --manifest or --from");
     int status = cli_shapes_parse(tune->args, &shapes);
     if (status == CLI_EXIT_OK)
         status = choices_or(tune->args, CLI_OPT_DTYPES, F32_CHOICE, dtype, &dtype_count);

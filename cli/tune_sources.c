@@ -26,6 +26,9 @@ static int entry_bindings(const json_t *entry, cli_bindings *bindings) {
     return CLI_EXIT_OK;
 }
 
+#define CLI_TUNABLE \
+    "only dense calls are tuned, without q_offset, block mask, shared keys, max, dlse, variant and options"
+
 /* Calls that a sweep can make: dense ones, whose shape has the problem's dimensions. */
 static bool suits(const fj_problem *problem, const cli_shape *shape) {
     const bool plain = problem->form == FJ_FORM_DENSE && !problem->block_mask && !problem->q_offset &&
@@ -66,11 +69,11 @@ static int rows_of_shape(cli_tune *tune, const cli_tune_source *source, const cl
         if (status != CLI_EXIT_OK) return status;
     }
     if (found) return CLI_EXIT_OK;
-    return cli_fail_file(
-        CLI_EXIT_FAILED, manifest->path,
-        "entries[%zu]: none of its problems is of dense calls with the dimensions %lld and %lld of "
-        "its shapes",
-        entry, (long long)shape->head_dim, (long long)shape->value_dim);
+    return cli_fail_file(CLI_EXIT_FAILED, manifest->path,
+                         "entries[%zu]: none of its problems can be tuned: " CLI_TUNABLE
+                         ", of the dimensions %lld and %lld of "
+                         "its shapes",
+                         entry, (long long)shape->head_dim, (long long)shape->value_dim);
 }
 
 static int open_source(cli_tune *tune, const char *path, cli_tune_source *source) {
@@ -156,7 +159,7 @@ static int row_of_call(cli_tune *tune, cli_tune_source *source, const cli_call_o
         row.options.nondeterministic = problem->nondeterministic;
         return cli_tune_add_row(tune, &row, &shape, json_number_value(scale));
     }
-    cli_warn("%.200s: only plain calls of the dense form are tuned", source->path);
+    cli_warn("%.200s: left out: " CLI_TUNABLE, source->path);
     return CLI_EXIT_OK;
 }
 

@@ -17,6 +17,17 @@ int cli_tune_plan(const cli_tune *tune, const cli_tune_row *row, const char *var
     return result == FJ_OK ? CLI_EXIT_OK : cli_fail_library(result, &error);
 }
 
+int cli_tune_check_options(const cli_tune *tune, const cli_tune_row *row) {
+    fj_problem problem = cli_problem_of(&row->options, row->direction);
+    fj_plan *plan = NULL;
+    fj_error error = {0};
+    problem.untuned = true;
+    const fj_status result = fj_plan_create(tune->device, row->mod, &problem, &plan, &error);
+    if (result != FJ_OK) return cli_fail_library(result, &error);
+    fj_plan_unref(&plan);
+    return CLI_EXIT_OK;
+}
+
 static int read_variants(const cli_tune *tune, const cli_tune_row *row, json_t **ret_variants) {
     fj_plan *plan = NULL;
     fj_text text = {0};
@@ -81,6 +92,10 @@ int cli_space_open(const cli_tune *tune, const cli_tune_row *row, size_t index, 
                                                      json_object_get(object, "parameters"), is_listed};
         listed += is_listed;
     }
+    if (status == CLI_EXIT_OK && space.count == 1 && json_array_size(space.all) > 1 &&
+        !has_options(&only, space.order[0].parameters))
+        status = cli_fail(CLI_EXIT_FAILED,
+                          "no variant that the plan lists has these options: --strategy random tries others");
     if (tune->strategy == CLI_TUNE_RANDOM && status == CLI_EXIT_OK)
         shuffle(space.order + listed, space.count - listed, (uint64_t)tune->seed * 1000 + index);
     if (status == CLI_EXIT_OK)

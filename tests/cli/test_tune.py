@@ -125,6 +125,11 @@ class Tune(harness.Case):
         self.assertEqual(others, [{"tile_q": 48, "tile_kv": 128, "isa": "portable", "splits": 1, "direct": 1}])
         self.assertNotIn(default, others)
         self.fails(2, "'stages'", "tune", *SHAPE, "-O", "stages")
+        done = self.fails(1, "option tile_q=64 is not legal", "tune", *SHAPE, "-O", "tile_q=64")
+        self.assertIn("legal are: 48, ", done.stderr)
+        self.fails(2, "unknown option 'stages' of kernels of the cpu device", "tune", *SHAPE, "-O", "stages=2")
+        self.fails(1, "kernel 'mma' is for cuda and emu", "tune", *SHAPE, "--kernel", "mma")
+        self.fails(1, "no variant that the plan lists has these options", "tune", *SHAPE, "--strategy", "list", "-O", "tile_q=96")
 
     def test_gradients_that_cancel_are_not_wrong(self):
         """What is added to all scores of a row has no gradient: the variants give different rounding of nothing."""
@@ -262,7 +267,7 @@ class Tune(harness.Case):
         self.assertIn("&lt;cpu&amp;&gt;", page.read_text())
 
     def test_usage(self):
-        self.fails(2, "--shape is missing", "tune")
+        self.fails(2, "--shape is missing: what to tune for is said by it, --manifest or --from", "tune")
         self.fails(2, "'--budget'", "tune", *SHAPE, "--budget", "-1")
         self.fails(2, "unknown strategy 'lst'", "tune", *SHAPE, "--strategy", "lst")
         self.fails(2, "does not go with --shape", "tune", *SHAPE, "--replay", "x.json")
