@@ -19,7 +19,8 @@ typedef struct choosing {
 /* ---- By name ------------------------------------------------------------------------------------------- */
 
 /* The note lists as many names as fit. */
-static fj_status refuse_name(const char *name, const fj_variant *list, int count, fj_error *error) {
+static fj_status refuse_name(const char *name, const fj_variant *list, int count, bool has_options,
+                             fj_error *error) {
     char text[400];
     size_t length = 0;
     int listed = 0;
@@ -35,13 +36,14 @@ static fj_status refuse_name(const char *name, const fj_variant *list, int count
                       "there are: %s and %d more, and others by their options: flexjit show --stage plan",
                       text, count - listed);
     else
-        fj_error_note(error, "there are: %s", text);
+        fj_error_note(error, "there are: %s%s", text,
+                      has_options ? ", and others by their options: flexjit show --stage plan" : "");
     return FJ_ERR_NAME;
 }
 
 static fj_status find_named(choosing *c, const char *name) {
     if (fj_jit_find_variant(c->problem, c->features, name, &c->plan->variant)) return FJ_OK;
-    return refuse_name(name, c->list, c->count, c->error);
+    return refuse_name(name, c->list, c->count, true, c->error);
 }
 
 /* ---- By options ------------------------------------------------------------------------------------------ */
@@ -222,7 +224,7 @@ static fj_status choose_only(fj_plan *plan, const fj_problem *problem, fj_error 
     if (problem->kernel || problem->option_count)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels to choose from", only);
     if (!problem->variant || strcmp(problem->variant, only) == 0) return FJ_OK;
-    return refuse_name(problem->variant, &plan->variant, 1, error);
+    return refuse_name(problem->variant, &plan->variant, 1, false, error);
 }
 
 fj_status fj_attn_choose(fj_plan *plan, const fj_problem *problem, fj_error *error) {

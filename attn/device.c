@@ -103,7 +103,11 @@ static fj_status unknown_arch(bool is_cpu, const char *name, fj_error *error) {
     if (is_cpu)
         fj_error_note(error, "it is one of avx512bf16, avx512, avx2, portable");
     else
-        fj_error_note(error, "it is one of %s, from sm_90 on also with a, from sm_100 on with f", list);
+        fj_error_note(
+            error,
+            "it is one of %s, from sm_90 on also with a, from sm_100 on with f; for the cpu device of "
+            "avx512bf16, avx512, avx2, portable",
+            list);
     return FJ_ERR_NAME;
 }
 

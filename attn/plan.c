@@ -37,8 +37,11 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
         return fj_error_set(error, FJ_ERR_ARGUMENT, "batch_heads %lld, q_len %lld or kv_len %lld is negative",
                             (long long)problem->batch_heads, (long long)problem->q_len,
                             (long long)problem->kv_len);
-    if (mod->unbound)
-        return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
+    if (mod->unbound) {
+        (void)fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", mod->unbound);
+        fj_error_note(error, "give its dtype and shape: --bind NAME=DTYPE[DIMS], or fj_mod_desc.bindings");
+        return FJ_ERR_MOD;
+    }
     if (problem->direction == FJ_BACKWARD && !mod->program.gradient) {
         if (error) *error = mod->program.gradient_error; /* located; of a limit: it has no detail */
         return mod->program.gradient_status;

@@ -6,7 +6,7 @@
 #include "cli/report.h"
 #include "cli/verbs.h"
 
-enum { NAME_COLUMN = 22 };
+enum { NAME_COLUMN = 25 };
 
 static void print_scalar(const json_t *value) {
     switch (json_typeof(value)) {

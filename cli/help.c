@@ -24,6 +24,7 @@ static const struct {
     {"FLEXJIT_CAPTURE", "a pattern of variants: calls of those are kept, as by `run --capture`"},
     {"FLEXJIT_CAPTURE_DIR", "the folder that they are kept in; default the current one"},
     {"FLEXJIT_TUNE_PATH", "colon list of folders with records of tuning; the first is written"},
+    {"FLEXJIT_TUNE_TIMEOUT", "seconds that `tune` gives a variant; else ten times what the default takes"},
     {"FLEXJIT_LOG", "debug, info, warn (the default) or error"},
     {"OMP_NUM_THREADS", "worker threads"},
     {"NO_COLOR", "no colours, also on a terminal"},

@@ -62,7 +62,9 @@ static int read_kernel_option(const cli_args *args, const char *text, cli_call_o
     if (names[0] != '\0')
         return cli_usage(args->verb, "unknown kernel option '%.*s': there are %s", (int)length, text, names);
     if (!parsed)
-        return cli_usage(args->verb, "kernel option '%s' takes an integer, not '%s'", option.name,
+        return cli_usage(args->verb, "kernel option '%s' takes %s, not '%s'", option.name,
+                         strcmp(option.name, "isa") == 0 ? "portable, avx2, avx512 or avx512bf16"
+                                                         : "an integer",
                          text + length + 1);
     for (size_t i = 0; i < options->kernel_option_count; i++)
         if (strcmp(options->kernel_options[i].name, option.name) == 0)

@@ -284,8 +284,8 @@ static int bad_choice(const cli_args *args, cli_option option, const char *word,
                       const char *nearest) {
     const cli_option_info *info = &cli_options[option];
     if (nearest[0] != '\0') {
-        return cli_usage(args->verb, "unknown %s '%.*s': did you mean '%s'?", info->long_name, (int)length,
-                         word, nearest);
+        return cli_usage(args->verb, "unknown %s '%.*s': did you mean '%s'? It is one of %s", info->long_name,
+                         (int)length, word, nearest, info->choices);
     }
     return cli_usage(args->verb, "unknown %s '%.*s': it is one of %s", info->long_name, (int)length, word,
                      info->choices);

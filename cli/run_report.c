@@ -34,7 +34,7 @@ void cli_run_print_comparisons(const cli_run *run) {
         int length = (int)strlen(run->list.items[i].name);
         if (length > width) width = length;
     }
-    printf("%-*s  %-11s  %-11s  %-11s\n", width, "", "max error", "mean error", "bound");
+    printf("%-*s  %-11s  %-11s  %-11s\n", width, "", "max error", "mean error", "bound of mean");
     for (size_t i = 0; i < run->list.count; i++) {
         const cli_comparison *row = &run->comparisons[i];
         printf("%-*s  %-11.3e  %-11.3e  %-11.3e  %s%s%s", width, run->list.items[i].name, row->max, row->mean,

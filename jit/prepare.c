@@ -153,10 +153,13 @@ static bool find_another(const job *j, fj_toolchain *toolchain, fj_error *error)
 /* Compiles, unless the cache has the content already under another request. */
 static fj_status make(job *j, fj_error *error) {
     const fj_variant *variant = j->request->variant;
-    if (jit_is_off())
-        return fj_error_set(error, FJ_ERR_NO_JIT,
-                            "FLEXJIT_NO_JIT is set and the cache has no kernel %s for this mod",
-                            variant->name);
+    if (jit_is_off()) {
+        (void)fj_error_set(error, FJ_ERR_NO_JIT,
+                           "FLEXJIT_NO_JIT is set and the cache has no kernel %s for this mod",
+                           variant->name);
+        fj_error_note(error, "`flexjit prebuild` makes it; FLEXJIT_CACHE_PATH says where it is looked for");
+        return FJ_ERR_NO_JIT;
+    }
     fj_toolchain toolchain;
     fj_digest content;
     double start = fj_now_ms();

@@ -34,8 +34,10 @@ static bool is_bound(const fj_mod *mod, const char *name) {
 static fj_status check_bound(const fj_mask_maker *maker, fj_error *error) {
     for (size_t i = 0; i < maker->ir->captures.len; i++) {
         const fj_capture *capture = &maker->ir->captures.data[i];
-        if (maker->used[i] && !capture->literal && !is_bound(maker->mod, capture->name))
-            return fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", capture->name);
+        if (!maker->used[i] || capture->literal || is_bound(maker->mod, capture->name)) continue;
+        (void)fj_error_set(error, FJ_ERR_MOD, "captured tensor '%s' is not bound", capture->name);
+        fj_error_note(error, "give its dtype and shape: --bind NAME=DTYPE[DIMS], or fj_mod_desc.bindings");
+        return FJ_ERR_MOD;
     }
     return FJ_OK;
 }

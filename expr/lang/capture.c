@@ -299,7 +299,10 @@ const char *fj_capture_note(fj_elab *e, const fj_captured *captured) {
 
 /* What is given instead: the name may be misspelt. */
 static const char *missing_note(fj_elab *e) {
-    const char *rule = "a captured tensor takes its value from the caller's tensor of that name", *given = "";
+    const char *
+        rule =
+           "a captured tensor takes its value from the caller's tensor of that name (--input or --bind; in a manifest \"bind\")",
+       *given = "";
     fj_suggestion suggestion = fj_suggest_begin(fj_str_from(e->missing.data[0]));
     for (size_t i = 0; i < e->desc->binding_count; i++) {
         const char *name = e->desc->bindings[i].name;

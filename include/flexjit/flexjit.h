@@ -86,7 +86,8 @@ typedef struct fj_error {
 FJ_API void fj_error_finish(fj_error *error);
 
 /* Renders the error as the command line prints it (file:line:column: error: text, the source line,
- * a caret, the note), at most size bytes with the terminating NUL. Returns the length of the whole. */
+ * a caret, the note), each line with its newline; at most size bytes with the terminating NUL. Returns the length of the
+ * whole. */
 FJ_API size_t fj_error_format(const fj_error *error, char *buffer, size_t size);
 
 /* A text the library made; give it back with fj_text_finish. */
@@ -318,7 +319,7 @@ typedef enum fj_form {
 /* A parameter of a kernel by value. Legal values depend on the problem, the device and each other: an error lists them, and
  * fj_plan_show's stage "plan" too.
  *
- *   tile_q, tile_kv   queries and keys of a tile, m and n of a variant's name; 128 and 64. In backward on a GPU the pass for
+ *   tile_q, tile_kv   queries and keys of a tile: m and n of a variant's name, as in m128_n64. In backward on a GPU the pass for
  *                     dquery has tile_q queries and walks tile_kv keys, that for dkey and dvalue tile_q keys and tile_kv
  *                     queries
  *   isa               cpu: 0 portable, 1 avx2, 2 avx512, 3 avx512bf16
@@ -356,9 +357,10 @@ typedef struct fj_problem {
     bool tf32;           /* F32 products may be rounded to TF32 */
     const char *variant; /* a variant's name; NULL: the plan chooses */
     /* What the plan is to suit; a kernel takes other shapes as well. */
-    int gqa;          /* query heads for each key head; 0: any */
-    bool few_queries; /* lengths of a few queries, as in decoding: with it kernels are made that are quick there */
-    bool block_mask;  /* each call brings a block mask */
+    int gqa; /* query heads for each key head; 0: any */
+    /* Lengths of a few queries, as in decoding: with it kernels are made that are quick there. */
+    bool few_queries;
+    bool block_mask; /* each call brings a block mask */
     fj_form form;
     bool q_offset; /* each call brings the positions of its first queries */
     /* Backward, of dense calls: key and value have a batch of 1, whatever query's is. Kernels for a GPU have to know; others may be called
@@ -795,7 +797,7 @@ FJ_NODISCARD FJ_API fj_status fj_cache_import(fj_context *context, const char *f
 /* ---- Tuning ------------------------------------------------------------------------------ */
 
 /* Records of what was measured: JSON lines in *.jsonl of the folders of FLEXJIT_TUNE_PATH (else XDG_DATA_HOME/flexjit/tune,
- * else ~/.local/share/flexjit/tune), to be merged by `cat`; the library is built with some. A context reads them once. They
+ * else ~/.local/share/flexjit/tune), to be merged by `cat`; the library may be built with some. A context reads them once. They
  * decide for plans that have lengths (batch_heads, q_len, kv_len) and ask for no variant themselves: the variant is that of
  * the record of the same device, problem and lengths (exact); else of the same architecture or instruction set, problem,
  * and class of the mod's cost, and the nearest lengths, each within a factor of 4, less than 64 queries apart from

@@ -462,7 +462,8 @@ class Kernels(CacheCase):
         no_jit = {**self.env, "FLEXJIT_NO_JIT": "1"}
         run = ("run", "--score", "score * 2", "--input", self.input, "--output", self.folder / "out", "--device", "cpu")
         done = self.fails(1, "FLEXJIT_NO_JIT is set and the cache has no kernel fwd_cpu_f32", *run, env=no_jit)
-        self.assertEqual(done.stderr.count("\n"), 1)
+        self.assertIn("\n  note: `flexjit prebuild` makes it", done.stderr)
+        self.assertEqual(done.stderr.count("\n"), 2)
         self.assertFalse((self.folder / "out").exists())
         self.cpu()
         self.ok(*run, env=no_jit)

@@ -54,6 +54,7 @@ class Usage(harness.Case):
         self.fails(2, "unknown kernel option 'tile': there are tile_q, tile_kv, ", *show, "-O", "tile=3")
         for value in ("", "x", "1.0", "64 ", "0x40", "9" * 30):
             self.fails(2, "kernel option 'tile_q' takes an integer", *show, "-O", f"tile_q={value}")
+        self.fails(2, "kernel option 'isa' takes portable, avx2, avx512 or avx512bf16, not 'neon'", *show, "-O", "isa=neon")
         self.fails(2, "kernel option 'tile_q' is given twice", *show, "-O", "tile_q=48", "-O", "tile_q=96")
         self.fails(2, "'--option' does not go with it", *show, "-O", "tile_q=48", "--variant", "x")
         self.fails(2, "'--kernel' does not go with it", *show, "--kernel", "mma", "--variant", "x")

@@ -11,4 +11,4 @@ def score_mod(score, b, h, q, kv):
 mod.py:7:20: error: captured tensor without a value: 'slopes'
     7 |     return score + slopes[h]
       |                    ^~~~~~~~~
-  note: a captured tensor takes its value from the caller's tensor of that name; 'slope' is given: is it meant?
+  note: a captured tensor takes its value from the caller's tensor of that name (--input or --bind; in a manifest "bind"); 'slope' is given: is it meant?
