@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,9 @@ static fj_status cannot_write(const output *out, int reason) {
 static fj_status begin(output *out, const fj_plan *plan, const char *path, fj_error *error) {
     const fj_file_ops *ops = plan->device->context->files;
     *out = (output){.ops = ops ? ops : &fj_file_ops_system, .path = path, .file = -1, .error = error};
-    const int length = snprintf(out->temporary, sizeof out->temporary, "%s.%ld.tmp", path, (long)getpid());
+    static atomic_uint serial; /* threads may keep the same call */
+    const int length = snprintf(out->temporary, sizeof out->temporary, "%s.%ld-%u.tmp", path, (long)getpid(),
+                                atomic_fetch_add(&serial, 1));
     if (length < 0 || (size_t)length >= sizeof out->temporary) return cannot_write(out, ENAMETOOLONG);
     out->file = out->ops->openat(AT_FDCWD, out->temporary,
                                  O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
