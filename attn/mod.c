@@ -43,6 +43,12 @@ static void copy_desc(fj_scope *scope, fj_mod_desc *desc) {
     desc->mask = copy_text(scope, desc->mask);
     desc->score_mod = copy_text(scope, desc->score_mod);
     desc->mask_mod = copy_text(scope, desc->mask_mod);
+    desc->out = copy_text(scope, desc->out);
+    desc->out_mod = copy_text(scope, desc->out_mod);
+    desc->sink = copy_text(scope, desc->sink);
+    desc->sink_mod = copy_text(scope, desc->sink_mod);
+    if (desc->out || desc->out_mod || desc->sink || desc->sink_mod)
+        fj_fail(scope, FJ_ERR_UNSUPPORTED, "mods of the output and sinks are not supported yet");
     fj_param *params = FJ_NEW_ARRAY(scope->arena, fj_param, desc->param_count);
     for (size_t i = 0; i < desc->param_count; i++) {
         if (!desc->params[i].name || !desc->params[i].expression)
@@ -218,6 +224,8 @@ fj_input_info fj_mod_scalar(const fj_mod *mod, size_t index) {
 
 fj_mod_origin fj_mod_score_origin(const fj_mod *mod) { return mod->program.origins.score; }
 fj_mod_origin fj_mod_mask_origin(const fj_mod *mod) { return mod->program.origins.mask; }
+fj_mod_origin fj_mod_out_origin(const fj_mod *mod) { return mod->program.origins.out; }
+fj_mod_origin fj_mod_sink_origin(const fj_mod *mod) { return mod->program.origins.sink; }
 
 fj_mask_tier fj_mod_mask_tier(const fj_mod *mod) { return mod->program.tier; }
 

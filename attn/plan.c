@@ -27,6 +27,7 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
         return fj_error_set(error, FJ_ERR_ARGUMENT, "unknown form %d", (int)problem->form);
     if (problem->form == FJ_FORM_PAGED && problem->direction == FJ_BACKWARD)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "paged keys and values have no backward");
+    if (problem->dropout) return fj_error_set(error, FJ_ERR_UNSUPPORTED, "dropout is not supported yet");
     if (problem->form == FJ_FORM_PACKED && problem->block_mask)
         return fj_error_set(error, FJ_ERR_UNSUPPORTED, "packed sequences take no block mask");
     if (problem->form != FJ_FORM_DENSE && problem->shared_keys)
@@ -78,6 +79,11 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
         .kind = backward ? FJ_JIT_BACKWARD : FJ_JIT_FORWARD,
         .ir = mod->program.ir,
         .gradient = backward ? mod->program.gradient : NULL,
+        .out = mod->program.out,
+        .out_gradient = backward ? mod->program.out_gradient : NULL,
+        .sink = mod->program.sink,
+        .sink_gradient = backward ? mod->program.sink_gradient : NULL,
+        .dropout = all.dropout,
         .dtype = all.dtype,
         .head_dim = all.head_dim,
         .value_dim = all.value_dim,

@@ -80,6 +80,8 @@ typedef enum fj_jit_kind {
 typedef struct fj_jit_problem {
     const fj_ir *ir;       /* NULL for a peak kernel */
     const fj_ir *gradient; /* NULL for forward */
+    /* Of the epilogue and of the sink, gradients for backward alone; NULL: absent. */
+    const fj_ir *out, *out_gradient, *sink, *sink_gradient;
     fj_jit_kind kind;
     fj_dtype dtype;
     int head_dim, value_dim;
@@ -90,6 +92,7 @@ typedef struct fj_jit_problem {
     bool shared_keys; /* of backward kernels for a GPU: keys serve a batch, their gradients are the sums */
     bool block_mask;  /* the call brings one: it decides blocks, the mod's mask only what is partial */
     bool deterministic; /* of backward kernels for a GPU: the others always are */
+    bool dropout;       /* the call brings a probability of dropout */
     bool tf32;          /* F32 products may be rounded to TF32; the cpu templates never do */
     /* Only for the order of the variants: kernels take any ratio and any lengths. */
     bool few_queries; /* as in decoding: fewer rows of queries than a tile has */

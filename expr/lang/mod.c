@@ -270,11 +270,11 @@ static fj_elab *compile(fj_scope *scope, const fj_mod_desc *desc) {
 fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins) {
     const fj_elab *e = compile(scope, desc);
     if (ret_origins != NULL)
-        *ret_origins = (fj_mod_origins){e->origins[1],
-                                        e->origins[0],
-                                        e->results[1],
-                                        e->results[0],
-                                        {e->requirements.data, e->requirements.len}};
+        *ret_origins = (fj_mod_origins){.score = e->origins[1],
+                                        .mask = e->origins[0],
+                                        .score_place = e->results[1],
+                                        .mask_place = e->results[0],
+                                        .requirements = {e->requirements.data, e->requirements.len}};
     return e->ir;
 }
 

@@ -6,11 +6,11 @@
 #include "expr/lang/ast.h"
 #include "expr/lang/require.h"
 
-/* Where the two mods come from; texts are in the arena. The places are those of their results, for what
+/* Where the mods come from; texts are in the arena. The places are those of their results, for what
  * goes wrong once they are graphs. */
 typedef struct fj_mod_origins {
-    fj_mod_origin score, mask;
-    fj_place score_place, mask_place;
+    fj_mod_origin score, mask, out, sink;
+    fj_place score_place, mask_place, out_place, sink_place;
     fj_requirements requirements; /* of each launch: fj_requirements_check */
 } fj_mod_origins;
 
@@ -23,6 +23,9 @@ fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins 
 typedef struct fj_program {
     const fj_ir *ir;               /* optimised, with the fault root */
     const fj_ir *gradient;         /* optimised; NULL when gradient_status and gradient_error say why */
+    /* Score mods of their own kind: out's score is the output's element and its kv the dimension; sink reads b and h alone. NULL: absent.
+     * All graphs of a program have the same lists of captures and scalars. */
+    const fj_ir *out, *out_gradient, *sink, *sink_gradient;
     fj_mask_tier tier, table_tier; /* table_tier: where captured tensors are looked up by minima and maxima */
     fj_mod_origins origins;
     fj_status gradient_status;

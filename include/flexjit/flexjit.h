@@ -186,6 +186,11 @@ typedef struct fj_mod_desc {
     const fj_binding *bindings;
     size_t binding_count;
     bool bindings_open; /* captures without a binding are no error yet (check without inputs) */
+    /* An epilogue of the output, and a logit that joins each row's denominator; NULL, and no such function in the source: none. */
+    const char *out;      /* expression over out b h q d */
+    const char *out_mod;  /* a name or a factory call of the file; default: the function out_mod, where it has one */
+    const char *sink;     /* expression over b h */
+    const char *sink_mod; /* default: the function sink_mod */
 } fj_mod_desc;
 
 /* Parses, evaluates at compile time, types and optimises. Errors: FJ_ERR_MOD with a place,
@@ -203,13 +208,15 @@ typedef struct fj_mod_origin {
 } fj_mod_origin;
 FJ_API fj_mod_origin fj_mod_score_origin(const fj_mod *mod);
 FJ_API fj_mod_origin fj_mod_mask_origin(const fj_mod *mod);
+FJ_API fj_mod_origin fj_mod_out_origin(const fj_mod *mod);
+FJ_API fj_mod_origin fj_mod_sink_origin(const fj_mod *mod);
 
 /* A captured tensor or a run-time scalar that the mods reach. Names live as long as the mod. */
 typedef struct fj_input_info {
     const char *name;
     bool is_scalar; /* a run-time scalar: rank 0, value passed in fj_args.scalars */
     bool is_float;  /* value type */
-    bool gradient;  /* backward gives its gradient: a float that the score mod reads */
+    bool gradient;  /* backward gives its gradient: a float that the score, out or sink mod reads */
     fj_dtype dtype; /* as bound; scalars: F64 or I64 */
     int rank;
     double value;      /* scalars: the value in the source, the default; of an int rounded to a double */
@@ -375,6 +382,7 @@ typedef struct fj_problem {
     /* What calls are like, only for the choice among tuned variants; 0: not known. */
     int64_t batch_heads, q_len, kv_len; /* batch_heads: batch times heads of queries */
     bool untuned;                       /* records of tuning are not asked */
+    bool dropout; /* each call gives a probability of dropout, which may be 0 */
 } fj_problem;
 
 typedef struct fj_block_mask fj_block_mask; /* see below, "Block masks" */
@@ -502,6 +510,18 @@ typedef union fj_scalar {
  * These five are memory of the device. On cpu, emu and reference devices their values are checked (FJ_ERR_TENSOR), and
  * fj_kernel_workspace and fj_kernel_blocks read those of cu_seqlens and kv_lens: other lengths, another size.
  *
+ * The mod's sink, a natural logit for each batch and head, joins the denominator of each row: P = exp(s) / (exp(sink) +
+ * sum of exp(s)), lse is the logarithm of that denominator, and a row that sees nothing has lse = sink, out 0 (a sink of -inf
+ * is none). The mod's out is applied to each element of the output in the arithmetic of scores, before it is rounded:
+ * out = out_mod(o, b, h, q, d), o the attention, 0 for a row that sees nothing. Its derivative needs o: forward writes
+ * out_raw, as out, where it is not NULL, and backward reads it, in place of out, which it does not read with such a mod.
+ *
+ * dropout, with a problem that has it: each probability is dropped with this chance, 0 to 1, the others are divided by
+ * 1 - dropout; lse is that before. Which ones is a function of seed, offset and the position (b, h, q, kv) that a mod sees
+ * (fj_dropout_mask): the same for every device, kernel and direction. dropout_state, I64 [2] of the device's memory, replaces
+ * dropout_seed and dropout_offset where it is not NULL: it is read when the kernel runs, so that each replay of a captured
+ * graph may have another.
+ *
  * captures, dcaptures: in the order of fj_mod_capture; dcaptures[i] has the capture's shape, NULL
  * where the gradient is not wanted or does not exist. scalars, dscalars (rank 0) likewise. */
 typedef struct fj_args {
@@ -522,7 +542,18 @@ typedef struct fj_args {
     const DLTensor *cu_seqlens_q, *cu_seqlens_kv; /* FJ_FORM_PACKED */
     const DLTensor *page_table, *kv_lens;         /* FJ_FORM_PAGED */
     const DLTensor *q_offset;
+    const DLTensor *out_raw;
+    double dropout;
+    uint64_t dropout_seed, dropout_offset;
+    const DLTensor *dropout_state;
 } fj_args;
+
+/* Writes which probabilities a call keeps: BOOL [B,Hq,L,S], any strides, in the host's memory; true is kept. Philox 4x32-10
+ * (Salmon et al. 2011), u = word (kv / 16) % 4 of counter {kv / 64 * 16 + kv % 16, q, low and high half of b * Hq + h} under the
+ * key that the first two words of counter {offset low, offset high, 0, 0} under key {seed low, seed high} make; kept where
+ * u >= dropout * 2^32. Any thread. FJ_ERR_TENSOR; FJ_ERR_ARGUMENT: dropout is not in 0 to 1. */
+FJ_NODISCARD FJ_API fj_status fj_dropout_mask(double dropout, uint64_t seed, uint64_t offset,
+                                              const DLTensor *keep, fj_error *error);
 
 /* Runs fn(arg, item, worker) for every item in [0, items), in any order, each exactly once, and
  * returns when all are done. worker is in [0, workers) and no two concurrent calls share one. */
