@@ -162,6 +162,7 @@ static void put_prologue_cuda(const struct render *render) {
         {"HEAD_PAD", variant->head_pad},
         {"VALUE_PAD", variant->value_pad},
         {"WANT_MAX", problem->max},
+        {"DROPOUT", problem->dropout},
         {"DETERMINISTIC", is_deterministic(problem, variant)},
         {"TF32", problem->tf32},
         {"TILE_M", variant->tile_m},
@@ -205,6 +206,7 @@ static void put_prologue(const struct render *render) {
         {"HEAD_DIM", problem->head_dim},
         {"VALUE_DIM", problem->value_dim},
         {"WANT_MAX", problem->max},
+        {"DROPOUT", problem->dropout},
         {"TILE_Q", variant->tile_m},
         {"TILE_KV", variant->tile_n},
         {"DIRECT", variant->direct},
@@ -288,6 +290,14 @@ fj_status fj_jit_render_parts(const char *const *names, size_t count, const fj_a
 
 /* ---- The request ------------------------------------------------------------------------------- */
 
+/* A graph of its own, under its name: of a problem without it nothing, so that its key is what it ever was. */
+static void put_graph(fj_scope *scope, const char *name, const fj_ir *graph, fj_buf *out) {
+    if (!graph) return;
+    fj_ir ir = fj_ir_view(graph, scope->arena);
+    fj_buf_printf(out, "%s\n", name);
+    fj_ir_print_canonical(&ir, out);
+}
+
 static void put_request(fj_scope *scope, void *argument) {
     static const char *const kinds[] = {"forward", "backward", "peak", "mask"};
     _Static_assert(FJ_ARRAY_LEN(kinds) == FJ_JIT_KIND_COUNT, "a word for each");
@@ -304,8 +314,11 @@ static void put_request(fj_scope *scope, void *argument) {
     if (problem->ir) {
         fj_buf_printf(render->out, "head_dim %d\nvalue_dim %d\nmax %d\ndeterministic %d\n", problem->head_dim,
                       problem->value_dim, problem->max, is_deterministic(problem, render->variant));
+        if (problem->dropout) fj_buf_put(render->out, "dropout 1\n");
         fj_ir ir = fj_ir_view(problem->ir, scope->arena);
         fj_ir_print_canonical(&ir, render->out);
+        put_graph(scope, "out", problem->out, render->out);
+        put_graph(scope, "sink", problem->sink, render->out);
     }
     if (render->out->failed) fj_fail(scope, FJ_ERR_MEMORY, "out of memory");
 }

@@ -82,7 +82,14 @@ static json_t *problem_json(const fj_tuning_call *call) {
                   "deterministic", (int)(of->deterministic || !gpu || !backward), "tf32",
                   (int)(of->tf32 && gpu && of->dtype == FJ_DTYPE_F32), "q_offset", (int)(of->q_offset && gpu),
                   "shared_keys", (int)(of->shared_keys && gpu));
-    const bool whole = object && flags && json_object_update(object, flags) == 0;
+    /* Problems without these have the keys that they had before there were any. */
+    const struct {
+        const char *name;
+        bool is_there;
+    } rare[] = {{"dropout", of->dropout}, {"out", of->out != NULL}, {"sink", of->sink != NULL}};
+    bool whole = object && flags && json_object_update(object, flags) == 0;
+    for (size_t i = 0; i < FJ_ARRAY_LEN(rare) && whole; i++)
+        whole = !rare[i].is_there || json_object_set_new(object, rare[i].name, json_true()) == 0;
     json_decref(flags);
     if (whole) return object;
     json_decref(object);

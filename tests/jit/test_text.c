@@ -141,6 +141,45 @@ START_TEST(keys_are_of_all_that_makes_a_content) {
 }
 END_TEST
 
-RUN_SUITE("text", variants_spell_their_parameters, what_no_kernel_covers_has_no_variant,
-          features_are_consistent, keys_are_of_all_that_makes_a_content, includes_are_put_in_once,
-          a_missing_template_is_named, a_template_of_any_size_is_whole)
+static void graph_of(fj_scope *scope, void *argument) {
+    const char *const text = "%1 = q\n%2 = cast_float.float %1\nscore %2\n";
+    *(fj_ir **)argument = fj_ir_parse(scope->arena, scope, fj_str_from(text));
+}
+
+static char *request_of(const fj_jit_problem *asked) {
+    fj_buf text;
+    fj_text taken;
+    fj_buf_init(&text, &fj_allocator_libc);
+    ck_assert_int_eq(fj_jit_request_text(asked, &variant, &fj_allocator_libc, &text, NULL), FJ_OK);
+    ck_assert_int_eq(fj_buf_take(&text, &taken), FJ_OK);
+    return taken.data;
+}
+
+/* The graphs of the output and of the sink, and dropout, are of the request; one that has none of them keeps its key. */
+START_TEST(requests_hold_every_graph_and_dropout) {
+    fj_arena arena;
+    fj_ir *graph = NULL;
+    fj_arena_init(&arena, &fj_allocator_libc);
+    ck_assert_int_eq(fj_scope_run(&arena, NULL, graph_of, &graph), FJ_OK);
+    const fj_jit_problem plain = {
+        .kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_F32, .head_dim = 8, .value_dim = 8, .ir = graph};
+    fj_jit_problem with[4] = {plain, plain, plain, plain};
+    with[1].out = graph;
+    with[2].sink = graph;
+    with[3].dropout = true;
+    char *texts[4];
+    for (int i = 0; i < 4; i++) texts[i] = request_of(&with[i]);
+    ck_assert_int_eq(occurrences(texts[0], "score"), 1);
+    ck_assert_ptr_null(strstr(texts[0], "dropout"));
+    ck_assert_ptr_nonnull(strstr(texts[1], "\nout\n"));
+    ck_assert_int_eq(occurrences(texts[1], "score"), 2);
+    ck_assert_ptr_nonnull(strstr(texts[2], "\nsink\n"));
+    ck_assert_ptr_nonnull(strstr(texts[3], "\ndropout 1\n"));
+    for (int i = 0; i < 4; i++) free(texts[i]);
+    fj_arena_finish(&arena);
+}
+END_TEST
+
+RUN_SUITE("text", requests_hold_every_graph_and_dropout, variants_spell_their_parameters,
+          what_no_kernel_covers_has_no_variant, features_are_consistent, keys_are_of_all_that_makes_a_content,
+          includes_are_put_in_once, a_missing_template_is_named, a_template_of_any_size_is_whole)
