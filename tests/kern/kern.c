@@ -263,7 +263,7 @@ static int open_device(runner *r) {
 
 static int run_chosen(const runner *r) {
     int count = 0;
-    if (options.plants) return plants_run(r, options.range.filter, options.jobs) != 0;
+    if (options.plants) return plants_run(r, &options.range, options.jobs) != 0;
     test *tests = choose_tests(&count);
     int status = 0;
     if (options.list)

@@ -363,7 +363,7 @@ test *bench_make(const range *r, int *count);
 isolate_result bench_test(const runner *r, const test *t, FILE *out, char where[ISOLATE_WHERE]);
 
 /* How many defects were missed. */
-int plants_run(const runner *r, const char *filter, int jobs);
+int plants_run(const runner *r, const range *chosen, int jobs);
 bool plant_apply(const plant *p, fj_buf *text);
 
 /* 0: nothing wrong; 77: no NVRTC here. */
