@@ -188,6 +188,42 @@ static fj_status resolve_paged(const fj_validation *v, const fj_args *args, fj_r
     return check_pages(v, all);
 }
 
+/* The seed and offset that the kernel reads: of the device's memory, or the call's. */
+static fj_status resolve_dropout_state(const fj_validation *v, const fj_args *args, fj_dropout *dropout) {
+    fj_expected want = {.name = "dropout_state",
+                        .rank = 1,
+                        .shape = {2},
+                        .axes = "(seed, offset)",
+                        .dtype = FJ_DTYPE_I64,
+                        .also = FJ_DTYPE_I64};
+    fj_tensor state;
+    if (!args->dropout_state) return FJ_OK;
+    const fj_status status = fj_attn_resolve_tensor(v, args->dropout_state, &want, &state);
+    if (status != FJ_OK || v->sizing) return status;
+    dropout->state = (const int64_t *)(const void *)state.data;
+    if (!reads_values(v)) return FJ_OK;
+    dropout->seed = (uint64_t)dropout->state[0];
+    dropout->offset = (uint64_t)dropout->state[1];
+    return FJ_OK;
+}
+
+fj_status fj_attn_resolve_dropout(const fj_validation *v, const fj_args *args, fj_resolved *all) {
+    if (!(args->dropout >= 0 && args->dropout <= 1))
+        return fj_error_set(v->error, FJ_ERR_ARGUMENT, "dropout is %g: a probability is from 0 to 1",
+                            args->dropout);
+    if (!v->plan->problem.dropout) {
+        if (args->dropout > 0)
+            return fj_error_set(v->error, FJ_ERR_ARGUMENT,
+                                "dropout is %g, but the plan was made without dropout", args->dropout);
+        return args->dropout_state
+                 ? fj_attn_bad(v, "dropout_state is given, but the plan was made without dropout")
+                 : FJ_OK;
+    }
+    all->dropout = (fj_dropout){
+        .probability = args->dropout, .seed = args->dropout_seed, .offset = args->dropout_offset};
+    return resolve_dropout_state(v, args, &all->dropout);
+}
+
 static fj_status resolve_offset(const fj_validation *v, const fj_args *args, fj_resolved *all) {
     fj_tensor offset;
     if (!v->plan->problem.q_offset)
@@ -318,8 +354,11 @@ static fj_status resolve_targets(const fj_validation *v, const fj_resolved *all,
 static fj_status resolve_forward(const fj_validation *v, const fj_args *args, fj_resolved *all) {
     if (args->max && !v->plan->problem.max)
         return fj_attn_bad(v, "max is given, but the plan was made without it");
+    if (args->out_raw && !v->plan->mod->program.out)
+        return fj_attn_bad(v, "out_raw is given, but the mod has no mod of the output");
     const target targets[] = {
         {"out", args->out, OUT, .written = true, .to = &all->out},
+        {"out_raw", args->out_raw, OUT, .optional = true, .written = true, .to = &all->out_raw},
         {"lse", args->lse, ROWS, .written = true, .to = &all->lse},
         {"lse_low", args->lse_low, ROWS, .optional = true, .written = true, .to = &all->lse_low},
         {"max", args->max, ROWS, .optional = !v->plan->problem.max, .written = true, .to = &all->max},
@@ -330,8 +369,15 @@ static fj_status resolve_forward(const fj_validation *v, const fj_args *args, fj
 static fj_status resolve_backward(const fj_validation *v, const fj_args *args, fj_resolved *all) {
     if (args->dlse && !v->plan->problem.dlse)
         return fj_attn_bad(v, "dlse is given, but the plan was made without it");
+    const bool has_out = v->plan->mod->program.out;
+    if (args->out_raw && !has_out)
+        return fj_attn_bad(v, "out_raw is given, but the mod has no mod of the output");
+    if (has_out && !args->out_raw)
+        return fj_attn_bad(
+            v, "out_raw is missing: backward of a mod of the output reads what forward wrote there");
     const target targets[] = {
-        {"out", args->out, OUT, .to = &all->out},
+        {"out", args->out, OUT, .optional = has_out, .to = &all->out},
+        {"out_raw", args->out_raw, OUT, .optional = !has_out, .to = &all->out_raw},
         {"lse", args->lse, ROWS, .to = &all->lse},
         {"dout", args->dout, OUT, .to = &all->dout},
         {"dlse", args->dlse, ROWS, .optional = !v->plan->problem.dlse, .to = &all->dlse},

@@ -25,6 +25,19 @@ typedef struct fj_sequences {
     int64_t pages, page_size, table_width, table_row; /* table_row: elements to the next sequence's */
 } fj_sequences;
 
+/* What a call says of dropout. state: I64 {seed, offset} of the device's memory, which count instead, or NULL; where the host reads
+ * that memory, seed and offset are those of it already. */
+typedef struct fj_dropout {
+    double probability; /* 0 to 1; without dropout 0 */
+    uint64_t seed, offset;
+    const int64_t *state;
+} fj_dropout;
+
+/* What kept probabilities are multiplied by; of a probability of 1, which keeps none, 0. */
+static inline double fj_dropout_scale(const fj_dropout *dropout) {
+    return dropout->probability < 1 ? 1 / (1 - dropout->probability) : 0;
+}
+
 /* Tensors have their axes in the order of the dense form: packed, the batch has stride 0 and rows are those of all
  * sequences; keys and values of the paged form are [page, Hkv, row of a page, E]. */
 typedef struct fj_resolved {
@@ -40,6 +53,8 @@ typedef struct fj_resolved {
     double scale;
     fj_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev], dtype of the problem */
     fj_tensor out, lse, max;     /* forward writes out, lse and, if present, max; backward reads out, lse */
+    fj_tensor
+        out_raw; /* before the mod of the output: forward writes it, if present; backward reads it, instead of out */
     fj_tensor lse_low;    /* lse + lse_low is the exact one; forward writes, backward reads; may be absent */
     fj_tensor dout, dlse; /* backward; dlse may be absent: zero */
     fj_tensor dquery, dkey, dvalue;
@@ -50,6 +65,7 @@ typedef struct fj_resolved {
     const fj_scalar *scalars;
     const fj_tensor *dscalars;              /* rank 0 */
     const struct fj_block_mask *block_mask; /* NULL: the mod's mask alone */
+    fj_dropout dropout;
 } fj_resolved;
 
 /* Whether sequences have lengths or positions of their own: then what runs takes them one by one. */
@@ -60,7 +76,8 @@ static inline bool fj_attn_has_sequences(const fj_resolved *all) {
  * row. */
 fj_resolved fj_attn_sequence(const fj_resolved *all, int64_t b);
 
-/* A bad read in a mod: the least position (b, h, q, kv in this order) at which one happened. */
+/* A bad read in a mod: the least position (b, h, q, kv in this order) at which one happened. Those of the mod of the output, at
+ * dimension d, have a kv of -1 - d, those of the sink a q and a kv of -1. */
 typedef struct fj_fault {
     bool found;
     int32_t b, h, q, kv;

@@ -22,8 +22,8 @@ fj_resolved fj_attn_sequence(const fj_resolved *all, int64_t b) {
     one.q_offset = s->q_offset ? s->q_offset[b] : 0;
     one.sequences.q_offset = NULL;
     if (packed) one.q_len = s->cu_q[b + 1] - q_first, one.kv_len = s->cu_kv[b + 1] - kv_first;
-    fj_tensor *const by_query[] = {&one.query, &one.out,  &one.lse,    &one.max,
-                                   &one.dout,  &one.dlse, &one.dquery, &one.lse_low};
+    fj_tensor *const by_query[] = {&one.query, &one.out,    &one.lse,     &one.max,    &one.dout,
+                                   &one.dlse,  &one.dquery, &one.lse_low, &one.out_raw};
     fj_tensor *const by_key[] = {&one.key, &one.value, &one.dkey, &one.dvalue};
     for (size_t i = 0; i < FJ_ARRAY_LEN(by_query); i++) narrow(by_query[i], row, q_first, one.q_len);
     if (all->form == FJ_FORM_PAGED) {

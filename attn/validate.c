@@ -253,6 +253,7 @@ fj_status fj_attn_resolve(const fj_plan *plan, const fj_args *args, bool sizing,
     fj_resolved all = {.scale = args->scale};
     fj_status status = fj_attn_resolve_inputs(&v, args, &all);
     if (status == FJ_OK) status = resolve_block_mask(&v, args, &all);
+    if (status == FJ_OK) status = fj_attn_resolve_dropout(&v, args, &all);
     if (status == FJ_OK) status = fj_attn_resolve_results(&v, args, &all);
     if (status == FJ_OK && fj_attn_resolve_size(plan) > 0)
         status = resolve_mod_inputs(&v, args, storage, &all);

@@ -35,6 +35,8 @@ fj_expected fj_attn_statistic(const fj_validation *v, bool written);
 /* Query, key, value and what says where sequences are: batch, heads and lengths of the call; then what is written and,
  * in backward, read of forward. */
 fj_status fj_attn_resolve_inputs(const fj_validation *v, const fj_args *args, fj_resolved *all);
+/* FJ_ERR_ARGUMENT: dropout is no probability, or the plan has none. */
+fj_status fj_attn_resolve_dropout(const fj_validation *v, const fj_args *args, fj_resolved *all);
 fj_status fj_attn_resolve_results(const fj_validation *v, const fj_args *args, fj_resolved *all);
 
 #endif
