@@ -15,7 +15,7 @@
 #define FJ_CPU_EXPORT __attribute__((visibility("default")))
 #endif
 
-#define FJ_CPU_ABI 4
+#define FJ_CPU_ABI 5
 #define FJ_CPU_MAX_RANK 8
 
 struct fj_cpu_tensor {
@@ -29,7 +29,9 @@ union fj_cpu_scalar {
     int64_t i;
 };
 
-/* The first bad read that an item saw; the library reports the one with the least position. */
+/* The first bad read that an item saw; the library reports the one with the least position. found: whose it is, 0: there is
+ * none. Of the out mod kv is the column, of the sink q is any and kv is 0. */
+enum { FJ_CPU_FAULT_SCORE = 1, FJ_CPU_FAULT_OUT = 2, FJ_CPU_FAULT_SINK = 3 };
 struct fj_cpu_fault {
     int32_t found, b, h, q, kv;
 };
@@ -50,6 +52,8 @@ struct fj_cpu_args {
     struct fj_cpu_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] */
     struct fj_cpu_tensor out, lse, max;     /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L] */
     struct fj_cpu_tensor lse_low;           /* [B,Hq,L], may be absent: what rounding took from lse */
+    /* With FJ_HAS_OUT: as out, before fj_out. Forward writes it, where it is not absent; backward reads it in place of out. */
+    struct fj_cpu_tensor out_raw;
     struct fj_cpu_tensor dout, dlse;
     struct fj_cpu_tensor dquery, dkey, dvalue;
     const struct fj_cpu_tensor *captures;
@@ -68,6 +72,11 @@ struct fj_cpu_args {
     char *carry;
     int32_t is_first, is_last, shared_keys, unused;
     double scale;
+    /* With FJ_DROPOUT (dropout.h): Philox's key of the call's positions; words below the threshold, 0 to 2^32, are dropped,
+     * what is kept is multiplied by the scale: 1 / (1 - p), or 0 where p is 1. */
+    uint32_t dropout_key[2];
+    uint64_t dropout_threshold;
+    double dropout_scale;
     const struct fj_cpu_block_mask *block_mask;
     int32_t workers;
     char *scratch;               /* 256-byte aligned, kernel->scratch bytes for each worker */
