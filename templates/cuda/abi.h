@@ -4,7 +4,8 @@
  *     +------------------+---------------------------------+------------------------------+
  *     | fj_cuda_forward  | fj_cuda_capture [FJ_CAPTURES]   | fj_cuda_scalar [FJ_SCALARS]  |
  *     +------------------+---------------------------------+------------------------------+
- *                        ^ with FJ_BLOCK_MASK fj_cuda_block_mask comes between these two
+ *                        ^ between these two come, each where the kernel has it: fj_cuda_block_mask (FJ_BLOCK_MASK),
+ *                          fj_cuda_sequences, fj_cuda_shared_keys, fj_cuda_dropout (FJ_DROPOUT), fj_cuda_epilogue (FJ_HAS_OUT)
  *
  * 1. Every member is 8 bytes wide or comes in pairs of 4: there is no padding, here or there.
  * 2. Strides are in elements, and 64-bit; the last dimension has stride 1 and is not listed.
@@ -22,7 +23,7 @@
 #include <stdint.h>
 #endif
 
-#define FJ_CUDA_ABI 7
+#define FJ_CUDA_ABI 8
 #define FJ_CUDA_MAX_RANK 8
 
 struct fj_cuda_tensor {
@@ -58,10 +59,35 @@ struct fj_cuda_shared_keys {
     struct fj_cuda_tensor dkey, dvalue; /* [1,Hkv,S,E] [1,Hkv,S,Ev]; data NULL: not wanted */
 };
 
+/* Dropout, with FJ_DROPOUT: after the shared keys. Which positions are dropped is fj_dropout_word's of base/philox.h, under the
+ * key of a seed and an offset. */
+struct fj_cuda_dropout {
+    const int64_t *state; /* [2]: seed, offset, read when the kernel runs; NULL: the next two */
+    uint64_t seed, offset;
+    uint64_t threshold; /* words below are dropped: fj_dropout_threshold, 0 to 2^32 */
+    double scale;       /* 1 / (1 - p), 0 where p is 1: of those that are kept */
+    double kept;        /* 1 - p */
+};
+
+/* The mod of the output, with FJ_HAS_OUT: after dropout. Forward: raw, where data is not NULL, gets the output before the
+ * mod. Backward: the call's out is the output before the mod, dout (here) the gradient of that after it, and the call's
+ * dout a part of the workspace for that of the former, which fj_bwd_out makes. */
+struct fj_cuda_epilogue {
+    struct fj_cuda_tensor raw, dout; /* [B,Hq,L,Ev], as out */
+};
+
+/* What a read that failed was of. */
+enum {
+    FJ_CUDA_FAULT_SCORE /* or of the mask */,
+    FJ_CUDA_FAULT_OUT /* kv is the column of the output */,
+    FJ_CUDA_FAULT_SINK /* q and kv are 0 */
+};
+
 /* The first bad read that was noted; which, is unspecified. Zeroed before the launch. */
 struct fj_cuda_fault {
     uint32_t found;
     int32_t b, h, q, kv; /* positions */
+    int32_t where;       /* FJ_CUDA_FAULT_SCORE ... */
 };
 
 /* A block mask, for kernels with FJ_BLOCK_MASK: as attn/mask/rows.h has it, and once more with rows and columns exchanged.
@@ -100,7 +126,7 @@ struct fj_cuda_forward {
     int64_t split_out, split_lse;                 /* elements from one split to the next */
     const int32_t *q_position, *kv_position;      /* [B or 1, L], [B or 1, S]; FJ_POSITION_TABLE only */
     int64_t q_position_stride, kv_position_stride;
-    struct fj_cuda_fault *fault; /* kernels with FJ_HAS_FAULT */
+    struct fj_cuda_fault *fault; /* kernels with FJ_HAS_FAULT, FJ_HAS_OUT_FAULT or FJ_HAS_SINK_FAULT */
     double scale;
     int32_t q_offset, kv_offset;
     int32_t batch, heads_q;
@@ -117,6 +143,7 @@ struct fj_cuda_merge {
     struct fj_cuda_tensor out, lse, max, lse_low; /* except for out, data may be NULL */
     const int32_t *q_position;                    /* for the output's hook, as in fj_cuda_forward */
     int64_t q_position_stride;
+    struct fj_cuda_fault *fault; /* as in fj_cuda_forward */
     int32_t q_offset, splits;
     int32_t batch, heads_q;
     int32_t q_len, unused;
@@ -145,13 +172,16 @@ struct fj_cuda_capture_grad {
 /* After it come the captures, the scalars, then fj_cuda_capture_grad [FJ_CAPTURES + FJ_SCALARS]. Launches, one after the
  * other, all with the same arguments, `threads` as the plan says:
  *
+ *     fj_bwd_out     any grid of x: its warps share the rows; with FJ_HAS_OUT
  *     fj_bwd_delta   any grid of x: its warps share the rows, its threads the zeros
  *     fj_bwd_recompute x = tiles of m queries * batch * heads_q; with FJ_HAS_CAPTURE_GRADS and 16-bit inputs (delta),
  *                    and of bwd_simt with F32 inputs for sm_80 and newer (lse)
+ *     fj_bwd_rows    any grid of x: its warps share the rows; with FJ_HAS_OUT_GRADS or FJ_HAS_SINK_GRADS
  *     fj_bwd_kv      x = tiles of m keys (m: tile_m of the variant) * batch * heads_kv
  *     fj_bwd_q       x = tiles of m queries * batch * heads_q; may be left out where it has nothing to do: without
  *                    dquery, unless it adds to gradients of captures (FJ_HAS_CAPTURE_GRADS and FJ_DETERMINISTIC)
- *     fj_bwd_end     any grid of x; with FJ_HAS_CAPTURE_GRADS only
+ *     fj_bwd_rows_add  as fj_bwd_rows; with FJ_DETERMINISTIC
+ *     fj_bwd_end     any grid of x; with gradients of captures only, whoever adds to them
  *     fj_bwd_sum     any grid of x; with FJ_SHARED_KEYS only
  *
  * Workspace, each part aligned to 16 bytes, not initialised:
@@ -159,8 +189,9 @@ struct fj_cuda_capture_grad {
  *     rows    FJ_CUDA_ROW_REALS reals * FJ_BWD_ROWS(batch * heads_q, workspace_rows), with FJ_PACKED of heads_q
  *     sums    16 bytes * count of each wanted gradient; 8 with FJ_DETERMINISTIC 0
  *     most    4 bytes * count of each wanted gradient; with FJ_DETERMINISTIC
- *     runs    8 bytes * (FJ_CAPTURES + FJ_SCALARS); with FJ_HAS_CAPTURE_GRADS and FJ_DETERMINISTIC
- *     dquery_sums    4 bytes * FJ_HEAD_PAD * FJ_BWD_SUM_ROWS(batch * heads_q, workspace_rows), as rows; bwd_mma with FJ_DETERMINISTIC 0 */
+ *     runs    8 bytes * (FJ_CAPTURES + FJ_SCALARS); with gradients of captures and FJ_DETERMINISTIC
+ *     dquery_sums    4 bytes * FJ_HEAD_PAD * FJ_BWD_SUM_ROWS(batch * heads_q, workspace_rows), as rows; bwd_mma with FJ_DETERMINISTIC 0
+ *     dout    the call's, of elements; with FJ_HAS_OUT */
 struct fj_cuda_backward {
     struct fj_cuda_tensor query, key, value, out, dout;
     struct fj_cuda_tensor lse, dlse, lse_low;   /* [B,Hq,L] of reals; data of dlse and lse_low may be NULL */

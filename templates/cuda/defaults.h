@@ -59,6 +59,9 @@
 #ifndef FJ_SHARED_KEYS
 #define FJ_SHARED_KEYS 0
 #endif
+#ifndef FJ_DROPOUT
+#define FJ_DROPOUT 0
+#endif
 #ifndef FJ_POSITION_TABLE
 #define FJ_POSITION_TABLE 0
 #endif
