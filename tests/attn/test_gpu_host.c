@@ -177,11 +177,11 @@ START_TEST(a_fault_outside_the_call_is_refused) {
         struct fj_cuda_fault fault;
         bool inside;
     } cases[] = {
-        {{1, 0, 0, 0, S - 1}, true},  {{1, B - 1, HQ - 1, L - 1, S - 1}, true},
-        {{1, B, 0, 0, S - 1}, false}, {{1, 0, HQ, 0, S - 1}, false},
-        {{1, 0, 0, L, S - 1}, false}, {{1, 0, 0, 0, S}, false},
-        {{1, -1, 0, 0, 3}, false},    {{1, 0, -1, 0, 3}, false},
-        {{1, 0, 0, -1, 3}, false},    {{1, 0, 0, 0, -1}, false},
+        {{1, 0, 0, 0, S - 1, 0}, true},  {{1, B - 1, HQ - 1, L - 1, S - 1, 0}, true},
+        {{1, B, 0, 0, S - 1, 0}, false}, {{1, 0, HQ, 0, S - 1, 0}, false},
+        {{1, 0, 0, L, S - 1, 0}, false}, {{1, 0, 0, 0, S, 0}, false},
+        {{1, -1, 0, 0, 3, 0}, false},    {{1, 0, -1, 0, 3, 0}, false},
+        {{1, 0, 0, -1, 3, 0}, false},    {{1, 0, 0, 0, -1, 0}, false},
     };
     int64_t elements = 2;
     size_t size = 0;
