@@ -231,6 +231,9 @@ int cli_emit_c(const char *folder, const cli_builds *builds, const size_t *indic
     }
     if (status == CLI_EXIT_OK) status = write_meson(folder, all, count, cuda);
     if (status == CLI_EXIT_OK) status = write_cmake(folder, all, count, cuda);
+    if (status == CLI_EXIT_OK)
+        cli_note("%.300s: a pair of C files for each of %zu kernels, meson.build and CMakeLists.txt", folder,
+                 count);
     free(all);
     return status;
 }

@@ -162,7 +162,8 @@ static int read_mod(const cli_manifest_reader *r, const json_t *object, request 
         snprintf(error.file, sizeof error.file, "%.110s: %.70s%s%.60s", r->path, r->place,
                  inner[0] != '\0' ? ": " : "", inner);
     }
-    return cli_fail_library(result, &error);
+    /* A name that is wrong on a command line is its user's; here it is what a file has. */
+    return cli_fail_library(result == FJ_ERR_NAME ? FJ_ERR_MOD : result, &error);
 }
 
 static void forget(request *want) {

@@ -250,6 +250,7 @@ typedef struct cli_sweep {
     size_t begun_row; /* that the child has */
     double longest;   /* seconds that a variant may take */
     bool ended;       /* nothing can be kept any more */
+    bool warned;      /* of FLEXJIT_TUNE_TIMEOUT */
 } cli_sweep;
 
 double cli_seconds(void);

@@ -94,6 +94,19 @@ static int ask(cli_sweep *sweep, json_t *request, double seconds, outcome *ret_o
     return settle(sweep, answer, ret_outcome);
 }
 
+/* FLEXJIT_TUNE_TIMEOUT; 0: it is not set, or no number above 0, which is said once. */
+static double wanted_seconds(cli_sweep *sweep) {
+    const char *text = getenv("FLEXJIT_TUNE_TIMEOUT");
+    char *end = NULL;
+    if (text == NULL || *text == '\0') return 0;
+    const double seconds = strtod(text, &end);
+    if (*end == '\0' && seconds > 0 && seconds < HUGE_VAL) return seconds;
+    if (!sweep->warned)
+        cli_warn("FLEXJIT_TUNE_TIMEOUT is '%.60s', not a number of seconds above 0: it is not used", text);
+    sweep->warned = true;
+    return 0;
+}
+
 /* A child that has the row's tensors, the reference and the default. */
 static int begin(at_row *r, outcome *ret_outcome) {
     cli_sweep *sweep = r->sweep;
@@ -107,8 +120,8 @@ static int begin(at_row *r, outcome *ret_outcome) {
     if (status != CLI_EXIT_OK || ret_outcome->rejected != NULL) return status;
     sweep->begun_row = sweep->row;
     sweep->longest = fmax(least_seconds, times_default * (cli_seconds() - start));
-    const char *wanted = getenv("FLEXJIT_TUNE_TIMEOUT");
-    if (wanted != NULL && atof(wanted) > 0) sweep->longest = atof(wanted);
+    const double seconds = wanted_seconds(sweep);
+    if (seconds > 0) sweep->longest = seconds;
     json_t *problem = json_array_get(sweep->log->problems, r->problem);
     static const char *const keys[] = {"flops", "bytes", "peak", "rate"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
