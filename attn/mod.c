@@ -47,8 +47,6 @@ static void copy_desc(fj_scope *scope, fj_mod_desc *desc) {
     desc->out_mod = copy_text(scope, desc->out_mod);
     desc->sink = copy_text(scope, desc->sink);
     desc->sink_mod = copy_text(scope, desc->sink_mod);
-    if (desc->out || desc->out_mod || desc->sink || desc->sink_mod)
-        fj_fail(scope, FJ_ERR_UNSUPPORTED, "mods of the output and sinks are not supported yet");
     fj_param *params = FJ_NEW_ARRAY(scope->arena, fj_param, desc->param_count);
     for (size_t i = 0; i < desc->param_count; i++) {
         if (!desc->params[i].name || !desc->params[i].expression)

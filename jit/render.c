@@ -228,6 +228,10 @@ static void put_hooks(fj_scope *scope, struct render *render) {
                           : problem->kind == FJ_JIT_MASK             ? FJ_EMIT_MASK
                                                                      : FJ_EMIT_CPU;
     fj_ir_emit(&ir, problem->gradient ? &gradient : NULL, target, render->out);
+    if (problem->kind == FJ_JIT_FORWARD || problem->kind == FJ_JIT_BACKWARD) {
+        fj_ir_emit_out(problem->out, problem->out_gradient, target, render->out);
+        fj_ir_emit_sink(problem->sink, problem->sink_gradient, target, render->out);
+    }
     render->hooks_to = render->out->len;
 }
 

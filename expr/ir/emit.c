@@ -14,7 +14,10 @@
  *    are never members.
  * 2. Every function computes all its values in lanes; head and row states keep lane 0.
  * 3. The members a function needs are found from the fastest functions backwards: pair functions, then
- *    column and row, then head. */
+ *    column and row, then head.
+ *
+ * The mods of the output and of the sink are score mods of their own kind, whose names have a prefix: fj_out_head_state,
+ * fj_out_row_init. Of a sink there is the head's state alone, as it reads nothing that is faster. */
 #include "expr/ir/emit.h"
 
 enum { STAGE_HEAD, STAGE_ROW, STAGE_COL, STAGE_PAIR, STAGE_COUNT };
@@ -31,8 +34,18 @@ static const char *const stage_names[] = {"head", "row", "col"};
 
 typedef FJ_VEC(fj_ref) ref_vec;
 
+/* A mod's part of names: fj_<prefix>head_state, FJ_<upper>HEAD_EMPTY. */
+typedef struct mod_names {
+    const char *prefix, *upper;
+    bool is_sink;
+} mod_names;
+
+static const mod_names score_names = {"", "", false}, out_names = {"out_", "OUT_", false},
+                       sink_names = {"sink_", "SINK_", true};
+
 typedef struct emission {
     fj_emit emit;
+    const mod_names *names;
     bool *given[STAGE_COUNT]; /* per node: what a function of this stage finds in the states */
     bool *is_member;          /* per node */
     ref_vec members[STAGE_COUNT];
@@ -98,7 +111,7 @@ static const char *member_type(int stage, fj_type type) {
 
 static void put_struct(emission *e, int stage) {
     fj_buf *out = e->emit.out;
-    fj_buf_printf(out, "struct fj_%s_state {\n", stage_names[stage]);
+    fj_buf_printf(out, "struct fj_%s%s_state {\n", e->names->prefix, stage_names[stage]);
     if (e->members[stage].len == 0) fj_buf_put(out, "    char none;\n");
     for (size_t i = 0; i < e->members[stage].len; i++) {
         const fj_ref ref = e->members[stage].data[i];
@@ -157,11 +170,14 @@ static void put_body(emission *e, int stage, const fj_ref *roots, size_t count) 
     fj_emit_block(&e->emit, block, 1);
 }
 
-static void put_init(emission *e, int stage, const char *parameters) {
+static void put_init(emission *e, int stage, const char *position) {
     const ref_vec *members = &e->members[stage];
+    const char *prefix = e->names->prefix;
     fj_buf *out = e->emit.out;
-    fj_buf_printf(out, "%s void fj_%s_init(%s *a, %s, struct fj_%s_state *%s) {\n", fj_emit_linkage(&e->emit),
-                  stage_names[stage], fj_emit_args_type(&e->emit), parameters, stage_names[stage],
+    fj_buf_printf(out, "%s void fj_%s%s_init(%s *a, ", fj_emit_linkage(&e->emit), prefix, stage_names[stage],
+                  fj_emit_args_type(&e->emit));
+    if (stage != STAGE_HEAD) fj_buf_printf(out, "const struct fj_%shead_state *head, ", prefix);
+    fj_buf_printf(out, "%s, struct fj_%s%s_state *%s) {\n", position, prefix, stage_names[stage],
                   stage_names[stage]);
     put_body(e, stage, members->data, members->len);
     const bool whole = stage == STAGE_COL || e->emit.target == FJ_EMIT_CUDA;
@@ -179,30 +195,42 @@ static void put_init(emission *e, int stage, const char *parameters) {
                                        : ", (void)head, (void)kv");
 }
 
-#define STATE_PARAMETERS                          \
-    "(%s *a, const struct fj_head_state *head,\n" \
-    "                         const struct fj_row_state *row, const struct fj_col_state *col"
-
 typedef struct function {
     const char *name, *type, *parameters, *unused;
     fj_ref root;
-    const char *otherwise; /* what it gives without a root */
+    const char *otherwise; /* what it gives without a root; NULL: it gives nothing */
 } function;
+
+static void put_state_parameters(const emission *e) {
+    const char *prefix = e->names->prefix;
+    fj_buf *out = e->emit.out;
+    fj_buf_printf(out, "(%s *a, const struct fj_%shead_state *head", fj_emit_args_type(&e->emit), prefix);
+    if (e->names->is_sink) return;
+    fj_buf_printf(
+        out, ",\n                         const struct fj_%srow_state *row, const struct fj_%scol_state *col",
+        prefix, prefix);
+}
 
 static void put_function(emission *e, const function *f, const fj_ref *effects, size_t effect_count) {
     fj_buf *out = e->emit.out;
     ref_vec roots = {0};
     if (f->root != 0) FJ_PUSH(e->emit.arena, &roots, f->root);
     for (size_t i = 0; i < effect_count; i++) FJ_PUSH(e->emit.arena, &roots, effects[i]);
-    fj_buf_printf(out, "%s %s fj_%s" STATE_PARAMETERS "%s) {\n", fj_emit_linkage(&e->emit), f->type, f->name,
-                  fj_emit_args_type(&e->emit), f->parameters);
+    fj_buf_printf(out, "%s %s fj_%s", fj_emit_linkage(&e->emit), f->type, f->name);
+    put_state_parameters(e);
+    fj_buf_printf(out, "%s) {\n", f->parameters);
     if (roots.len > 0) put_body(e, STAGE_PAIR, roots.data, roots.len);
-    fj_buf_printf(out, "    (void)a, (void)head, (void)row, (void)col%s;\n    return ", f->unused);
-    if (f->root != 0)
-        fj_emit_value(&e->emit, f->root);
-    else
-        fj_buf_put(out, f->otherwise);
-    fj_buf_put(out, ";\n}\n\n");
+    fj_buf_printf(out, "    (void)a, (void)head%s%s;\n", e->names->is_sink ? "" : ", (void)row, (void)col",
+                  f->unused);
+    if (f->otherwise != NULL) {
+        fj_buf_put(out, "    return ");
+        if (f->root != 0)
+            fj_emit_value(&e->emit, f->root);
+        else
+            fj_buf_put(out, f->otherwise);
+        fj_buf_put(out, ";\n");
+    }
+    fj_buf_put(out, "}\n\n");
 }
 
 /* ---- Facts -------------------------------------------------------------------------------------------- */
@@ -236,8 +264,8 @@ static int grad_axes(const fj_ir *ir, int64_t capture) {
     return any ? axes : -1;
 }
 
-static void put_grad_axes(emission *e) {
-    fj_buf_put(e->emit.out, "#define FJ_CAPTURE_GRAD_AXES {");
+static void put_grad_axes(emission *e, const char *name) {
+    fj_buf_printf(e->emit.out, "#define FJ_%s_GRAD_AXES {", name);
     for (size_t capture = 0; capture < e->emit.ir->captures.len; capture++) {
         fj_buf_printf(e->emit.out, "%d, ", grad_axes(e->emit.ir, (int64_t)capture));
     }
@@ -257,6 +285,24 @@ static bool reads_score(const emission *e, fj_ref root) {
     return false;
 }
 
+static void put_empty(const emission *e) {
+    static const char *const stages[] = {"HEAD", "ROW", "COL"};
+    for (int stage = STAGE_HEAD; stage < (e->names->is_sink ? STAGE_ROW : STAGE_PAIR); stage++)
+        fj_buf_printf(e->emit.out, "#define FJ_%s%s_EMPTY %d\n", e->names->upper, stages[stage],
+                      e->members[stage].len == 0);
+}
+
+/* Of an output's or a sink's mod. */
+static void put_own_facts(emission *e, const char *name, bool gradient) {
+    const fj_ir *ir = e->emit.ir;
+    fj_buf_printf(e->emit.out,
+                  "#define FJ_HAS_%s 1\n#define FJ_HAS_%s_FAULT %d\n#define FJ_HAS_%s_GRADS %d\n", name, name,
+                  ir->fault != 0, name, gradient && ir->scatters.len > 0);
+    put_empty(e);
+    put_grad_axes(e, name);
+    fj_buf_put(e->emit.out, "\n");
+}
+
 static void put_facts(emission *e, bool gradient) {
     const fj_ir *ir = e->emit.ir;
     fj_buf *out = e->emit.out;
@@ -266,12 +312,10 @@ static void put_facts(emission *e, bool gradient) {
     if (e->emit.target == FJ_EMIT_CUDA)
         fj_buf_printf(out, "#define FJ_FAULT_READS_SCORE %d\n", ir->fault != 0 && reads_score(e, ir->fault));
     fj_buf_printf(out, "#define FJ_HAS_CAPTURE_GRADS %d\n", gradient && ir->scatters.len > 0);
-    fj_buf_printf(out, "#define FJ_HEAD_EMPTY %d\n", e->members[STAGE_HEAD].len == 0);
-    fj_buf_printf(out, "#define FJ_ROW_EMPTY %d\n", e->members[STAGE_ROW].len == 0);
-    fj_buf_printf(out, "#define FJ_COL_EMPTY %d\n", e->members[STAGE_COL].len == 0);
+    put_empty(e);
     fj_buf_printf(out, "#define FJ_CAPTURES %zu\n", ir->captures.len);
     fj_buf_printf(out, "#define FJ_SCALARS %zu\n", ir->scalars.len);
-    put_grad_axes(e);
+    put_grad_axes(e, "CAPTURE");
     if (e->emit.target == FJ_EMIT_CPU && ir->mask != 0)
         fj_buf_printf(out, "#define FJ_MASK_AXES %d\n", e->emit.leaves[ir->mask]);
     if (e->emit.target == FJ_EMIT_CUDA)
@@ -337,31 +381,29 @@ static void find_all_members(emission *e, bool gradient) {
     find_members(e, STAGE_ROW, e->members[STAGE_ROW].data, e->members[STAGE_ROW].len);
 }
 
-typedef struct emit_call {
-    const fj_ir *ir;
-    bool gradient;
-    fj_emit_target target;
-    fj_buf *out;
-} emit_call;
+static const char *no_bits(const emission *e) {
+    return e->emit.target == FJ_EMIT_CUDA ? "(fj_b)(0)" : "fj_splat_b(0)";
+}
 
-static void put_all(emission *e, bool gradient) {
+static void put_states(emission *e) {
+    const int end = e->names->is_sink ? STAGE_ROW : STAGE_PAIR;
+    for (int stage = STAGE_HEAD; stage < end; stage++) put_struct(e, stage);
+    put_init(e, STAGE_HEAD, "int32_t b, int32_t h");
+    if (end < STAGE_PAIR) return;
+    put_init(e, STAGE_ROW, "int32_t q");
+    put_init(e, STAGE_COL, "fj_i kv");
+}
+
+static void put_score_mod(emission *e, bool gradient) {
     const fj_ir *ir = e->emit.ir;
     const bool cuda = e->emit.target == FJ_EMIT_CUDA;
     const function score = {"score", "fj_f", ", fj_f score", ", (void)score", ir->score, "score"};
     const function mask = {"mask", "fj_b", "", "", ir->mask, cuda ? "(fj_b)(1)" : "fj_splat_b(1)"};
     const function fault = {
-        "fault",
-        "fj_b",
-        ", fj_f score, fj_b live",
-        ", (void)score, (void)live",
-        ir->fault,
-        cuda ? "(fj_b)(0)" : "fj_splat_b(0)",
+        "fault", "fj_b", ", fj_f score, fj_b live", ", (void)score, (void)live", ir->fault, no_bits(e),
     };
     put_facts(e, gradient);
-    for (int stage = STAGE_HEAD; stage < STAGE_PAIR; stage++) put_struct(e, stage);
-    put_init(e, STAGE_HEAD, "int32_t b, int32_t h");
-    put_init(e, STAGE_ROW, "const struct fj_head_state *head, int32_t q");
-    put_init(e, STAGE_COL, "const struct fj_head_state *head, fj_i kv");
+    put_states(e);
     put_function(e, &score, NULL, 0);
     put_function(e, &mask, NULL, 0);
     put_function(e, &fault, NULL, 0);
@@ -374,22 +416,94 @@ static void put_all(emission *e, bool gradient) {
     if (e->emit.target == FJ_EMIT_SCALAR) put_wrapper(e->emit.out, ir, gradient);
 }
 
+static void put_out_mod(emission *e, bool gradient) {
+    const fj_ir *ir = e->emit.ir;
+    const function out = {"out", "fj_f", ", fj_f score", ", (void)score", ir->score, "score"};
+    const function fault = {"out_fault", "fj_b",    ", fj_f score, fj_b live", ", (void)score, (void)live",
+                            ir->fault,   no_bits(e)};
+    const function grad = {
+        "out_grad",
+        "fj_f",
+        ",\n                         fj_f score, fj_f adjoint, fj_b live, struct fj_capture_grads *grads",
+        ", (void)score, (void)adjoint, (void)live, (void)grads",
+        ir->dscore,
+        "adjoint",
+    };
+    put_own_facts(e, "OUT", gradient);
+    put_states(e);
+    put_function(e, &out, NULL, 0);
+    put_function(e, &fault, NULL, 0);
+    if (gradient) put_function(e, &grad, ir->scatters.data, ir->scatters.len);
+}
+
+static void put_sink_mod(emission *e, bool gradient) {
+    const fj_ir *ir = e->emit.ir;
+    const function sink = {"sink", "fj_f", "", "", ir->score, ""};
+    const function fault = {"sink_fault", "fj_b",    "",
+                            "",           ir->fault, no_bits(e)}; /* it does not ask for live */
+    const function grad = {
+        "sink_grad",
+        "void",
+        ",\n                         fj_f adjoint, fj_b live, struct fj_capture_grads *grads",
+        ", (void)adjoint, (void)live, (void)grads",
+        0,
+        NULL,
+    };
+    put_own_facts(e, "SINK", gradient);
+    put_states(e);
+    put_function(e, &sink, NULL, 0);
+    put_function(e, &fault, NULL, 0);
+    if (gradient) put_function(e, &grad, ir->scatters.data, ir->scatters.len);
+}
+
+typedef struct emit_call {
+    const fj_ir *ir;
+    bool gradient;
+    fj_emit_target target;
+    const mod_names *names;
+    void (*put)(emission *e, bool gradient);
+    fj_buf *out;
+} emit_call;
+
 static void emit_body(fj_scope *scope, void *argument) {
     const emit_call *call = argument;
     const fj_ir view = fj_ir_view(call->ir, scope->arena);
-    emission e = {.emit = {.ir = &view, .arena = scope->arena, .target = call->target, .out = call->out}};
+    emission e = {.emit = {.ir = &view, .arena = scope->arena, .target = call->target, .out = call->out},
+                  .names = call->names};
     e.emit.rates = fj_ir_rates(&view);
     e.emit.leaves = fj_ir_leaves(&view);
     e.emit.free_loops = fj_ir_free_loops(&view);
     find_given(&e);
     find_all_members(&e, call->gradient);
-    put_all(&e, call->gradient);
+    call->put(&e, call->gradient);
+}
+
+static void emit(emit_call *call, const fj_ir *ir, const fj_ir *gradient) {
+    call->ir = gradient != NULL ? gradient : ir;
+    call->gradient = gradient != NULL;
+    fj_arena arena;
+    fj_arena_init(&arena, call->out->allocator);
+    if (fj_scope_run(&arena, NULL, emit_body, call) != FJ_OK) call->out->failed = true;
+    fj_arena_finish(&arena);
 }
 
 void fj_ir_emit(const fj_ir *ir, const fj_ir *gradient, fj_emit_target target, fj_buf *out) {
-    emit_call call = {gradient != NULL ? gradient : ir, gradient != NULL, target, out};
-    fj_arena arena;
-    fj_arena_init(&arena, out->allocator);
-    if (fj_scope_run(&arena, NULL, emit_body, &call) != FJ_OK) out->failed = true;
-    fj_arena_finish(&arena);
+    emit_call call = {.target = target, .names = &score_names, .put = put_score_mod, .out = out};
+    emit(&call, ir, gradient);
+}
+
+void fj_ir_emit_out(const fj_ir *ir, const fj_ir *gradient, fj_emit_target target, fj_buf *out) {
+    emit_call call = {.target = target, .names = &out_names, .put = put_out_mod, .out = out};
+    if (ir != NULL)
+        emit(&call, ir, gradient);
+    else
+        fj_buf_put(out, "#define FJ_HAS_OUT 0\n");
+}
+
+void fj_ir_emit_sink(const fj_ir *ir, const fj_ir *gradient, fj_emit_target target, fj_buf *out) {
+    emit_call call = {.target = target, .names = &sink_names, .put = put_sink_mod, .out = out};
+    if (ir != NULL)
+        emit(&call, ir, gradient);
+    else
+        fj_buf_put(out, "#define FJ_HAS_SINK 0\n");
 }

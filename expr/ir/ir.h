@@ -299,6 +299,10 @@ typedef enum fj_emit_target {
  * other roots and is then all that is written; or NULL. Failures are out's. Allocates nothing in the
  * graph's arena: threads may share the graph. */
 void fj_ir_emit(const fj_ir *ir, const fj_ir *gradient, fj_emit_target target, fj_buf *out);
+/* After these the hooks of an output's and of a sink's mod, in graphs of their own (fj_out_..., fj_sink_...: see hooks.md),
+ * or, where ir is NULL, that there is none: #define FJ_HAS_OUT 0. FJ_EMIT_MASK has neither. */
+void fj_ir_emit_out(const fj_ir *ir, const fj_ir *gradient, fj_emit_target target, fj_buf *out);
+void fj_ir_emit_sink(const fj_ir *ir, const fj_ir *gradient, fj_emit_target target, fj_buf *out);
 /* What FJ_EMIT_SCALAR text needs before it: types, operations, reads; each hook for one position in
  * double, and fj_scalar_mod calls them all. */
 void fj_ir_emit_scalar_header(fj_buf *out);

@@ -47,7 +47,7 @@ typedef struct fj_hint {
 
 typedef struct fj_hints {
     FJ_VEC(fj_hint) items;
-    bool skip[2];                /* [is_score]: what was guessed to be this mod is none */
+    bool skip[FJ_MOD_KINDS];     /* what was guessed to be this mod is none */
     FJ_VEC(uint32_t) not_scores; /* candidates whose result is a bool: offsets of their places */
     bool restart;
 } fj_hints;

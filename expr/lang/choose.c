@@ -10,6 +10,13 @@
 
 #include <string.h>
 
+const fj_mod_form fj_mod_forms[FJ_MOD_KINDS] = {
+    [FJ_MOD_MASK] = {"mask", "a", "mask_mod", "<mask-mod>", "<mask>", "b, h, q_idx, kv_idx", 4},
+    [FJ_MOD_SCORE] = {"score", "a", "score_mod", "<score-mod>", "<score>", "score, b, h, q_idx, kv_idx", 5},
+    [FJ_MOD_OUT] = {"out", "an", "out_mod", "<out-mod>", "<out>", "out, b, h, q_idx, d_idx", 5},
+    [FJ_MOD_SINK] = {"sink", "a", "sink_mod", "<sink-mod>", "<sink>", "b, h", 2},
+};
+
 /* ---- Factories --------------------------------------------------------------------------------------- */
 
 /* Whether a value is a function is read off the text, so that nothing is run for it. */
@@ -219,17 +226,28 @@ _Noreturn void fj_mod_drop_candidate(fj_elab *e, fj_place place) {
     fj_elab_restart(e);
 }
 
+/* Whether it is the mod of the output or of the sink. */
+static bool is_own(const fj_elab *e, fj_value value) {
+    for (int kind = FJ_MOD_OUT; kind < FJ_MOD_KINDS; kind++) {
+        if (fj_value_equal(e->own[kind], value)) return true;
+    }
+    return false;
+}
+
+static bool has_own_name(fj_str name) { return fj_str_is(name, "out_mod") || fj_str_is(name, "sink_mod"); }
+
 static candidates find_candidates(fj_elab *e, size_t wanted) {
     candidates found = {0};
     for (size_t i = 0; i < e->globals.len; i++) {
         const fj_global *global = e->globals.data[i];
-        if (fj_names_find(e, global->name) != global || global->mutation || !may_be_mod(e, global, wanted))
+        if (fj_names_find(e, global->name) != global || global->mutation || !may_be_mod(e, global, wanted) ||
+            has_own_name(global->name))
             continue;
         attempt a = {global->name, global->thunk->stmt->place, FJ_NONE};
         const bool is_def = global->thunk->stmt->kind == FJ_STMT_DEF;
         if (is_def) a.place = global->thunk->stmt->function->place;
         if (is_dropped(e, a.place, wanted) || (is_def && fj_uses_is_helper(e, global->name))) continue;
-        if (fj_elab_try(e, look_up, &a) == NULL && value_arity(a.value) == wanted)
+        if (fj_elab_try(e, look_up, &a) == NULL && value_arity(a.value) == wanted && !is_own(e, a.value))
             add_candidate(e, &found, &a);
     }
     return found;
@@ -246,8 +264,9 @@ static const char *list_names(fj_elab *e, const candidates *found) {
 
 /* ---- Choosing -------------------------------------------------------------------------------------------------- */
 
-static void check_arity(fj_elab *e, fj_value mod, bool is_score, fj_place place) {
-    const char *what = is_score ? "score" : "mask";
+static void check_arity(fj_elab *e, fj_value mod, fj_mod_kind kind, fj_place place) {
+    const fj_mod_form *form = &fj_mod_forms[kind];
+    const char *what = form->what;
     if (mod.kind == FJ_VALUE_UNKNOWN) fj_elab_fail(e, place, "%s", mod.unknown->why);
     if (fj_is_opaque(mod)) fj_capture_fail_opaque(e, mod, place);
     if (mod.kind == FJ_VALUE_TENSOR) fj_capture_fail_broken(e, mod.tensor, place);
@@ -255,46 +274,52 @@ static void check_arity(fj_elab *e, fj_value mod, bool is_score, fj_place place)
         fj_elab_fail(e, place, "the %s mod is %s, not a function", what, fj_value_describe(mod));
     if (mod.kind != FJ_VALUE_FUNCTION) return;
     const fj_function *function = mod.function->function;
-    const size_t wanted = is_score ? 5 : 4;
+    const size_t wanted = form->count;
     size_t least, most;
     if (function->is_generator || function->is_async) return; /* its call says so */
     if (arity(function, &least, &most) && least <= wanted && wanted <= most) return;
     const char *note = is_factory(e, function, 0)
                          ? "it is a factory: call it with its own arguments, as in generate(8)"
                          : NULL;
-    fj_elab_fail_note(e, function->place, note,
-                      "a %s mod takes %zu arguments, (%sb, h, q_idx, kv_idx), but '%.*s' takes %zu", what,
-                      wanted, is_score ? "score, " : "", (int)function->name.len, function->name.data, least);
+    fj_elab_fail_note(e, function->place, note, "%s %s mod takes %zu arguments, (%s), but '%.*s' takes %zu",
+                      form->article, what, wanted, form->parameters, (int)function->name.len,
+                      function->name.data, least);
 }
 
 /* The name that a choice begins with must be there: this is a usage error, whatever is bound. */
-static void check_choice(fj_elab *e, const fj_expr *x, bool is_score) {
+static void check_choice(fj_elab *e, const fj_expr *x, fj_mod_kind kind) {
     while (x->kind == FJ_EXPR_CALL || x->kind == FJ_EXPR_ATTRIBUTE) x = x->left;
     if (x->kind != FJ_EXPR_NAME || fj_names_find(e, x->text) != NULL) return;
     if (fj_builtin_find(x->text, FJ_IN_FLEX | FJ_IN_PYTHON) != NULL || fj_str_is(x->text, "torch")) return;
     fj_suggestion suggestion = fj_suggest_begin(x->text);
     for (size_t i = 0; i < e->globals.len; i++) fj_suggest(&suggestion, e->globals.data[i]->name);
-    const candidates found = find_candidates(e, is_score ? 5 : 4);
+    const candidates found = find_candidates(e, fj_mod_forms[kind].count);
     const char *note = NULL;
     if (found.names.len > 0) note = fj_arena_printf(e->arena, "there is %s", list_names(e, &found));
     fj_elab_fail_name(e, x->place, note, "the module has no function '%.*s'%s", (int)x->text.len,
                       x->text.data, fj_suggest_text(e, &suggestion));
 }
 
-static const fj_expr *parse_choice(fj_elab *e, bool is_score) {
-    const char *text = is_score ? e->desc->score_mod : e->desc->mask_mod;
+/* What the caller chose; NULL: nothing. */
+static const char *option_of(const fj_elab *e, fj_mod_kind kind) {
+    const char *const texts[] = {e->desc->mask_mod, e->desc->score_mod, e->desc->out_mod, e->desc->sink_mod};
+    return texts[kind];
+}
+
+static const fj_expr *parse_choice(fj_elab *e, fj_mod_kind kind) {
+    const char *text = option_of(e, kind);
     if (text == NULL) return NULL;
-    const fj_source *source = fj_mod_source(e, is_score ? "<score-mod>" : "<mask-mod>", text);
+    const fj_source *source = fj_mod_source(e, fj_mod_forms[kind].option, text);
     return fj_expr_parse_expression(e->scope, source);
 }
 
-void fj_mod_check_choice(fj_elab *e, bool is_score) {
-    const fj_expr *x = parse_choice(e, is_score);
-    if (x != NULL) check_choice(e, x, is_score);
+void fj_mod_check_choice(fj_elab *e, fj_mod_kind kind) {
+    const fj_expr *x = parse_choice(e, kind);
+    if (x != NULL) check_choice(e, x, kind);
 }
 
 static void choose_by_option(fj_elab *e, fj_choice *choice) {
-    const fj_expr *x = parse_choice(e, choice->is_score);
+    const fj_expr *x = parse_choice(e, choice->kind);
     choice->found = true;
     choice->place = x->place;
     choice->name = x->place.source->text;
@@ -302,7 +327,7 @@ static void choose_by_option(fj_elab *e, fj_choice *choice) {
 }
 
 static void choose_by_name(fj_elab *e, fj_choice *choice) {
-    const fj_str name = choice->is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod");
+    const fj_str name = fj_str_from(fj_mod_forms[choice->kind].name);
     const fj_global *global = fj_names_find(e, name);
     if (global == NULL) return;
     const fj_stmt *stmt = global->thunk->stmt;
@@ -312,11 +337,12 @@ static void choose_by_name(fj_elab *e, fj_choice *choice) {
 }
 
 static void choose_by_count(fj_elab *e, fj_choice *choice) {
-    const char *what = choice->is_score ? "score" : "mask";
-    const candidates found = find_candidates(e, choice->is_score ? 5 : 4);
-    if (found.values.len == 0 || e->hints->skip[choice->is_score]) return;
+    const bool is_score = choice->kind == FJ_MOD_SCORE;
+    const char *what = fj_mod_forms[choice->kind].what;
+    const candidates found = find_candidates(e, fj_mod_forms[choice->kind].count);
+    if (found.values.len == 0 || e->hints->skip[choice->kind]) return;
     choice->place = found.places.data[0];
-    for (size_t i = 0; choice->is_score && found.values.len > 1 && i < found.values.len; i++) {
+    for (size_t i = 0; is_score && found.values.len > 1 && i < found.values.len; i++) {
         if (fj_mod_gives_bool(e, found.values.data[i], found.places.data[i]))
             fj_mod_drop_candidate(e, found.places.data[i]);
     }
@@ -338,24 +364,34 @@ static int line_of(const fj_elab *e, const fj_choice *choice) {
     return e->module != NULL && place.source == e->module->source ? fj_expr_line(place) : 0;
 }
 
-fj_choice fj_mod_choose(fj_elab *e, bool is_score) {
-    fj_choice choice = {.is_score = is_score, .mod = FJ_NONE};
+fj_choice fj_mod_choose(fj_elab *e, fj_mod_kind kind) {
+    fj_choice choice = {.kind = kind, .mod = FJ_NONE};
     e->frame = NULL;
     e->time = FJ_TIME_END;
     e->in_mod = false;
-    if ((is_score ? e->desc->score_mod : e->desc->mask_mod) != NULL) {
+    if (option_of(e, kind) != NULL) {
         choose_by_option(e, &choice);
     } else {
         choose_by_name(e, &choice);
-        if (!choice.found) choose_by_count(e, &choice);
+        if (!choice.found && (kind == FJ_MOD_SCORE || kind == FJ_MOD_MASK)) choose_by_count(e, &choice);
     }
     choice.mod = fj_callable(e, choice.mod, choice.place);
     if (choice.mod.kind == FJ_VALUE_NONE) return choice;
-    check_arity(e, choice.mod, is_score, choice.place);
-    e->origins[is_score] = (fj_mod_origin){.name = fj_arena_strdup(e->arena, choice.name),
-                                           .line = line_of(e, &choice),
-                                           .by_count = choice.by_count};
+    check_arity(e, choice.mod, kind, choice.place);
+    e->origins[kind] = (fj_mod_origin){.name = fj_arena_strdup(e->arena, choice.name),
+                                       .line = line_of(e, &choice),
+                                       .by_count = choice.by_count};
     return choice;
+}
+
+static void choose_unused(fj_elab *e, void *user) {
+    fj_choice *choice = user;
+    *choice = fj_mod_choose(e, choice->kind);
+}
+
+fj_value fj_mod_choose_unused(fj_elab *e, fj_mod_kind kind) {
+    fj_choice choice = {.kind = kind, .mod = FJ_NONE};
+    return fj_elab_try(e, choose_unused, &choice) == NULL ? choice.mod : FJ_NONE;
 }
 
 _Noreturn void fj_mod_fail_none(fj_elab *e) {
@@ -372,11 +408,12 @@ _Noreturn void fj_mod_fail_none(fj_elab *e) {
 }
 
 /* A function that has the right number of parameters by chance: none is called as those of mods are. */
-bool fj_mod_is_doubtful(fj_elab *e, fj_value mod, bool is_score) {
+bool fj_mod_is_doubtful(fj_elab *e, fj_value mod, fj_mod_kind kind) {
     static const char *const usual[] = {"score", "b",    "h",    "q",    "kv",    "q_idx", "kv_idx",
                                         "batch", "head", "q_id", "k_id", "kv_id", "k_idx", "i",
                                         "j",     "m",    "n",    "s",    "_"};
     const fj_mod_desc *desc = e->desc;
+    const bool is_score = kind == FJ_MOD_SCORE;
     const char *own = is_score ? desc->score_mod : desc->mask_mod;
     const bool chosen =
         own != NULL || fj_names_find(e, is_score ? FJ_STR("score_mod") : FJ_STR("mask_mod")) != NULL;

@@ -30,6 +30,8 @@ enum {
     FJ_ELAB_MAX_ITEMS = 65536, /* of a list */
 };
 
+typedef enum fj_mod_kind { FJ_MOD_MASK, FJ_MOD_SCORE, FJ_MOD_OUT, FJ_MOD_SINK, FJ_MOD_KINDS } fj_mod_kind;
+
 typedef struct fj_frame {
     struct fj_frame *parent; /* lexical; NULL: the module */
     const fj_str *names;
@@ -91,11 +93,13 @@ typedef struct fj_elab {
     int64_t steps;
     int depth, calls;
     bool in_mod;
-    fj_place returned;        /* the value of the last return */
-    bool checking;            /* the mods are done: nothing more enters the graph */
-    bool found;               /* a mod, or an expression in its place */
-    fj_mod_origin origins[2]; /* [is_score] */
-    fj_place results[2];
+    fj_place returned; /* the value of the last return */
+    bool checking;     /* the mods are done: nothing more enters the graph */
+    bool found;        /* a mod, or an expression in its place */
+    fj_mod_origin origins[FJ_MOD_KINDS];
+    fj_place results[FJ_MOD_KINDS];
+    fj_value own[FJ_MOD_KINDS]; /* the mods of the output and of the sink: no candidates for others */
+    fj_ref out, sink;           /* roots */
 } fj_elab;
 
 /* ---- Functions --------------------------------------------------------------------------------- */

@@ -194,7 +194,7 @@ static void run(fj_scope *scope, void *user) {
     fj_elab *e = fj_mod_begin(scope, &j->desc, &j->hints);
     const fj_source *source = fj_mod_source(e, "<expression>", j->expression);
     const fj_expr *x = fj_expr_parse_expression(scope, source);
-    const fj_value value = fj_mod_expression(e, x, true);
+    const fj_value value = fj_mod_expression(e, x, FJ_MOD_SCORE);
     fj_value_print(run_value(e, j, value, x->place), j->out);
 }
 

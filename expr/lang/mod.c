@@ -25,35 +25,46 @@ static void enter_mod(fj_elab *e) {
     e->in_mod = true;
 }
 
-static fj_value apply(fj_elab *e, fj_value mod, bool is_score, fj_place place) {
+static bool takes_value(fj_mod_kind kind) { return kind == FJ_MOD_SCORE || kind == FJ_MOD_OUT; }
+
+static fj_value apply(fj_elab *e, fj_value mod, fj_mod_kind kind, fj_place place) {
     fj_value arguments[ARGUMENTS];
     make_arguments(e, arguments);
     enter_mod(e);
-    return is_score ? fj_elab_call_values(e, mod, arguments, 5, place)
-                    : fj_elab_call_values(e, mod, arguments + 1, 4, place);
+    return fj_elab_call_values(e, mod, arguments + (takes_value(kind) ? 0 : 1), fj_mod_forms[kind].count,
+                               place);
 }
 
 /* An expression of the command line, over the positions. */
-fj_value fj_mod_expression(fj_elab *e, const fj_expr *expression, bool is_score) {
-    static const char *const names[] = {"score", "b", "h", "q", "kv", "q_idx", "kv_idx"};
-    static const int values[] = {0, 1, 2, 3, 4, 3, 4};
+fj_value fj_mod_expression(fj_elab *e, const fj_expr *expression, fj_mod_kind kind) {
+    enum { NAMES = 7 };
+    static const char *const names[FJ_MOD_KINDS][NAMES] = {
+        [FJ_MOD_MASK] = {NULL, "b", "h", "q", "kv", "q_idx", "kv_idx"},
+        [FJ_MOD_SCORE] = {"score", "b", "h", "q", "kv", "q_idx", "kv_idx"},
+        [FJ_MOD_OUT] = {"out", "b", "h", "q", "d", "q_idx", "d_idx"},
+        [FJ_MOD_SINK] = {NULL, "b", "h"},
+    };
+    static const int values[NAMES] = {0, 1, 2, 3, 4, 3, 4};
     fj_value arguments[ARGUMENTS];
     make_arguments(e, arguments);
     enter_mod(e);
-    const size_t first = is_score ? 0 : 1, count = FJ_ARRAY_LEN(names) - first;
-    fj_str *locals = FJ_NEW_ARRAY(e->arena, fj_str, count);
-    e->frame = fj_frame_create(e, NULL, locals, count);
-    for (size_t i = 0; i < count; i++) {
-        locals[i] = fj_str_from(names[i + first]);
-        e->frame->values[i] = arguments[values[i + first]];
+    fj_str *locals = FJ_NEW_ARRAY(e->arena, fj_str, NAMES);
+    size_t count = 0;
+    e->frame = fj_frame_create(e, NULL, locals, NAMES);
+    for (size_t i = 0; i < NAMES; i++) {
+        if (names[kind][i] == NULL) continue;
+        locals[count] = fj_str_from(names[kind][i]);
+        e->frame->values[count++] = arguments[values[i]];
     }
+    e->frame->count = count;
     return fj_elab_expr(e, expression);
 }
 
 /* ---- What a mod returns ------------------------------------------------------------------------------- */
 
-static fj_value one_value(fj_elab *e, fj_value value, bool is_score, fj_place place) {
-    const char *what = is_score ? "score" : "mask";
+static fj_value one_value(fj_elab *e, fj_value value, fj_mod_kind kind, fj_place place) {
+    static const char *const results[] = {"a mask", "a score", "an output", "a sink"};
+    const char *what = fj_mod_forms[kind].what;
     value = fj_tensor_settle(e, value, place);
     if (value.kind == FJ_VALUE_NONE) fj_elab_fail(e, place, "the %s mod returns nothing", what);
     if (fj_value_is_function(value)) {
@@ -67,17 +78,18 @@ static fj_value one_value(fj_elab *e, fj_value value, bool is_score, fj_place pl
     }
     if (fj_value_is_sequence(value) || value.kind == FJ_VALUE_STR)
         fj_elab_fail(e, place, "the %s mod returns %s, not one value", what, fj_value_describe(value));
-    return fj_operand(e, value, place, is_score ? "a score" : "a mask");
+    return fj_operand(e, value, place, results[kind]);
 }
 
-static void set_score(fj_elab *e, fj_value value, fj_place place) {
-    value = one_value(e, value, true, place);
+/* The root of a mod that returns a float; 0: it returns what it is given. */
+static fj_ref float_root(fj_elab *e, fj_value value, fj_mod_kind kind, fj_place place) {
+    value = one_value(e, value, kind, place);
     const fj_ref ref = fj_to_ref(e, value, FJ_TYPE_FLOAT, place);
-    e->ir->score = fj_ir_at(e->ir, ref)->op == FJ_OP_SCORE ? 0 : ref;
+    return fj_ir_at(e->ir, ref)->op == FJ_OP_SCORE ? 0 : ref;
 }
 
 static void set_mask(fj_elab *e, fj_value value, fj_place place) {
-    value = one_value(e, value, false, place);
+    value = one_value(e, value, FJ_MOD_MASK, place);
     if (fj_value_type(value) != FJ_TYPE_BOOL) {
         fj_type_fail(e, value, FJ_DTYPE_BOOL, place,
                      "the mask mod returns %s, not a bool: compare it with something",
@@ -97,23 +109,24 @@ fj_source *fj_mod_source(fj_elab *e, const char *name, const char *text) {
     return source;
 }
 
-static void set(fj_elab *e, fj_value value, bool is_score, fj_place place) {
-    e->results[is_score] = place;
-    if (is_score) {
-        set_score(e, value, place);
-    } else {
-        set_mask(e, value, place);
+static void set(fj_elab *e, fj_value value, fj_mod_kind kind, fj_place place) {
+    e->results[kind] = place;
+    switch (kind) {
+    case FJ_MOD_SCORE: e->ir->score = float_root(e, value, kind, place); break;
+    case FJ_MOD_OUT: e->out = float_root(e, value, kind, place); break;
+    case FJ_MOD_SINK: e->sink = float_root(e, value, kind, place); break;
+    default: set_mask(e, value, place);
     }
 }
 
 static void apply_choice(fj_elab *e, void *user) {
     const fj_choice *c = user;
     e->returned = c->place;
-    const fj_value value = fj_tensor_settle(e, apply(e, c->mod, c->is_score, c->place), c->place);
+    const fj_value value = fj_tensor_settle(e, apply(e, c->mod, c->kind, c->place), c->place);
     const bool number = fj_value_is_number(value) || value.kind == FJ_VALUE_SCALAR;
-    if (c->is_score && c->by_count && number && fj_value_type(value) == FJ_TYPE_BOOL)
+    if (c->kind == FJ_MOD_SCORE && c->by_count && number && fj_value_type(value) == FJ_TYPE_BOOL)
         fj_mod_drop_candidate(e, c->place);
-    set(e, value, c->is_score, e->returned);
+    set(e, value, c->kind, e->returned);
 }
 
 typedef struct trial {
@@ -124,7 +137,7 @@ typedef struct trial {
 
 static void try_score(fj_elab *e, void *user) {
     trial *t = user;
-    const fj_value value = fj_tensor_settle(e, apply(e, t->mod, true, t->place), t->place);
+    const fj_value value = fj_tensor_settle(e, apply(e, t->mod, FJ_MOD_SCORE, t->place), t->place);
     const bool number = fj_value_is_number(value) || value.kind == FJ_VALUE_SCALAR;
     t->is_bool = number && fj_value_type(value) == FJ_TYPE_BOOL;
 }
@@ -137,51 +150,72 @@ bool fj_mod_gives_bool(fj_elab *e, fj_value mod, fj_place place) {
 /* An error in a function that only its parameters made a mod: says that too. */
 static _Noreturn void fail_guessed(fj_elab *e, const fj_choice *c, const fj_error *error) {
     fj_error *more = FJ_NEW(e->arena, fj_error);
-    const char *what = c->is_score ? "score" : "mask";
+    const char *what = fj_mod_forms[c->kind].what;
     *more = *error;
     fj_error_note(more,
-                  "%s%s'%.*s' is taken for the %s mod because it takes %d arguments; choose another with "
+                  "%s%s'%.*s' is taken for the %s mod because it takes %zu arguments; choose another with "
                   "--%s-mod NAME",
                   error->note, *error->note != '\0' ? "; " : "", (int)c->name.len, c->name.data, what,
-                  c->is_score ? 5 : 4, what);
+                  fj_mod_forms[c->kind].count, what);
     fj_elab_fail_again(e, more);
 }
 
-static void apply_chosen(fj_elab *e, bool is_score) {
-    fj_choice c = fj_mod_choose(e, is_score);
-    e->found |= c.found;
-    if (c.mod.kind == FJ_VALUE_NONE) return;
-    if (!c.by_count) {
-        apply_choice(e, &c);
+static void apply_chosen(fj_elab *e, fj_choice *c) {
+    e->found |= c->found;
+    if (c->mod.kind == FJ_VALUE_NONE) return;
+    if (!c->by_count) {
+        apply_choice(e, c);
         return;
     }
-    const fj_error *error = fj_elab_try(e, apply_choice, &c);
+    const fj_error *error = fj_elab_try(e, apply_choice, c);
     if (error == NULL) return;
-    if (!fj_mod_is_doubtful(e, c.mod, is_score)) fail_guessed(e, &c, error);
-    e->hints->skip[is_score] = true;
+    if (!fj_mod_is_doubtful(e, c->mod, c->kind)) fail_guessed(e, c, error);
+    e->hints->skip[c->kind] = true;
     fj_elab_restart(e);
 }
 
-static void compile_one(fj_elab *e, bool is_score) {
-    const char *text = is_score ? e->desc->score : e->desc->mask;
-    if (text == NULL) {
-        apply_chosen(e, is_score);
-        return;
-    }
-    const fj_source *source = fj_mod_source(e, is_score ? "<score>" : "<mask>", text);
+/* The expression that stands in a mod's place; NULL: none. */
+static const char *expression_of(const fj_elab *e, fj_mod_kind kind) {
+    const char *const texts[] = {e->desc->mask, e->desc->score, e->desc->out, e->desc->sink};
+    return texts[kind];
+}
+
+static void compile_expression(fj_elab *e, fj_mod_kind kind) {
+    const fj_source *source = fj_mod_source(e, fj_mod_forms[kind].expression, expression_of(e, kind));
     e->found = true;
-    e->origins[is_score] = (fj_mod_origin){.name = source->name};
+    e->origins[kind] = (fj_mod_origin){.name = source->name};
     const fj_expr *expression = fj_expr_parse_expression(e->scope, source);
     FJ_PUSH(e->arena, &e->expressions, expression);
-    set(e, fj_mod_expression(e, expression, is_score), is_score, expression->place);
+    set(e, fj_mod_expression(e, expression, kind), kind, expression->place);
+}
+
+/* Chosen before it is applied: what is the output's mod or the sink's is no score mod, however many parameters it has. */
+static fj_choice choose_own(fj_elab *e, fj_mod_kind kind) {
+    fj_choice choice = {.kind = kind, .mod = FJ_NONE};
+    if (expression_of(e, kind) != NULL) {
+        e->own[kind] = fj_mod_choose_unused(e, kind);
+        return choice;
+    }
+    choice = fj_mod_choose(e, kind);
+    e->own[kind] = choice.mod;
+    return choice;
+}
+
+static void compile_one(fj_elab *e, fj_mod_kind kind, fj_choice *own) {
+    if (expression_of(e, kind) != NULL) {
+        compile_expression(e, kind);
+        return;
+    }
+    fj_choice choice = own != NULL ? *own : fj_mod_choose(e, kind);
+    apply_chosen(e, &choice);
 }
 
 /* ---- The whole ---------------------------------------------------------------------------------------------- */
 
-static void mark_gradients(fj_elab *e) {
-    if (e->ir->score == 0) return;
-    const bool *marks = fj_reachable(e, e->ir->score);
-    for (fj_ref ref = 1; ref <= e->ir->score; ref++) {
+static void mark_gradients(fj_elab *e, fj_ref root) {
+    if (root == 0) return;
+    const bool *marks = fj_reachable(e, root);
+    for (fj_ref ref = 1; ref <= root; ref++) {
         const fj_node *node = fj_ir_at(e->ir, ref);
         if (!marks[ref]) continue;
         if (node->op == FJ_OP_LOAD) {
@@ -225,7 +259,9 @@ void fj_mod_finish(fj_elab *e) {
     if (e->missing.len > 0 && !e->desc->bindings_open) fj_capture_report_missing(e);
     e->in_mod = false;
     fj_names_check_overrides(e);
-    mark_gradients(e);
+    mark_gradients(e, e->ir->score);
+    mark_gradients(e, e->out);
+    mark_gradients(e, e->sink);
 }
 
 typedef struct job {
@@ -237,10 +273,12 @@ typedef struct job {
 static void run(fj_scope *scope, void *user) {
     job *j = user;
     fj_elab *e = j->e = fj_mod_begin(scope, j->desc, &j->hints);
-    fj_mod_check_choice(e, true);
-    fj_mod_check_choice(e, false);
-    compile_one(e, true);
-    compile_one(e, false);
+    for (int kind = 0; kind < FJ_MOD_KINDS; kind++) fj_mod_check_choice(e, (fj_mod_kind)kind);
+    fj_choice out = choose_own(e, FJ_MOD_OUT), sink = choose_own(e, FJ_MOD_SINK);
+    compile_one(e, FJ_MOD_SCORE, NULL);
+    compile_one(e, FJ_MOD_MASK, NULL);
+    compile_one(e, FJ_MOD_OUT, &out);
+    compile_one(e, FJ_MOD_SINK, &sink);
     if (e->module != NULL && !e->found) fj_mod_fail_none(e);
     fj_mod_finish(e);
 }
@@ -270,10 +308,16 @@ static fj_elab *compile(fj_scope *scope, const fj_mod_desc *desc) {
 fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins) {
     const fj_elab *e = compile(scope, desc);
     if (ret_origins != NULL)
-        *ret_origins = (fj_mod_origins){.score = e->origins[1],
-                                        .mask = e->origins[0],
-                                        .score_place = e->results[1],
-                                        .mask_place = e->results[0],
+        *ret_origins = (fj_mod_origins){.score = e->origins[FJ_MOD_SCORE],
+                                        .mask = e->origins[FJ_MOD_MASK],
+                                        .out = e->origins[FJ_MOD_OUT],
+                                        .sink = e->origins[FJ_MOD_SINK],
+                                        .score_place = e->results[FJ_MOD_SCORE],
+                                        .mask_place = e->results[FJ_MOD_MASK],
+                                        .out_place = e->results[FJ_MOD_OUT],
+                                        .sink_place = e->results[FJ_MOD_SINK],
+                                        .out_root = e->out,
+                                        .sink_root = e->sink,
                                         .requirements = {e->requirements.data, e->requirements.len}};
     return e->ir;
 }

@@ -11,18 +11,19 @@
 typedef struct fj_mod_origins {
     fj_mod_origin score, mask, out, sink;
     fj_place score_place, mask_place, out_place, sink_place;
+    fj_ref out_root, sink_root;   /* of fj_expr_compile's graph: floats; 0: absent */
     fj_requirements requirements; /* of each launch: fj_requirements_check */
 } fj_mod_origins;
 
-/* Compiles the mods that desc chooses into one graph (score and mask roots; captures in order of
- * first use, score mod first; not yet optimised). ret_origins may be NULL. Everything lives in the arena. Errors are located
+/* Compiles the mods that desc chooses into one graph (score and mask roots, those of output and sink in ret_origins; captures
+ * in order of first use, score mod first, then mask, output and sink; not yet optimised). ret_origins may be NULL. Everything lives in the arena. Errors are located
  * in scope->error (FJ_ERR_MOD, FJ_ERR_NAME) and leave the scope. */
 fj_ir *fj_expr_compile(fj_scope *scope, const fj_mod_desc *desc, fj_mod_origins *ret_origins);
 
 /* A mod, compiled. Nothing is added to its graphs afterwards. */
 typedef struct fj_program {
-    const fj_ir *ir;               /* optimised, with the fault root */
-    const fj_ir *gradient;         /* optimised; NULL when gradient_status and gradient_error say why */
+    const fj_ir *ir;       /* optimised, with the fault root */
+    const fj_ir *gradient; /* optimised; NULL when gradient_status and gradient_error say why */
     /* Score mods of their own kind: out's score is the output's element and its kv the dimension; sink reads b and h alone. NULL: absent.
      * All graphs of a program have the same lists of captures and scalars. */
     const fj_ir *out, *out_gradient, *sink, *sink_gradient;
