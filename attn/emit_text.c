@@ -221,13 +221,22 @@ static void put_literals(const fj_emit *of, fj_buf *out) {
     }
 }
 
+/* What is said of an input of the mod, and of its gradient. */
+static void put_sentences(const char *kind, const char *name, fj_buf *out) {
+    static const char *const members[] = {"says", "grad_says"}, *const wholes[] = {"", "the gradient of "};
+    for (int i = 0; i < 2; i++) {
+        fj_buf_printf(out, "%s.%s = FJ_SENTENCES(\"%s%s '", i ? ", " : "", members[i], wholes[i], kind);
+        put_identifier(out, name ? name : "");
+        fj_buf_put(out, "'\")");
+    }
+}
+
 static void put_capture(const fj_emit *of, size_t i, fj_buf *out) {
     const fj_mod *mod = of->plan->mod;
     const fj_capture *capture = &ir_of(of)->captures.data[i];
     const fj_tensor *literal = &mod->literals[i];
-    fj_buf_put(out, "    {.wrong = \"captured tensor '");
-    put_identifier(out, capture->name ? capture->name : "");
-    fj_buf_put(out, "' has another shape than the kernel is made for\"");
+    fj_buf_put(out, "    {");
+    put_sentences("captured tensor", capture->name, out);
     if (literal->present) fj_buf_printf(out, ", .table = fj_table_%zu", i);
     fj_buf_printf(out, ", .public_index = %d, .size = %zu, .rank = %d, .dims = {", public_index(mod, i),
                   fj_dtype_size(capture->dtype), capture->rank);
@@ -244,16 +253,18 @@ static void put_tables(const fj_emit *of, fj_buf *out) {
     put_literals(of, out);
     fj_buf_put(out, "static const fj_emitted_input fj_emitted_captures[] = {\n");
     for (size_t i = 0; i < ir->captures.len; i++) put_capture(of, i, out);
-    fj_buf_put(out, "    {.wrong = NULL},\n};\nstatic const fj_emitted_input fj_emitted_scalars[] = {\n");
+    fj_buf_put(out, "    {.says = {NULL}},\n};\nstatic const fj_emitted_input fj_emitted_scalars[] = {\n");
     for (size_t i = 0; i < ir->scalars.len; i++) {
         const fj_runtime_scalar *scalar = &ir->scalars.data[i];
-        fj_buf_printf(out, "    {.public_index = %zu, .gradient = %s, .is_float = %s, .is_bool = %s},\n", i,
+        fj_buf_put(out, "    {");
+        put_sentences("run-time scalar", scalar->name, out);
+        fj_buf_printf(out, ", .public_index = %zu, .gradient = %s, .is_float = %s, .is_bool = %s},\n", i,
                       c_bool(scalar->gradient), c_bool(scalar->type == FJ_TYPE_FLOAT),
                       c_bool(scalar->type == FJ_TYPE_BOOL));
     }
     fj_buf_printf(
         out,
-        "    {.wrong = NULL},\n};\nstatic const fj_emitted fj_emitted_tables = {\n"
+        "    {.says = {NULL}},\n};\nstatic const fj_emitted fj_emitted_tables = {\n"
         "    .backward = %s,\n    .wide = %s,\n    .max = %s,\n    .element = %zu,\n    .real = %d,\n"
         "    .head_dim = %d,\n    .value_dim = %d,\n    .captures = fj_emitted_captures,\n"
         "    .scalars = fj_emitted_scalars,\n};\n",

@@ -32,9 +32,34 @@ typedef struct fj_resolved {
     fj_scalar scalars[FJ_EMITTED_SCALARS + 1];
 } fj_resolved;
 
+/* What may be wrong with a tensor, and what is said of it. */
+typedef enum fj_wrong {
+    FJ_FINE,
+    FJ_NO_DATA,
+    FJ_UNALIGNED,
+    FJ_LAST_STRIDE,
+    FJ_OVERLAP,
+    FJ_TOO_FAR,
+    FJ_NO_SHAPE,
+    FJ_OTHER_SHAPE,
+    FJ_NO_GRADIENT,
+    FJ_WRONG_COUNT
+} fj_wrong;
+#define FJ_SENTENCES(name)                                                             \
+    {                                                                                  \
+        [FJ_NO_DATA] = name " has no data, which the kernel needs",                    \
+        [FJ_UNALIGNED] = name " is not aligned to its elements",                       \
+        [FJ_LAST_STRIDE] = "the last stride of " name " is not 1",                     \
+        [FJ_OVERLAP] = "a stride of " name " is 0: elements that are written overlap", \
+        [FJ_TOO_FAR] = name " reaches further than 64-bit byte offsets",               \
+        [FJ_NO_SHAPE] = name " has no shape",                                          \
+        [FJ_OTHER_SHAPE] = name " has another shape than the kernel is made for",      \
+        [FJ_NO_GRADIENT] = name " is asked for, which the mod does not have",          \
+    }
+
 /* An input of a mod. */
 typedef struct fj_emitted_input {
-    const char *wrong;              /* the beginning of what is said of it */
+    const char *says[FJ_WRONG_COUNT], *grad_says[FJ_WRONG_COUNT];
     const void *table;              /* of the mod's text, packed; NULL: the caller's */
     int public_index;               /* of captures and scalars of the caller */
     int size, rank;                 /* of captures: bytes of an element */
@@ -58,36 +83,32 @@ typedef struct fj_expected {
 } fj_expected;
 
 /* Fills shape and strides; a stride that is never used becomes what a packed tensor has. */
-static const char *fj_set_strides(const int64_t *strides, const fj_expected *want, bool empty,
-                                  fj_tensor *to) {
+static fj_wrong fj_set_strides(const int64_t *strides, const fj_expected *want, bool empty, fj_tensor *to) {
     int64_t packed = 1, reach = 0, far = 0;
     for (int i = 0; i < FLEXJIT_MAX_RANK; i++) to->shape[i] = 1;
     for (int i = want->rank - 1; i >= 0; i--) {
         const int64_t extent = want->shape[i];
         to->shape[i] = extent;
         to->strides[i] = strides && extent > 1 && !empty ? strides[i] : packed;
-        if (i == want->rank - 1 && extent > 1 && to->strides[i] != 1)
-            return "the last stride of a tensor is not 1";
-        if (want->written && extent > 1 && !empty && to->strides[i] == 0)
-            return "a stride of a tensor that is written is 0: its elements overlap";
+        if (i == want->rank - 1 && extent > 1 && to->strides[i] != 1) return FJ_LAST_STRIDE;
+        if (want->written && extent > 1 && !empty && to->strides[i] == 0) return FJ_OVERLAP;
         if (empty) continue;
         if (__builtin_mul_overflow(packed, extent, &packed) ||
             __builtin_mul_overflow(to->strides[i], extent - 1, &far) ||
             __builtin_add_overflow(reach, far < 0 ? -far : far, &reach) || reach > INT64_MAX / 16)
-            return "a tensor reaches further than 64-bit byte offsets";
+            return FJ_TOO_FAR;
     }
-    return NULL;
+    return FJ_FINE;
 }
 
-static const char *fj_resolve_tensor(const flexjit_tensor *tensor, const fj_expected *want, fj_tensor *to) {
+static fj_wrong fj_resolve_tensor(const flexjit_tensor *tensor, const fj_expected *want, fj_tensor *to) {
     bool empty = false;
     for (int i = 0; i < want->rank; i++) empty |= want->shape[i] == 0;
     *to = (fj_tensor){.present = tensor->data != NULL || (want->required && empty), .rank = want->rank};
-    if (!tensor->data && want->required && !empty) return "a tensor that the kernel needs has no data";
-    if ((uintptr_t)tensor->data % (uintptr_t)want->size != 0)
-        return "a tensor is not aligned to its elements";
+    if (!tensor->data && want->required && !empty) return FJ_NO_DATA;
+    if ((uintptr_t)tensor->data % (uintptr_t)want->size != 0) return FJ_UNALIGNED;
     to->data = (char *)tensor->data;
-    const char *wrong = fj_set_strides(tensor->strides, want, empty, to);
+    const fj_wrong wrong = fj_set_strides(tensor->strides, want, empty, to);
     if (!to->present) memset(to->strides, 0, sizeof to->strides);
     return wrong;
 }
@@ -115,23 +136,45 @@ static const char *fj_resolve_operands(const fj_emitted *of, const flexjit_args 
         fj_tensor *to;
         bool used;
         fj_expected want;
+        const char *says[FJ_WRONG_COUNT];
     } rows[] = {
-        {&args->query, &all->query, true, {4, of->element, true, false, {b, hq, l, e}}},
-        {&args->key, &all->key, true, {4, of->element, true, false, {b, hkv, s, e}}},
-        {&args->value, &all->value, true, {4, of->element, true, false, {b, hkv, s, v}}},
-        {&args->out, &all->out, true, {4, of->element, true, !back, {b, hq, l, v}}},
-        {&args->lse, &all->lse, true, {3, of->real, true, !back, {b, hq, l}}},
-        {&args->lse_low, &all->lse_low, true, {3, of->real, false, !back, {b, hq, l}}},
-        {&args->max, &all->max, of->max, {3, of->real, true, true, {b, hq, l}}},
-        {&args->dout, &all->dout, back, {4, of->element, true, false, {b, hq, l, v}}},
-        {&args->dlse, &all->dlse, back, {3, of->real, false, false, {b, hq, l}}},
-        {&args->dquery, &all->dquery, back, {4, of->element, false, true, {b, hq, l, e}}},
-        {&args->dkey, &all->dkey, back, {4, of->element, false, true, {b, hkv, s, e}}},
-        {&args->dvalue, &all->dvalue, back, {4, of->element, false, true, {b, hkv, s, v}}},
+        {&args->query,
+         &all->query,
+         true,
+         {4, of->element, true, false, {b, hq, l, e}},
+         FJ_SENTENCES("query")},
+        {&args->key, &all->key, true, {4, of->element, true, false, {b, hkv, s, e}}, FJ_SENTENCES("key")},
+        {&args->value,
+         &all->value,
+         true,
+         {4, of->element, true, false, {b, hkv, s, v}},
+         FJ_SENTENCES("value")},
+        {&args->out, &all->out, true, {4, of->element, true, !back, {b, hq, l, v}}, FJ_SENTENCES("out")},
+        {&args->lse, &all->lse, true, {3, of->real, true, !back, {b, hq, l}}, FJ_SENTENCES("lse")},
+        {&args->lse_low,
+         &all->lse_low,
+         true,
+         {3, of->real, false, !back, {b, hq, l}},
+         FJ_SENTENCES("lse_low")},
+        {&args->max, &all->max, of->max, {3, of->real, true, true, {b, hq, l}}, FJ_SENTENCES("max")},
+        {&args->dout, &all->dout, back, {4, of->element, true, false, {b, hq, l, v}}, FJ_SENTENCES("dout")},
+        {&args->dlse, &all->dlse, back, {3, of->real, false, false, {b, hq, l}}, FJ_SENTENCES("dlse")},
+        {&args->dquery,
+         &all->dquery,
+         back,
+         {4, of->element, false, true, {b, hq, l, e}},
+         FJ_SENTENCES("dquery")},
+        {&args->dkey, &all->dkey, back, {4, of->element, false, true, {b, hkv, s, e}}, FJ_SENTENCES("dkey")},
+        {&args->dvalue,
+         &all->dvalue,
+         back,
+         {4, of->element, false, true, {b, hkv, s, v}},
+         FJ_SENTENCES("dvalue")},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        const char *wrong = rows[i].used ? fj_resolve_tensor(rows[i].from, &rows[i].want, rows[i].to) : NULL;
-        if (wrong) return wrong;
+        if (!rows[i].used) continue;
+        const fj_wrong wrong = fj_resolve_tensor(rows[i].from, &rows[i].want, rows[i].to);
+        if (wrong) return rows[i].says[wrong];
     }
     return NULL;
 }
@@ -143,9 +186,9 @@ static const char *fj_resolve_grad(const fj_emitted *of, const fj_emitted_input 
     const flexjit_tensor *grad = grads && input->public_index >= 0 ? &grads[input->public_index] : NULL;
     *to = (fj_tensor){.rank = want.rank};
     if (!of->backward || !grad || !grad->data) return NULL;
-    if (!input->gradient) return "a gradient is asked for that the mod does not have";
+    if (!input->gradient) return input->grad_says[FJ_NO_GRADIENT];
     want.size = of->real, want.written = true;
-    return fj_resolve_tensor(grad, &want, to);
+    return input->grad_says[fj_resolve_tensor(grad, &want, to)];
 }
 
 static const char *fj_resolve_capture(const fj_emitted *of, const flexjit_args *args, int i,
@@ -156,15 +199,15 @@ static const char *fj_resolve_capture(const fj_emitted *of, const flexjit_args *
     if (!input->table) {
         if (!args->captures) return "captures is NULL";
         tensor = args->captures[input->public_index];
-        if (!tensor.shape && input->rank > 0) return "a captured tensor has no shape";
+        if (!tensor.shape && input->rank > 0) return input->says[FJ_NO_SHAPE];
     }
     for (int d = 0; d < input->rank; d++) {
         want.shape[d] = tensor.shape[d];
         if (want.shape[d] < 0 || (input->dims[d] >= 0 && want.shape[d] != input->dims[d]))
-            return input->wrong;
+            return input->says[FJ_OTHER_SHAPE];
     }
-    const char *wrong = fj_resolve_tensor(&tensor, &want, &all->captures[i]);
-    return wrong ? wrong : fj_resolve_grad(of, input, args->dcaptures, want, &all->dcaptures[i]);
+    const fj_wrong wrong = fj_resolve_tensor(&tensor, &want, &all->captures[i]);
+    return wrong ? input->says[wrong] : fj_resolve_grad(of, input, args->dcaptures, want, &all->dcaptures[i]);
 }
 
 static const char *fj_resolve_scalar(const fj_emitted *of, const flexjit_args *args, int i,
