@@ -257,7 +257,7 @@ CUresult FJ_EMITTED(launch)(const flexjit_kernel *kernel, const flexjit_args *ar
 
 #if !FJ_EMITTED_BACKWARD
 CUresult FJ_EMITTED(check)(CUdeviceptr workspace, CUstream stream, flexjit_fault *ret_fault) {
-    struct fj_cuda_fault noted = {0, 0, 0, 0, 0};
+    struct fj_cuda_fault noted = {0, 0, 0, 0, 0, 0};
     CUresult result = CUDA_SUCCESS;
     if (fj_emitted_facts.notes) result = cuMemcpyDtoHAsync(&noted, workspace, sizeof noted, stream);
     if (result == CUDA_SUCCESS) result = cuStreamSynchronize(stream);
