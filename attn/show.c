@@ -11,28 +11,48 @@ struct show {
     fj_buf *out;
 };
 
+typedef void print_function(const fj_ir *ir, fj_buf *out);
+
 /* The graphs are shared between threads, their arenas are not: printing borrows the scope's. */
+static void print_graph(fj_scope *scope, const fj_ir *graph, print_function *print, fj_buf *out) {
+    const fj_ir ir = fj_ir_view(graph, scope->arena);
+    print(&ir, out);
+}
+
+/* The graph of the score and mask mods, then those of the output's and the sink's, under a comment. */
+static void print_graphs(fj_scope *scope, const struct show *show, print_function *print, bool gradients) {
+    const fj_program *program = &show->mod->program;
+    const struct {
+        const char *name;
+        const fj_ir *graph;
+    } own[] = {
+        {"out: score is its element, kv its dimension", gradients ? program->out_gradient : program->out},
+        {"sink", gradients ? program->sink_gradient : program->sink}};
+    print_graph(scope, gradients ? program->gradient : program->ir, print, show->out);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(own); i++) {
+        if (!own[i].graph) continue;
+        fj_buf_printf(show->out, "; %s\n", own[i].name);
+        print_graph(scope, own[i].graph, print, show->out);
+    }
+}
+
 static void print(fj_scope *scope, void *argument) {
     const struct show *show = argument;
     const fj_mod *mod = show->mod;
-    fj_ir ir = *mod->program.ir;
-    ir.arena = scope->arena;
     if (strcmp(show->stage, "ast") == 0) {
         fj_expr_print_ast(scope, &mod->desc, show->out);
     } else if (strcmp(show->stage, "ir") == 0) {
-        fj_ir_print(&ir, show->out);
+        print_graphs(scope, show, fj_ir_print, false);
     } else if (strcmp(show->stage, "rates") == 0) {
-        fj_ir_print_rates(&ir, show->out);
+        print_graphs(scope, show, fj_ir_print_rates, false);
     } else if (strcmp(show->stage, "ranges") == 0) {
-        fj_ir_print_ranges(&ir, show->out);
+        print_graph(scope, mod->program.ir, fj_ir_print_ranges, show->out);
     } else if (strcmp(show->stage, "grad") == 0) {
         if (!mod->program.gradient) {
             if (scope->error) *scope->error = mod->program.gradient_error; /* of a limit: it has no detail */
             fj_escape(scope, mod->program.gradient_status);
         }
-        fj_ir gradient = *mod->program.gradient;
-        gradient.arena = scope->arena;
-        fj_ir_print(&gradient, show->out);
+        print_graphs(scope, show, fj_ir_print, true);
     } else {
         fj_fail(scope, FJ_ERR_NAME, "unknown stage '%s': a mod has ast, ir, grad, rates, ranges",
                 show->stage);

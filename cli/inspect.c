@@ -19,7 +19,9 @@ typedef struct inspection {
 /* Without bindings, captures are left open. */
 static int begin(inspection *in) {
     if (!cli_mod_given(in->args)) {
-        return cli_usage(in->args->verb, "a mod is missing: give MOD.py, --score EXPR or --mask EXPR");
+        return cli_usage(
+            in->args->verb,
+            "a mod is missing: give MOD.py, --score EXPR, --mask EXPR, --out EXPR or --sink EXPR");
     }
     int status = cli_context_open(&in->context);
     if (status == CLI_EXIT_OK) status = cli_bindings_open(in->args, &in->bindings);
@@ -44,16 +46,20 @@ static json_t *origin_json(const fj_mod_origin *origin) {
 
 /* Names what was chosen: a mod that is not found where its author looks for it computes something else. */
 static int report_origins(const inspection *in) {
-    const fj_mod_origin score = fj_mod_score_origin(in->mod), mask = fj_mod_mask_origin(in->mod);
+    const fj_mod_origin score = fj_mod_score_origin(in->mod), mask = fj_mod_mask_origin(in->mod),
+                        out = fj_mod_out_origin(in->mod), sink = fj_mod_sink_origin(in->mod);
     if (in->args->positional_count == 0) /* an expression is its own name */
         return cli_report_is_json() ? cli_print_json(json_pack("{s:b}", "ok", 1)) : CLI_EXIT_OK;
     const char *file = in->args->positionals[0];
     if (cli_report_is_json()) {
-        return cli_print_json(json_pack("{s:b, s:o, s:o}", "ok", 1, "score_mod", origin_json(&score),
-                                        "mask_mod", origin_json(&mask)));
+        return cli_print_json(json_pack("{s:b, s:o, s:o, s:o, s:o}", "ok", 1, "score_mod",
+                                        origin_json(&score), "mask_mod", origin_json(&mask), "out_mod",
+                                        origin_json(&out), "sink_mod", origin_json(&sink)));
     }
     cli_note_origin("score", &score, file);
     cli_note_origin("mask", &mask, file);
+    if (out.name != NULL) cli_note_origin("out", &out, file);
+    if (sink.name != NULL) cli_note_origin("sink", &sink, file);
     return CLI_EXIT_OK;
 }
 

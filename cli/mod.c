@@ -224,7 +224,8 @@ static void forget(request *want) {
 
 bool cli_mod_given(const cli_args *args) {
     return args->positional_count > 0 || cli_args_has(args, CLI_OPT_SCORE) ||
-           cli_args_has(args, CLI_OPT_MASK);
+           cli_args_has(args, CLI_OPT_MASK) || cli_args_has(args, CLI_OPT_OUT) ||
+           cli_args_has(args, CLI_OPT_SINK);
 }
 
 static int describe(const cli_args *args, const cli_bindings *bindings, bool open, request *want) {
@@ -234,6 +235,10 @@ static int describe(const cli_args *args, const cli_bindings *bindings, bool ope
         .mask = cli_args_text(args, CLI_OPT_MASK, NULL),
         .score_mod = cli_args_text(args, CLI_OPT_SCORE_MOD, NULL),
         .mask_mod = cli_args_text(args, CLI_OPT_MASK_MOD, NULL),
+        .out = cli_args_text(args, CLI_OPT_OUT, NULL),
+        .out_mod = cli_args_text(args, CLI_OPT_OUT_MOD, NULL),
+        .sink = cli_args_text(args, CLI_OPT_SINK, NULL),
+        .sink_mod = cli_args_text(args, CLI_OPT_SINK_MOD, NULL),
         .bindings = bindings->items,
         .binding_count = bindings->count,
         .bindings_open = open,
@@ -241,8 +246,12 @@ static int describe(const cli_args *args, const cli_bindings *bindings, bool ope
     if (args->positional_count > 1) {
         return cli_usage(args->verb, "one MOD.py at most; '%s' is another", args->positionals[1]);
     }
-    if (args->positional_count == 0 && (want->desc.score_mod != NULL || want->desc.mask_mod != NULL)) {
-        return cli_usage(args->verb, "--score-mod and --mask-mod choose from a MOD.py, and none is given");
+    const char *const choices[] = {want->desc.score_mod, want->desc.mask_mod, want->desc.out_mod,
+                                   want->desc.sink_mod};
+    static const char *const options[] = {"score", "mask", "out", "sink"};
+    for (size_t i = 0; args->positional_count == 0 && i < sizeof choices / sizeof choices[0]; i++) {
+        if (choices[i] != NULL)
+            return cli_usage(args->verb, "--%s-mod chooses from a MOD.py, and none is given", options[i]);
     }
     int status = collect_params(args, want);
     if (status == CLI_EXIT_OK && args->positional_count > 0) status = read_source(args->positionals[0], want);

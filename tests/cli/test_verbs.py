@@ -57,11 +57,29 @@ class Check(harness.Case):
         self.assertIn("no mask mod", done.stderr)
         report = json.loads(self.ok("check", mod, "--mask-mod", "make(3)", "--json").stdout)
         self.assertEqual(report, {"schema": 1, "ok": True, "score_mod": {"name": "soft", "by_count": True, "line": 1},
-                                  "mask_mod": {"name": "make(3)", "by_count": False, "line": 4}})
+                                  "mask_mod": {"name": "make(3)", "by_count": False, "line": 4},
+                                  "out_mod": None, "sink_mod": None})
         report = json.loads(self.ok("check", mod, "--json").stdout)
         self.assertIsNone(report["mask_mod"])  # none is chosen
         self.assertIn("note: score mod 'soft'", self.ok("show", mod, "--mask-mod", "make(3)").stderr)
         self.assertEqual(self.ok("show", mod).stderr, "")
+
+    def test_own(self):
+        """Mods of the output and of the sink: of the file by name, by option, by expression."""
+        mod = self.file("m.py", GUESSED + "def gate(scale):\n    def gated(out, b, h, q, d):\n        return out * scale\n"
+                                          "    return gated\nout_mod = gate(2)\ndef sink_mod(b, h):\n    return h * 0.5\n")
+        done = self.ok("check", mod)
+        for line in ("score mod 'soft'", f"out mod 'out_mod' ({mod}:6)", f"sink mod 'sink_mod' ({mod}:10)"):
+            self.assertIn(line, done.stderr)
+        report = json.loads(self.ok("check", mod, "--out-mod", "gate(3)", "--sink", "1", "--json").stdout)
+        self.assertEqual(report["out_mod"], {"name": "gate(3)", "by_count": False, "line": 6})
+        self.assertEqual(report["sink_mod"], {"name": "<sink>", "by_count": False})
+        self.assertNotIn("; out", self.ok("show", "--score", "score").stdout)
+        shown = json.loads(self.ok("show", "--out", "out * d", "--sink", "sinks[h]", "--bind", "sinks=F32[4]", "--json").stdout)
+        for stage in ("ir", "grad"):
+            self.assertRegex(shown["stages"][stage], r"(?s)^capture 0 F32 .*; out.*; sink\n.*load")
+        self.fails(2, "--out-mod chooses from a MOD.py", "check", "--out", "out", "--out-mod", "gate(1)")
+        self.fails(1, "<out>:1:7: error: unknown name 'kv'", "check", "--out", "out + kv")
 
     def test_nested(self):
         """A file in which no mod is found is an error, whoever reads it; never attention without a mod."""
