@@ -30,6 +30,7 @@ static void emit_all(fj_scope *scope, const fj_ir *ir, const fj_ir *gradient) {
         fj_buf out;
         fj_buf_init(&out, scope->arena->allocator);
         fj_ir_emit(ir, gradient, (fj_emit_target)target, &out);
+        fj_ir_emit_out(ir, gradient, (fj_emit_target)target, &out);
         fj_ir_print_ranges(ir, &out);
         fj_ir_print_rates(ir, &out);
         fj_ir_print_canonical(ir, &out);

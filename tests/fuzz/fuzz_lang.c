@@ -1,4 +1,4 @@
-/* The language: any bytes are a mod file, an expression, a choice of a mod. Each is compiled, and what
+/* The language: any bytes are a mod file, an expression of any mod, a choice of a mod. Each is compiled, and what
  * compiles is valid. */
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +14,22 @@ static void check(fj_scope *scope, void *user) {
     const input *in = user;
     const fj_ir *ir = fj_expr_compile(scope, &in->desc, NULL);
     if (fj_ir_validate(ir) != NULL) abort();
+}
+
+static void check_graph(const fj_ir *ir) {
+    const char *wrong = ir ? fj_ir_validate(ir) : NULL;
+    if (wrong != NULL && strstr(wrong, "nested") == NULL) abort();
+}
+
+/* With the graphs of the output and of the sink. */
+static void check_program(fj_scope *scope, void *user) {
+    const input *in = user;
+    fj_program *program = FJ_NEW(scope->arena, fj_program);
+    fj_expr_build(scope, &in->desc, program);
+    fj_error_finish(&program->gradient_error);
+    const fj_ir *graphs[] = {program->ir,           program->gradient, program->out,
+                             program->out_gradient, program->sink,     program->sink_gradient};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(graphs); i++) check_graph(graphs[i]);
 }
 
 static void evaluate(fj_scope *scope, void *user) {
@@ -60,7 +76,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     in.desc.source = NULL;
     in.desc.score = in.desc.mask = in.text;
     run(&in, check);
-    run(&in, evaluate);
+    run(&in, evaluate); /* cuts the text at its first line */
+    in.desc.score = in.desc.mask = NULL;
+    in.desc.out = in.desc.sink = in.text;
+    run(&in, check_program);
+    in.desc.sink = NULL;
+    run(&in, check_program);
     free(in.text);
     return 0;
 }

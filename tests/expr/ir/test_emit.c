@@ -45,6 +45,18 @@ static const char *const renamed[] = {
     "fj_col_init",      "fj_score",       "fj_mask",      "fj_fault",      "fj_score_grad",
     "fj_capture_grads", "fj_block_class", "fj_may_fault", "fj_scalar_mod",
 };
+/* The hooks of a mod of the output, and what they are the same as. */
+static const char *const own_hooks[][2] = {
+    {"fj_out_head_state", "fj_head_state"},
+    {"fj_out_row_state", "fj_row_state"},
+    {"fj_out_col_state", "fj_col_state"},
+    {"fj_out_head_init", "fj_head_init"},
+    {"fj_out_row_init", "fj_row_init"},
+    {"fj_out_col_init", "fj_col_init"},
+    {"fj_out", "fj_score"},
+    {"fj_out_fault", "fj_fault"},
+    {"fj_out_grad", "fj_score_grad"},
+};
 static const char *const undefined[] = {
     "FJ_HAS_SCORE",
     "FJ_HAS_MASK",
@@ -101,12 +113,30 @@ static const char lanes_wrapper[] =
     "    to->block_class = fj_block_class(a, at->b, at->h, q, q + 2, kv, kv + FJ_LANES - 1);\n"
     "#endif\n}\n";
 
-static void put_graph(batch *b, int number) {
-    for (size_t i = 0; i < FJ_ARRAY_LEN(renamed); i++) {
-        fj_buf_printf(&b->text, "#undef %s\n#define %s %s_%d\n", renamed[i], renamed[i], renamed[i], number);
+static void rename_hook(batch *b, const char *name, int number) {
+    fj_buf_printf(&b->text, "#undef %s\n#define %s %s_%d\n", name, name, name, number);
+}
+
+/* The graph once more as a mod of the output, whose hooks are then those that the wrapper calls. */
+static void put_own(batch *b, int number) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(own_hooks); i++) rename_hook(b, own_hooks[i][0], number);
+    fj_ir_emit_out(b->graphs[number], b->graphs[number], b->target, &b->text);
+    for (size_t i = 0; i < FJ_ARRAY_LEN(own_hooks); i++) {
+        const char *name = own_hooks[i][1];
+        fj_buf_printf(&b->text, "#undef %s\n#define %s %s\n", name, name, own_hooks[i][0]);
     }
+    fj_buf_printf(&b->text, "#undef fj_mask\n#define fj_mask(a, head, row, col) %s\n",
+                  b->target == FJ_EMIT_CUDA ? "true" : "fj_splat_b(1)");
+}
+
+/* These have no mask. */
+static bool is_own(const batch *b, int number) { return b->target != FJ_EMIT_SCALAR && number % 4 == 3; }
+
+static void put_graph(batch *b, int number) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(renamed); i++) rename_hook(b, renamed[i], number);
     for (size_t i = 0; i < FJ_ARRAY_LEN(undefined); i++) fj_buf_printf(&b->text, "#undef %s\n", undefined[i]);
     fj_ir_emit(b->graphs[number], b->graphs[number], b->target, &b->text);
+    if (is_own(b, number)) put_own(b, number);
     if (b->target == FJ_EMIT_CUDA) fj_buf_put(&b->text, cuda_wrapper);
     if (b->target == FJ_EMIT_CPU) fj_buf_put(&b->text, lanes_wrapper);
 }
@@ -223,7 +253,9 @@ static void check_batch(fj_arena *arena, fj_random *random, fj_emit_target targe
         fj_ir_emit_scalar_header(&b.text);
     if (cuda) fj_buf_put(&b.text, cuda_header);
     for (int i = 0; i < GRAPHS; i++) {
-        b.worlds[i] = fj_generate_world(arena, random, pick_kind(random, target));
+        b.worlds[i] =
+            fj_generate_world(arena, random, is_own(&b, i) ? FJ_GENERATE_EXACT : pick_kind(random, target));
+        if (is_own(&b, i)) b.worlds[i]->ir->mask = 0;
         b.graphs[i] = fj_ir_gradient(fj_ir_optimise(fj_ir_guard(b.worlds[i]->ir)));
         put_graph(&b, i);
     }
