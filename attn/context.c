@@ -34,6 +34,10 @@ void fj_attn_log(const fj_context *context, fj_log_level level, const char *form
     log_filtered((void *)(uintptr_t)context, level, message);
 }
 
+void fj_context_log(const fj_context *context, fj_log_level level, const char *message) {
+    if (context && message) log_filtered((void *)(uintptr_t)context, level, message);
+}
+
 fj_context *fj_attn_context_ref(fj_context *context) {
     (void)atomic_fetch_add_explicit(&context->refs, 1, memory_order_relaxed);
     return context;

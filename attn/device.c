@@ -149,6 +149,8 @@ void fj_device_unref(fj_device **device) {
 
 const char *fj_device_name(const fj_device *device) { return device->name; }
 
+fj_context *fj_device_context(const fj_device *device) { return device->context; }
+
 fj_status fj_attn_not_here(const fj_device *device, fj_error *error) {
     return fj_error_set(error, FJ_ERR_DEVICE, "%s is not on this machine: kernels can be built, not loaded",
                         fj_device_name(device));

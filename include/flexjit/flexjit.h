@@ -125,6 +125,8 @@ typedef struct fj_context_desc {
 /* desc may be NULL. */
 FJ_NODISCARD FJ_API fj_status fj_context_create(const fj_context_desc *desc, fj_context **ret_context);
 FJ_API void fj_context_unref(fj_context **context);
+/* A message to the context's log, where it has one of this level: for rooms and programs above. Any thread. */
+FJ_API void fj_context_log(const fj_context *context, fj_log_level level, const char *message);
 
 /* ---- Data types -------------------------------------------------------------------------- */
 
@@ -187,8 +189,9 @@ typedef struct fj_mod_desc {
     size_t binding_count;
     bool bindings_open; /* captures without a binding are no error yet (check without inputs) */
     /* An epilogue of the output, and a logit that joins each row's denominator; NULL, and no such function in the source: none. */
-    const char *out;      /* expression over out b h q d */
-    const char *out_mod;  /* a name or a factory call of the file; default: the function out_mod, where it has one */
+    const char *out; /* expression over out b h q d */
+    const char
+        *out_mod; /* a name or a factory call of the file; default: the function out_mod, where it has one */
     const char *sink;     /* expression over b h */
     const char *sink_mod; /* default: the function sink_mod */
 } fj_mod_desc;
@@ -273,6 +276,8 @@ FJ_NODISCARD FJ_API fj_status fj_device_create_for_arch(fj_context *context, fj_
                                                         fj_error *error);
 FJ_API void fj_device_unref(fj_device **device);
 FJ_API const char *fj_device_name(const fj_device *device);
+/* The context that it was made in; lives as long as the device. */
+FJ_API fj_context *fj_device_context(const fj_device *device);
 /* What DLTensor.device is of tensors that launches on this device take: kDLCUDA and the GPU's number
  * (kDLCUDAManaged, of any number, is taken too), else kDLCPU. */
 FJ_API DLDevice fj_device_dlpack(const fj_device *device);
@@ -382,7 +387,7 @@ typedef struct fj_problem {
     /* What calls are like, only for the choice among tuned variants; 0: not known. */
     int64_t batch_heads, q_len, kv_len; /* batch_heads: batch times heads of queries */
     bool untuned;                       /* records of tuning are not asked */
-    bool dropout; /* each call gives a probability of dropout, which may be 0 */
+    bool dropout;                       /* each call gives a probability of dropout, which may be 0 */
 } fj_problem;
 
 typedef struct fj_block_mask fj_block_mask; /* see below, "Block masks" */
