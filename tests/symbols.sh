@@ -1,13 +1,18 @@
 #!/bin/sh
-# Every symbol that the library defines is ours by its name, and the shared library exports what the public header
-# declares with FJ_API, no less and no more.
+# Every symbol that the library defines is ours by its name, and the shared library exports what the public headers
+# declare with FJ_API, no less and no more.
 #
-# usage: symbols.sh libflexjit.a libflexjit.so flexjit.h CC...
+# usage: symbols.sh libflexjit.a libflexjit.so HEADER... -- CC...
 set -eu
 export LC_ALL=C
 
-archive=$1 shared=$2 header=$3
-shift 3
+archive=$1 shared=$2 headers=
+shift 2
+while [ "$1" != -- ]; do
+    headers="$headers $1"
+    shift
+done
+shift
 
 # What the compiler adds: sanitizers, coverage, OpenMP's critical sections.
 instrumentation='^(__|___asan_|asan\.|tsan\.|sancov\.|\.gomp_)'
@@ -22,7 +27,9 @@ defined() { # NM-OPTION FILE
 }
 
 declared() { # CC...: the first name of each declaration of default visibility
-    "$@" -E -P -I"${header%/*}/.." -x c "$header" >"$work/header.i"
+    for header in $headers; do
+        "$@" -E -P -I"${header%/*}/.." -x c "$header"
+    done >"$work/header.i"
     tr '\n' ' ' <"$work/header.i" | sed 's/;/;\n/g' | awk '
         /visibility *\( *"default" *\)/ && match($0, /fj_[a-z0-9_]+ *\(/) {
             name = substr($0, RSTART, RLENGTH); sub(/ *\($/, "", name); print name

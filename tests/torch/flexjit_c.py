@@ -20,7 +20,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 SCALARS = {
-    "bool": ctypes.c_bool, "int": ctypes.c_int, "double": ctypes.c_double, "float": ctypes.c_float,
+    "bool": ctypes.c_bool, "int": ctypes.c_int, "unsigned": ctypes.c_uint, "double": ctypes.c_double, "float": ctypes.c_float,
     "size_t": ctypes.c_size_t, "void": None, "char": ctypes.c_char,
     "int8_t": ctypes.c_int8, "uint8_t": ctypes.c_uint8, "uint16_t": ctypes.c_uint16,
     "int32_t": ctypes.c_int32, "uint32_t": ctypes.c_uint32, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64,
