@@ -1,6 +1,7 @@
 /* The sentence for a bad read in a mod: the evaluator runs again at the position of the fault.
  *
  * It reads tensors. Those that the host cannot read are copied first, whole: an index may come from any element, and errors are rare. */
+#include <stdio.h>
 #include <string.h>
 
 #include "attn/objects.h"
@@ -89,11 +90,29 @@ static double score_at(fj_scope *scope, const struct explanation *e) {
     return sum * args->scale;
 }
 
+/* The graph that the fault is of. */
+static const fj_ir *graph_of(const fj_program *program, fj_fault_of of) {
+    switch (of) {
+    case FJ_FAULT_OUT: return program->out;
+    case FJ_FAULT_SINK: return program->sink;
+    default: return program->ir;
+    }
+}
+
+/* A position is told as (b, h, q, kv), of which the sink has the first two, and the output's mod d as the last. */
+static void tell_position(char *text, size_t size, const fj_fault *at) {
+    char *q = NULL;
+    for (char *next = text; (next = strstr(next, " q=")) != NULL; next++) q = next;
+    if (!q || at->of == FJ_FAULT_SCORE) return;
+    *q = '\0';
+    if (at->of == FJ_FAULT_OUT) (void)snprintf(q, size - (size_t)(q - text), " q=%d d=%d", at->q, at->kv);
+}
+
 static void explain(fj_scope *scope, void *argument) {
     struct explanation *explanation = argument;
     const fj_plan *plan = explanation->plan;
     const fj_fault *at = explanation->fault;
-    fj_ir ir = *plan->mod->program.ir;
+    fj_ir ir = *graph_of(&plan->mod->program, at->of);
     ir.arena = scope->arena;
     fj_eval_tensor *captures = FJ_NEW_ARRAY(scope->arena, fj_eval_tensor, ir.captures.len);
     for (size_t i = 0; i < ir.captures.len; i++) {
@@ -109,9 +128,11 @@ static void explain(fj_scope *scope, void *argument) {
         .round_f32 = !plan->device->traits->exact && plan->problem.dtype != FJ_DTYPE_F64,
     };
     fj_eval *eval = fj_eval_create(scope->arena, &ir);
-    double score = score_at(scope, explanation);
+    /* What the output was is not known any more: an index that depends on it is told by its position alone. */
+    double score = at->of == FJ_FAULT_SCORE ? score_at(scope, explanation) : 0;
     explanation->found = fj_eval_explain(eval, &input, at->b, at->h, at->q, at->kv, score, explanation->text,
                                          sizeof explanation->text);
+    tell_position(explanation->text, sizeof explanation->text, at);
 }
 
 fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj_fault *fault, void *stream,
@@ -124,8 +145,10 @@ fj_status fj_attn_explain(const fj_plan *plan, const fj_resolved *args, const fj
     fj_arena_finish(&arena);
     if (status == FJ_OK && explanation.found)
         return fj_error_set(error, FJ_ERR_INDEX, "%s", explanation.text);
-    return fj_error_set(
-        error, FJ_ERR_INDEX,
+    (void)snprintf(
+        explanation.text, sizeof explanation.text,
         "a mod reads outside a captured tensor or divides an integer by zero at b=%d h=%d q=%d kv=%d",
         fault->b, fault->h, fault->q, fault->kv);
+    tell_position(explanation.text, sizeof explanation.text, fault);
+    return fj_error_set(error, FJ_ERR_INDEX, "%s", explanation.text);
 }

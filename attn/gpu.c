@@ -211,7 +211,8 @@ static fj_status clear_gradients(const ready *r, fj_error *error) {
 /* Of a launch that is done. */
 static fj_status report_fault(const ready *r, fj_error *error) {
     const struct fj_cuda_fault *noted = (const void *)(r->workspace + r->layout.fault);
-    const fj_fault fault = {noted->found != 0, noted->b, noted->h, noted->q, noted->kv};
+    const fj_fault fault = {noted->found != 0, noted->b,  noted->h,
+                            noted->q,          noted->kv, (fj_fault_of)noted->where};
     return fault.found ? fj_attn_explain(r->kernel->plan, &r->all, &fault, NULL, error) : FJ_OK;
 }
 
@@ -253,7 +254,7 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call,
     status = driver->download(driver, &noted, from, sizeof noted, call->launch.stream, error);
     if (status == FJ_OK) status = driver->wait(driver, call->launch.stream, error);
     if (status != FJ_OK || !noted.found) return status;
-    const fj_fault fault = {true, noted.b, noted.h, noted.q, noted.kv};
+    const fj_fault fault = {true, noted.b, noted.h, noted.q, noted.kv, (fj_fault_of)noted.where};
     bool inside = noted.b >= 0 && noted.b < r.all.batch && noted.h >= 0 && noted.h < r.all.heads_q &&
                   noted.q >= 0 && (noted.q < r.all.q_len || r.all.sequences.q_offset) && noted.kv >= 0 &&
                   noted.kv < r.all.kv_len;

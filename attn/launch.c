@@ -116,12 +116,18 @@ static bool is_before(const fj_fault *a, const struct fj_cpu_fault *b) {
     return a->q != b->q ? a->q < b->q : a->kv <= b->kv;
 }
 
+_Static_assert(FJ_CPU_FAULT_OUT - FJ_CPU_FAULT_SCORE == (int)FJ_FAULT_OUT &&
+                   FJ_CPU_FAULT_SINK - FJ_CPU_FAULT_SCORE == (int)FJ_FAULT_SINK,
+               "one order");
+
 /* The least position over all workers: which one it is does not depend on how many there were. */
 static fj_fault least_fault(const struct fj_cpu_fault *faults, int workers) {
     fj_fault least = {0};
     for (int i = 0; i < workers; i++)
         if (faults[i].found && !(least.found && is_before(&least, &faults[i])))
-            least = (fj_fault){true, faults[i].b, faults[i].h, faults[i].q, faults[i].kv};
+            least =
+                (fj_fault){true,        faults[i].b,  faults[i].h,
+                           faults[i].q, faults[i].kv, (fj_fault_of)(faults[i].found - FJ_CPU_FAULT_SCORE)};
     return least;
 }
 
@@ -144,10 +150,16 @@ static fj_status launch_cpu(const fj_kernel *kernel, const fj_call *call, const 
 static fj_status launch_reference(const fj_kernel *kernel, const fj_call *call, const fj_resolved *all,
                                   fj_error *error) {
     const fj_plan *plan = kernel->plan;
+    const fj_jit_problem *problem = &plan->jit_problem;
+    const fj_graphs graphs = {.ir = problem->ir,
+                              .gradient = problem->gradient,
+                              .out = problem->out,
+                              .out_gradient = problem->out_gradient,
+                              .sink = problem->sink,
+                              .sink_gradient = problem->sink_gradient};
     fj_fault fault = {0};
-    fj_status status =
-        fj_reference_run(&plan->device->context->allocator, plan->mod->program.ir, plan->jit_problem.gradient,
-                         &plan->problem, all, plan->device->traits->pass, &call->launch, &fault, error);
+    fj_status status = fj_reference_run(&plan->device->context->allocator, &graphs, &plan->problem, all,
+                                        plan->device->traits->pass, &call->launch, &fault, error);
     return status == FJ_ERR_INDEX ? fj_attn_explain(plan, all, &fault, NULL, error) : status;
 }
 

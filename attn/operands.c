@@ -207,14 +207,22 @@ static fj_status resolve_dropout_state(const fj_validation *v, const fj_args *ar
     return FJ_OK;
 }
 
+static fj_status bad_dropout(const fj_validation *v, double dropout, const char *why) {
+    fj_buf value;
+    fj_buf_init(&value, &v->plan->device->context->allocator);
+    fj_buf_double(&value, dropout);
+    (void)fj_error_set(v->error, FJ_ERR_ARGUMENT, "dropout is %.*s%s", (int)value.len,
+                       value.data ? value.data : "", why);
+    fj_buf_finish(&value);
+    return FJ_ERR_ARGUMENT;
+}
+
 fj_status fj_attn_resolve_dropout(const fj_validation *v, const fj_args *args, fj_resolved *all) {
     if (!(args->dropout >= 0 && args->dropout <= 1))
-        return fj_error_set(v->error, FJ_ERR_ARGUMENT, "dropout is %g: a probability is from 0 to 1",
-                            args->dropout);
+        return bad_dropout(v, args->dropout, ": a probability is from 0 to 1");
     if (!v->plan->problem.dropout) {
         if (args->dropout > 0)
-            return fj_error_set(v->error, FJ_ERR_ARGUMENT,
-                                "dropout is %g, but the plan was made without dropout", args->dropout);
+            return bad_dropout(v, args->dropout, ", but the plan was made without dropout");
         return args->dropout_state
                  ? fj_attn_bad(v, "dropout_state is given, but the plan was made without dropout")
                  : FJ_OK;

@@ -42,14 +42,14 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
         fj_error_note(error, "give its dtype and shape: --bind NAME=DTYPE[DIMS], or fj_mod_desc.bindings");
         return FJ_ERR_MOD;
     }
-    if (problem->direction == FJ_BACKWARD && !mod->program.gradient) {
+    if (problem->direction == FJ_BACKWARD && mod->program.gradient_status != FJ_OK) {
         if (error) *error = mod->program.gradient_error; /* located; of a limit: it has no detail */
         return mod->program.gradient_status;
     }
     return FJ_OK;
 }
 
-/* What no device has yet. */
+/* What kernels do not have yet; what has no kernels does. */
 static fj_status check_kernels(const fj_device *device, const fj_mod *mod, const fj_problem *problem,
                                fj_error *error) {
     const struct {
@@ -58,6 +58,7 @@ static fj_status check_kernels(const fj_device *device, const fj_mod *mod, const
     } missing[] = {{"dropout", problem->dropout},
                    {"a mod of the output", mod->program.out != NULL},
                    {"a sink", mod->program.sink != NULL}};
+    if (device->traits->text == FJ_TEXT_NONE) return FJ_OK;
     for (size_t i = 0; i < FJ_ARRAY_LEN(missing); i++)
         if (missing[i].is_asked)
             return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels with %s yet",

@@ -6,9 +6,14 @@
  *     dp = do V^T              ds' = p (dp - sum(p dp) + dlse)           ds = d s'/d s (ds')
  *     dq = ds K scale          dK += ds^T q scale                        dV += p^T do
  *
+ * A sink is one more score of each row, of a key that has no value: it joins the sums and lse, and its own gradient is that of a
+ * score with dp = 0. Dropout has o and dV take p keep / (1 - P) in place of p, and ds' take dp keep / (1 - P) in place of dp. The mod of
+ * the output is applied to o in the end, and its derivative to do in the beginning.
+ *
  * 1. Backward recomputes p and the row sum from the definition; it does not read out and lse.
  * 2. A masked position contributes exactly 0 to everything: what the mod or V hold there is never
- *    multiplied in. A row without any finite score gives out = 0, lse = -inf, zero gradients.
+ *    multiplied in, nor is what a dropped one holds in V and do. A row without any finite score gives out = 0, lse = -inf (with a
+ *    sink that), zero gradients.
  * 3. reference_tmpl.inc is included twice: in double, and for the unfused yardstick in float, where
  *    products and probabilities are rounded to the problem's dtype and every sum is float32.
  * 4. An item is one key head with its group of query heads, of one batch, or of all where they share their keys. Packed,
@@ -17,6 +22,7 @@
  */
 #include "attn/mask/mask.h"
 #include "base/dtype.h"
+#include "base/philox.h"
 #include "driver/parallel.h"
 
 #include <math.h>
@@ -26,11 +32,12 @@
 /* What all items share. */
 typedef struct reference_call {
     const fj_allocator *allocator;
-    const fj_ir *ir, *gradient;
+    fj_graphs graphs;
     const fj_resolved *args;
     fj_dtype dtype; /* of the problem: what the yardstick rounds to */
     bool backward, tf32;
     fj_reference_pass pass;
+    fj_philox_key dropout_key;
     fj_eval_input input;
     fj_eval_grads grads;
     fj_fault *faults;   /* one per item */
@@ -41,8 +48,18 @@ typedef struct reference_call {
 typedef struct score_row {
     double *before, *after; /* s and s' */
     double *adjoint, *dscore;
-    bool *visible;
+    bool *visible, *kept; /* kept: visible, and not dropped */
 } score_row;
+
+/* One row of the output, Ev values each: before the mod and after it; the adjoint after the mod and before it. */
+typedef struct out_row {
+    double *before, *after, *dafter, *dbefore;
+} out_row;
+
+/* NULL: there is no such graph. */
+typedef struct evaluators {
+    fj_eval *score, *score_gradient, *out, *out_gradient, *sink, *sink_gradient;
+} evaluators;
 
 /* One item: a key head, on one thread. */
 typedef struct reference_item {
@@ -50,11 +67,13 @@ typedef struct reference_item {
     fj_resolved sequence;    /* the batch at work, where it is seen alone */
     const fj_resolved *args; /* it, or the whole call */
     fj_arena *arena;
-    fj_eval *eval, *eval_gradient;
+    evaluators eval;
     int64_t batch, batch_end; /* of the call: the one at work, the item's last */
     int64_t b, h_kv;          /* of args */
     fj_fault fault;
+    double sink; /* of the head at work; -inf: none */
     score_row row;
+    out_row out;
 } reference_item;
 
 static char *element(const fj_tensor *tensor, int64_t i, int64_t j, int64_t k) {
@@ -102,85 +121,7 @@ static void store_lse(const fj_resolved *args, int64_t b, int64_t h, int64_t q, 
     store_value(&args->lse_low, b, h, q, isfinite(kept) ? max - kept + log_sum : 0);
 }
 
-/* ---- The mods over a row ------------------------------------------------------------------------ */
-
-static void note_fault(reference_item *item, const fj_eval_lanes *lanes, const bool *fault) {
-    for (int i = 0; i < lanes->count && !item->fault.found; i++)
-        if (fault[i]) item->fault = (fj_fault){true, lanes->b, lanes->h, lanes->q, lanes->kv0 + i};
-}
-
-static fj_eval_lanes lanes_of(const reference_item *item, int64_t h, int64_t q, int64_t kv) {
-    const int64_t left = item->args->kv_len - kv;
-    return (fj_eval_lanes){
-        .b = (int32_t)(item->args->first_batch + item->b),
-        .h = (int32_t)h,
-        .q = (int32_t)q + item->args->q_offset,
-        .kv0 = (int32_t)kv,
-        .count = left < FJ_EVAL_LANES ? (int)left : FJ_EVAL_LANES,
-        .score = item->row.before + kv,
-    };
-}
-
-/* Narrows row->visible, which the mod made, to a block mask: full blocks are visible whatever the mod says. */
-static void apply_block_mask(reference_item *item, int64_t h, int64_t q) {
-    const fj_block_mask *mask = item->args->block_mask;
-    const fj_mask_shape *shape = &mask->shape;
-    const int64_t plane = fj_mask_plane(shape, item->batch, h), kv_len = item->args->kv_len;
-    fj_row_cursor cursor = fj_row_begin(&mask->rows, plane * mask->q_blocks + q / shape->block_q);
-    for (int32_t at = 0, end; at < mask->kv_blocks; at = end) {
-        const fj_block_class class = fj_row_stretch(&cursor, at, &end);
-        const int64_t from = at * shape->block_kv,
-                      to = end * shape->block_kv < kv_len ? end * shape->block_kv : kv_len;
-        if (class == FJ_BLOCK_PARTIAL || from >= kv_len) continue;
-        memset(item->row.visible + from, class == FJ_BLOCK_FULL, (size_t)(to - from) * sizeof(bool));
-    }
-}
-
-/* Hides what is on pages that are not there. */
-static void apply_pages(reference_item *item) {
-    for (int64_t kv = 0; kv < item->args->kv_len; kv++)
-        if (!key_element(item, &item->args->key, kv)) item->row.visible[kv] = false;
-}
-
-/* row->before -> row->after, row->visible. */
-static void apply_mods(reference_item *item, int64_t h, int64_t q) {
-    const reference_call *call = item->call;
-    score_row *row = &item->row;
-    bool fault[FJ_EVAL_LANES];
-    for (int64_t kv = 0; kv < item->args->kv_len; kv += FJ_EVAL_LANES) {
-        const fj_eval_lanes lanes = lanes_of(item, h, q, kv);
-        double *after = call->ir->score ? row->after + kv : NULL;
-        fj_eval_run(item->eval, &call->input, &lanes, after, row->visible + kv, NULL, NULL, NULL);
-        if (!call->ir->score)
-            memcpy(row->after + kv, row->before + kv, (size_t)lanes.count * sizeof *row->after);
-    }
-    if (item->args->block_mask) apply_block_mask(item, h, q);
-    if (item->args->form == FJ_FORM_PAGED) apply_pages(item);
-    for (int64_t kv = 0; kv < item->args->kv_len && call->ir->fault; kv += FJ_EVAL_LANES) {
-        fj_eval_lanes lanes = lanes_of(item, h, q, kv);
-        lanes.live = row->visible + kv;
-        fj_eval_run(item->eval, &call->input, &lanes, NULL, NULL, NULL, fault, NULL);
-        note_fault(item, &lanes, fault);
-    }
-}
-
-/* row->adjoint -> row->dscore, and the gradients of captures. */
-static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
-    const reference_call *call = item->call;
-    score_row *row = &item->row;
-    int64_t kv_len = item->args->kv_len;
-    if (!call->ir->score) {
-        memcpy(row->dscore, row->adjoint, (size_t)kv_len * sizeof *row->dscore);
-        return;
-    }
-    for (int64_t kv = 0; kv < kv_len; kv += FJ_EVAL_LANES) {
-        fj_eval_lanes lanes = lanes_of(item, h, q, kv);
-        lanes.adjoint = row->adjoint + kv;
-        lanes.live = row->visible + kv;
-        fj_eval_run(item->eval_gradient, &call->input, &lanes, NULL, NULL, row->dscore + kv, NULL,
-                    &call->grads);
-    }
-}
+#include "attn/reference_mods.inc"
 
 /* ---- The definition, twice ---------------------------------------------------------------------- */
 
@@ -200,19 +141,35 @@ static void apply_gradient(reference_item *item, int64_t h, int64_t q) {
 
 #include "attn/rounding.inc"
 
+static evaluators make_evaluators(fj_arena *arena, const fj_graphs *graphs) {
+    const fj_ir *const of[] = {graphs->ir,           graphs->gradient, graphs->out,
+                               graphs->out_gradient, graphs->sink,     graphs->sink_gradient};
+    evaluators all;
+    fj_eval **const to[] = {&all.score,        &all.score_gradient, &all.out,
+                            &all.out_gradient, &all.sink,           &all.sink_gradient};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(of); i++) *to[i] = of[i] ? fj_eval_create(arena, of[i]) : NULL;
+    return all;
+}
+
 static void item_body(fj_scope *scope, void *argument) {
     reference_item *item = argument;
     const reference_call *call = item->call;
     item->arena = scope->arena;
-    item->eval = fj_eval_create(scope->arena, call->ir);
-    item->eval_gradient = call->gradient ? fj_eval_create(scope->arena, call->gradient) : NULL;
-    int64_t kv_len = item->args->kv_len;
+    item->eval = make_evaluators(scope->arena, &call->graphs);
+    int64_t kv_len = item->args->kv_len, width = item->args->value_dim;
     item->row = (score_row){
         .before = FJ_NEW_ARRAY(scope->arena, double, kv_len),
         .after = FJ_NEW_ARRAY(scope->arena, double, kv_len),
         .adjoint = FJ_NEW_ARRAY(scope->arena, double, kv_len),
         .dscore = FJ_NEW_ARRAY(scope->arena, double, kv_len),
         .visible = FJ_NEW_ARRAY(scope->arena, bool, kv_len),
+        .kept = FJ_NEW_ARRAY(scope->arena, bool, kv_len),
+    };
+    item->out = (out_row){
+        .before = FJ_NEW_ARRAY(scope->arena, double, width),
+        .after = FJ_NEW_ARRAY(scope->arena, double, width),
+        .dafter = FJ_NEW_ARRAY(scope->arena, double, width),
+        .dbefore = FJ_NEW_ARRAY(scope->arena, double, width),
     };
     if (call->pass == FJ_PASS_ROUNDING)
         run_item_rounding(item);
@@ -265,7 +222,7 @@ static void store_packed(const fj_tensor *tensor, bool squares, const double *pa
 /* Zeroed sums for every gradient that is wanted. True if there is any. */
 static bool make_grads(reference_call *call, fj_arena *arena) {
     const fj_resolved *args = call->args;
-    size_t captures = call->ir->captures.len, scalars = call->ir->scalars.len;
+    size_t captures = call->graphs.ir->captures.len, scalars = call->graphs.ir->scalars.len;
     double **grads = FJ_NEW_ARRAY(arena, double *, captures);
     bool any = false;
     for (size_t i = 0; i < captures; i++)
@@ -284,12 +241,12 @@ static bool make_grads(reference_call *call, fj_arena *arena) {
 static void store_grads(const reference_call *call) {
     const fj_resolved *args = call->args;
     const bool exact = call->grads.compensated;
-    const size_t scalars = call->ir->scalars.len;
-    for (size_t i = 0; i < call->ir->captures.len; i++)
+    const size_t scalars = call->graphs.ir->scalars.len;
+    for (size_t i = 0; i < call->graphs.ir->captures.len; i++)
         if (call->grads.captures[i])
             store_packed(&args->dcaptures[i], call->grads.squares, call->grads.captures[i],
                          exact ? call->grads.captures[i] + element_count(&args->dcaptures[i]) : NULL);
-    for (size_t i = 0; i < call->ir->scalars.len; i++)
+    for (size_t i = 0; i < call->graphs.ir->scalars.len; i++)
         if (call->grads.scalars && args->dscalars[i].present)
             store_packed(&args->dscalars[i], call->grads.squares, &call->grads.scalars[i],
                          exact ? &call->grads.scalars[scalars + i] : NULL);
@@ -298,7 +255,7 @@ static void store_grads(const reference_call *call) {
 /* ---- The call --------------------------------------------------------------------------------------- */
 
 static const fj_eval_tensor *bind_captures(const reference_call *call, fj_arena *arena) {
-    size_t count = call->ir->captures.len;
+    size_t count = call->graphs.ir->captures.len;
     fj_eval_tensor *bound = FJ_NEW_ARRAY(arena, fj_eval_tensor, count);
     for (size_t i = 0; i < count; i++) {
         const fj_tensor *tensor = &call->args->captures[i];
@@ -339,18 +296,18 @@ static void call_body(fj_scope *scope, void *argument) {
     }
 }
 
-fj_status fj_reference_run(const fj_allocator *allocator, const fj_ir *ir, const fj_ir *gradient,
-                           const fj_problem *problem, const fj_resolved *args, fj_reference_pass pass,
-                           const fj_launch *launch, fj_fault *ret_fault, fj_error *error) {
+fj_status fj_reference_run(const fj_allocator *allocator, const fj_graphs *graphs, const fj_problem *problem,
+                           const fj_resolved *args, fj_reference_pass pass, const fj_launch *launch,
+                           fj_fault *ret_fault, fj_error *error) {
     reference_call call = {
         .allocator = allocator,
-        .ir = ir,
-        .gradient = gradient,
+        .graphs = *graphs,
         .args = args,
         .dtype = problem->dtype,
         .backward = problem->direction == FJ_BACKWARD,
         .tf32 = problem->tf32,
         .pass = pass,
+        .dropout_key = fj_dropout_key(args->dropout.seed, args->dropout.offset),
     };
     fj_fault fault = {0};
     call_setup setup = {&call, launch, &fault};

@@ -76,11 +76,15 @@ static inline bool fj_attn_has_sequences(const fj_resolved *all) {
  * row. */
 fj_resolved fj_attn_sequence(const fj_resolved *all, int64_t b);
 
-/* A bad read in a mod: the least position (b, h, q, kv in this order) at which one happened. Those of the mod of the output, at
- * dimension d, have a kv of -1 - d, those of the sink a q and a kv of -1. */
+/* What a bad read is of; templates/cuda/abi.h counts alike, templates/cpu/abi.h from 1. */
+typedef enum fj_fault_of { FJ_FAULT_SCORE /* or mask */, FJ_FAULT_OUT, FJ_FAULT_SINK } fj_fault_of;
+
+/* A bad read in a mod: the least position (b, h, q, kv in this order) at which one happened. Of the output's mod kv is the
+ * dimension, of the sink q and kv are 0. */
 typedef struct fj_fault {
     bool found;
     int32_t b, h, q, kv;
+    fj_fault_of of;
 } fj_fault;
 
 typedef enum fj_reference_pass {
@@ -89,13 +93,18 @@ typedef enum fj_reference_pass {
     FJ_PASS_ROUNDING, /* what rounding does to each output (attn/rounding.inc) */
 } fj_reference_pass;
 
-/* The definition, unfused (attn/reference.c). ir holds score, mask and fault roots; gradient is NULL
- * for forward. out, lse, max, dout, dlse and gradients may be F64 for any problem
+/* What a program computes (fj_program); gradients are NULL for forward, what it does not have always. */
+typedef struct fj_graphs {
+    const fj_ir *ir, *gradient; /* ir holds score, mask and fault roots */
+    const fj_ir *out, *out_gradient, *sink, *sink_gradient;
+} fj_graphs;
+
+/* The definition, unfused (attn/reference.c). out, lse, max, dout, dlse and gradients may be F64 for any problem
  * dtype. Runs on launch's executor, as fj_driver_parallel does (driver/parallel.h).
  * A bad read fills *ret_fault and gives FJ_ERR_INDEX with the error left alone: the caller writes
  * the sentence. Other errors: FJ_ERR_MEMORY. */
-fj_status fj_reference_run(const fj_allocator *allocator, const fj_ir *ir, const fj_ir *gradient,
-                           const fj_problem *problem, const fj_resolved *args, fj_reference_pass pass,
-                           const fj_launch *launch, fj_fault *ret_fault, fj_error *error);
+fj_status fj_reference_run(const fj_allocator *allocator, const fj_graphs *graphs, const fj_problem *problem,
+                           const fj_resolved *args, fj_reference_pass pass, const fj_launch *launch,
+                           fj_fault *ret_fault, fj_error *error);
 
 #endif

@@ -81,7 +81,14 @@ void fj_eval_out_of_range(fj_eval *eval, fj_ref ref, int count) {
 }
 
 static double added(const fj_eval *eval, double value) {
-    return eval->grads->squares ? value * value : value;
+    fj_eval_noted *noted = eval->grads->noted;
+    if (!noted) return eval->grads->squares ? value * value : value;
+    if (!noted->is_second) {
+        FJ_PUSH(eval->arena, &noted->values, value);
+        return 0;
+    }
+    const double difference = noted->at < noted->values.len ? value - noted->values.data[noted->at++] : 0;
+    return isfinite(difference) ? difference * difference : 0;
 }
 
 /* count: of the sums that begin at `sums`. */

@@ -270,7 +270,15 @@ typedef struct fj_eval_grads {
     bool squares;    /* adds up the squares of what is added */
     /* Each array has as many elements again behind its own: what rounding took from the sums (Knuth's two-sum). */
     bool compensated;
+    /* Not NULL: a run only notes what it would add; the next one, with is_second, adds up the squares of the differences. */
+    struct fj_eval_noted *noted;
 } fj_eval_grads;
+
+typedef struct fj_eval_noted {
+    FJ_VEC(double) values; /* in the evaluator's arena */
+    size_t at;
+    bool is_second;
+} fj_eval_noted;
 
 typedef struct fj_eval fj_eval; /* scratch for one thread */
 fj_eval *fj_eval_create(fj_arena *arena, const fj_ir *shared);
