@@ -274,8 +274,11 @@ void cli_note_origin(const char *kind, const fj_mod_origin *origin, const char *
 /* A mod that was not asked for changes what is computed. */
 void cli_note_guess(const fj_mod_desc *desc, const fj_mod *mod) {
     const fj_mod_origin score = fj_mod_score_origin(mod), mask = fj_mod_mask_origin(mod);
-    if (score.by_count && mask.name != NULL && !mask.by_count) cli_note_origin("score", &score, desc->file);
-    if (mask.by_count && score.name != NULL && !score.by_count) cli_note_origin("mask", &mask, desc->file);
+    const bool own = fj_mod_out_origin(mod).name != NULL || fj_mod_sink_origin(mod).name != NULL;
+    if (score.by_count && (own || (mask.name != NULL && !mask.by_count)))
+        cli_note_origin("score", &score, desc->file);
+    if (mask.by_count && (own || (score.name != NULL && !score.by_count)))
+        cli_note_origin("mask", &mask, desc->file);
 }
 
 int cli_mod_open(fj_context *context, const cli_args *args, const cli_bindings *bindings, bool open,

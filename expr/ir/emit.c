@@ -34,14 +34,13 @@ static const char *const stage_names[] = {"head", "row", "col"};
 
 typedef FJ_VEC(fj_ref) ref_vec;
 
-/* A mod's part of names: fj_<prefix>head_state, FJ_<upper>HEAD_EMPTY. */
+/* A mod's part of names: fj_<prefix>head_state. */
 typedef struct mod_names {
-    const char *prefix, *upper;
+    const char *prefix;
     bool is_sink;
 } mod_names;
 
-static const mod_names score_names = {"", "", false}, out_names = {"out_", "OUT_", false},
-                       sink_names = {"sink_", "SINK_", true};
+static const mod_names score_names = {"", false}, out_names = {"out_", false}, sink_names = {"sink_", true};
 
 typedef struct emission {
     fj_emit emit;
@@ -235,93 +234,10 @@ static void put_function(emission *e, const function *f, const fj_ref *effects, 
 
 /* ---- Facts -------------------------------------------------------------------------------------------- */
 
-/* Which of b h q kv an index is, bare or widened. */
-static int bare_axis(const fj_ir *ir, fj_ref index) {
-    const fj_node *node = fj_ir_at(ir, index);
-    if (node->op == FJ_OP_CAST_I64) node = fj_ir_at(ir, fj_ir_args(ir, index)[0]);
-    switch ((fj_op)node->op) {
-    case FJ_OP_B: return 1;
-    case FJ_OP_H: return 2;
-    case FJ_OP_Q: return 4;
-    case FJ_OP_KV: return 8;
-    default: return 0;
-    }
-}
-
-/* The axes that are the same bare index, in the same dimension, of every scatter to the capture: then two
- * items that differ there cannot meet in one element. (bias[q, kv] and bias[kv, q] meet.) -1: no scatter. */
-static int grad_axes(const fj_ir *ir, int64_t capture) {
-    int at[FJ_MAX_RANK] = {0}, axes = 0;
-    bool any = false;
-    for (size_t i = 0; i < ir->scatters.len; i++) {
-        const fj_node *node = fj_ir_at(ir, ir->scatters.data[i]);
-        const fj_ref *args = fj_ir_args(ir, ir->scatters.data[i]);
-        if (node->op != FJ_OP_SCATTER || node->imm.i != capture) continue;
-        for (int d = 0; d + 1 < node->argc; d++) at[d] = (any ? at[d] : 15) & bare_axis(ir, args[d + 1]);
-        any = true;
-    }
-    for (int d = 0; any && d < ir->captures.data[capture].rank; d++) axes |= at[d];
-    return any ? axes : -1;
-}
-
-static void put_grad_axes(emission *e, const char *name) {
-    fj_buf_printf(e->emit.out, "#define FJ_%s_GRAD_AXES {", name);
-    for (size_t capture = 0; capture < e->emit.ir->captures.len; capture++) {
-        fj_buf_printf(e->emit.out, "%d, ", grad_axes(e->emit.ir, (int64_t)capture));
-    }
-    fj_buf_put(e->emit.out, "-1}\n");
-}
-
-/* Whether a value depends on the score. */
-static bool reads_score(const emission *e, fj_ref root) {
-    bool *reached = FJ_NEW_ARRAY(e->emit.arena, bool, e->emit.ir->nodes.len);
-    reached[root] = true;
-    for (fj_ref ref = root; ref > 0; ref--) {
-        const fj_node *node = fj_ir_at(e->emit.ir, ref);
-        if (!reached[ref]) continue;
-        if (node->op == FJ_OP_SCORE) return true;
-        for (int i = 0; i < node->argc; i++) reached[fj_ir_args(e->emit.ir, ref)[i]] = true;
-    }
-    return false;
-}
-
-static void put_empty(const emission *e) {
-    static const char *const stages[] = {"HEAD", "ROW", "COL"};
-    for (int stage = STAGE_HEAD; stage < (e->names->is_sink ? STAGE_ROW : STAGE_PAIR); stage++)
-        fj_buf_printf(e->emit.out, "#define FJ_%s%s_EMPTY %d\n", e->names->upper, stages[stage],
-                      e->members[stage].len == 0);
-}
-
-/* Of an output's or a sink's mod. */
-static void put_own_facts(emission *e, const char *name, bool gradient) {
-    const fj_ir *ir = e->emit.ir;
-    fj_buf_printf(e->emit.out,
-                  "#define FJ_HAS_%s 1\n#define FJ_HAS_%s_FAULT %d\n#define FJ_HAS_%s_GRADS %d\n", name, name,
-                  ir->fault != 0, name, gradient && ir->scatters.len > 0);
-    put_empty(e);
-    put_grad_axes(e, name);
-    fj_buf_put(e->emit.out, "\n");
-}
-
-static void put_facts(emission *e, bool gradient) {
-    const fj_ir *ir = e->emit.ir;
-    fj_buf *out = e->emit.out;
-    fj_buf_printf(out, "#define FJ_HAS_SCORE %d\n", ir->score != 0);
-    fj_buf_printf(out, "#define FJ_HAS_MASK %d\n", ir->mask != 0);
-    fj_buf_printf(out, "#define FJ_HAS_FAULT %d\n", ir->fault != 0);
-    if (e->emit.target == FJ_EMIT_CUDA)
-        fj_buf_printf(out, "#define FJ_FAULT_READS_SCORE %d\n", ir->fault != 0 && reads_score(e, ir->fault));
-    fj_buf_printf(out, "#define FJ_HAS_CAPTURE_GRADS %d\n", gradient && ir->scatters.len > 0);
-    put_empty(e);
-    fj_buf_printf(out, "#define FJ_CAPTURES %zu\n", ir->captures.len);
-    fj_buf_printf(out, "#define FJ_SCALARS %zu\n", ir->scalars.len);
-    put_grad_axes(e, "CAPTURE");
-    if (e->emit.target == FJ_EMIT_CPU && ir->mask != 0)
-        fj_buf_printf(out, "#define FJ_MASK_AXES %d\n", e->emit.leaves[ir->mask]);
-    if (e->emit.target == FJ_EMIT_CUDA)
-        fj_buf_printf(out, "// instructions per score, roughly: score %d, mask %d, gradient %d\n",
-                      ir->cost.score, ir->cost.mask, ir->cost.gradient);
-    fj_buf_put(out, "\n");
+/* Which states have no members. */
+static fj_emit_empty find_empty(const emission *e) {
+    return (fj_emit_empty){e->members[STAGE_HEAD].len == 0, e->members[STAGE_ROW].len == 0,
+                           e->members[STAGE_COL].len == 0};
 }
 
 static void put_grads(emission *e) {
@@ -402,7 +318,7 @@ static void put_score_mod(emission *e, bool gradient) {
     const function fault = {
         "fault", "fj_b", ", fj_f score, fj_b live", ", (void)score, (void)live", ir->fault, no_bits(e),
     };
-    put_facts(e, gradient);
+    fj_emit_facts(&e->emit, find_empty(e), gradient);
     put_states(e);
     put_function(e, &score, NULL, 0);
     put_function(e, &mask, NULL, 0);
@@ -429,7 +345,7 @@ static void put_out_mod(emission *e, bool gradient) {
         ir->dscore,
         "adjoint",
     };
-    put_own_facts(e, "OUT", gradient);
+    fj_emit_out_facts(&e->emit, find_empty(e), gradient);
     put_states(e);
     put_function(e, &out, NULL, 0);
     put_function(e, &fault, NULL, 0);
@@ -449,7 +365,7 @@ static void put_sink_mod(emission *e, bool gradient) {
         0,
         NULL,
     };
-    put_own_facts(e, "SINK", gradient);
+    fj_emit_sink_facts(&e->emit, find_empty(e), gradient);
     put_states(e);
     put_function(e, &sink, NULL, 0);
     put_function(e, &fault, NULL, 0);

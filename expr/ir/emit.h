@@ -23,6 +23,14 @@ void fj_emit_value(fj_emit *emit, fj_ref ref);
 void fj_emit_block(fj_emit *emit, const fj_sched_block *block, int depth);
 void fj_emit_indent(fj_emit *emit, int depth);
 
+/* emit_facts.c: the macros of the score and mask mods, of the output's and of the sink's. */
+typedef struct fj_emit_empty {
+    bool head, row, col; /* states without members */
+} fj_emit_empty;
+void fj_emit_facts(fj_emit *emit, fj_emit_empty empty, bool gradient);
+void fj_emit_out_facts(fj_emit *emit, fj_emit_empty empty, bool gradient);
+void fj_emit_sink_facts(fj_emit *emit, fj_emit_empty empty, bool gradient);
+
 /* emit_interval.c */
 void fj_emit_block_class(fj_emit *emit);
 void fj_emit_may_fault(fj_emit *emit);

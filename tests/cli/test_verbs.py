@@ -71,6 +71,7 @@ class Check(harness.Case):
         done = self.ok("check", mod)
         for line in ("score mod 'soft'", f"out mod 'out_mod' ({mod}:6)", f"sink mod 'sink_mod' ({mod}:10)"):
             self.assertIn(line, done.stderr)
+        self.assertIn("note: score mod 'soft'", self.ok("show", mod).stderr)  # guessed beside those that have names
         report = json.loads(self.ok("check", mod, "--out-mod", "gate(3)", "--sink", "1", "--json").stdout)
         self.assertEqual(report["out_mod"], {"name": "gate(3)", "by_count": False, "line": 6})
         self.assertEqual(report["sink_mod"], {"name": "<sink>", "by_count": False})
