@@ -86,37 +86,165 @@ static inline fj_real lse_of(fj_real m, fj_real natural, fj_real log, fj_real *r
     return __builtin_isfinite(lse) ? lse : sum;
 }
 
-static void put_statistics(const struct item *it, int row, fj_real m, fj_real total, fj_real log) {
+/* How up to FJ_LANES rows end: their sums times `factor` are results; lse is lse_of(at, natural, log). */
+struct ends {
+    _Alignas(64) fj_real total[FJ_LANES], log[FJ_LANES];
+    fj_real at[FJ_LANES], natural[FJ_LANES], factor[FJ_LANES];
+};
+
+/* What the mods of the output and of the sink keep of a head of the unit; -1: of none yet. */
+struct epilogue {
+    int sink_head, out_head;
+    fj_real sink;
+#if FJ_HAS_OUT
+    struct fj_out_head_state head;
+    struct fj_out_col_state cols[FJ_OUT_COL_EMPTY ? 1 : FJ_VECS(FJ_VALUE_DIM)];
+#endif
+};
+
+#if FJ_HAS_SINK
+/* The natural logit that joins a row. */
+static fj_real sink_of(const struct item *it, int row, struct epilogue *x) {
+    const int head = row / it->per_head;
+    struct fj_sink_head_state state;
+    if (x->sink_head == head) return x->sink;
+    x->sink_head = head;
+    (void)state;
+#if !FJ_SINK_HEAD_EMPTY
+    fj_sink_head_init(it->args, batch_of(it), (int32_t)(it->head + head), &state);
+#endif
+#if FJ_HAS_SINK_FAULT
+    if (fj_any(fj_sink_fault(it->args, &state))) note_fault_at(it, it->head + head, -1, -1);
+#endif
+    return x->sink = fj_first_f(fj_sink(it->args, &state));
+}
+
+/* How far a sink is above what sums of a maximum `top` are relative to; not a number where the sink is +inf or NaN. */
+static fj_real sink_above(fj_real sink, fj_real top, fj_real natural, int is_alone) {
+    const fj_real product = top * natural;
+    if (sink == -FJ_INF) return sink;
+    if (is_alone) return sink - sink + FJ_INF;
+    if (!(__builtin_fabs((double)product) < FJ_LARGE)) return sink - sink + (sink - product);
+    return sink - sink + (fj_real)__builtin_fma(-(double)top, (double)natural, (double)sink);
+}
+
+/* Brings the sums of rows, or the sink, below the greater of the row's maximum and the sink, and adds the sink to them. What is
+ * greater has a factor of exactly 1. A row that sees nothing has the sink alone; a sink of -inf changes nothing. */
+static void join_sinks(const struct item *it, int row, int rows, struct ends *e, struct epilogue *x) {
+    _Alignas(64) fj_real sums[FJ_LANES] = {0}, sinks[FJ_LANES] = {0};
+    for (int i = 0; i < rows; i++) {
+        const fj_real sink = sink_of(it, row + i, x);
+        const fj_real above = sink_above(sink, e->at[i], e->natural[i], e->total[i] == 0);
+        sums[i] = above > 0 ? -above * FJ_LOG2_E : 0;
+        sinks[i] = above > 0 ? 0 : above * FJ_LOG2_E;
+        if (above > 0) e->at[i] = sink, e->natural[i] = 1;
+    }
+    const fj_f factor = tile_exp2(tile_load(sums)), all = tile_load(e->total);
+    const fj_f sum = fj_where_f(fj_eq_f(all, tile_splat(0)), all, all * factor);
+    tile_store(e->total, sum + tile_exp2(tile_load(sinks)));
+    fj_put_f(e->factor, factor);
+}
+#endif
+
+static void find_ends(const struct item *it, int row, const fj_real *top, const fj_real *sum, struct ends *e,
+                      struct epilogue *x) {
+    const int rows = it->rows - row < FJ_LANES ? it->rows - row : FJ_LANES;
+    for (int i = 0; i < FJ_LANES; i++) {
+        e->total[i] = i < rows ? sum[row + i] : 0;
+        e->at[i] = i < rows ? top[row + i] : 0;
+        e->natural[i] = natural_of(it->args);
+        e->factor[i] = 1;
+    }
+    (void)x;
+#if FJ_HAS_SINK
+    join_sinks(it, row, rows, e, x);
+#endif
+    tile_store(e->log, fj_log_f(tile_load(e->total)));
+    for (int i = 0; i < FJ_LANES; i++) {
+#if FJ_DROPOUT
+        e->factor[i] *= (fj_real)it->args->dropout_scale;
+#endif
+        e->factor[i] = e->total[i] == 0 ? 0 : e->factor[i] / e->total[i];
+    }
+}
+
+static void put_statistics(const struct item *it, int row, fj_real top, fj_real sum, const struct ends *e) {
     const struct fj_cpu_args *a = it->args;
     const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
+    const int i = row % FJ_LANES;
     fj_real lse = -FJ_INF, low = 0;
-    if (total != 0) lse = lse_of(m, natural_of(a), log, &low);
+    if (e->total[i] != 0) lse = lse_of(e->at[i], e->natural[i], e->log[i], &low);
     put_real(&a->lse, it->batch, h, q, lse);
     put_real(&a->lse_low, it->batch, h, q, low);
     if (FJ_WANT_MAX)
         put_real(&a->max, it->batch, h, q,
-                 total != total && m < FJ_INF ? total
-                 : m > -FJ_INF                ? m * natural_of(a)
-                                              : m);
+                 sum != sum && top < FJ_INF ? sum
+                 : top > -FJ_INF            ? top * natural_of(a)
+                                            : top);
+}
+
+#if FJ_HAS_OUT
+static void start_output(const struct item *it, int head, struct epilogue *x) {
+    x->out_head = head;
+#if !FJ_OUT_HEAD_EMPTY
+    fj_out_head_init(it->args, batch_of(it), (int32_t)(it->head + head), &x->head);
+#endif
+#if !FJ_OUT_COL_EMPTY
+    for (int v = 0; v < FJ_VECS(FJ_VALUE_DIM); v++)
+        fj_out_col_init(it->args, &x->head, fj_add_i(fj_splat_i(v * FJ_LANES), fj_iota_i()), &x->cols[v]);
+#endif
+}
+
+/* The mod of the output on a row of results, in place. */
+static void apply_output(const struct item *it, int row, fj_real *line, struct epilogue *x) {
+    const struct fj_cpu_args *a = it->args;
+    const int head = row / it->per_head;
+    struct fj_out_row_state state;
+    (void)state;
+    if (x->out_head != head) start_output(it, head, x);
+#if !FJ_OUT_ROW_EMPTY
+    fj_out_row_init(a, &x->head, position_of(it, row), &state);
+#endif
+    for (int v = 0; v < FJ_VECS(FJ_VALUE_DIM); v++) {
+        const struct fj_out_col_state *col = &x->cols[FJ_OUT_COL_EMPTY ? 0 : v];
+        const fj_f value = tile_load(line + v * FJ_LANES);
+#if FJ_HAS_OUT_FAULT
+        const fj_b live = fj_lanes_below(FJ_VALUE_DIM - v * FJ_LANES);
+        const uint32_t bits = fj_bits_b(fj_out_fault(a, &x->head, &state, col, value, live));
+        if (__builtin_expect(bits != 0, 0))
+            note_fault_at(it, it->head + head, position_of(it, row),
+                          -1 - (v * FJ_LANES + 31 - __builtin_clz(bits)));
+#endif
+        tile_store(line + v * FJ_LANES, fj_out(a, &x->head, &state, col, value));
+    }
+}
+#endif
+
+/* A row's sums, as results. */
+static void put_row(const struct item *it, int row, fj_real *line, fj_real factor, struct epilogue *x) {
+    const struct fj_cpu_args *a = it->args;
+    const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
+    (void)x;
+#if FJ_HAS_OUT
+    for (int col = 0; col < FJ_O_LINE; col += FJ_LANES)
+        tile_store(line + col, tile_fma(tile_load(line + col), tile_splat(factor), tile_splat(0)));
+    factor = 1;
+    if (a->out_raw.data) tile_unpack_row((char *)row_at(&a->out_raw, it->batch, h, q), line, FJ_VALUE_DIM, 1);
+    apply_output(it, row, line, x);
+#endif
+    tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM, factor);
 }
 
 FJ_SHARED void finish_rows(const struct item *it, fj_real *sums, const fj_real *top, const fj_real *sum) {
-    const struct fj_cpu_args *a = it->args;
-    fj_real log[FJ_LANES] __attribute__((aligned(64)));
+    struct ends e;
+    struct epilogue x = {.sink_head = -1, .out_head = -1};
     for (int row = 0; row < it->rows; row++) {
-        const int64_t h = it->head + row / it->per_head, q = it->q + row % it->per_head;
-        const fj_real total = sum[row];
         fj_real *line = sums + (int64_t)row * FJ_O_LINE;
-        if (row % FJ_LANES == 0) {
-            fj_real t[FJ_LANES] __attribute__((aligned(64))) = {0};
-            for (int i = 0; i < FJ_LANES && row + i < it->rows; i++) t[i] = sum[row + i];
-            tile_store(log, fj_log_f(tile_load(t)));
-        }
+        if (row % FJ_LANES == 0) find_ends(it, row, top, sum, &e, &x);
         /* Nothing to see: zeros, whatever 0 * V left in the sums. */
-        if (total == 0) memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
-        tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM,
-                        total == 0 ? 0 : 1 / total);
-        put_statistics(it, row, top[row], total, log[row % FJ_LANES]);
+        if (sum[row] == 0) memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
+        put_row(it, row, line, e.factor[row % FJ_LANES], &x);
+        put_statistics(it, row, top[row], sum[row], &e);
     }
 }
 
@@ -224,6 +352,15 @@ static void tile_values(const struct pass *p, int first, int rows) {
     }
 }
 
+/* Of a row of the tile and a key of the block. */
+static inline int is_kept(const struct scratch *own, int row, int key) {
+#if FJ_DROPOUT
+    return own->keep[row][key / FJ_KEEP_KEYS] >> key % FJ_KEEP_KEYS & 1;
+#else
+    return (void)own, (void)row, (void)key, 1;
+#endif
+}
+
 /* What the values that are not finite give to the rows that see them. */
 static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int first, int rows, int class) {
     const struct item *it = p->it;
@@ -232,7 +369,8 @@ static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int fi
         const int key = own->nonfinite_keys[i];
         const char *value = own->value_rows.first + key * own->value_rows.stride;
         for (int row = 0; row < rows; row++)
-            if (class == 2 || own->masks[row][key / FJ_LANES] >> key % FJ_LANES & 1)
+            if ((class == 2 || own->masks[row][key / FJ_LANES] >> key % FJ_LANES & 1) &&
+                is_kept(own, row, key))
                 tile_add_nonfinite(it->own->sums + (int64_t)(first + row) * FJ_O_LINE, value, FJ_VALUE_DIM);
     }
 }
@@ -260,6 +398,9 @@ static void do_tile(struct pass p, int first, int rows, int class) {
     p.runs = 1, p.run[0].from = 0, p.run[0].to = p.keys;
     if (class == 1 || p.keys % (2 * FJ_LANES)) class = mask_tile(&p, first, rows);
     if (!class) return;
+#if FJ_DROPOUT
+    keep_tile(&p, first, rows);
+#endif
     multiply_keys(&p, first, rows);
     for (int at = 0; at < rows; at += FJ_LANES) {
         const int stop = first + (at + FJ_LANES < rows ? at + FJ_LANES : rows), here = stop - first - at;

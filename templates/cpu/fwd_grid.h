@@ -21,8 +21,8 @@
 #ifndef FJ_FWD_GRID_H
 #define FJ_FWD_GRID_H
 
-#define FJ_WATCH FJ_MASKED
-#ifndef FJ_DIRECT /* units of few rows read keys and values where they lie */
+#define FJ_WATCH (FJ_MASKED || FJ_DROPOUT) /* some positions do not see their value */
+#ifndef FJ_DIRECT                          /* units of few rows read keys and values where they lie */
 #define FJ_DIRECT 1
 #endif
 /* So that both parts take as long to compile: fwd_direct.h is in the second. */
@@ -31,6 +31,8 @@
 #define FJ_RESULT_PART (FJ_DIRECT ? 1 : 2)
 
 #include "tile.h"
+
+#include "dropout.h"
 
 #ifndef FJ_TILE_Q
 #define FJ_TILE_Q 48
@@ -88,6 +90,9 @@ struct scratch {
     int nonfinite; /* keys of the block whose values are not all finite, and which */
     uint16_t nonfinite_keys[FJ_TILE_KV];
     uint16_t masks[FJ_TILE_Q][FJ_TILE_KV / FJ_LANES];
+#if FJ_DROPOUT
+    uint64_t keep[FJ_TILE_Q][FJ_TILE_KV / FJ_KEEP_KEYS]; /* of the tile at work */
+#endif
     struct key_rows value_rows; /* of the block, once it is packed */
 #if FJ_PAGED                    /* its rows, one after the other */
     _Alignas(64) char page_keys[FJ_TILE_KV * FJ_HEAD_DIM * FJ_IN_SIZE];
@@ -100,7 +105,7 @@ struct scratch {
     _Alignas(256) fj_opd turned_queries[FJ_DEPTH(FJ_HEAD_DIM) * FJ_WIDE];
     _Alignas(64) fj_opd line_keys[FJ_CHUNK_KEYS * FJ_Q_LINE];
     _Alignas(64) fj_real turned_scores[FJ_CHUNK_KEYS * FJ_WIDE];
-    _Alignas(64) fj_real saved[FJ_MASKED ? FJ_WIDE * FJ_O_LINE : 1]; /* the sums before the block */
+    _Alignas(64) fj_real saved[FJ_WATCH ? FJ_WIDE * FJ_O_LINE : 1]; /* the sums before the block */
 #endif
 #if FJ_HAS_NO_ROW
     char no_row[(FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM) * FJ_IN_SIZE]; /* zeros */

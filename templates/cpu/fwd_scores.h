@@ -90,19 +90,25 @@ struct pass {
     } run[FJ_TILE_KV / FJ_GRAIN];
 };
 
-#if FJ_HAS_FAULT
-static __attribute__((noinline)) void note_fault(const struct item *it, int row, int64_t key, uint32_t bits) {
+#if FJ_HAS_FAULT || FJ_HAS_OUT_FAULT || FJ_HAS_SINK_FAULT
+/* Of those of a worker the one with the least position stays. */
+static void note_fault_at(const struct item *it, int64_t h, int32_t q, int32_t kv) {
     struct fj_cpu_fault *f = it->args->faults + it->worker, new = {1, 0, 0, 0, 0};
     new.b = batch_of(it);
-    new.h = (int32_t)(it->head + it->own->head[row]);
-    new.q = it->own->q[row];
-    new.kv = (int32_t)(key + __builtin_ctz(bits));
+    new.h = (int32_t)h;
+    new.q = q;
+    new.kv = kv;
     if (f->found) {
         int order = new.b != f->b ? (new.b < f->b) : new.h != f->h ? (new.h < f->h) : -1;
         if (order < 0) order = new.q != f->q ? new.q < f->q : new.kv < f->kv;
         if (!order) return;
     }
     *f = new;
+}
+#endif
+#if FJ_HAS_FAULT
+static __attribute__((noinline)) void note_fault(const struct item *it, int row, int64_t key, uint32_t bits) {
+    note_fault_at(it, it->head + it->own->head[row], it->own->q[row], (int32_t)(key + __builtin_ctz(bits)));
 }
 #endif
 
@@ -288,8 +294,36 @@ FJ_INLINE fj_b large_of(fj_f top, fj_real natural) {
 }
 #endif
 
-/* P = exp2(unit * (score - m)) over a row, in place, as operands; returns its sum, lane by lane. */
-FJ_INLINE fj_f exponentials(const struct pass *p, fj_real *line, fj_real base, fj_real unit) {
+/* ---- Probabilities --------------------------------------------------------------------------- */
+
+#if FJ_DROPOUT
+/* Which probabilities of the tile are kept, of the keys that it sees. */
+static void keep_tile(const struct pass *p, int first, int rows) {
+    const struct item *it = p->it;
+    for (int row = first; row < first + rows;) {
+        const int end = run_end(it, row, first + rows);
+        for (int r = 0; r < p->runs; r++) {
+            const int from = p->run[r].from / FJ_KEEP_KEYS;
+            const struct dropout_rows t = {.args = it->args,
+                                           .b = batch_of(it),
+                                           .h = it->head + row / it->per_head,
+                                           .q = position_of(it, row),
+                                           .rows = end - row,
+                                           .group = p->key / FJ_KEEP_KEYS + from,
+                                           .groups = (p->run[r].to - 1) / FJ_KEEP_KEYS + 1 - from,
+                                           .keep = &it->own->keep[row - first][from],
+                                           .line = FJ_TILE_KV / FJ_KEEP_KEYS};
+            dropout_bits(&t);
+        }
+        row = end;
+    }
+}
+#endif
+
+/* P = exp2(unit * (score - m)) over a row of the tile, in place, as operands; returns its sum, lane by lane, of which nothing is
+ * dropped. */
+FJ_INLINE fj_f exponentials(const struct pass *p, int row, fj_real base, fj_real unit) {
+    fj_real *line = p->it->own->scores + (int64_t)row * FJ_TILE_KV;
     const fj_f c = tile_splat(unit), m = tile_splat(base);
     fj_f sum0 = tile_splat(0), sum1 = sum0;
     for (int r = 0; r < p->runs; r++) {
@@ -300,6 +334,11 @@ FJ_INLINE fj_f exponentials(const struct pass *p, fj_real *line, fj_real base, f
             fj_f p1 = tile_exp2((tile_load(s + FJ_LANES) - m) * c);
             sum0 += p0;
             sum1 += p1;
+#if FJ_DROPOUT
+            const uint64_t *keep = p->it->own->keep[row];
+            p0 = fj_where_f(dropout_lanes(keep, s - line), p0, tile_splat(0));
+            p1 = fj_where_f(dropout_lanes(keep, s + FJ_LANES - line), p1, tile_splat(0));
+#endif
             tile_store_depth(to, p0, p1);
             to += FJ_PAIRS ? FJ_LANES : 2 * FJ_LANES;
         }
@@ -329,8 +368,7 @@ static void exponential_rows(const struct pass *p, int first, int at, int rows, 
     tile_store(own->factor + at, factor);
     tile_store(own->top + first + at, new);
     for (int i = 0; i < FJ_LANES; i++) sum[i] = tile_splat(0);
-    for (int i = 0; i < rows; i++)
-        sum[i] = exponentials(p, own->scores + (int64_t)(at + i) * FJ_TILE_KV, bases[i], units[i]);
+    for (int i = 0; i < rows; i++) sum[i] = exponentials(p, at + i, bases[i], units[i]);
     fj_real *total = own->sum + first + at;
     tile_store(total, tile_fma(tile_load(total), factor, tile_reduce_sum(sum)));
 }

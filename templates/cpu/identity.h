@@ -36,4 +36,25 @@ struct fj_col_state {
 #ifndef FJ_PAGED
 #define FJ_PAGED 0 /* keys and values are in pages, some of which may not be there (forward) */
 #endif
+#ifndef FJ_DROPOUT
+#define FJ_DROPOUT 0 /* the caller hands in a key and a threshold (dropout.h) */
+#endif
+
+/* Mods of the output and of the sink: hooks that bring them say so. FJ_HAS_ANY_GRADS: some mod adds to gradients of captures. */
+#ifndef FJ_HAS_OUT
+#define FJ_HAS_OUT 0
+#endif
+#if !FJ_HAS_OUT
+#define FJ_HAS_OUT_FAULT 0
+#define FJ_HAS_OUT_GRADS 0
+#endif
+#ifndef FJ_HAS_SINK
+#define FJ_HAS_SINK 0
+#endif
+#if !FJ_HAS_SINK
+#define FJ_HAS_SINK_FAULT 0
+#define FJ_HAS_SINK_GRADS 0
+#endif
+#define FJ_HAS_ANY_GRADS (FJ_HAS_CAPTURE_GRADS || FJ_HAS_OUT_GRADS || FJ_HAS_SINK_GRADS)
+
 #define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK || FJ_PAGED) /* something may be hidden */

@@ -77,6 +77,8 @@ FJN_PLAIN(fjn_4df, double, 32)
 #define _mm256_fmadd_pd(a, b, c) \
     ((__m256d)__builtin_ia32_vfmaddpd256((fjn_4df)(a), (fjn_4df)(b), (fjn_4df)(c)))
 
+#define _mm256_mul_epu32(a, b) ((__m256i)__builtin_ia32_pmuludq256((fjn_8si)(a), (fjn_8si)(b)))
+
 #if FJ_ISA_AVX512
 
 FJN_TYPE(__m512, float, 64)
@@ -180,6 +182,8 @@ typedef unsigned int __mmask32;
 
 /* Integers. */
 #define _mm512_set1_epi32(x) ((__m512i)((x)-FJN_ZEROS(fjn_16si)))
+#define _mm512_mul_epu32(a, b) \
+    ((__m512i)__builtin_ia32_pmuludq512_mask((fjn_16si)(a), (fjn_16si)(b), FJN_ZEROS(fjn_8di), FJN_ALL8))
 #define _mm512_or_epi32(a, b) ((a) | (b))
 #define _mm512_slli_epi32(a, n) ((__m512i)((fjn_16si)(a) << (n)))
 #define _mm512_castsi512_si256(a) ((__m256i)__builtin_shufflevector((fjn_8di)(a), (fjn_8di)(a), 0, 1, 2, 3))

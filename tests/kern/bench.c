@@ -110,8 +110,15 @@ static bool time_kernel(const runner *r, const kernel *k, const object *o, FILE 
     const bool cpu = r->device == &device_cpu; /* one worker */
     const int64_t length = r->length ? r->length : cpu ? 2048 : measured ? 4096 : 256;
     const int64_t heads = cpu ? 1 : measured ? 16 : 2;
-    const shape s = {cpu ? 1 : 2, heads, heads, length, length, 0.125, LAYOUT_PACKED, 0,
-                     0,           8,     0,     false,  {0},    0,     false};
+    const shape s = {.batch = cpu ? 1 : 2,
+                     .heads_q = heads,
+                     .heads_kv = heads,
+                     .q_len = length,
+                     .kv_len = length,
+                     .scale = 0.125,
+                     .how = LAYOUT_PACKED,
+                     .l2_group = 8,
+                     .dropout = 0.1};
     call c;
     call_make(&c, r->device, k, &s, r->seed, false);
     bool good;

@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "base/philox.h"
 #include "templates/cuda/shapes.h"
 #include "tests/kern/kern.h"
 
-const char *const tensor_names[TENSORS] = {"query", "key",  "value", "out",    "lse",  "low",
+const char *const tensor_names[TENSORS] = {"query", "key",  "value", "out",    "raw",  "lse",   "low",
                                            "max",   "dout", "dlse",  "dquery", "dkey", "dvalue"};
 
 void shape_name(const shape *s, char name[128]) {
@@ -18,6 +19,8 @@ void shape_name(const shape *s, char name[128]) {
                  (int)s->batch, (int)s->heads_q, (int)s->heads_kv, (int)s->q_len, (int)s->kv_len,
                  layouts[s->how], s->scale, s->q_offset, s->kv_offset, s->l2_group, s->dlse ? " dlse" : "",
                  s->spoilt ? " spoilt" : "", s->absent);
+    if (s->dropout > 0 && length < 128)
+        length += snprintf(name + length, 128 - (size_t)length, " dropout %.3g", s->dropout);
     if (s->block[0] > 0 && length < 128)
         (void)snprintf(name + length, 128 - (size_t)length, " blocks %dx%d/%u", s->block[0], s->block[1],
                        s->block_planes);
@@ -66,6 +69,7 @@ static int64_t capture_extent(const call *c, char letter) {
     case 'h': return c->shape->heads_q;
     case 'q': return extent(c, 0);
     case 'k': return extent(c, 1);
+    case 'd': return c->kernel->problem.value_dim;
     case '5': return 50;
     default: return extent(c, 0) + extent(c, 1) + 200;
     }
@@ -113,11 +117,14 @@ static unsigned absence_of(int t) {
          : t == LSE    ? ABSENT_LSE
          : t == LOW    ? ABSENT_LOW
          : t == MAX    ? ABSENT_MAX
+         : t == RAW    ? ABSENT_RAW
                        : 0;
 }
 
 bool call_has(const call *c, int t) {
     if (t == DLSE) return c->shape->dlse;
+    if (t == RAW && !c->kernel->problem.out) return false;
+    if (kernel_is_backward(c->kernel) && (t == OUT || t == RAW)) return t == call_output(c);
     if (t == LOW && kernel_is_backward(c->kernel) && c->kernel->mod->large) return true;
     return (c->shape->absent & absence_of(t)) == 0;
 }
@@ -125,12 +132,28 @@ bool call_has(const call *c, int t) {
 bool call_writes(const call *c, int t) {
     if (!call_has(c, t)) return false;
     if (kernel_is_backward(c->kernel)) return t >= DQUERY;
-    return t == OUT || t == LSE || t == LOW || (t == MAX && c->kernel->problem.max);
+    return t == OUT || t == RAW || t == LSE || t == LOW || (t == MAX && c->kernel->problem.max);
+}
+
+int call_output(const call *c) { return c->kernel->problem.out ? RAW : OUT; }
+
+bool call_keeps(const call *c, int64_t b, int64_t h, int64_t q, int64_t kv) {
+    const shape *s = c->shape;
+    if (!c->kernel->problem.dropout) return true;
+    const uint32_t word =
+        fj_dropout_word(fj_dropout_key(s->seed, s->offset), (uint64_t)(b * s->heads_q + h),
+                        (uint32_t)call_position(c, 0, b, q), (uint32_t)call_position(c, 1, b, kv));
+    return word >= fj_dropout_threshold(s->dropout);
+}
+
+double call_keep_scale(const call *c) {
+    if (!c->kernel->problem.dropout) return 1;
+    return c->shape->dropout < 1 ? 1 / (1 - c->shape->dropout) : 0;
 }
 
 bool call_reads(const call *c, int t) {
-    return t <= VALUE ||
-           (kernel_is_backward(c->kernel) && (t == OUT || t == LSE || t == LOW || t == DOUT || t == DLSE));
+    return t <= VALUE || (kernel_is_backward(c->kernel) &&
+                          (t == call_output(c) || t == LSE || t == LOW || t == DOUT || t == DLSE));
 }
 
 bool call_wants_grads(const call *c, int i) {
@@ -142,7 +165,7 @@ static void make_tensor(call *c, int which) {
     const fj_jit_problem *p = &c->kernel->problem;
     const bool of_keys = which == KEY || which == VALUE || which == DKEY || which == DVALUE;
     const bool of_rows = which == LSE || which == LOW || which == MAX || which == DLSE;
-    const bool values = which == VALUE || which == OUT || which == DOUT || which == DVALUE;
+    const bool values = which == VALUE || which == OUT || which == RAW || which == DOUT || which == DVALUE;
     const int64_t dims[4] = {s->batch, of_keys ? s->heads_kv : s->heads_q, of_keys ? s->kv_len : s->q_len,
                              of_rows  ? 1
                              : values ? p->value_dim

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/philox.h"
 #include "jit/compile.h"
 #include "templates/cpu/abi.h"
 #include "tests/kern/kern.h"
@@ -117,6 +118,7 @@ static void put_args(packet *p, const call *c, int workers) {
         .out = describe(c, OUT),
         .lse = describe(c, LSE),
         .lse_low = describe(c, LOW),
+        .out_raw = describe(c, RAW),
         .max = describe(c, MAX),
         .dout = describe(c, DOUT),
         .dlse = describe(c, DLSE),
@@ -133,9 +135,13 @@ static void put_args(packet *p, const call *c, int workers) {
         .q_len = s->q_len,
         .kv_len = s->kv_len,
         .scale = s->scale,
+        .dropout_threshold = fj_dropout_threshold(c->kernel->problem.dropout ? s->dropout : 0),
+        .dropout_scale = call_keep_scale(c),
         .workers = workers,
         .faults = p->faults,
     };
+    const fj_philox_key key = fj_dropout_key(s->seed, s->offset);
+    memcpy(p->args.dropout_key, key.word, sizeof key.word);
     put_blocks(p, c);
     for (size_t i = 0; i < ir->captures.len; i++) put_capture(p, c, (int)i);
     if (ir->scalars.len > 0) p->scalar.f = ir->scalars.data[0].f; /* those of mods.c are floats */

@@ -52,15 +52,17 @@ typedef struct mod {
     const char *name, *score, *mask;
     bool exact;                       /* the analysis finds every empty block */
     bool large;                       /* scores so large that backward needs lse in two parts */
+    const char *out, *sink;           /* mods of the output and of the sink */
     const char *definitions, *scalar; /* a run-time scalar, and the source that gives its value */
     struct {
-        const char *name, *dims; /* letters: b batch, h query heads, q, k positions; n: of both; 5: 50 */
+        const char *name,
+            *dims; /* letters: b batch, h query heads, q, k positions; n: of both; d: columns; 5: 50 */
         fj_dtype dtype;
     } capture[MAX_CAPTURES];
 } mod;
 
 typedef struct graphs {
-    const fj_ir *ir, *gradient; /* as the library makes them */
+    const fj_ir *ir, *gradient, *out, *out_gradient, *sink, *sink_gradient; /* as the library makes them */
 } graphs;
 
 extern const mod mods[]; /* ends with a row without a name */
@@ -81,6 +83,8 @@ typedef struct kernel {
     char name[160];
 } kernel;
 
+/* Of the mod, as the problem's direction needs them. */
+void kernel_put_graphs(kernel *k);
 /* Fills the graphs, the entry that merges and the name. */
 void kernel_finish(kernel *k);
 /* A target of kernels as one number: the architecture of a GPU, or an instruction set of the cpu, negated. */
@@ -116,7 +120,8 @@ enum {
     ABSENT_CAPTURE_GRADS = 8,
     ABSENT_LSE = 16,
     ABSENT_MAX = 32,
-    ABSENT_LOW = 64
+    ABSENT_LOW = 64,
+    ABSENT_RAW = 128
 };
 
 typedef struct shape {
@@ -128,6 +133,8 @@ typedef struct shape {
     bool dlse;
     int32_t block[2];      /* of queries, of keys; where the kernel has a block mask */
     unsigned block_planes; /* 1: batches differ, 2: heads */
+    double dropout;        /* where the kernel has it: the probability, and what chooses positions */
+    uint64_t seed, offset;
     bool spoilt; /* forward: elements that are not finite; outputs that see none are as with zeros there */
 } shape;
 
@@ -196,9 +203,9 @@ bool tensor_is_vector(const tensor *t);
 
 /* ---- Calls ---------------------------------------------------------------------------------------------- */
 
-/* Forward: query key value -> out lse low max. Backward: all but the maximum and dlse's are inputs -> dquery dkey dvalue.
- * lse + low is the logarithm. */
-enum { QUERY, KEY, VALUE, OUT, LSE, LOW, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, TENSORS };
+/* Forward: query key value -> out raw lse low max. Backward: all but the maximum and dlse's are inputs -> dquery dkey dvalue.
+ * lse + low is the logarithm. raw: the output before its mod, in place of out for backward. */
+enum { QUERY, KEY, VALUE, OUT, RAW, LSE, LOW, MAX, DOUT, DLSE, DQUERY, DKEY, DVALUE, TENSORS };
 extern const char *const tensor_names[TENSORS];
 
 /* The gradient of a capture, or of the scalar (the last). */
@@ -258,6 +265,12 @@ bool call_has(const call *c, int tensor);    /* false: the kernel is given none 
 bool call_reads(const call *c, int tensor);  /* an input of the kernel */
 bool call_writes(const call *c, int tensor); /* an output of the kernel that is wanted */
 size_t call_real_size(const call *c);
+
+/* What backward reads of the output. */
+int call_output(const call *c);
+/* Whether dropout leaves a probability, and what it is multiplied by then; without dropout true and 1. */
+bool call_keeps(const call *c, int64_t b, int64_t h, int64_t q, int64_t kv);
+double call_keep_scale(const call *c);
 
 void blocks_make(call *c, generator *random);
 void blocks_finish(call *c);

@@ -23,9 +23,9 @@ bool kernel_is_backward(const kernel *k) { return k->problem.kind == FJ_JIT_BACK
 static void name_kernel(kernel *k) {
     fj_buf name;
     fj_buf_init(&name, &fj_allocator_libc);
-    fj_buf_printf(&name, "%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
+    fj_buf_printf(&name, "%s%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
                   k->problem.max ? "_max" : "", k->pack ? "_pack" : "", k->table ? "_table" : "",
-                  k->seams ? "_seams" : "", k->hand ? "_hand" : "");
+                  k->seams ? "_seams" : "", k->hand ? "_hand" : "", k->problem.dropout ? "_dropout" : "");
     if (k->splits > 0) fj_buf_printf(&name, "_split%d", k->splits);
     fj_buf_printf(&name, "_%s", k->mod->name);
     if (name.failed || name.len >= sizeof k->name) abort();
@@ -33,10 +33,19 @@ static void name_kernel(kernel *k) {
     fj_buf_finish(&name);
 }
 
-void kernel_finish(kernel *k) {
+void kernel_put_graphs(kernel *k) {
     const graphs g = mod_graphs(k->mod);
+    const bool backward = kernel_is_backward(k);
     k->problem.ir = g.ir;
-    k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
+    k->problem.gradient = backward ? g.gradient : NULL;
+    k->problem.out = g.out;
+    k->problem.out_gradient = backward ? g.out_gradient : NULL;
+    k->problem.sink = g.sink;
+    k->problem.sink_gradient = backward ? g.sink_gradient : NULL;
+}
+
+void kernel_finish(kernel *k) {
+    kernel_put_graphs(k);
     if (k->splits > 0)
         k->variant.entries[k->variant.entry_count++] =
             (fj_entry){.name = "fj_fwd_merge", .threads = 128, .slices = 1};
@@ -56,6 +65,7 @@ static bool parse_problem(fj_jit_problem *p, const char *name) {
     p->packed = strstr(name, "_varlen_") != NULL;
     p->paged = strstr(name, "_paged_") != NULL;
     p->q_offset = strstr(name, "_offset_") != NULL;
+    p->dropout = strstr(name, "_dropout_") != NULL;
     if (!p->deterministic) end += 7;
     if (sscanf(name + end, "e%d_v%d_", &p->head_dim, &p->value_dim) != 2) return false;
     for (int i = 0; i < FJ_DTYPE_COUNT; i++)
@@ -67,8 +77,13 @@ static bool parse_word(kernel *k, const char *word) {
     struct {
         const char *name;
         bool *flag;
-    } const flags[] = {{"tf32", &k->problem.tf32}, {"max", &k->problem.max}, {"pack", &k->pack},
-                       {"table", &k->table},       {"seams", &k->seams},     {"hand", &k->hand}};
+    } const flags[] = {{"tf32", &k->problem.tf32},
+                       {"max", &k->problem.max},
+                       {"pack", &k->pack},
+                       {"table", &k->table},
+                       {"seams", &k->seams},
+                       {"hand", &k->hand},
+                       {"dropout", &k->problem.dropout}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
         if (strcmp(flags[i].name, word) == 0) return *flags[i].flag = true;
     return sscanf(word, "split%d", &k->splits) == 1;
@@ -126,9 +141,7 @@ bool kernel_parse(kernel *k, const char *name, const int *targets, int target_co
     const char *last = strrchr(name, '_');
     *k = (kernel){.mod = last ? mod_find(last + 1) : NULL};
     if (!k->mod || !parse_problem(&k->problem, name)) return false;
-    const graphs g = mod_graphs(k->mod);
-    k->problem.ir = g.ir;
-    k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
+    kernel_put_graphs(k);
     const size_t length = find_variant(k, name, targets, target_count);
     if (length == 0) return false;
     const char *rest = name + length;

@@ -47,6 +47,26 @@ const mod mods[] = {
      .exact = true,
      .score = "score * gain + gain",
      .capture = {{"gain", "", FJ_DTYPE_BF16}}},
+    {.name = "sink",
+     .exact = true,
+     .mask = "(q >= 3) & (kv < 70)",
+     .sink = "logit[h] * 2.0 - 1.0",
+     .capture = {{"logit", "h", FJ_DTYPE_F32}}},
+    {.name = "gate",
+     .exact = true,
+     .mask = "q >= kv",
+     .out = "out * gate[h, d] + out * out * 0.25 + rest[b, q]",
+     .capture = {{"gate", "hd", FJ_DTYPE_F32}, {"rest", "bq", FJ_DTYPE_F16}}},
+    /* One tensor, and a scalar, for all of them. */
+    {.name = "epilogue",
+     .exact = true,
+     .score = "score * 0.5 + weight[h] * slope * (kv - q)",
+     .mask = "q + 30 >= kv",
+     .out = "out * (d % 3 + 1) - out * weight[h] * slope + weight[q % 3 - 2]",
+     .sink = "weight[h] * 3.0 + slope",
+     .definitions = "slope = 0.05\n",
+     .scalar = "slope",
+     .capture = {{"weight", "5", FJ_DTYPE_F32}}},
     {.name = "fault", /* reads past the end, where the mask shows it */
      .exact = true,
      .score = "score + short[kv]",
@@ -82,12 +102,15 @@ static void compile_body(fj_scope *scope, void *argument) {
                               .source_length = m->definitions ? strlen(m->definitions) : 0,
                               .score = m->score,
                               .mask = m->mask,
+                              .out = m->out,
+                              .sink = m->sink,
                               .runtime_params = &m->scalar,
                               .runtime_param_count = m->scalar != NULL,
                               .bindings = bindings,
                               .binding_count = count};
-    fj_ir *ir = fj_ir_optimise(fj_ir_guard(fj_ir_optimise(fj_expr_compile(scope, &desc, NULL))));
-    job->found = (graphs){ir, fj_ir_optimise(fj_ir_gradient(ir))};
+    fj_program p;
+    fj_expr_build(scope, &desc, &p);
+    job->found = (graphs){p.ir, p.gradient, p.out, p.out_gradient, p.sink, p.sink_gradient};
 }
 
 /* The table of mods tells captures in the order of the graph. */
@@ -105,7 +128,7 @@ graphs mod_graphs(const mod *m) {
     graphs *found = &compiled[m - mods];
     if (found->ir) return *found;
     if (!arena.allocator) fj_arena_init(&arena, &fj_allocator_libc);
-    compile_job job = {m, {NULL, NULL}};
+    compile_job job = {.m = m};
     fj_error error = {0};
     if (fj_scope_run(&arena, &error, compile_body, &job) != FJ_OK) {
         printf("mod %s: %s\n", m->name, error.text);

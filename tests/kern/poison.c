@@ -3,8 +3,8 @@
  *
  * A row of queries is touched where the element is its own, or of a key that it sees, unless all its scores are -inf. Then
  * its out and lse are NaN, as forward would have left them. Tainted, and free to be anything, are dquery of touched rows,
- * and dkey and dvalue of what they see; but dvalue by value not at all, and by dout in its column alone, where it has
- * to be. */
+ * and dkey and dvalue of what they see; but dvalue by value not at all, where no mod of the output reads what became of it, and
+ * by dout in its column alone, where it has to be. What dropout takes from a row reaches no dvalue. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,13 +36,27 @@ static bool is_of_keys(int which) {
 
 static bool sees(const call *c, int64_t row, int64_t kv) { return c->visible[row * c->shape->kv_len + kv]; }
 
+static bool sees_any(const call *c, int64_t row) {
+    for (int64_t kv = 0; kv < c->shape->kv_len; kv++)
+        if (sees(c, row, kv)) return true;
+    return false;
+}
+
+/* Whether dropout leaves what it sees there. */
+static bool keeps(const call *c, int64_t row, int64_t kv) {
+    const shape *s = c->shape;
+    const int64_t head = row / s->q_len;
+    return call_keeps(c, head / s->heads_q, head % s->heads_q, row % s->q_len, kv);
+}
+
 /* row: of [B,Hq,L] */
 static bool is_touched(const call *c, const poison *p, int64_t row) {
     const shape *s = c->shape;
     const int64_t head = row / s->q_len % s->heads_q;
-    if (c->answers[LSE].exact[row] == -(double)INFINITY) return false;
+    if (c->answers[LSE].exact[row] == -(double)INFINITY || !sees_any(c, row)) return false;
     if (!is_of_keys(p->which)) return head == p->head && row % s->q_len == p->row;
-    return head / (s->heads_q / s->heads_kv) == p->head && sees(c, row, p->row);
+    return head / (s->heads_q / s->heads_kv) == p->head && sees(c, row, p->row) &&
+           (p->which != VALUE || keeps(c, row, p->row));
 }
 
 /* The same in all batches: they may be one. */
@@ -51,7 +65,7 @@ static void put(call *c, const poison *p, double value) {
     for (int64_t b = 0; b < t->dims[0]; b++)
         t->values[((b * t->dims[1] + p->head) * t->dims[2] + p->row) * t->dims[3] + p->column] = value;
     tensor_store(t);
-    tensor *out = &c->tensors[OUT], *lse = &c->tensors[LSE];
+    tensor *out = &c->tensors[call_output(c)], *lse = &c->tensors[LSE];
     for (int64_t row = 0; row < tensor_count(lse) && value != 0; row++) {
         if (!is_touched(c, p, row)) continue;
         if (p->which == QUERY || p->which == KEY) lse->values[row] = (double)NAN;
@@ -62,12 +76,14 @@ static void put(call *c, const poison *p, double value) {
     tensor_store(lse);
 }
 
-/* Whether some touched row sees the key of a row of [B,Hkv,S]. */
-static bool is_seen(const call *c, const poison *p, int64_t key) {
+/* Whether some touched row sees the key of a row of [B,Hkv,S]; its value too: and keeps it. */
+static bool is_seen(const call *c, const poison *p, int64_t key, bool value) {
     const shape *s = c->shape;
     const int64_t group = s->heads_q / s->heads_kv, first = key / s->kv_len * group * s->q_len;
     for (int64_t row = first; row < first + group * s->q_len; row++)
-        if (is_touched(c, p, row) && sees(c, row, key % s->kv_len)) return true;
+        if (is_touched(c, p, row) && sees(c, row, key % s->kv_len) &&
+            (!value || keeps(c, row, key % s->kv_len)))
+            return true;
     return false;
 }
 
@@ -78,11 +94,13 @@ static bool check_output(const call *c, const poison *p, int which, const double
     const tensor *t = &c->tensors[which];
     const bool summed = which == DQUERY && c->kernel->variant.mma && !c->kernel->problem.deterministic;
     for (int64_t row = 0; row < tensor_count(t) / t->dims[3]; row++) {
-        const bool reached = is_of_keys(which) ? is_seen(c, p, row) : is_touched(c, p, row);
+        const bool reached = is_of_keys(which) ? is_seen(c, p, row, which == DVALUE) : is_touched(c, p, row);
         for (int64_t i = 0; i < t->dims[3]; i++) {
             const double got = t->values[row * t->dims[3] + i], want = zero[row * t->dims[3] + i];
             const bool marked = p->which == DOUT && which == DVALUE && i == p->column && reached;
-            const bool tainted = reached && (which != DVALUE || p->which == QUERY || p->which == KEY);
+            const bool by_row =
+                p->which == QUERY || p->which == KEY || (p->which == VALUE && c->kernel->problem.out);
+            const bool tainted = reached && (which != DVALUE || by_row);
             const bool free = tainted || (summed && isfinite(got));
             if (marked ? !isfinite(got) : free || is_same(got, want)) continue;
             (void)fprintf(out,

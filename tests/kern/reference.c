@@ -19,15 +19,17 @@
 /* One row of queries: values for each key. */
 typedef struct row {
     int64_t b, h, hk, q, at; /* at: of [B,Hq,L] */
-    double *score, *after, *p, *dp, *ds, *mass, *mass_ds, lse, log_sum, top, most, flip;
-    bool *live;
+    double *score, *after, *p, *dp, *ds, *mass, *mass_ds, lse, log_sum, top, base, sink, most, flip;
+    double *out, *dout, *mass_out; /* of a row of the output: before the mod; what its adjoint is there */
+    double delta, delta_size;
+    bool *live, *kept;
 } row;
 
 typedef struct pass {
     call *c;
-    fj_eval *eval;
+    fj_eval *eval, *out, *sink;
     bool unfused;
-    double unit, slack, tiny;
+    double unit, slack, tiny, keep_scale;
 } pass;
 
 /* ---- Arithmetic --------------------------------------------------------------------------------------- */
@@ -155,16 +157,53 @@ static void find_flips(const pass *p, row *r) {
     }
 }
 
+/* ---- The output and the sink ------------------------------------------------------------------------------- */
+
+static fj_eval_lanes lanes_of_columns(const call *c, const row *r, const double *x, int64_t d) {
+    const int64_t left = c->kernel->problem.value_dim - d;
+    return (fj_eval_lanes){.b = (int32_t)r->b,
+                           .h = (int32_t)r->h,
+                           .q = call_position(c, 0, r->b, r->q),
+                           .kv0 = (int32_t)d,
+                           .count = left < FJ_EVAL_LANES ? (int)left : FJ_EVAL_LANES,
+                           .score = x + d};
+}
+
+/* The mod of the output on a row; to may be x. */
+static void apply_output(const pass *p, const row *r, const double *x, double *to) {
+    const call *c = p->c;
+    const fj_eval_input input = input_of(p);
+    const int64_t v = c->kernel->problem.value_dim;
+    for (int64_t d = 0; d < v; d++)
+        if (!p->out) to[d] = kernel_out(c->kernel, d, x[d]);
+    for (int64_t d = 0; p->out && d < v; d += FJ_EVAL_LANES) {
+        const fj_eval_lanes lanes = lanes_of_columns(c, r, x, d);
+        fj_eval_run(p->out, &input, &lanes, to + d, NULL, NULL, NULL, NULL);
+    }
+}
+
+static double sink_of(const pass *p, const row *r) {
+    const fj_eval_input input = input_of(p);
+    double sink = 0;
+    const fj_eval_lanes lanes = {
+        .b = (int32_t)r->b, .h = (int32_t)r->h, .kv0 = 0, .count = 1, .score = &sink};
+    if (!p->sink) return kernel_sink(p->c->kernel);
+    fj_eval_run(p->sink, &input, &lanes, &sink, NULL, NULL, NULL, NULL);
+    return sink;
+}
+
+/* ---- Probabilities ------------------------------------------------------------------------------------------ */
+
 static void make_probabilities(const pass *p, row *r) {
     const int64_t n = p->c->shape->kv_len;
-    const double extra = kernel_sink(p->c->kernel);
+    const double extra = r->sink = sink_of(p, r);
     make_scores(p, r);
     find_flips(p, r);
     r->top = -(double)INFINITY;
     for (int64_t kv = 0; kv < n; kv++)
         if (r->live[kv] && !isnan(r->top) && !(r->after[kv] <= r->top))
             r->top = r->after[kv]; /* a NaN stays */
-    const double base = isnan(r->top) ? r->top : fmax(r->top, extra);
+    const double base = r->base = isnan(r->top) ? r->top : fmax(r->top, extra);
     const bool sees = !(base <= -(double)INFINITY);
     const double real = p->c->kernel->problem.dtype == FJ_DTYPE_F64 ? 0x1p-53 : 0x1p-24;
     r->flip = 0;
@@ -179,18 +218,46 @@ static void make_probabilities(const pass *p, row *r) {
     r->log_sum = log(sum);
     r->lse = sees ? base + r->log_sum : -(double)INFINITY;
     for (int64_t kv = 0; kv < n && sees; kv++) r->p[kv] /= sum;
+    for (int64_t kv = 0; kv < n; kv++) r->kept[kv] = call_keeps(p->c, r->b, r->h, r->q, kv);
+}
+
+/* Of a key, after dropout. */
+static double weight_of(const pass *p, const row *r, int64_t kv) {
+    return r->kept[kv] ? r->p[kv] * p->keep_scale : 0;
 }
 
 /* ---- Forward ------------------------------------------------------------------------------------------------ */
 
-static void forward_row(const pass *p, const row *r) {
+/* The bound of a row's elements, before the mod, to one of what the mod makes of them. */
+static void bound_output(const pass *p, const row *r, const double *out, double *bound) {
+    const int64_t v = p->c->kernel->problem.value_dim;
+    double *off = r->dout; /* not used yet */
+    for (int64_t j = 0; j < v; j++) bound[j] += 1e-30;
+    for (int sign = -1; sign <= 1 && p->out; sign += 2) {
+        for (int64_t j = 0; j < v; j++)
+            off[j] = r->out[j] + sign * (bound[j] + 4 * p->slack * fabs(r->out[j]));
+        apply_output(p, r, off, off);
+        for (int64_t j = 0; j < v; j++)
+            r->mass_out[j] = fmax(sign < 0 ? 0 : r->mass_out[j], fabs(off[j] - out[j]));
+    }
+    for (int64_t j = 0; j < v; j++)
+        bound[j] = (p->out ? r->mass_out[j] : bound[j]) + p->unit * fabs(out[j]) + 1e-30;
+}
+
+static void forward_row(const pass *p, row *r) {
     call *c = p->c;
     const int64_t v = c->kernel->problem.value_dim, n = c->shape->kv_len;
-    double *out = result(p, OUT) + r->at * v;
+    double *out = result(p, OUT) + r->at * v, *raw = result(p, RAW) + r->at * v;
+    memset(r->out, 0, (size_t)v * sizeof *r->out);
     for (int64_t kv = 0; kv < n; kv++)
-        if (r->p[kv] > 0) axpy(p, v, rounded(p, r->p[kv]), of_row(c, VALUE, r->b, r->hk, kv), out);
-    for (int64_t j = 0; j < v; j++)
-        out[j] = isnan(r->lse) ? r->lse : rounded(p, kernel_out(c->kernel, j, out[j]));
+        if (weight_of(p, r, kv) > 0)
+            axpy(p, v, rounded(p, weight_of(p, r, kv)), of_row(c, VALUE, r->b, r->hk, kv), r->out);
+    for (int64_t j = 0; j < v && isnan(r->lse); j++) r->out[j] = r->lse;
+    apply_output(p, r, r->out, out);
+    for (int64_t j = 0; j < v; j++) {
+        out[j] = isnan(r->lse) ? r->lse : rounded(p, out[j]);
+        raw[j] = rounded(p, r->out[j]);
+    }
     result(p, LSE)[r->at] = p->unfused ? (double)(float)r->lse : r->lse;
     result(p, LOW)[r->at] = r->lse;
     result(p, MAX)[r->at] = isnan(r->lse) ? r->lse : p->unfused ? (double)(float)r->top : r->top;
@@ -200,24 +267,26 @@ static void forward_row(const pass *p, const row *r) {
         p->slack * (r->most + (isfinite(r->lse) ? fabs(r->lse) : 0));
     /* Both parts together: scores after the mod are real, no more is rounded of them. */
     c->answers[LOW].bound[r->at] = p->slack * (r->most + fmin(isfinite(r->lse) ? fabs(r->lse) : 0, 1e3));
-    double *bound = c->answers[OUT].bound + r->at * v;
+    double *bound = c->answers[OUT].bound + r->at * v, *raw_bound = c->answers[RAW].bound + r->at * v;
     for (int64_t kv = 0; kv < n; kv++) {
-        const double *value = of_row(c, VALUE, r->b, r->hk, kv);
-        for (int64_t j = 0; j < v && r->p[kv] > 0; j++)
-            bound[j] += ((p->unit + off) * r->p[kv] + p->tiny) * fabs(value[j]);
+        const double *value = of_row(c, VALUE, r->b, r->hk, kv), weight = weight_of(p, r, kv);
+        for (int64_t j = 0; j < v && weight > 0; j++)
+            bound[j] += ((p->unit + off) * weight + p->tiny * p->keep_scale) * fabs(value[j]);
     }
-    for (int64_t j = 0; j < v; j++) bound[j] += p->unit * fabs(out[j]) + 1e-30;
+    for (int64_t j = 0; j < v; j++) raw_bound[j] = bound[j] + p->unit * fabs(r->out[j]) + 1e-30;
+    bound_output(p, r, out, bound);
 }
 
 /* out and lse as a forward kernel stores them: inputs of the backward ones. */
 static void keep_row(const pass *p, const row *r) {
-    tensor *out = &p->c->tensors[OUT], *lse = &p->c->tensors[LSE], *low = &p->c->tensors[LOW];
+    const int which = call_output(p->c);
+    tensor *out = &p->c->tensors[which], *lse = &p->c->tensors[LSE], *low = &p->c->tensors[LOW];
     const int64_t v = p->c->kernel->problem.value_dim;
     for (int64_t j = 0; j < v; j++)
-        out->values[r->at * v + j] = fj_dtype_round(out->dtype, p->c->answers[OUT].exact[r->at * v + j]);
+        out->values[r->at * v + j] = fj_dtype_round(out->dtype, p->c->answers[which].exact[r->at * v + j]);
     lse->values[r->at] = r->lse;
     /* Differences first: a double cannot hold the sum of a large maximum and a logarithm either. */
-    low->values[r->at] = isfinite(r->lse) ? r->top - fj_dtype_round(lse->dtype, r->lse) + r->log_sum : 0;
+    low->values[r->at] = isfinite(r->lse) ? r->base - fj_dtype_round(lse->dtype, r->lse) + r->log_sum : 0;
 }
 
 /* ---- Backward ----------------------------------------------------------------------------------------------- */
@@ -254,30 +323,78 @@ static bool is_measured(const kernel *k) {
     return false;
 }
 
+/* Arrays of the gradients that are wanted. */
+static void arrays_of(const pass *p, double *arrays[GRADS]) {
+    for (int i = 0; i < GRADS; i++) arrays[i] = p->c->grads[i].count > 0 ? result(p, TENSORS + i) : NULL;
+}
+
+static void add_mass(const pass *p, double mass) {
+    for (int i = 0; i < GRADS && !p->unfused; i++) p->c->grads[i].mass += mass;
+}
+
+/* dout before the mod of the output, as it is stored; its gradients of captures. */
+static void adjoin_output(const pass *p, row *r) {
+    call *c = p->c;
+    const fj_eval_input input = input_of(p);
+    const int64_t v = c->kernel->problem.value_dim;
+    const double *dout = of_row(c, DOUT, r->b, r->h, r->q);
+    double *arrays[GRADS];
+    arrays_of(p, arrays);
+    const fj_eval_grads grads = {.captures = arrays, .scalars = arrays[MAX_CAPTURES]};
+    memcpy(r->dout, dout, (size_t)v * sizeof *dout);
+    for (int64_t d = 0; p->out && d < v; d += FJ_EVAL_LANES) {
+        const double *raw = of_row(c, RAW, r->b, r->h, r->q);
+        fj_eval_lanes lanes = lanes_of_columns(c, r, raw, d);
+        lanes.adjoint = dout + d;
+        fj_eval_run(p->out, &input, &lanes, NULL, NULL, r->dout + d, NULL, &grads);
+        for (int i = 0; i < lanes.count; i++) {
+            r->dout[d + i] = fj_dtype_round(c->tensors[DOUT].dtype, r->dout[d + i]);
+            add_mass(p, fabs(dout[d + i]) * (1 + fabs(raw[d + i])));
+        }
+    }
+}
+
+/* The sink's own: it is a key of which the value is 0. */
+static void adjoin_sink(const pass *p, const row *r) {
+    const fj_eval_input input = input_of(p);
+    const double zero = 0, prob = r->lse > -(double)INFINITY ? exp(r->sink - r->base - r->log_sum) : 0;
+    const double adjoint = -prob * r->delta;
+    double *arrays[GRADS], ignored;
+    if (!p->sink) return;
+    arrays_of(p, arrays);
+    const fj_eval_grads grads = {.captures = arrays, .scalars = arrays[MAX_CAPTURES]};
+    const fj_eval_lanes lanes = {
+        .b = (int32_t)r->b, .h = (int32_t)r->h, .count = 1, .score = &zero, .adjoint = &adjoint};
+    fj_eval_run(p->sink, &input, &lanes, NULL, NULL, &ignored, NULL, &grads);
+    add_mass(p, prob * r->delta_size);
+}
+
 /* What dP is measured from: rowsum(out dout), of out as it is rounded, or rowsum(P dP). */
 static double row_sum(const pass *p, const row *r, const double *dout, double *ret_size) {
     const call *c = p->c;
     const int64_t v = c->kernel->problem.value_dim;
-    const double *out = of_row(c, OUT, r->b, r->h, r->q);
+    const double *out = of_row(c, call_output(c), r->b, r->h, r->q);
     double sum = 0;
     *ret_size = size_of(out, dout, v);
     if (!is_measured(c->kernel)) return dot(p, out, dout, v);
     for (int64_t kv = 0; kv < c->shape->kv_len; kv++)
-        if (r->p[kv] > 0) sum += r->p[kv] * dot(p, dout, of_row(c, VALUE, r->b, r->hk, kv), v);
+        if (r->p[kv] > 0) sum += weight_of(p, r, kv) * dot(p, dout, of_row(c, VALUE, r->b, r->hk, kv), v);
     return sum;
 }
 
 static void make_adjoints(const pass *p, row *r) {
     call *c = p->c;
     const int64_t n = c->shape->kv_len, v = c->kernel->problem.value_dim;
-    const double *dout = of_row(c, DOUT, r->b, r->h, r->q);
+    const double *dout = r->dout;
     double size;
-    const double delta = row_sum(p, r, dout, &size) - (c->shape->dlse ? c->tensors[DLSE].values[r->at] : 0);
-    const double delta_size = size + fabs(delta) + 1e-30;
+    const double delta = r->delta =
+        row_sum(p, r, dout, &size) - (c->shape->dlse ? c->tensors[DLSE].values[r->at] : 0);
+    const double delta_size = r->delta_size = size + fabs(delta) + 1e-30;
     for (int64_t kv = 0; kv < n; kv++) {
         const double *value = of_row(c, VALUE, r->b, r->hk, kv);
-        r->dp[kv] = r->p[kv] * (rounded(p, dot(p, dout, value, v)) - delta);
-        r->mass[kv] = p->unfused ? 0 : r->p[kv] * (size_of(dout, value, v) + delta_size);
+        const double scale = r->kept[kv] ? p->keep_scale : 0;
+        r->dp[kv] = r->p[kv] * ((scale > 0 ? scale * rounded(p, dot(p, dout, value, v)) : 0) - delta);
+        r->mass[kv] = p->unfused ? 0 : r->p[kv] * (scale * size_of(dout, value, v) + delta_size);
         for (int i = 0; i < GRADS; i++) c->grads[i].mass += r->mass[kv] * (i < MAX_CAPTURES ? 1 : 64);
     }
     memcpy(r->ds, r->dp, (size_t)n * sizeof *r->ds);
@@ -298,14 +415,14 @@ static void add_bounds(const pass *p, const row *r, int64_t kv) {
     const int64_t e = c->kernel->problem.head_dim, v = c->kernel->problem.value_dim;
     const int64_t key = (r->b * c->shape->heads_kv + r->hk) * c->shape->kv_len + kv;
     const double *q = of_row(c, QUERY, r->b, r->h, r->q), *k = of_row(c, KEY, r->b, r->hk, kv);
-    const double *dout = of_row(c, DOUT, r->b, r->h, r->q);
+    const double *dout = r->dout, weight = weight_of(p, r, kv);
     for (int64_t i = 0; i < e; i++) {
         c->answers[DQUERY].bound[r->at * e + i] += fabs(scale * k[i]) * off;
         c->answers[DKEY].bound[key * e + i] += fabs(scale * q[i]) * off;
     }
     for (int64_t i = 0; i < v; i++)
         c->answers[DVALUE].bound[key * v + i] +=
-            ((p->unit + slack) * r->p[kv] + (r->p[kv] > 0 ? p->tiny : 0)) * fabs(dout[i]);
+            ((p->unit + slack) * weight + (weight > 0 ? p->tiny * p->keep_scale : 0)) * fabs(dout[i]);
 }
 
 static void add_gradients(const pass *p, const row *r) {
@@ -316,20 +433,26 @@ static void add_gradients(const pass *p, const row *r) {
         const double ds = rounded(p, r->ds[kv] * c->shape->scale);
         axpy(p, e, ds, of_row(c, KEY, r->b, r->hk, kv), result(p, DQUERY) + r->at * e);
         axpy(p, e, ds, of_row(c, QUERY, r->b, r->h, r->q), result(p, DKEY) + key * e);
-        axpy(p, v, rounded(p, r->p[kv]), of_row(c, DOUT, r->b, r->h, r->q), result(p, DVALUE) + key * v);
+        axpy(p, v, rounded(p, weight_of(p, r, kv)), r->dout, result(p, DVALUE) + key * v);
         if (!p->unfused) add_bounds(p, r, kv);
     }
+}
+
+static bool sees_any(const call *c, int64_t at) {
+    bool any = false;
+    for (int64_t kv = 0; kv < c->shape->kv_len; kv++) any |= c->visible[at * c->shape->kv_len + kv];
+    return any && c->answers[LSE].exact[at] > -(double)INFINITY;
 }
 
 /* A row that sees nothing has a gradient of exactly 0. */
 static void end_gradients(const pass *p) {
     const double least = p->c->kernel->problem.dtype == FJ_DTYPE_F64 ? 1e-15 : 1e-7;
-    const double *lse = p->c->answers[LSE].exact;
+    const int64_t e = p->c->kernel->problem.head_dim;
     for (int t = DQUERY; t <= DVALUE; t++) {
         answer *a = &p->c->answers[t];
         for (int64_t i = 0; i < a->count; i++) {
             result(p, t)[i] = rounded(p, result(p, t)[i]);
-            const bool sees = t != DQUERY || lse[i / p->c->kernel->problem.head_dim] > -(double)INFINITY;
+            const bool sees = t != DQUERY || sees_any(p->c, i / e);
             if (!p->unfused && sees) a->bound[i] += 2 * p->unit * fabs(a->exact[i]) + least;
         }
     }
@@ -342,12 +465,21 @@ static void run_rows(fj_scope *scope, void *argument) {
     call *c = p->c;
     const shape *s = c->shape;
     const bool backward = kernel_is_backward(c->kernel);
-    p->eval = fj_eval_create(scope->arena, backward ? c->kernel->problem.gradient : c->kernel->problem.ir);
+    const fj_jit_problem *problem = &c->kernel->problem;
+    p->eval = fj_eval_create(scope->arena, backward ? problem->gradient : problem->ir);
+    p->out =
+        problem->out ? fj_eval_create(scope->arena, backward ? problem->out_gradient : problem->out) : NULL;
+    p->sink = problem->sink ? fj_eval_create(scope->arena, backward ? problem->sink_gradient : problem->sink)
+                            : NULL;
     row r = {0};
     double **arrays[] = {&r.score, &r.after, &r.p, &r.dp, &r.ds, &r.mass, &r.mass_ds};
     for (size_t i = 0; i < FJ_ARRAY_LEN(arrays); i++)
         *arrays[i] = FJ_NEW_ARRAY(scope->arena, double, s->kv_len + 1);
+    double **rows[] = {&r.out, &r.dout, &r.mass_out};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(rows); i++)
+        *rows[i] = FJ_NEW_ARRAY(scope->arena, double, problem->value_dim);
     r.live = FJ_NEW_ARRAY(scope->arena, bool, s->kv_len + 1);
+    r.kept = FJ_NEW_ARRAY(scope->arena, bool, s->kv_len + 1);
     for (r.at = 0; r.at < s->batch * s->heads_q * s->q_len; r.at++) {
         r.q = r.at % s->q_len, r.h = r.at / s->q_len % s->heads_q, r.b = r.at / s->q_len / s->heads_q;
         r.hk = r.h / (s->heads_q / s->heads_kv);
@@ -356,7 +488,9 @@ static void run_rows(fj_scope *scope, void *argument) {
         if (!backward || !p->unfused) forward_row(p, &r);
         if (!backward) continue;
         if (!p->unfused) keep_row(p, &r);
+        adjoin_output(p, &r);
         make_adjoints(p, &r);
+        adjoin_sink(p, &r);
         add_gradients(p, &r);
     }
     if (backward) end_gradients(p);
@@ -386,8 +520,11 @@ static void spread_spoils(call *c) {
         for (int i = 0; i < c->spoil_count; i++) {
             const int64_t key = c->spoils[i].at / v, column = c->spoils[i].at % v;
             if (c->spoils[i].tensor != VALUE || key / kv_len != at / c->shape->q_len / group) continue;
-            if (c->visible[at * kv_len + key % kv_len] && c->answers[LSE].exact[at] > -(double)INFINITY)
-                c->answers[OUT].exact[at * v + column] = (double)NAN;
+            const int64_t plane = at / c->shape->q_len, b = plane / c->shape->heads_q;
+            if (!c->visible[at * kv_len + key % kv_len] || !(c->answers[LSE].exact[at] > -(double)INFINITY) ||
+                !call_keeps(c, b, plane % c->shape->heads_q, at % c->shape->q_len, key % kv_len))
+                continue;
+            c->answers[OUT].exact[at * v + column] = c->answers[RAW].exact[at * v + column] = (double)NAN;
         }
 }
 
@@ -396,6 +533,7 @@ void reference_run(call *c) {
     const fj_dtype dtype = c->kernel->problem.dtype;
     const int64_t rows = s->batch * s->heads_q * s->q_len;
     make_answer(&c->answers[OUT], rows * c->kernel->problem.value_dim);
+    make_answer(&c->answers[RAW], rows * c->kernel->problem.value_dim);
     make_answer(&c->answers[LSE], rows);
     make_answer(&c->answers[LOW], rows);
     make_answer(&c->answers[MAX], rows);
@@ -410,10 +548,11 @@ void reference_run(call *c) {
            : dtype == FJ_DTYPE_F64  ? 0x1p-52
            : tf32                   ? 0x1p-10
                                     : 0x1p-24;
+    p.keep_scale = call_keep_scale(c);
     p.tiny = dtype == FJ_DTYPE_F16 ? 0x1p-25 : 0;
     run_pass(&p);
     if (kernel_is_backward(c->kernel)) {
-        tensor_store(&c->tensors[OUT]);
+        tensor_store(&c->tensors[call_output(c)]);
         tensor_store(&c->tensors[LSE]);
         tensor_store(&c->tensors[LOW]);
     }

@@ -42,7 +42,7 @@ typedef struct row {
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
 typedef struct extra {
-    bool max, pack, table, tf32, seams, hand, blocks, offset;
+    bool max, pack, table, tf32, seams, hand, blocks, offset, dropout;
     int splits;
     fj_form form;
 } extra;
@@ -66,9 +66,10 @@ static const extra gpu_extras[] = {{.seams = false},
                                    {.form = FJ_FORM_PAGED, .pack = true},
                                    {.form = FJ_FORM_PAGED, .blocks = true},
                                    {.offset = true}};
-static const extra cpu_extras[] = {{.max = false},   {.hand = true},
-                                   {.max = true},    {.max = true, .hand = true},
-                                   {.blocks = true}, {.blocks = true, .max = true}};
+static const extra cpu_extras[] = {{.max = false},    {.hand = true},
+                                   {.max = true},     {.max = true, .hand = true},
+                                   {.blocks = true},  {.blocks = true, .max = true},
+                                   {.dropout = true}, {.dropout = true, .blocks = true, .max = true}};
 
 enum { DTYPES = FJ_ARRAY_LEN(dtypes), DIMS = FJ_ARRAY_LEN(dims), MOST_ROWS = 256 };
 
@@ -148,9 +149,7 @@ static bool set_extra(kernel *k, const extra *e) {
 static bool find_row(kernel *k, const row *r, int target) {
     fj_variant list[FJ_JIT_MAX_VARIANTS];
     const fj_features features = target_features(target);
-    const graphs g = mod_graphs(k->mod);
-    k->problem.ir = g.ir;
-    k->problem.gradient = kernel_is_backward(k) ? g.gradient : NULL;
+    kernel_put_graphs(k);
     const int count = fj_jit_variants(&k->problem, &features, list);
     for (int i = 0; i < count; i++)
         if (row_is(r, &k->problem, &list[i])) return k->variant = list[i], true;
@@ -172,9 +171,12 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
                                      .packed = extras[chosen].form == FJ_FORM_PACKED,
                                      .paged = extras[chosen].form == FJ_FORM_PAGED,
                                      .q_offset = extras[chosen].offset,
+                                     .dropout = extras[chosen].dropout,
                                      .block_mask = extras[chosen].blocks},
                          .mod = &mods[which]};
-    if (x->few && extras[chosen].splits > 7) return false; /* blocks by the dozen */
+    const bool is_new = mods[which].out || mods[which].sink || extras[chosen].dropout;
+    if (is_new && (!cpu || r->kind == FJ_JIT_BACKWARD)) return false; /* not yet */
+    if (x->few && extras[chosen].splits > 7) return false;            /* blocks by the dozen */
     if (r->kind == FJ_JIT_BACKWARD && extras[chosen].form == FJ_FORM_PAGED) return false;
     if (!find_row(&d->kernel, r, x->targets[target]) || !set_extra(&d->kernel, &extras[chosen])) return false;
     const int template = r->kind == FJ_JIT_FORWARD ? 0 : r->deterministic ? 1 : 2;
@@ -214,6 +216,7 @@ static void choose_kernel(kernel *k, const row *r, const range *x, pairs *p, gen
 /* ---- Shapes ---------------------------------------------------------------------------------------------------------- */
 
 static const int64_t heads[][2] = {{1, 1}, {3, 1}, {2, 2}, {8, 1}, {6, 2}, {4, 4}};
+static const double dropouts[] = {0.3, 0.5, 0.1, 0, 1, 0.9};
 static const double scales[] = {0.35, -0.3, 0.0, 1.0, 0.125};
 static const int32_t offsets[][2] = {{0, 0}, {59, 0}, {100, 3}, {0, 33}};
 static const int32_t l2_groups[] = {2, 1, 1000};
@@ -230,7 +233,8 @@ static const unsigned absences[] = {0,
                                     ABSENT_LSE,
                                     ABSENT_MAX,
                                     ABSENT_LOW,
-                                    ABSENT_LSE | ABSENT_LOW};
+                                    ABSENT_LSE | ABSENT_LOW,
+                                    ABSENT_RAW};
 
 /* 1, around a tile, several tiles and a bit (or as many as there are splits), anything. */
 static int64_t length_of(int kind, int tile, int splits, generator *random) {
@@ -281,8 +285,8 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     /* Tiles of a backward kernel are of either. */
     const int m = k->variant.tile_m, n = backward && random_below(random, 2) ? m : k->variant.tile_n;
     const bool cpu = kernel_is_cpu(k);
-    const unsigned unwanted =
-        backward ? ABSENT_LSE | ABSENT_MAX : 0xffu & ~(ABSENT_LSE | ABSENT_MAX | ABSENT_LOW);
+    const unsigned unwanted = backward ? ABSENT_LSE | ABSENT_MAX | ABSENT_RAW
+                                       : 0xffu & ~(ABSENT_LSE | ABSENT_MAX | ABSENT_LOW | ABSENT_RAW);
     const bool blocks = k->problem.block_mask;
     const layout how = k->problem.packed ? LAYOUT_ROWS : k->problem.paged ? LAYOUT_PACKED : (layout)picked[4];
     const int block = blocks ? random_below(random, FJ_ARRAY_LEN(block_sizes)) : 0;
@@ -301,11 +305,14 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
         .dlse = picked[9] == 3,
         .block = {blocks ? block_sizes[block][0] : 0, blocks ? block_sizes[block][1] : 0},
         .block_planes = blocks ? (unsigned)random_below(random, 4) : 0,
+        .dropout = k->problem.dropout ? dropouts[random_below(random, FJ_ARRAY_LEN(dropouts))] : 0,
+        .seed = k->problem.dropout ? random_next(random) : 0,
+        .offset = k->problem.dropout ? random_next(random) : 0,
     };
 }
 
 /* Few queries of groups of any size against keys of any number, as when one token after the other is made. */
-static shape draw_decode(generator *random, bool is_long) {
+static shape draw_decode(const kernel *k, generator *random, bool is_long) {
     static const int64_t groups[] = {1, 3, 4, 5, 7, 8, 12, 16, 24, 32}, queries[] = {1, 1, 1, 2, 5, 17},
                          keys[] = {2085, 5000, 1, 63, 64, 257, 1000};
     const int64_t group = groups[random_below(random, FJ_ARRAY_LEN(groups))],
@@ -321,6 +328,8 @@ static shape draw_decode(generator *random, bool is_long) {
                    .scale = is_long ? scales[random_below(random, 2)]
                                     : scales[random_below(random, FJ_ARRAY_LEN(scales))],
                    .how = (layout)random_below(random, LAYOUT_COUNT),
+                   .dropout = k->problem.dropout ? dropouts[random_below(random, 3)] : 0,
+                   .seed = k->problem.dropout ? random_next(random) : 0,
                    .absent = 0};
 }
 
@@ -370,7 +379,7 @@ static void choose_shapes(test *t, pairs *p, generator *random, int count, const
     const bool decodes = kernel_is_cpu(&t->kernel) && !kernel_is_backward(&t->kernel);
     for (int i = 0; decodes && i < MOST_DECODES; i++) {
         shape *s = &t->shapes[t->shape_count++];
-        *s = draw_decode(random, i == 0); /* cut into parts */
+        *s = draw_decode(&t->kernel, random, i == 0); /* cut into parts */
         s->spoilt = s->how != LAYOUT_SHARED && i % 2 == 0;
     }
 }
@@ -416,8 +425,8 @@ static int count_new(pairs *p, const kernel *k, bool take) {
     enum { OF_TEMPLATES = 0, OF_MODS = 1 };
     const fj_variant *v = &k->variant;
     const int direction = kernel_is_backward(k) ? 2 + !k->problem.deterministic : 0;
-    const int options =
-        k->problem.tf32 | k->hand << 4 | kernel_packs(k) << 1 | k->table << 2 | (k->splits > 0) << 3;
+    const int options = k->problem.dropout << 5 | k->problem.tf32 | k->hand << 4 | kernel_packs(k) << 1 |
+                        k->table << 2 | (k->splits > 0) << 3;
     const int values[] = {(int)k->problem.dtype,
                           v->tile_m / 16,
                           v->tile_n / 16,
