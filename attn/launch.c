@@ -110,15 +110,16 @@ fj_status fj_kernel_workspace(const fj_kernel *kernel, const fj_args *args, cons
 
 /* ---- Launching -------------------------------------------------------------------------------------------------- */
 
-static bool is_before(const fj_fault *a, const struct fj_cpu_fault *b) {
-    if (a->b != b->b) return a->b < b->b;
-    if (a->h != b->h) return a->h < b->h;
-    return a->q != b->q ? a->q < b->q : a->kv <= b->kv;
-}
-
 _Static_assert(FJ_CPU_FAULT_OUT - FJ_CPU_FAULT_SCORE == (int)FJ_FAULT_OUT &&
                    FJ_CPU_FAULT_SINK - FJ_CPU_FAULT_SCORE == (int)FJ_FAULT_SINK,
                "one order");
+
+static bool is_before(const fj_fault *a, const struct fj_cpu_fault *b) {
+    if (a->b != b->b) return a->b < b->b;
+    if (a->h != b->h) return a->h < b->h;
+    if (a->q != b->q) return a->q < b->q;
+    return a->kv != b->kv ? a->kv < b->kv : (int)a->of <= b->found - FJ_CPU_FAULT_SCORE;
+}
 
 /* The least position over all workers: which one it is does not depend on how many there were. */
 static fj_fault least_fault(const struct fj_cpu_fault *faults, int workers) {

@@ -29,8 +29,9 @@ union fj_cpu_scalar {
     int64_t i;
 };
 
-/* The first bad read that an item saw; the library reports the one with the least position. Of the out mod kv is -1 less the
- * column, of the sink q and kv are -1. */
+/* The first bad read that an item saw; the library reports the one with the least position. found: whose it is, 0: there is
+ * none. Of the out mod kv is the column, of the sink q and kv are 0. */
+enum { FJ_CPU_FAULT_SCORE = 1 /* or of the mask */, FJ_CPU_FAULT_OUT, FJ_CPU_FAULT_SINK };
 struct fj_cpu_fault {
     int32_t found, b, h, q, kv;
 };

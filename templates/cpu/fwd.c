@@ -114,7 +114,7 @@ static fj_real sink_of(const struct item *it, int row, struct epilogue *x) {
     fj_sink_head_init(it->args, batch_of(it), (int32_t)(it->head + head), &state);
 #endif
 #if FJ_HAS_SINK_FAULT
-    if (fj_any(fj_sink_fault(it->args, &state))) note_fault_at(it, it->head + head, -1, -1);
+    if (fj_any(fj_sink_fault(it->args, &state))) note_fault_at(it, FJ_CPU_FAULT_SINK, it->head + head, 0, 0);
 #endif
     return x->sink = fj_first_f(fj_sink(it->args, &state));
 }
@@ -212,8 +212,8 @@ static void apply_output(const struct item *it, int row, fj_real *line, struct e
         const fj_b live = fj_lanes_below(FJ_VALUE_DIM - v * FJ_LANES);
         const uint32_t bits = fj_bits_b(fj_out_fault(a, &x->head, &state, col, value, live));
         if (__builtin_expect(bits != 0, 0))
-            note_fault_at(it, it->head + head, position_of(it, row),
-                          -1 - (v * FJ_LANES + 31 - __builtin_clz(bits)));
+            note_fault_at(it, FJ_CPU_FAULT_OUT, it->head + head, position_of(it, row),
+                          v * FJ_LANES + __builtin_ctz(bits));
 #endif
         tile_store(line + v * FJ_LANES, fj_out(a, &x->head, &state, col, value));
     }

@@ -92,15 +92,12 @@ struct pass {
 
 #if FJ_HAS_FAULT || FJ_HAS_OUT_FAULT || FJ_HAS_SINK_FAULT
 /* Of those of a worker the one with the least position stays. */
-static void note_fault_at(const struct item *it, int64_t h, int32_t q, int32_t kv) {
-    struct fj_cpu_fault *f = it->args->faults + it->worker, new = {1, 0, 0, 0, 0};
-    new.b = batch_of(it);
-    new.h = (int32_t)h;
-    new.q = q;
-    new.kv = kv;
+static void note_fault_at(const struct item *it, int32_t of, int64_t h, int32_t q, int32_t kv) {
+    struct fj_cpu_fault *f = it->args->faults + it->worker, new = {of, batch_of(it), (int32_t)h, q, kv};
     if (f->found) {
         int order = new.b != f->b ? (new.b < f->b) : new.h != f->h ? (new.h < f->h) : -1;
-        if (order < 0) order = new.q != f->q ? new.q < f->q : new.kv < f->kv;
+        if (order < 0)
+            order = new.q != f->q ? new.q < f->q : new.kv != f->kv ? new.kv < f->kv : of < f->found;
         if (!order) return;
     }
     *f = new;
@@ -108,7 +105,8 @@ static void note_fault_at(const struct item *it, int64_t h, int32_t q, int32_t k
 #endif
 #if FJ_HAS_FAULT
 static __attribute__((noinline)) void note_fault(const struct item *it, int row, int64_t key, uint32_t bits) {
-    note_fault_at(it, it->head + it->own->head[row], it->own->q[row], (int32_t)(key + __builtin_ctz(bits)));
+    note_fault_at(it, FJ_CPU_FAULT_SCORE, it->head + it->own->head[row], it->own->q[row],
+                  (int32_t)(key + __builtin_ctz(bits)));
 }
 #endif
 
