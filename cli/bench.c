@@ -201,6 +201,7 @@ static int read_numbers(bench *b) {
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_SEED, 0, INT32_MAX, &b->seed);
     if (status == CLI_EXIT_OK) status = cli_args_real(args, CLI_OPT_SCALE, &b->scale);
     if (status == CLI_EXIT_OK) status = cli_read_call_options(args, &b->options);
+    b->options.dropout_seed = (uint64_t)b->seed;
     return status;
 }
 

@@ -36,6 +36,17 @@ void cli_forget_variants(cli_call_options *options) {
     options->kernel_option_count = 0;
 }
 
+static int read_dropout(const cli_args *args, cli_call_options *options) {
+    options->dropout = cli_args_has(args, CLI_OPT_DROPOUT);
+    if (!options->dropout && cli_args_has(args, CLI_OPT_DROPOUT_SEED))
+        return cli_usage(args->verb, "option '--seed' is for --dropout");
+    int status = cli_args_real(args, CLI_OPT_DROPOUT, &options->dropout_rate);
+    if (status == CLI_EXIT_OK && !(options->dropout_rate >= 0 && options->dropout_rate <= 1))
+        status = cli_usage(args->verb, "option '--dropout' takes a probability from 0 to 1, not '%s'",
+                           cli_args_text(args, CLI_OPT_DROPOUT, ""));
+    return status == CLI_EXIT_OK ? cli_args_word(args, CLI_OPT_DROPOUT_SEED, &options->dropout_seed) : status;
+}
+
 int cli_read_call_options(const cli_args *args, cli_call_options *options) {
     int precision;
     long long workers = 0;
@@ -43,6 +54,7 @@ int cli_read_call_options(const cli_args *args, cli_call_options *options) {
     if (status == CLI_EXIT_OK) status = cli_args_integer(args, CLI_OPT_THREADS, 1, MOST_WORKERS, &workers);
     if (status == CLI_EXIT_OK) status = read_variants(args, options);
     if (status == CLI_EXIT_OK) status = cli_read_kernel_options(args, options);
+    if (status == CLI_EXIT_OK) status = read_dropout(args, options);
     if (status != CLI_EXIT_OK) return status;
     options->tf32 = precision == 1;
     options->workers = (int)workers;
@@ -119,14 +131,16 @@ static int place_captures(cli_kernel *kernel, bool backward, const cli_inputs *i
 
 static int bind(cli_kernel *kernel, const cli_call_options *options, fj_direction direction,
                 const cli_inputs *inputs, const cli_outputs *outputs) {
-    enum { ALWAYS = 11, BACKWARD = 16 };
+    enum { ALWAYS = 12, BACKWARD = 17 };
     fj_args *args = &kernel->args;
     bool backward = direction == FJ_BACKWARD;
     kernel->launch = (fj_launch){.struct_size = sizeof kernel->launch, .workers = options->workers};
     *args = (fj_args){.struct_size = sizeof *args,
                       .scalars = inputs->scalars,
                       .scale = options->scale,
-                      .block_mask = options->block_mask};
+                      .block_mask = options->block_mask,
+                      .dropout = options->dropout_rate,
+                      .dropout_seed = options->dropout_seed};
     const slot slots[] = {
         {&inputs->query, &args->query, true, false},
         {&inputs->key, &args->key, true, false},
@@ -137,6 +151,7 @@ static int bind(cli_kernel *kernel, const cli_call_options *options, fj_directio
         {&inputs->sequences[CLI_KV_LENS], &args->kv_lens, true, false},
         {&inputs->sequences[CLI_Q_OFFSET], &args->q_offset, true, false},
         {&outputs->out, &args->out, backward, !backward},
+        {&outputs->out_raw, &args->out_raw, backward, !backward},
         {&outputs->lse, &args->lse, backward, !backward},
         {&outputs->lse_low, &args->lse_low, backward, !backward},
         {&inputs->dout, &args->dout, true, false},
@@ -201,6 +216,7 @@ fj_problem cli_problem_of(const cli_call_options *options, fj_direction directio
         .block_mask = options->block_mask != NULL,
         .form = options->form,
         .shared_keys = options->shared_keys,
+        .dropout = options->dropout,
     };
     cli_problem_suits(&options->shape, options->form, &problem);
     return problem;

@@ -49,14 +49,18 @@ typedef struct cli_call_options {
     bool shared_keys;                /* k and v have a batch of 1 under a larger one */
     const fj_block_mask *block_mask; /* the caller's; NULL: none */
     const char *gradients;           /* names with commas between them; NULL: all */
-    int workers;                     /* 0: the default */
-    const char *variants[2];         /* by direction; NULL: the plan chooses */
-    const char *kernel;              /* of both directions; NULL: any */
+    bool dropout;                    /* with this chance and seed */
+    double dropout_rate;
+    uint64_t dropout_seed;
+    int workers;             /* 0: the default */
+    const char *variants[2]; /* by direction; NULL: the plan chooses */
+    const char *kernel;      /* of both directions; NULL: any */
     fj_option kernel_options[CLI_KERNEL_OPTIONS];
     size_t kernel_option_count;
 } cli_call_options;
 
-/* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --kernel, --option, --threads. */
+/* The options that the verbs share: --precision, --no-deterministic, --max, --variant, --kernel, --option, --threads, --dropout and
+ * its --seed. */
 int cli_read_call_options(const cli_args *args, cli_call_options *options);
 /* --kernel and --option of them (kernel_options.c), which do not go with --variant. */
 int cli_read_kernel_options(const cli_args *args, cli_call_options *options);
@@ -96,8 +100,9 @@ int cli_inputs_begin(cli_inputs *inputs, const fj_mod *mod);
 void cli_inputs_finish(cli_inputs *inputs);
 
 typedef struct cli_outputs {
-    cli_view out, lse, lse_low, max, dquery, dkey, dvalue; /* lse_low is for backward, no file has it */
-    cli_view *dcaptures, *dscalars;                        /* absent where there is no gradient */
+    cli_view out, lse, max, dquery, dkey, dvalue;
+    cli_view lse_low, out_raw;      /* for backward, the latter of a mod of the output; no file has them */
+    cli_view *dcaptures, *dscalars; /* absent where there is no gradient */
     size_t capture_count, scalar_count;
 } cli_outputs;
 

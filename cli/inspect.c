@@ -150,6 +150,7 @@ static int problem_of(const inspection *in, const cli_call_options *options, fj_
     problem->direction = (fj_direction)direction;
     problem->nondeterministic = options->nondeterministic;
     problem->tf32 = options->tf32;
+    problem->dropout = options->dropout;
     problem->variant = options->variants[direction];
     problem->kernel = options->kernel;
     problem->options = options->kernel_options;

@@ -281,13 +281,35 @@ void cli_note_guess(const fj_mod_desc *desc, const fj_mod *mod) {
         cli_note_origin("mask", &mask, desc->file);
 }
 
+bool cli_mod_has_capture(const fj_mod *mod, const char *name) {
+    for (size_t i = 0; i < fj_mod_capture_count(mod); i++)
+        if (strcmp(fj_mod_capture(mod, i).name, name) == 0) return true;
+    return false;
+}
+
+/* A vector `sink` of the file that nothing reads is a sink. */
+static bool implies_sink(const cli_bindings *bindings, const fj_mod *mod) {
+    const cli_tensor *sink = cli_st_find(&bindings->file, "sink");
+    return sink != NULL && sink->rank == 1 && fj_mod_sink_origin(mod).name == NULL &&
+           !cli_mod_has_capture(mod, "sink");
+}
+
+static fj_status make_mod(fj_context *context, const cli_bindings *bindings, fj_mod_desc *desc,
+                          fj_mod **ret_mod, fj_error *error) {
+    const fj_status status = fj_mod_create(context, desc, ret_mod, error);
+    if (status != FJ_OK || !implies_sink(bindings, *ret_mod)) return status;
+    fj_mod_unref(ret_mod);
+    desc->sink = CLI_IMPLIED_SINK;
+    return fj_mod_create(context, desc, ret_mod, error);
+}
+
 int cli_mod_open(fj_context *context, const cli_args *args, const cli_bindings *bindings, bool open,
                  fj_mod **ret_mod) {
     request want = {0};
     int status = describe(args, bindings, open, &want);
     if (status == CLI_EXIT_OK) {
         fj_error error = {0};
-        fj_status result = fj_mod_create(context, &want.desc, ret_mod, &error);
+        fj_status result = make_mod(context, bindings, &want.desc, ret_mod, &error);
         if (result != FJ_OK) status = cli_fail_library(result, &error);
         if (result == FJ_OK && args->verb != CLI_VERB_CHECK) cli_note_guess(&want.desc, *ret_mod);
     }

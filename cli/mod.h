@@ -30,6 +30,9 @@ int cli_context_open_at(const char *cache_path, fj_context **ret_context);
 
 /* Whether the command line has any mod. */
 bool cli_mod_given(const cli_args *args);
+/* A tensor `sink` [Hq] of --input that no mod reads, where there is no sink mod, is this one's. */
+#define CLI_IMPLIED_SINK "sink[h]"
+bool cli_mod_has_capture(const fj_mod *mod, const char *name);
 /* Parses the mod; open: captures without a binding are no error. Returns an exit status. */
 int cli_mod_open(fj_context *context, const cli_args *args, const cli_bindings *bindings, bool open,
                  fj_mod **ret_mod);

@@ -243,6 +243,24 @@ int cli_args_integer(const cli_args *args, cli_option option, long long minimum,
     return 0;
 }
 
+/* A sign makes it one of two's complement. */
+int cli_args_word(const cli_args *args, cli_option option, uint64_t *ret_word) {
+    const char *text = cli_args_nth(args, option, 0);
+    if (text == NULL) return 0;
+    const bool negative = text[0] == '-', digits = text[negative] >= '0' && text[negative] <= '9';
+    char *end = NULL;
+    errno = 0;
+    const uint64_t word = !digits  ? 0
+                        : negative ? (uint64_t)strtoll(text, &end, 10)
+                                   : (uint64_t)strtoull(text, &end, 10);
+    if (errno != 0 || !digits || *end != '\0') {
+        return cli_usage(args->verb, "option '--%s' takes an integer of 64 bits, not '%s'",
+                         cli_options[option].long_name, text);
+    }
+    *ret_word = word;
+    return 0;
+}
+
 int cli_args_real(const cli_args *args, cli_option option, double *ret_number) {
     const char *text = cli_args_nth(args, option, 0);
     if (text == NULL) return 0;

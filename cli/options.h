@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef enum cli_verb {
 #define VERB(id, name, arguments, summary, description) CLI_VERB_##id,
@@ -67,6 +68,8 @@ size_t cli_args_count(const cli_args *args, cli_option option);
 /* Numbers that an option gives; anything else is a usage error, status 2. ret is untouched when the option is absent. */
 int cli_args_integer(const cli_args *args, cli_option option, long long minimum, long long maximum,
                      long long *ret_number);
+/* An integer of 64 bits, with a sign or without. */
+int cli_args_word(const cli_args *args, cli_option option, uint64_t *ret_word);
 int cli_args_real(const cli_args *args, cli_option option, double *ret_number);
 
 /* The words of a LIST option over all its occurrences, each one of its choices: indices into them, without

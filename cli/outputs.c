@@ -85,6 +85,8 @@ int cli_outputs_allocate(cli_outputs *outputs, const cli_call_options *options, 
     if (status == CLI_EXIT_OK) status = cli_view_allocate(&outputs->lse, "lse", statistics, rank - 1, rows);
     if (status == CLI_EXIT_OK && backward)
         status = cli_view_allocate(&outputs->lse_low, "lse_low", statistics, rank - 1, rows);
+    if (status == CLI_EXIT_OK && backward && fj_mod_out_origin(mod).name != NULL)
+        status = cli_view_allocate(&outputs->out_raw, "out_raw", dtype, rank, out);
     if (status == CLI_EXIT_OK && options->max) {
         status = cli_view_allocate(&outputs->max, "max", statistics, rank - 1, rows);
     }
@@ -98,6 +100,7 @@ void cli_outputs_finish(cli_outputs *outputs) {
     cli_view_finish(&outputs->out);
     cli_view_finish(&outputs->lse);
     cli_view_finish(&outputs->lse_low);
+    cli_view_finish(&outputs->out_raw);
     cli_view_finish(&outputs->max);
     cli_view_finish(&outputs->dquery);
     cli_view_finish(&outputs->dkey);

@@ -101,11 +101,7 @@ static bool is_there(const cli_run *run, const char *name) {
     return cli_st_find(&run->bindings.file, name) != NULL;
 }
 
-static bool is_captured(const cli_run *run, const char *name) {
-    for (size_t i = 0; i < run->inputs.capture_count; i++)
-        if (strcmp(fj_mod_capture(run->mod, i).name, name) == 0) return true;
-    return false;
-}
+static bool is_captured(const cli_run *run, const char *name) { return cli_mod_has_capture(run->mod, name); }
 
 /* A dense call may have captures that are named as what other forms have. */
 static fj_form form_of(const cli_run *run) {
@@ -271,6 +267,12 @@ int cli_check_bools(const char *path, const cli_tensor *tensor) {
     return CLI_EXIT_OK;
 }
 
+/* Not by --sink or a file. */
+static bool is_sink_implied(const cli_run *run) {
+    const fj_mod_origin origin = fj_mod_sink_origin(run->mod);
+    return origin.name != NULL && origin.line == 0 && !cli_args_has(run->args, CLI_OPT_SINK);
+}
+
 static bool is_used(const cli_run *run, const char *name) {
     for (int i = 0; i < OPERANDS; i++)
         if (strcmp(name, operand_of(run, i)->name) == 0) return run->backward || i < DO;
@@ -279,7 +281,20 @@ static bool is_used(const cli_run *run, const char *name) {
     return is_captured(run, name);
 }
 
+/* A sink that no mod of the user's reads has a logit for each head. */
+static int check_sink(const cli_run *run) {
+    const cli_tensor *sink = cli_st_find(&run->bindings.file, "sink");
+    if (sink == NULL || !is_sink_implied(run)) return CLI_EXIT_OK;
+    const fj_dtype dtype = sink->dtype;
+    if (dtype != FJ_DTYPE_F16 && dtype != FJ_DTYPE_BF16 && dtype != FJ_DTYPE_F32 && dtype != FJ_DTYPE_F64)
+        return cli_fail_file(CLI_EXIT_FAILED, run->input_path,
+                             "tensor 'sink' is %s, not one of F16, BF16, F32, F64", sink->dtype_name);
+    return require_dims(run, sink, &run->options.shape.heads, "a logit for each head of 'q'");
+}
+
 int cli_run_bind(cli_run *run) {
+    const int sound = check_sink(run);
+    if (sound != CLI_EXIT_OK) return sound;
     for (size_t i = 0; i < run->inputs.capture_count; i++) {
         fj_input_info info = fj_mod_capture(run->mod, i);
         const cli_tensor *tensor = cli_st_find(&run->bindings.file, info.name);

@@ -1,4 +1,5 @@
 /* `flexjit run`: what it prints. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,15 +16,16 @@ void cli_run_print_line(const cli_run *run, fj_direction direction) {
     const cli_kernel *kernel = &run->kernels[direction];
     const bool is_tuned = strncmp(kernel->info.decision, "tuning", 6) == 0;
     printf(
-        "%s (%lld,%lld,%lld,%lld,%lld,%lld,%lld) %s %s %s %.3f ms %.3f TFLOP/s mask %s, %.1f %% of blocks%s%s%s%s\n",
+        "%s (%lld,%lld,%lld,%lld,%lld,%lld,%lld) %s %s %s %.3f ms %.3f TFLOP/s mask %s, %.1f %% of blocks%s%s",
         direction == FJ_FORWARD ? "fwd" : "bwd", (long long)shape->batch, (long long)shape->heads,
         (long long)shape->kv_heads, (long long)shape->q_len, (long long)shape->kv_len,
         (long long)shape->head_dim, (long long)shape->value_dim, fj_dtype_name(run->options.dtype),
         fj_device_name(run->device), kernel->info.variant, run->time_ms[direction], tflops(run, direction),
         fj_mask_tier_name(fj_plan_mask_tier(kernel->plan)), 100 * cli_computed_share(&kernel->blocks),
         run->options.form != FJ_FORM_DENSE ? ", " : "",
-        run->options.form != FJ_FORM_DENSE ? cli_form_names[run->options.form] : "", is_tuned ? ", by " : "",
-        is_tuned ? kernel->info.decision : "");
+        run->options.form != FJ_FORM_DENSE ? cli_form_names[run->options.form] : "");
+    if (run->options.dropout) printf(", dropout %g", run->options.dropout_rate);
+    printf("%s%s\n", is_tuned ? ", by " : "", is_tuned ? kernel->info.decision : "");
     fflush(stdout);
 }
 
@@ -78,6 +80,12 @@ static json_t *direction_json(const cli_run *run, fj_direction direction) {
         (json_int_t)shape->batch, (json_int_t)shape->heads, (json_int_t)shape->kv_heads,
         (json_int_t)shape->q_len, (json_int_t)shape->kv_len, (json_int_t)shape->head_dim,
         (json_int_t)shape->value_dim);
+    if (object != NULL && run->options.dropout) {
+        char seed[24]; /* more digits than a number of JSON has everywhere */
+        snprintf(seed, sizeof seed, "%" PRIu64, run->options.dropout_seed);
+        json_object_set_new(object, "dropout", cli_json_number(run->options.dropout_rate));
+        json_object_set_new(object, "seed", json_string(seed));
+    }
     if (object != NULL) json_object_set_new(object, "decided", cli_json_text(kernel->info.decision));
     if (object != NULL && run->comparisons != NULL) {
         json_object_set_new(object, "errors", comparisons_json(run, direction));

@@ -35,7 +35,9 @@ static int read_numbers(cli_tune *tune, cli_call_options *options, double *ret_s
         status = cli_usage(args->verb, "option '--budget' takes seconds from 0 to %.0f", most_seconds);
     if (status == CLI_EXIT_OK)
         status = cli_args_choice(args, CLI_OPT_STRATEGY, CLI_TUNE_RANDOM, &tune->strategy);
-    return status == CLI_EXIT_OK ? cli_read_call_options(args, options) : status;
+    if (status == CLI_EXIT_OK) status = cli_read_call_options(args, options);
+    options->dropout_seed = (uint64_t)tune->seed;
+    return status;
 }
 
 /* ---- Rows -------------------------------------------------------------------------------- */
@@ -86,7 +88,7 @@ static int rows_of_options(cli_tune *tune, const cli_call_options *options, doub
 static int check_source(const cli_args *args, cli_option source) {
     static const cli_option others[] = {CLI_OPT_SHAPE,     CLI_OPT_DTYPES, CLI_OPT_DIRECTIONS,
                                         CLI_OPT_INPUT,     CLI_OPT_BIND,   CLI_OPT_NO_DETERMINISTIC,
-                                        CLI_OPT_PRECISION, CLI_OPT_SCALE};
+                                        CLI_OPT_PRECISION, CLI_OPT_SCALE,  CLI_OPT_DROPOUT};
     const char *name = cli_options[source].long_name;
     if (!cli_args_has(args, source)) return CLI_EXIT_OK;
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
