@@ -1,6 +1,7 @@
 /* The intermediate representation of a mod: a hash-consed directed acyclic graph.
  *
- * One fj_ir holds a score mod and a mask mod, or the differentiated score mod, over shared nodes.
+ * One fj_ir holds a score mod and a mask mod, or the differentiated score mod, over shared nodes. A mod of the output is one of
+ * its own, as a score mod whose score is an element of the output and whose kv is its dimension; a sink's is one of b and h.
  * A node is an operation of ops.def with typed arguments; references are 32-bit indices into
  * fj_ir.nodes, in topological order: an argument always precedes its user.
  *
@@ -67,7 +68,7 @@ typedef struct fj_capture {
     bool literal;              /* a table written in the source: data, not from the caller */
     const double *values;      /* literal: packed row-major (ints below 2^53 are exact), else NULL */
     const int64_t *int_values; /* literal of an integer or bool dtype, else NULL */
-    bool gradient;             /* floating, and the score mod reads it */
+    bool gradient;             /* floating, and read by a score, output or sink mod */
 } fj_capture;
 
 typedef struct fj_runtime_scalar {
@@ -75,7 +76,7 @@ typedef struct fj_runtime_scalar {
     fj_type type; /* BOOL, I64 or FLOAT */
     double f;     /* default value */
     int64_t i;
-    bool gradient; /* float, and the score mod reads it */
+    bool gradient; /* float, and read by a score, output or sink mod */
 } fj_runtime_scalar;
 
 /* Instructions of a CUDA thread for one score, roughly (cost.c). 0: it is not there. */
