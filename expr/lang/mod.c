@@ -273,7 +273,8 @@ typedef struct job {
 static void run(fj_scope *scope, void *user) {
     job *j = user;
     fj_elab *e = j->e = fj_mod_begin(scope, j->desc, &j->hints);
-    for (int kind = 0; kind < FJ_MOD_KINDS; kind++) fj_mod_check_choice(e, (fj_mod_kind)kind);
+    static const fj_mod_kind order[] = {FJ_MOD_SCORE, FJ_MOD_MASK, FJ_MOD_OUT, FJ_MOD_SINK};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(order); i++) fj_mod_check_choice(e, order[i]);
     fj_choice out = choose_own(e, FJ_MOD_OUT), sink = choose_own(e, FJ_MOD_SINK);
     compile_one(e, FJ_MOD_SCORE, NULL);
     compile_one(e, FJ_MOD_MASK, NULL);
