@@ -120,6 +120,7 @@ static void put_problem(fj_scope *scope, json_t *object, const fj_problem *probl
     set_flag(scope, object, "block_mask", problem->block_mask);
     set_flag(scope, object, "q_offset", problem->q_offset);
     set_flag(scope, object, "shared_keys", problem->shared_keys);
+    set_flag(scope, object, "dropout", problem->dropout);
 }
 
 enum { FLOAT_TEXT = 40 };
@@ -182,6 +183,10 @@ static void put_entry(fj_scope *scope, json_t *entry, const capture *c) {
     set_text(scope, entry, "mask", desc->mask);
     set_text(scope, entry, "score_mod", desc->score_mod);
     set_text(scope, entry, "mask_mod", desc->mask_mod);
+    set_text(scope, entry, "out", desc->out);
+    set_text(scope, entry, "out_mod", desc->out_mod);
+    set_text(scope, entry, "sink", desc->sink);
+    set_text(scope, entry, "sink_mod", desc->sink_mod);
     put_params(scope, set(scope, entry, "params", json_object()), c);
     put_bindings(scope, set(scope, entry, "bind", json_object()), c);
     json_t *names = set(scope, entry, "runtime_params", json_array());
@@ -192,6 +197,7 @@ static void put_entry(fj_scope *scope, json_t *entry, const capture *c) {
     put_problem(scope, json_array_get(problems, 0), &plan->problem);
     json_t *call = set(scope, entry, "call", json_object());
     (void)set(scope, call, "scale", json_real(c->args->scale));
+    if (plan->problem.dropout) (void)set(scope, call, "dropout", json_real(c->args->dropout));
     json_t *shapes = set(scope, call, "shapes", json_object());
     for (size_t i = 0; i < c->count; i++) put_shape(scope, shapes, &c->tensors[i]);
 }
@@ -218,6 +224,25 @@ static void name_call(fj_scope *scope, capture *c, const json_t *entry) {
                               problem->direction == FJ_BACKWARD ? "bwd" : "fwd",
                               fj_dtype_code_name(problem->dtype), problem->head_dim, problem->value_dim, hex);
     c->name = strrchr(c->stem, '/') + 1;
+}
+
+/* ---- Dropout --------------------------------------------------------------------------------------------------- */
+
+/* As integers of 64 bits with a sign, which --seed takes too. */
+static void put_seed(fj_scope *scope, const capture *c, json_t *call) {
+    int64_t words[2] = {(int64_t)c->args->dropout_seed, (int64_t)c->args->dropout_offset};
+    const DLTensor *state = c->args->dropout_state;
+    if (!c->kernel->plan->problem.dropout) return;
+    if (state) {
+        const fj_tensor tensor = {.dtype = FJ_DTYPE_I64,
+                                  .rank = 1,
+                                  .data = (char *)state->data + state->byte_offset,
+                                  .shape = {2},
+                                  .strides = {1}};
+        memcpy(words, fj_attn_readable(scope, c->kernel->plan, c->stream, &tensor), sizeof words);
+    }
+    (void)set(scope, call, "seed", json_integer(words[0]));
+    (void)set(scope, call, "offset", json_integer(words[1]));
 }
 
 /* ---- Block masks ---------------------------------------------------------------------------------------------- */
@@ -280,6 +305,7 @@ static void write_files(fj_scope *scope, capture *c, json_t *entry) {
     json_t *call = json_object_get(entry, "call");
     fj_arena *arena = scope->arena;
     set_text(scope, call, "tensors", fj_arena_printf(arena, "%s.safetensors", c->name));
+    put_seed(scope, c, call);
     set_text(scope, call, "variant", c->kernel->info.variant);
     set_text(scope, call, "device", fj_device_name(plan->device));
     must(scope,

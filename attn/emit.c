@@ -37,6 +37,9 @@ static const char *uncovered(const fj_plan *plan) {
     if (problem->q_offset) return "positions of first queries (q_offset)";
     if (problem->block_mask) return "block masks";
     if (problem->shared_keys) return "keys that serve a batch (shared_keys)";
+    if (problem->dropout) return "dropout";
+    if (plan->mod->program.out) return "mods of the output";
+    if (plan->mod->program.sink) return "sinks";
     return NULL;
 }
 

@@ -146,6 +146,10 @@ static int read_mod(const cli_manifest_reader *r, const json_t *object, request 
     if (status == CLI_EXIT_OK) status = read_text(r, object, "mask", &want->desc.mask);
     if (status == CLI_EXIT_OK) status = read_text(r, object, "score_mod", &want->desc.score_mod);
     if (status == CLI_EXIT_OK) status = read_text(r, object, "mask_mod", &want->desc.mask_mod);
+    if (status == CLI_EXIT_OK) status = read_text(r, object, "out", &want->desc.out);
+    if (status == CLI_EXIT_OK) status = read_text(r, object, "out_mod", &want->desc.out_mod);
+    if (status == CLI_EXIT_OK) status = read_text(r, object, "sink", &want->desc.sink);
+    if (status == CLI_EXIT_OK) status = read_text(r, object, "sink_mod", &want->desc.sink_mod);
     if (status == CLI_EXIT_OK) status = read_params(r, object, want);
     if (status == CLI_EXIT_OK) status = read_bindings(r, object, want);
     if (status == CLI_EXIT_OK && mod != NULL) status = read_source(r, mod, want);
@@ -207,9 +211,10 @@ static int read_problems(cli_manifest_reader *r, const json_t *object) {
 }
 
 static int read_entry(cli_manifest_reader *r, json_t *object) {
-    static const char *const keys[] = {
-        "mod",  "score",    "mask",   "score_mod", "mask_mod", "params", "runtime_params",
-        "bind", "problems", "shapes", "call",      NULL}; /* call: of one that was kept, for `tune` */
+    static const char *const keys[] = {"mod",      "score",          "mask",     "score_mod", "mask_mod",
+                                       "params",   "runtime_params", "out",      "out_mod",   "sink",
+                                       "sink_mod", "bind",           "problems", "shapes",    "call",
+                                       NULL}; /* call: of one that was kept, for `tune` */
     cli_manifest_entry *entry = &r->manifest->entries[r->entry];
     request want = {0};
     snprintf(r->place, sizeof r->place, "entries[%zu]", r->entry);

@@ -87,6 +87,9 @@ static int set_q_offset(const cli_manifest_reader *r, const json_t *value, fj_pr
 static int set_shared_keys(const cli_manifest_reader *r, const json_t *value, fj_problem *problem) {
     return set_bool(r, value, "shared_keys", &problem->shared_keys);
 }
+static int set_dropout(const cli_manifest_reader *r, const json_t *value, fj_problem *problem) {
+    return set_bool(r, value, "dropout", &problem->dropout);
+}
 static int set_tf32(const cli_manifest_reader *r, const json_t *value, fj_problem *problem) {
     return set_bool(r, value, "tf32", &problem->tf32);
 }
@@ -159,16 +162,17 @@ static const struct {
     {"form", set_form, false},
     {"q_offset", set_q_offset, false},
     {"shared_keys", set_shared_keys, false},
+    {"dropout", set_dropout, false},
     {"variant", set_variant, false},
     {"kernel", set_kernel, false},
     {"options", set_options, false},
     {"few_queries", set_few_queries, false},
 };
 enum { FIELDS = sizeof fields / sizeof fields[0] };
-static const char *const field_names[] = {"few_queries", "dtype",   "head_dim", "value_dim",     "gqa",
-                                          "direction",   "max",     "dlse",     "deterministic", "tf32",
-                                          "block_mask",  "form",    "q_offset", "shared_keys",   "variant",
-                                          "kernel",      "options", NULL};
+static const char *const field_names[] = {
+    "few_queries", "dtype",         "head_dim", "value_dim",  "gqa",  "direction", "max",
+    "dlse",        "deterministic", "tf32",     "block_mask", "form", "q_offset",  "shared_keys",
+    "variant",     "kernel",        "options",  "dropout",    NULL};
 _Static_assert(sizeof field_names / sizeof field_names[0] == FIELDS + 1, "the names of all");
 
 static int add_problem(cli_manifest_reader *r, const fj_problem *problem) {

@@ -43,10 +43,20 @@ static bool has_row(const cli_tune *tune, size_t from, const cli_tune_row *row, 
         if (other->direction == row->direction && other->options.dtype == row->options.dtype &&
             other->options.tf32 == row->options.tf32 &&
             other->options.nondeterministic == row->options.nondeterministic &&
+            other->options.dropout == row->options.dropout &&
             memcmp(&other->options.shape, shape, sizeof *shape) == 0)
             return true;
     }
     return false;
+}
+
+/* Kernels are as quick for every chance of dropout but 0 and 1. */
+static void take_problem(cli_call_options *options, const fj_problem *problem) {
+    options->dtype = problem->dtype;
+    options->tf32 = problem->tf32;
+    options->nondeterministic = problem->nondeterministic;
+    options->dropout = problem->dropout;
+    options->dropout_rate = problem->dropout ? 0.1 : 0;
 }
 
 static int rows_of_shape(cli_tune *tune, const cli_tune_source *source, const cli_call_options *options,
@@ -60,9 +70,7 @@ static int rows_of_shape(cli_tune *tune, const cli_tune_source *source, const cl
                             .direction = problem->direction,
                             .mod = manifest->entries[entry].mod,
                             .bindings = &source->bindings[entry]};
-        row.options.dtype = problem->dtype;
-        row.options.tf32 = problem->tf32;
-        row.options.nondeterministic = problem->nondeterministic;
+        take_problem(&row.options, problem);
         found = true;
         if (has_row(tune, first, &row, shape)) continue; /* other lengths, or another number of heads */
         const int status = cli_tune_add_row(tune, &row, shape, (double)NAN);
@@ -154,9 +162,9 @@ static int row_of_call(cli_tune *tune, cli_tune_source *source, const cli_call_o
                             .mod = source->manifest.entries[0].mod,
                             .bindings = &source->bindings[0],
                             .kept = true};
-        row.options.dtype = problem->dtype;
-        row.options.tf32 = problem->tf32;
-        row.options.nondeterministic = problem->nondeterministic;
+        take_problem(&row.options, problem);
+        if (json_is_number(json_object_get(call, "dropout")))
+            row.options.dropout_rate = json_number_value(json_object_get(call, "dropout"));
         return cli_tune_add_row(tune, &row, &shape, json_number_value(scale));
     }
     cli_warn("%.200s: left out: " CLI_TUNABLE, source->path);

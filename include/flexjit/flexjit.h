@@ -449,8 +449,8 @@ FJ_NODISCARD FJ_API fj_status fj_plan_build(const fj_plan *plan, bool verify, fj
  * set, and need libm, and OpenMP for more than one thread (compile with -O2); of cuda's they have the cubin, found or compiled as
  * by fj_plan_build, and need cuda.h and libcuda of CUDA 12 or newer. The same plan and name give the same bytes, as long as the
  * kernel's are the same. What they compute has the bits of fj_kernel_launch.
- * FJ_ERR_UNSUPPORTED: packed, paged, q_offset, block_mask and shared_keys are not covered, nor mods that require something
- * of extents or run-time scalars which only a launch shows, nor the emu and reference devices. FJ_ERR_ARGUMENT: not an
+ * FJ_ERR_UNSUPPORTED: packed, paged, q_offset, block_mask, shared_keys and dropout are not covered, nor sinks, mods of the output
+ * and mods that require something of extents or run-time scalars which only a launch shows, nor the emu and reference devices. FJ_ERR_ARGUMENT: not an
  * identifier. Else as fj_plan_build. Both texts are given back with fj_text_finish. Threads may emit at the same time. */
 FJ_NODISCARD FJ_API fj_status fj_plan_emit_c(const fj_plan *plan, const char *name, fj_text *ret_header,
                                              fj_text *ret_source, fj_error *error);

@@ -33,7 +33,8 @@ class Capture(harness.Case):
             entry = json.load(file)["entries"][0]
         problem, call, folder = entry["problems"][0], entry["call"], os.path.dirname(manifest)
         arguments = [os.path.join(folder, entry["mod"])] if "mod" in entry else []
-        for key, option in (("score", "--score"), ("mask", "--mask"), ("score_mod", "--score-mod"), ("mask_mod", "--mask-mod")):
+        for key, option in (("score", "--score"), ("mask", "--mask"), ("score_mod", "--score-mod"), ("mask_mod", "--mask-mod"),
+                            ("out", "--out"), ("out_mod", "--out-mod"), ("sink", "--sink"), ("sink_mod", "--sink-mod")):  # fmt: skip
             arguments += [option, entry[key]] if key in entry else []
         for name, value in entry["params"].items():
             arguments += ["--param", f"{name}={value}"]
@@ -41,6 +42,9 @@ class Capture(harness.Case):
             arguments += ["--runtime-param", name]
         if "block_mask" in call:
             arguments += ["--block-mask", os.path.join(folder, call["block_mask"])]
+        if problem.get("dropout"):
+            self.assertEqual(call["offset"], 0)
+            arguments += ["--dropout", repr(call["dropout"]), "--seed", call["seed"]]
         backward = ["--backward"] if problem["direction"] == "bwd" else []
         out = self.folder / "again.st"
         self.ok("run", *arguments, "--input", os.path.join(folder, call["tensors"]), "--output", out, "--scale",
@@ -91,6 +95,14 @@ class Capture(harness.Case):
             "kv_lens": counted([5, 3]), "q_offset": counted([4, 1]),
         }  # fmt: skip
         self.check(paged, "--mask", "q >= kv", directions=("fwd",))
+
+    def test_sinks_outputs_and_dropout(self):
+        tensors = harness.attention_tensors("F32", backward=True)
+        tensors |= {"sink": harness.normal("F32", (2,), 5), "gate": harness.normal("F32", (2, 8), 6)}
+        manifests = self.check(tensors, "--out", "out * gate[h, d]", "--dropout", "0.3", "--seed", str(2**64 - 5))
+        with open(manifests[0]) as file:
+            entry = json.load(file)["entries"][0]
+        self.assertEqual((entry["sink"], entry["out"], entry["call"]["seed"]), ("sink[h]", "out * gate[h, d]", -5))
 
     def test_block_mask(self):
         shape = ["--q-len", 60, "--kv-len", 90, "--block", "16,32"]
