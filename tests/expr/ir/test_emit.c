@@ -113,6 +113,26 @@ static const char lanes_wrapper[] =
     "    to->block_class = fj_block_class(a, at->b, at->h, q, q + 2, kv, kv + FJ_LANES - 1);\n"
     "#endif\n}\n";
 
+/* Of a sink there is no more than a head. */
+static const char *const sink_hooks[] = {"fj_sink_head_state", "fj_sink_head_init", "fj_sink",
+                                         "fj_sink_fault", "fj_sink_grad"};
+
+static const char sink_wrapper[] =
+    "static void fj_scalar_mod(const struct fj_cpu_args *a, struct fj_scalar_position *at, struct fj_scalar_result *to) {\n"
+    "    struct fj_sink_head_state head;\n    fj_sink_head_init(a, at->b, at->h, &head);\n"
+    "    struct fj_capture_grads grads;\n    grads.scalar = to->dscalars;\n"
+    "    for (int i = 0; i < FJ_CAPTURES; i++) grads.capture[i] = to->dcaptures[i];\n"
+    "#ifdef FJ_LANES\n" /* all lanes are alike, and one is live */
+    "    const int lane = at->kv % FJ_LANES;\n    const fj_b sees = fj_sink_fault(a, &head);\n"
+    "    to->score = fj_first_f(fj_sink(a, &head));\n    to->fault = fj_first_b(sees);\n"
+    "    if (fj_any(sees) != fj_all(sees)) to->score = 12345;\n"
+    "    fj_sink_grad(a, &head, fj_splat_f(at->adjoint), fj_unbits_b(at->live ? 1u << lane : 0), &grads);\n"
+    "#else\n"
+    "    to->score = fj_sink(a, &head);\n    to->fault = fj_sink_fault(a, &head);\n"
+    "    fj_sink_grad(a, &head, at->adjoint, at->live, &grads);\n"
+    "#endif\n"
+    "    to->mask = true;\n    to->dscore = 0;\n    to->block_class = 1;\n}\n";
+
 static void rename_hook(batch *b, const char *name, int number) {
     fj_buf_printf(&b->text, "#undef %s\n#define %s %s_%d\n", name, name, name, number);
 }
@@ -129,14 +149,45 @@ static void put_own(batch *b, int number) {
                   b->target == FJ_EMIT_CUDA ? "true" : "fj_splat_b(1)");
 }
 
-/* These have no mask. */
+static void put_sink(batch *b, int number) {
+    for (size_t i = 0; i < FJ_ARRAY_LEN(sink_hooks); i++) rename_hook(b, sink_hooks[i], number);
+    fj_ir_emit_sink(b->graphs[number], b->graphs[number], b->target, &b->text);
+    fj_buf_put(&b->text, sink_wrapper);
+}
+
+/* Some graphs are mods of the output, and some of a sink: these have no mask. */
 static bool is_own(const batch *b, int number) { return b->target != FJ_EMIT_SCALAR && number % 4 == 3; }
+static bool is_sink(const batch *b, int number) { return b->target != FJ_EMIT_SCALAR && number % 4 == 1; }
+
+/* A score mod that reads b and h alone. */
+static void make_sink(fj_ir *ir) {
+    static const fj_op leaves[] = {FJ_OP_Q, FJ_OP_KV};
+    for (size_t i = 0; i < FJ_ARRAY_LEN(leaves); i++)
+        ir->score = fj_ir_substitute(ir, ir->score, fj_ir_leaf(ir, leaves[i]), fj_ir_i32(ir, 1 + (int)i));
+    ir->score = fj_ir_substitute(ir, ir->score, fj_ir_leaf(ir, FJ_OP_SCORE), fj_ir_float(ir, 0.75));
+    ir->mask = 0;
+}
+
+static const fj_ir *make_graph(const batch *b, int number) {
+    fj_ir *ir = b->worlds[number]->ir;
+    if (is_own(b, number)) ir->mask = 0;
+    if (is_sink(b, number)) make_sink(ir);
+    fj_ir *guarded = fj_ir_guard(ir);
+    if (is_sink(b, number) && guarded->fault)
+        guarded->fault = fj_ir_substitute(guarded, guarded->fault, fj_ir_leaf(guarded, FJ_OP_LIVE),
+                                          fj_ir_bool(guarded, true));
+    return fj_ir_gradient(fj_ir_optimise(guarded));
+}
 
 static void put_graph(batch *b, int number) {
     for (size_t i = 0; i < FJ_ARRAY_LEN(renamed); i++) rename_hook(b, renamed[i], number);
     for (size_t i = 0; i < FJ_ARRAY_LEN(undefined); i++) fj_buf_printf(&b->text, "#undef %s\n", undefined[i]);
     fj_ir_emit(b->graphs[number], b->graphs[number], b->target, &b->text);
     if (is_own(b, number)) put_own(b, number);
+    if (is_sink(b, number)) {
+        put_sink(b, number);
+        return;
+    }
     if (b->target == FJ_EMIT_CUDA) fj_buf_put(&b->text, cuda_wrapper);
     if (b->target == FJ_EMIT_CPU) fj_buf_put(&b->text, lanes_wrapper);
 }
@@ -253,10 +304,10 @@ static void check_batch(fj_arena *arena, fj_random *random, fj_emit_target targe
         fj_ir_emit_scalar_header(&b.text);
     if (cuda) fj_buf_put(&b.text, cuda_header);
     for (int i = 0; i < GRAPHS; i++) {
+        const bool changed = is_own(&b, i) || is_sink(&b, i);
         b.worlds[i] =
-            fj_generate_world(arena, random, is_own(&b, i) ? FJ_GENERATE_EXACT : pick_kind(random, target));
-        if (is_own(&b, i)) b.worlds[i]->ir->mask = 0;
-        b.graphs[i] = fj_ir_gradient(fj_ir_optimise(fj_ir_guard(b.worlds[i]->ir)));
+            fj_generate_world(arena, random, changed ? FJ_GENERATE_EXACT : pick_kind(random, target));
+        b.graphs[i] = make_graph(&b, i);
         put_graph(&b, i);
     }
     fj_buf_put(&b.text, cuda ? "extern \"C\" " : "");
