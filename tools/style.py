@@ -34,6 +34,7 @@ ROOMS_BELOW = {
     "jit": {"base", "expr/ir", "expr/lang", "cache", "driver", "templates"},
     "fuse": {"base", "expr/ir", "expr/lang", "jit", "attn"},
     "attn": {"base", "expr/ir", "expr/lang", "cache", "driver", "jit", "templates"},
+    "nn": {"base", "driver", "attn"},
     "sdpa": {"base"},
     "cli": set(),
     "bench": set(),
@@ -51,7 +52,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
 # What depends on the locale of the process, which is the caller's. The tool sets the locale of its own thread.
-LOCALE_ROOMS = {"base", "expr", "cache", "driver", "jit", "fuse", "attn", "sdpa"}
+LOCALE_ROOMS = {"base", "expr", "cache", "driver", "jit", "fuse", "attn", "nn", "sdpa"}
 LOCALE_CALL = re.compile(
     r"\b(?:strto(?:d|f|ld)|atof|is(?:alnum|alpha|blank|cntrl|digit|graph|lower|print|punct|space|upper|xdigit)"
     r"|to(?:lower|upper)|strcoll|strxfrm|strn?casecmp|setlocale|localeconv|strftime|wcsto\w+)\s*\("
