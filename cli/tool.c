@@ -8,11 +8,17 @@
 #include "cli/verbs.h"
 
 static int (*const run_verb[])(const cli_args *args) = {
-    [CLI_VERB_RUN] = cli_verb_run,           [CLI_VERB_CHECK] = cli_verb_check,
-    [CLI_VERB_SHOW] = cli_verb_show,         [CLI_VERB_MASK] = cli_verb_mask,
-    [CLI_VERB_BENCH] = cli_verb_bench,       [CLI_VERB_TUNE] = cli_verb_tune,
-    [CLI_VERB_PREBUILD] = cli_verb_prebuild, [CLI_VERB_CACHE] = cli_verb_cache,
-    [CLI_VERB_DOCTOR] = cli_verb_doctor,     [CLI_VERB_RUN_TESTS] = cli_verb_run_tests,
+    [CLI_VERB_RUN] = cli_verb_run,
+    [CLI_VERB_SDPA] = cli_verb_sdpa,
+    [CLI_VERB_CHECK] = cli_verb_check,
+    [CLI_VERB_SHOW] = cli_verb_show,
+    [CLI_VERB_MASK] = cli_verb_mask,
+    [CLI_VERB_BENCH] = cli_verb_bench,
+    [CLI_VERB_TUNE] = cli_verb_tune,
+    [CLI_VERB_PREBUILD] = cli_verb_prebuild,
+    [CLI_VERB_CACHE] = cli_verb_cache,
+    [CLI_VERB_DOCTOR] = cli_verb_doctor,
+    [CLI_VERB_RUN_TESTS] = cli_verb_run_tests,
 };
 _Static_assert(sizeof run_verb / sizeof run_verb[0] == CLI_VERB_COUNT, "a verb without a function");
 

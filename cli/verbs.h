@@ -5,6 +5,7 @@
 #include "cli/options.h"
 
 int cli_verb_run(const cli_args *args);
+int cli_verb_sdpa(const cli_args *args);
 int cli_verb_check(const cli_args *args);
 int cli_verb_show(const cli_args *args);
 int cli_verb_mask(const cli_args *args);

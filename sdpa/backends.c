@@ -82,14 +82,16 @@ typedef struct candidate {
 } candidate;
 
 /* Why the device is none of this backend's; "": it is. */
-static fj_status find_device(fj_device *device, fj_sdpa_backend backend, candidate *of, char *reason,
-                             size_t size, fj_error *error) {
+static fj_status find_device(fj_device *device, fj_dtype dtype, fj_sdpa_backend backend, candidate *of,
+                             char *reason, size_t size, fj_error *error) {
     const device_kind kind = kind_of(device);
     const char *name = fj_device_name(device);
     of->device = device;
     of->kernel = backend == FJ_SDPA_FLASH ? "mma" : backend == FJ_SDPA_EFFICIENT ? "simt" : NULL;
     if (backend < FJ_SDPA_CPU && kind != GPU_DEVICE)
         (void)snprintf(reason, size, "it runs on the devices cuda and emu, and the device is %s", name);
+    else if (backend == FJ_SDPA_FLASH && dtype == FJ_DTYPE_F64)
+        (void)snprintf(reason, size, "query is F64: its kernels take F16, BF16 and F32");
     else if (backend == FJ_SDPA_CPU && kind != CPU_DEVICE)
         (void)snprintf(reason, size, "it runs on the device cpu, and the device is %s", name);
     else if (backend == FJ_SDPA_MATH && fj_device_dlpack(device).device_type == kDLCUDA)
@@ -171,7 +173,7 @@ static fj_status consider(fj_device *device, fj_sdpa_call *call, const fj_proble
     char *reason = choice->report.refused[backend];
     const size_t size = sizeof choice->report.refused[backend];
     const unsigned allowed = call->class.backends;
-    fj_status status = find_device(device, backend, of, reason, size, error);
+    fj_status status = find_device(device, call->class.dtype, backend, of, reason, size, error);
     if (status != FJ_OK) return status;
     check_width(call, reason, size);
     status = check_copies(call, reason, size);

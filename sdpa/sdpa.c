@@ -40,7 +40,7 @@ void fj_sdpa_unref(fj_sdpa_op **op) {
     if (atomic_fetch_sub_explicit(&last->refs, 1, memory_order_acq_rel) == 1) destroy(last);
 }
 
-/* Every reason on a line of its own; the text has what fits. */
+/* Every reason: in the text what fits, else all of them on lines of the detail. */
 static fj_status none_is_left(const fj_sdpa_choice *choice, fj_error *error) {
     char text[400] = "", lines[FJ_SDPA_BACKENDS * 280] = "";
     size_t at = 0, line = 0;
@@ -52,7 +52,7 @@ static fj_status none_is_left(const fj_sdpa_choice *choice, fj_error *error) {
     }
     (void)fj_error_set(error, FJ_ERR_UNSUPPORTED, "no backend is left for this call: %s%s", text,
                        at < sizeof text ? "" : "...");
-    if (error) fj_error_detail(error, lines, line);
+    if (error && at >= sizeof text) fj_error_detail(error, lines, line);
     return FJ_ERR_UNSUPPORTED;
 }
 
@@ -83,6 +83,20 @@ static fj_status make(const fj_sdpa_call *call, fj_sdpa_choice *choice, fj_sdpa_
     return status;
 }
 
+/* The definition is slow: who did not ask for it is told. */
+static void warn_of_math(const fj_device *device, const fj_sdpa_call *call, const fj_sdpa_choice *choice) {
+    char message[700] = "";
+    size_t at =
+        (size_t)snprintf(message, sizeof message, "sdpa: the math backend computes this call, slowly");
+    if (choice->report.backend != FJ_SDPA_MATH || choice->device == device ||
+        call->class.backends == 1u << FJ_SDPA_MATH)
+        return;
+    for (int i = 0; i < FJ_SDPA_MATH && at < sizeof message; i++)
+        at += (size_t)snprintf(message + at, sizeof message - at, "; %s: %s", fj_sdpa_backend_name(i),
+                               choice->report.refused[i]);
+    fj_context_log(fj_device_context(device), FJ_LOG_WARN, message);
+}
+
 fj_status fj_sdpa_create(fj_device *device, fj_direction direction, const fj_sdpa_args *args,
                          fj_sdpa_op **ret_op, fj_error *error) {
     fj_sdpa_call call;
@@ -92,6 +106,7 @@ fj_status fj_sdpa_create(fj_device *device, fj_direction direction, const fj_sdp
     if (status == FJ_OK && call.args.out) status = fj_sdpa_place_results(&call);
     if (status == FJ_OK) status = fj_sdpa_choose(device, &call, &choice, error);
     if (status != FJ_OK) return status;
+    warn_of_math(device, &call, &choice);
     status = choice.plan ? make(&call, &choice, ret_op, error) : none_is_left(&choice, error);
     fj_sdpa_choice_finish(&choice);
     return status;

@@ -31,7 +31,7 @@ typedef enum fj_sdpa_backend {
     FJ_SDPA_FLASH,     /* cuda, emu: fused kernels on tensor cores */
     FJ_SDPA_EFFICIENT, /* cuda, emu: fused kernels on plain cores */
     FJ_SDPA_CPU,       /* cpu: fused kernels */
-    FJ_SDPA_MATH, /* the definition in double, unfused: the reference device, on tensors of the host's memory. Slow. On the
+    FJ_SDPA_MATH, /* the definition in double, unfused: the reference device, on tensors of the host's memory. Slow: taken unasked only with a warning in the log. On the
                           unfused and rounding devices the pass that these are */
     FJ_SDPA_BACKENDS
 } fj_sdpa_backend;
@@ -135,7 +135,7 @@ typedef struct fj_sdpa_op fj_sdpa_op;
  * and dropout, nondeterministic, tf32, backends; in backward also whether key and value both have a batch of 1 under a larger one. Batch,
  * heads, lengths, ranks, strides and scale may differ (the kernel is chosen to suit those of args). Data is not followed but that
  * of cu_seqlens; out, lse, dout and gradients of args need not be there yet, dmask only where mask has dimensions of stride 0.
- * FJ_ERR_UNSUPPORTED: no backend is left; the detail has the reason of each. Else as fj_kernel_create. */
+ * FJ_ERR_UNSUPPORTED: no backend is left; text, or the detail where it is longer, has the reason of each. Else as fj_kernel_create. */
 FJ_NODISCARD FJ_API fj_status fj_sdpa_create(fj_device *device, fj_direction direction,
                                              const fj_sdpa_args *args, fj_sdpa_op **ret_op, fj_error *error);
 FJ_API void fj_sdpa_unref(fj_sdpa_op **op);
