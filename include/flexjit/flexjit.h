@@ -517,15 +517,19 @@ typedef union fj_scalar {
  *
  * The mod's sink, a natural logit for each batch and head, joins the denominator of each row: P = exp(s) / (exp(sink) +
  * sum of exp(s)), lse is the logarithm of that denominator, and a row that sees nothing has lse = sink, out 0 (a sink of -inf
- * is none). The mod's out is applied to each element of the output in the arithmetic of scores, before it is rounded:
+ * is none). max is that of the scores alone.
+ *
+ * The mod's out is applied to each element of the output in the arithmetic of scores, before it is rounded:
  * out = out_mod(o, b, h, q, d), o the attention, 0 for a row that sees nothing. Its derivative needs o: forward writes
- * out_raw, as out, where it is not NULL, and backward reads it, in place of out, which it does not read with such a mod.
+ * out_raw, as out, where it is not NULL, and backward reads it, in place of out, which it does not read with such a mod. What
+ * the mod reads gets its gradient of rows that see nothing too.
  *
  * dropout, with a problem that has it: each probability is dropped with this chance, 0 to 1, the others are divided by
  * 1 - dropout; lse is that before. Which ones is a function of seed, offset and the position (b, h, q, kv) that a mod sees
- * (fj_dropout_mask): the same for every device, kernel and direction. dropout_state, I64 [2] of the device's memory, replaces
- * dropout_seed and dropout_offset where it is not NULL: it is read when the kernel runs, so that each replay of a captured
- * graph may have another.
+ * (fj_dropout_mask): the same for every device, kernel and direction. Where one is dropped, what value and dout hold there
+ * contributes exactly 0 to out, dvalue and the gradient of that score; with a dropout of 1 out is 0, and only dlse flows back.
+ * dropout_state, I64 [2] of the device's memory, replaces dropout_seed and dropout_offset where it is not NULL: it is read when
+ * the kernel runs, so that each replay of a captured graph may have another.
  *
  * captures, dcaptures: in the order of fj_mod_capture; dcaptures[i] has the capture's shape, NULL
  * where the gradient is not wanted or does not exist. scalars, dscalars (rank 0) likewise. */

@@ -177,7 +177,8 @@ END_TEST
 
 /* Each differs from `forward` in what makes another kernel, or another choice of one. */
 START_TEST(problems_apart) {
-    enum { PROBLEMS = 10 };
+    enum { PROBLEMS = 13 };
+    const fj_ir graph = {0};
     fj_jit_problem problems[PROBLEMS];
     for (int i = 0; i < PROBLEMS; i++) problems[i] = forward;
     problems[0].dtype = FJ_DTYPE_F64;
@@ -190,6 +191,9 @@ START_TEST(problems_apart) {
     problems[7].few_queries = true;
     problems[8].gqa = 4;
     problems[9].kind = FJ_JIT_BACKWARD;
+    problems[10].dropout = true;
+    problems[11].out = &graph;
+    problems[12].sink = &graph;
     append_at(first, 8, 512, 512, OTHER);
     fj_tuning_call call = call_of(&avx512, 8, 512, 512);
     for (int i = 0; i < PROBLEMS; i++) {
