@@ -12,6 +12,7 @@
 
 #include "attn/cpu.h"
 #include "attn/mask/mask.h"
+#include "base/philox.h"
 #include "driver/parallel.h"
 #include "templates/host/cpu_arguments.h"
 
@@ -19,6 +20,8 @@
 
 _Static_assert(FJ_CPU_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
 _Static_assert(sizeof(union fj_cpu_scalar) == sizeof(fj_scalar), "scalars are passed as they are");
+_Static_assert(sizeof((struct fj_cpu_args *)0)->dropout_key == sizeof(fj_philox_key),
+               "keys are passed as they are");
 _Static_assert(sizeof(struct fj_cpu_run) == sizeof(fj_block_run), "runs are passed as they are");
 
 fj_cpu_front fj_attn_cpu_front(const fj_kernel *kernel, size_t at, int workers) {
@@ -70,6 +73,10 @@ fj_cpu_call fj_attn_cpu_begin(const fj_kernel *kernel, const fj_resolved *all, c
         .workers = workers,
         .faults = (struct fj_cpu_fault *)(void *)(memory + front->faults),
     };
+    const fj_philox_key key = fj_dropout_key(all->dropout.seed, all->dropout.offset);
+    memcpy(call.args.dropout_key, key.word, sizeof key.word);
+    call.args.dropout_threshold = fj_dropout_threshold(all->dropout.probability);
+    call.args.dropout_scale = fj_dropout_scale(&all->dropout);
     fj_cpu_set_sequence(&call.args, all);
     return call;
 }

@@ -57,6 +57,10 @@
 
 #include "bwd_tiles.h"
 
+#if FJ_HAS_OUT || FJ_HAS_SINK_GRADS
+#include "bwd_mods.h"
+#endif
+
 #include "blocks.h"
 
 #if FJ_IN_PART(1)
@@ -119,6 +123,9 @@ static void open_sums(struct pass *p) {
 static void do_tile(struct pass *p, int class) {
     const int masked = class == 1 || p->to % (2 * FJ_LANES);
     load_tile(p);
+#if FJ_DROPOUT
+    keep_tile(p);
+#endif
     multiply_in(p);
 #if FJ_MEASURED_DELTA
     if (p->measures) {
@@ -237,16 +244,45 @@ static void run_item(const struct fj_cpu_args *a, const struct grid *g, const st
     for (int64_t block = it.block; block < it.block_end; block++) do_block(&p, block);
 }
 
-static void run_slot(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int64_t round,
-                     int64_t slot, int worker) {
-    const int64_t end = (slot + 1) * s->classes / s->slots;
-    for (int64_t class = slot * s->classes / s->slots; class < end; class ++) {
-        if (s->classes == g->items) {
-            run_item(a, g, s, round, class, slot, worker);
+/* The rows of an item of a walk over them, and the number that it has among tasks of rows. */
+static inline int64_t rows_task(const struct walk *w, int64_t number) {
+    const int64_t h = number % w->heads, b = number / w->heads % w->batch;
+    return (b * w->heads + h) * w->chunks + number / w->heads / w->batch;
+}
+
+static void run_walk_item(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int walk,
+                          int64_t round, int64_t number, int64_t slot, int worker) {
+    if (walk == WALK_SCORE) return run_item(a, g, s, round, number, slot, worker);
+#if FJ_HAS_OUT || FJ_HAS_SINK_GRADS
+    struct fj_capture_grads grads = grads_of_slot(a, s, slot);
+    const int64_t task = rows_task(&s->walks[walk], number);
+    const struct rows rows = rows_of(task, a->heads_q, a->q_len);
+#if FJ_HAS_OUT
+    if (walk == WALK_OUT) {
+        const struct fj_cpu_args past = args_past_output(a, g);
+        adjoin_output(a, g, rows, &grads);
+        return run_delta(&past, g, task, worker);
+    }
+#endif
+#if FJ_HAS_SINK_GRADS
+    adjoin_sink(a, g, rows, &grads);
+#endif
+#endif
+}
+
+/* A task of a walk: one item, or those of a slot's classes in order. */
+static void run_task(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int walk,
+                     int64_t round, int64_t task, int worker) {
+    const struct walk *w = &s->walks[walk];
+    const int64_t tasks = walk_tasks(s, walk), end = (task + 1) * w->classes / tasks;
+    if (!walk_adds(walk)) return run_walk_item(a, g, s, walk, round, task, 0, worker);
+    for (int64_t class = task * w->classes / tasks; class < end; class ++) {
+        if (w->classes == w->items) {
+            run_walk_item(a, g, s, walk, round, class, task, worker);
             continue;
         }
-        for (int64_t item = 0; item < g->items; item++)
-            if (grad_class(a, s->apart, item) == class) run_item(a, g, s, round, item, slot, worker);
+        for (int64_t item = 0; item < w->items; item++)
+            if (grad_class(w, item) == class) run_walk_item(a, g, s, walk, round, item, task, worker);
     }
 }
 
@@ -259,23 +295,45 @@ static size_t kernel_workspace(const struct fj_cpu_args *a) {
     return (size_t)grads_of(a, &g).end;
 }
 
+/* Phases in their order; the number of a phase is left within its kind. */
+enum phase { PHASE_FIRST, PHASE_OUT, PHASE_MEASURE, PHASE_SINK, PHASE_ROUND, PHASE_LAST, PHASE_NONE };
+static enum phase phase_of(const struct grid *g, int *number) {
+    const int64_t counts[] = {1, FJ_HAS_OUT, FJ_MEASURED_DELTA, FJ_HAS_SINK_GRADS, g->rounds, 1};
+    int kind = PHASE_FIRST;
+    while (kind < PHASE_NONE && *number >= counts[kind]) *number -= (int)counts[kind++];
+    return (enum phase)kind;
+}
+
+/* Tasks of rows of the first phase. */
+static int64_t first_rows(const struct fj_cpu_args *a) {
+    return FJ_HAS_OUT ? 0 : row_tasks(a->batch, a->heads_q, a->q_len);
+}
+
+static int64_t last_items(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s) {
+    const int64_t keys = g->sums_in_scratch ? 0 : row_tasks(a->batch, a->heads_kv, a->kv_len);
+    return row_tasks(a->batch, a->heads_q, a->q_len) + keys + grad_tasks(s) +
+           (FJ_HAS_ANY_GRADS && FJ_SCALARS > 0);
+}
+
 static int64_t kernel_items(const struct fj_cpu_args *a, int phase) {
     const struct grid g = grid_of(a);
     const struct grads s = grads_of(a, &g);
-    const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
-    if (phase == 0) return queries + divide_up(s.end - g.dquery, FJ_ZERO_TASK);
+    switch (phase_of(&g, &phase)) {
+    case PHASE_FIRST: return first_rows(a) + divide_up(s.end - g.dquery, FJ_ZERO_TASK);
+    case PHASE_OUT: return walk_tasks(&s, WALK_OUT);
 #if FJ_MEASURED_DELTA
-    if (--phase == 0) return a->batch * a->heads_kv * measure_chunks(a, &g);
+    case PHASE_MEASURE: return a->batch * a->heads_kv * measure_chunks(a, &g);
 #endif
-    if (phase <= g.rounds) return FJ_HAS_CAPTURE_GRADS ? least(s.slots, g.items) : g.items;
-    if (phase > g.rounds + 1) return -1;
-    const int64_t keys = g.sums_in_scratch ? 0 : row_tasks(a->batch, a->heads_kv, a->kv_len);
-    return queries + keys + grad_tasks(&s) + (FJ_HAS_CAPTURE_GRADS && FJ_SCALARS > 0);
+    case PHASE_SINK: return walk_tasks(&s, WALK_SINK);
+    case PHASE_ROUND: return walk_tasks(&s, WALK_SCORE);
+    case PHASE_LAST: return last_items(a, &g, &s);
+    default: return -1;
+    }
 }
 
 static void run_first(const struct fj_cpu_args *a, const struct grid *g, const struct grads *s, int64_t item,
                       int worker) {
-    const int64_t queries = row_tasks(a->batch, a->heads_q, a->q_len);
+    const int64_t queries = first_rows(a);
     if (item < queries) return run_delta(a, g, item, worker);
     const int64_t at = g->dquery + (item - queries) * FJ_ZERO_TASK;
     memset(a->workspace + at, 0, (size_t)least(FJ_ZERO_TASK, s->end - at));
@@ -293,13 +351,22 @@ static void run_last(const struct fj_cpu_args *a, const struct grid *g, const st
 static void kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {
     const struct grid g = grid_of(a);
     const struct grads s = grads_of(a, &g);
-    if (phase == 0) return run_first(a, &g, &s, item, worker);
-#if FJ_MEASURED_DELTA
-    if (--phase == 0) return run_measure(a, &g, item, worker);
+    const enum phase kind = phase_of(&g, &phase);
+#if FJ_HAS_OUT
+    const struct fj_cpu_args past = args_past_output(a, &g);
+    if (kind > PHASE_OUT) a = &past;
 #endif
-    if (phase > g.rounds) return run_last(a, &g, &s, item);
-    if (FJ_HAS_CAPTURE_GRADS) return run_slot(a, &g, &s, phase - 1, item, worker);
-    run_item(a, &g, &s, phase - 1, item, 0, worker);
+    switch (kind) {
+    case PHASE_FIRST: return run_first(a, &g, &s, item, worker);
+    case PHASE_OUT: return run_task(a, &g, &s, WALK_OUT, 0, item, worker);
+#if FJ_MEASURED_DELTA
+    case PHASE_MEASURE: return run_measure(a, &g, item, worker);
+#endif
+    case PHASE_SINK: return run_task(a, &g, &s, WALK_SINK, 0, item, worker);
+    case PHASE_ROUND: return run_task(a, &g, &s, WALK_SCORE, phase, item, worker);
+    case PHASE_LAST: return run_last(a, &g, &s, item);
+    default: return;
+    }
 }
 
 static void kernel_blocks(const struct fj_cpu_args *a, int64_t counts[COUNTS]) {

@@ -12,9 +12,12 @@
  * Where there are fewer columns than rows (or the reverse), a column has as many *copies* of dK and dV (a row of
  * dQ) as squares of one round meet in it; the last phase adds them in order.
  *
- *   phase 0           delta; zeros for all sums (with a measured delta, bwd.c, the next phase is that)
- *   phases 1 .. R     rounds
- *   phase R + 1       dQ, dK, dV and captured gradients to the outputs
+ *   first             delta; zeros for all sums
+ *   out               with a mod of the output: do', and then delta (bwd_mods.h)
+ *   measure           with a measured delta (bwd.c): that
+ *   sink              with gradients of captures by the sink: these (bwd_mods.h)
+ *   rounds            R phases
+ *   last              dQ, dK, dV and captured gradients to the outputs
  *
  * Invariants
  *  1. Chunks follow from the shapes alone, never from the number of workers: so do all results.
@@ -22,16 +25,18 @@
  *     few tiles, so that sums never take much more memory than one copy of dQ, dK and dV in fj_real.
  *  3. With a single round and no copies (many heads), dK and dV are summed in the worker's scratch.
  *
- * Workspace: | delta, base and low of rows | sums of dQ | sums of dK and dV | gradients of captures |
+ * Workspace: | delta, base and low of rows | do' | sums of dQ | sums of dK and dV | gradients of captures |
  */
 #ifndef FJ_BWD_GRID_H
 #define FJ_BWD_GRID_H
 
-#define FJ_WATCH FJ_MASKED
-#define FJ_TILE_PART 2 /* with bwd_rows.h and other things that no mod changes */
+#define FJ_WATCH (FJ_MASKED || FJ_DROPOUT) /* some positions do not see their key, or their dO */
+#define FJ_TILE_PART 2                     /* with bwd_rows.h and other things that no mod changes */
 #define FJ_PACK_PART 2
 
 #include "tile.h"
+
+#include "dropout.h"
 
 #ifndef FJ_TILE_Q
 #define FJ_TILE_Q (FJ_PAIRS ? 96 : 48)
@@ -96,6 +101,9 @@ struct scratch {
     struct fj_head_state head;
     /* Of the tile's rows, those that are left out among them: what each sees of the block, and its state. */
     uint16_t masks[FJ_TILE_Q][FJ_ROUND(FJ_TILE_KV, 2 * FJ_LANES) / FJ_LANES];
+#if FJ_DROPOUT /* of the rows of the tile, from the 64 keys on that the block begins in */
+    uint64_t keep[FJ_TILE_Q][FJ_TILE_KV / FJ_KEEP_KEYS + 2];
+#endif
     struct fj_row_state rows[FJ_ROW_EMPTY ? 1 : FJ_TILE_Q];
     _Alignas(64) struct fj_col_state cols[FJ_COL_EMPTY ? 1 : FJ_TILE_KV / FJ_LANES];
 };
@@ -108,9 +116,9 @@ struct grid {
     int64_t dquery_copies, dkv_copies;
     /* Rows of a head in the sums: FJ_ROW_PAD more than there are; of dK and dV in every block. */
     int64_t q_rows, kv_rows;
-    int64_t delta, dquery, dkv, grads; /* offsets in the workspace, in bytes */
-    int64_t dquery_copy, dkv_copy;     /* bytes */
-    int sums_in_scratch;               /* of dK and dV */
+    int64_t delta, dout, dquery, dkv, grads; /* offsets in the workspace, in bytes */
+    int64_t dquery_copy, dkv_copy;           /* bytes */
+    int sums_in_scratch;                     /* of dK and dV */
 };
 
 struct item {
@@ -154,7 +162,9 @@ static struct grid grid_of(const struct fj_cpu_args *a) {
     g.dquery_copy = FJ_ROUND(a->batch * a->heads_q * g.q_rows * FJ_E_LINE * size, 256);
     g.dkv_copy = g.sums_in_scratch ? 0 : FJ_ROUND(heads * g.kv_rows * (FJ_E_LINE + FJ_V_LINE) * size, 256);
 
-    g.dquery = g.delta + FJ_ROUND(3 * a->batch * a->heads_q * a->q_len * size, 256);
+    g.dout = g.delta + FJ_ROUND(3 * a->batch * a->heads_q * a->q_len * size, 256);
+    g.dquery = g.dout +
+               (FJ_HAS_OUT ? FJ_ROUND(a->batch * a->heads_q * a->q_len * FJ_VALUE_DIM * FJ_IN_SIZE, 256) : 0);
     g.dkv = g.dquery + g.dquery_copies * g.dquery_copy;
     g.grads = g.dkv + g.dkv_copies * g.dkv_copy;
     return g;
@@ -201,7 +211,7 @@ static inline fj_real *grid_dquery(const struct fj_cpu_args *a, const struct gri
 static inline int64_t carry_lines(const struct fj_cpu_args *a) { return a->heads_kv * a->kv_len; }
 static int64_t carry_grads(const struct fj_cpu_args *a) {
     int64_t count = FJ_SCALARS;
-    for (int i = 0; FJ_HAS_CAPTURE_GRADS && i < FJ_CAPTURES; i++) {
+    for (int i = 0; FJ_HAS_ANY_GRADS && i < FJ_CAPTURES; i++) {
         int64_t elements = 1;
         for (int r = 0; r < FJ_CPU_MAX_RANK; r++) elements *= a->captures[i].shape[r];
         count += elements;

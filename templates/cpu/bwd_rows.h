@@ -2,10 +2,9 @@
 #ifndef FJ_BWD_ROWS_H
 #define FJ_BWD_ROWS_H
 
-#include "bwd_grid.h"
+#include "bwd_capture_grads.h"
 
 #define FJ_INF ((fj_real)__builtin_inf())
-#define FJ_ROW_TASK 256 /* rows of a task of the first and the last phase */
 #define FJ_MEASURED_DELTA (FJ_HAS_CAPTURE_GRADS && FJ_IN_SIZE == 2) /* invariant 7 */
 
 static inline char *row_at(const struct fj_cpu_tensor *t, int64_t b, int64_t h, int64_t row) {
@@ -128,7 +127,8 @@ FJ_SHARED void write_dkv(const struct fj_cpu_args *a, int64_t b, int64_t h, int6
         if (!a->is_last) return;
     }
     if (a->dkey.data) tile_unpack_row(row_at(&a->dkey, b, h, kv), dkey, FJ_HEAD_DIM, (fj_real)a->scale);
-    if (a->dvalue.data) tile_unpack_row(row_at(&a->dvalue, b, h, kv), dvalue, FJ_VALUE_DIM, 1);
+    const fj_real kept = FJ_DROPOUT ? (fj_real)a->dropout_scale : 1;
+    if (a->dvalue.data) tile_unpack_row(row_at(&a->dvalue, b, h, kv), dvalue, FJ_VALUE_DIM, kept);
 }
 
 FJ_SHARED void run_dkv(const struct fj_cpu_args *a, const struct grid *g, int64_t number) {

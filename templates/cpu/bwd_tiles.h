@@ -60,12 +60,43 @@ FJ_INLINE fj_b live_vector(const struct pass *p, int row, int at) {
     return fj_unbits_b(p->it->own->masks[p->skipped + row][at / FJ_LANES]);
 }
 
-/* One vector of a row: S and dP become P and dS. */
+#if FJ_DROPOUT
+/* Which probabilities of the tile are kept, of the keys that it sees. */
+static void keep_tile(const struct pass *p) {
+    const struct item *it = p->it;
+    const int64_t first = p->key / FJ_KEEP_KEYS, from = (p->key + p->from) / FJ_KEEP_KEYS;
+    const struct dropout_rows t = {.args = it->args,
+                                   .b = batch_of(it),
+                                   .h = p->head,
+                                   .q = (int32_t)p->q + it->args->q_offset,
+                                   .rows = p->rows,
+                                   .group = from,
+                                   .groups = (int)((p->key + p->to - 1) / FJ_KEEP_KEYS + 1 - from),
+                                   .keep = &it->own->keep[0][from - first],
+                                   .line = FJ_TILE_KV / FJ_KEEP_KEYS + 2};
+    dropout_bits(&t);
+}
+
+FJ_INLINE fj_b kept_vector(const struct pass *p, int row, int at) {
+    return dropout_lanes(p->it->own->keep[row], p->key % FJ_KEEP_KEYS + at);
+}
+#endif
+
+/* dP of dO V^T: what dropout takes has none. */
+FJ_INLINE fj_f kept_adjoint(const struct pass *p, int row, int at, fj_f product) {
+#if FJ_DROPOUT
+    product = fj_where_f(kept_vector(p, row, at), product * tile_splat((fj_real)p->it->args->dropout_scale),
+                         tile_splat(0));
+#endif
+    return (void)p, (void)row, (void)at, product;
+}
+
+/* One vector of a row: S and dP become P, as it multiplies dO, and dS. */
 FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real *d, struct exponent x,
                            fj_f delta, const int masked) {
     const fj_f zero = tile_splat(0);
     fj_f score, prob = prob_vector(p, row, at, tile_load(s + at), x, &score);
-    fj_f ds = prob * (tile_load(d + at) - delta);
+    fj_f ds = prob * (kept_adjoint(p, row, at, tile_load(d + at)) - delta);
     fj_b live = fj_splat_b(1);
     if (masked) {
         live = live_vector(p, row, at);
@@ -77,6 +108,9 @@ FJ_INLINE void grad_vector(struct pass *p, int row, int at, fj_real *s, fj_real 
     ds = fj_score_grad(p->it->args, &own->head, row_state(p, row),
                        &own->cols[FJ_COL_EMPTY ? 0 : at / FJ_LANES], score, ds, live, &p->grads);
     if (masked) ds = fj_where_f(live, ds, zero);
+#endif
+#if FJ_DROPOUT
+    prob = fj_where_f(kept_vector(p, row, at), prob, zero);
 #endif
     tile_store(s + at, prob);
     tile_store(d + at, ds);
@@ -125,7 +159,8 @@ static __attribute__((noinline, flatten)) void measure_rows(const struct pass *p
         if (is_dead(own, row)) continue;
         const struct exponent x = exponent_of(own, row);
         for (int at = p->from; at < end_of(p); at += FJ_LANES) {
-            fj_f part = prob_vector(p, row, at, tile_load(s + at), x, &score) * tile_load(d + at);
+            fj_f part = prob_vector(p, row, at, tile_load(s + at), x, &score);
+            part = part * kept_adjoint(p, row, at, tile_load(d + at));
             sum += masked ? fj_where_f(live_vector(p, row, at), part, tile_splat(0)) : part;
         }
         delta[row] += sum_lanes(sum);
@@ -330,13 +365,22 @@ static __attribute__((noinline)) uint32_t live_bits(const struct pass *p, int ro
     if (is_dead(p->it->own, row)) return 0;
     return fj_bits_b(masked ? live_vector(p, row, at) : fj_lanes_below(p->keys - at));
 }
+/* Of those the ones that dropout keeps. */
+static uint32_t kept_bits(const struct pass *p, int row, int at, uint32_t bits) {
+#if FJ_DROPOUT
+    bits &= fj_bits_b(kept_vector(p, row, at));
+#endif
+    return (void)p, (void)row, (void)at, bits;
+}
 
-/* A row of Q or dO to the sums of the keys that it sees. */
+/* A row of Q, or of dO, to the sums of the keys that it sees, and keeps. */
 static void add_to_keys(const struct pass *p, int row, const char *src, int columns, fj_real *sums, int line,
-                        int masked) {
-    for (int at = p->from; at < p->to; at += FJ_LANES)
-        for (uint32_t bits = live_bits(p, row, at, masked); bits; bits &= bits - 1)
+                        int masked, int is_dout) {
+    for (int at = p->from; at < p->to; at += FJ_LANES) {
+        const uint32_t live = live_bits(p, row, at, masked);
+        for (uint32_t bits = is_dout ? kept_bits(p, row, at, live) : live; bits; bits &= bits - 1)
             tile_add_nonfinite(sums + (int64_t)(at + __builtin_ctz(bits)) * line, src, columns);
+    }
 }
 
 /* What elements of K, Q and dO that are not finite give to dQ, dK and dV of what sees them. */
@@ -346,10 +390,10 @@ static __attribute__((noinline)) void add_nonfinite(const struct pass *p, int ma
     const struct scratch *own = it->own;
     for (int i = 0; i < own->nonfinite_douts; i++)
         add_to_keys(p, own->dout_list[i], row_at(&a->dout, it->batch, p->head, p->q + own->dout_list[i]),
-                    FJ_VALUE_DIM, p->dvalue, FJ_V_LINE, masked);
+                    FJ_VALUE_DIM, p->dvalue, FJ_V_LINE, masked, 1);
     for (int i = 0; i < own->nonfinite_queries; i++)
         add_to_keys(p, own->query_list[i], row_at(&a->query, it->batch, p->head, p->q + own->query_list[i]),
-                    FJ_HEAD_DIM, p->dkey, FJ_E_LINE, masked);
+                    FJ_HEAD_DIM, p->dkey, FJ_E_LINE, masked, 0);
     for (int i = 0; i < own->nonfinite_keys; i++) {
         const int key = own->key_list[i], at = key / FJ_LANES * FJ_LANES;
         if (key < p->from || key >= p->to) continue;

@@ -26,7 +26,7 @@ typedef struct fj_resolved {
         const int32_t *page_table;
         int64_t page_size;
     } sequences;
-    fj_tensor query, key, value, out, lse, max, lse_low, dout, dlse, dquery, dkey, dvalue;
+    fj_tensor query, key, value, out, out_raw, lse, max, lse_low, dout, dlse, dquery, dkey, dvalue;
     fj_tensor captures[FJ_EMITTED_CAPTURES + 1], dcaptures[FJ_EMITTED_CAPTURES + 1];
     fj_tensor dscalars[FJ_EMITTED_SCALARS + 1];
     fj_scalar scalars[FJ_EMITTED_SCALARS + 1];

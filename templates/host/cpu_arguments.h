@@ -27,6 +27,7 @@ static inline void fj_cpu_set_sequence(struct fj_cpu_args *args, const fj_resolv
     args->lse = fj_cpu_describe(&all->lse);
     args->max = fj_cpu_describe(&all->max);
     args->lse_low = fj_cpu_describe(&all->lse_low);
+    args->out_raw = fj_cpu_describe(&all->out_raw);
     args->dout = fj_cpu_describe(&all->dout);
     args->dlse = fj_cpu_describe(&all->dlse);
     args->dquery = fj_cpu_describe(&all->dquery);

@@ -175,8 +175,8 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
                                      .block_mask = extras[chosen].blocks},
                          .mod = &mods[which]};
     const bool is_new = mods[which].out || mods[which].sink || extras[chosen].dropout;
-    if (is_new && (!cpu || r->kind == FJ_JIT_BACKWARD)) return false; /* not yet */
-    if (x->few && extras[chosen].splits > 7) return false;            /* blocks by the dozen */
+    if (is_new && !cpu) return false;                      /* not yet */
+    if (x->few && extras[chosen].splits > 7) return false; /* blocks by the dozen */
     if (r->kind == FJ_JIT_BACKWARD && extras[chosen].form == FJ_FORM_PAGED) return false;
     if (!find_row(&d->kernel, r, x->targets[target]) || !set_extra(&d->kernel, &extras[chosen])) return false;
     const int template = r->kind == FJ_JIT_FORWARD ? 0 : r->deterministic ? 1 : 2;
