@@ -58,7 +58,7 @@ static fj_status check_kernels(const fj_device *device, const fj_mod *mod, const
     } missing[] = {{"dropout", problem->dropout},
                    {"a mod of the output", mod->program.out != NULL},
                    {"a sink", mod->program.sink != NULL}};
-    if (device->traits->text == FJ_TEXT_NONE) return FJ_OK;
+    if (device->traits->text != FJ_TEXT_GPU) return FJ_OK;
     for (size_t i = 0; i < FJ_ARRAY_LEN(missing); i++)
         if (missing[i].is_asked)
             return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels with %s yet",
