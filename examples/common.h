@@ -49,4 +49,10 @@ static inline DLTensor *tensor_of(tensor *t, void *data, fj_dtype dtype, int ran
     return &t->dl;
 }
 
+static inline int64_t elements(const tensor *t) {
+    int64_t count = 1;
+    for (int i = 0; i < t->dl.ndim; i++) count *= t->shape[i];
+    return count;
+}
+
 #endif

@@ -13,12 +13,12 @@ import argparse
 import importlib.util
 import json
 import math
-import re
 import struct
-import unicodedata
 from pathlib import Path
 
 import numpy as np
+
+from wordpiece import read_vocabulary, tokenize
 
 HERE = Path(__file__).resolve().parent
 HEADS = 12
@@ -62,33 +62,6 @@ def save(path, tensors):
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.writelines(np.ascontiguousarray(tensor, dtype="<f4").tobytes() for tensor in tensors.values())
-
-
-# The tokens: BERT's uncased WordPiece, which takes the longest known piece from the left.
-
-
-def word_pieces(word, vocabulary):
-    """The numbers of a word's pieces; a piece that goes on a word begins with ##."""
-    pieces, begin = [], 0
-    while begin < len(word):
-        for end in range(len(word), begin, -1):
-            piece = ("##" if begin else "") + word[begin:end]
-            if piece in vocabulary:
-                pieces.append(vocabulary[piece])
-                begin = end
-                break
-        else:
-            return [vocabulary["[UNK]"]]
-    return pieces
-
-
-def tokenize(text, vocabulary):
-    """The numbers of a text's tokens, between [CLS] and [SEP]."""
-    letters = unicodedata.normalize("NFD", text.lower())
-    letters = "".join(letter for letter in letters if unicodedata.category(letter) != "Mn")
-    words = re.findall(r"[^\W_]+|[^\w\s]|_", letters)
-    pieces = [piece for word in words for piece in word_pieces(word, vocabulary)]
-    return [vocabulary["[CLS]"], *pieces, vocabulary["[SEP]"]]
 
 
 # The model: BERT's encoder, with the layer norm after each half of a layer.
@@ -145,9 +118,7 @@ def main():
 
     model = options.model or model_folder()
     weights = Weights(model / "model.safetensors")
-    words = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    vocabulary = {word: number for number, word in enumerate(words)}
-    tokens = tokenize(options.text.read_text(encoding="utf-8"), vocabulary)
+    tokens = tokenize(options.text.read_text(encoding="utf-8"), read_vocabulary(model))
 
     x = embed(tokens, weights)
     for layer in range(options.layer):
