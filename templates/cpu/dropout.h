@@ -44,17 +44,6 @@ FJ_INLINE fj_b dropout_lanes(const uint64_t *keep, int64_t at) {
 #define FJ_PHILOX_A 0xD2511F53u
 #define FJ_PHILOX_B 0xCD9E8D57u
 
-/* Of the low halves, all 64 bits. */
-FJ_INLINE fj_vul philox_product(fj_vul a, uint32_t b) {
-#if FJ_ISA_AVX512
-    return (fj_vul)_mm512_mul_epu32((__m512i)a, (__m512i)fjv_splat_l(b));
-#elif FJ_ISA_AVX2
-    return (fj_vul)_mm256_mul_epu32((__m256i)a, (__m256i)fjv_splat_l(b));
-#else
-    return (a & 0xffffffffu) * b;
-#endif
-}
-
 /* Keys of the rounds. */
 struct philox_keys {
     uint64_t word[10][2];
@@ -72,7 +61,7 @@ struct philox {
     fj_vul word[4];
 };
 FJ_INLINE struct philox philox_round(struct philox x, const uint64_t key[2]) {
-    const fj_vul a = philox_product(x.word[0], FJ_PHILOX_A), b = philox_product(x.word[2], FJ_PHILOX_B);
+    const fj_vul a = fjv_product_ul(x.word[0], FJ_PHILOX_A), b = fjv_product_ul(x.word[2], FJ_PHILOX_B);
     return (struct philox){{(b >> 32) ^ x.word[1] ^ key[0], b, (a >> 32) ^ x.word[3] ^ key[1], a}};
 }
 
@@ -82,11 +71,11 @@ struct philox_column {
     fj_vul second, third;
 };
 static struct philox_column philox_column(fj_vul counter, uint64_t plane, const struct philox_keys *keys) {
-    const fj_vul a = philox_product(counter, FJ_PHILOX_A);
+    const fj_vul a = fjv_product_ul(counter, FJ_PHILOX_A);
     const uint64_t b = (uint64_t)FJ_PHILOX_B * (uint32_t)plane;
-    const fj_vul other = philox_product((a >> 32) ^ (uint32_t)(plane >> 32) ^ keys->word[0][1], FJ_PHILOX_B);
+    const fj_vul other = fjv_product_ul((a >> 32) ^ (uint32_t)(plane >> 32) ^ keys->word[0][1], FJ_PHILOX_B);
     const fj_vul first = (other >> 32) ^ (uint32_t)b ^ keys->word[1][0];
-    return (struct philox_column){philox_product(first, FJ_PHILOX_A), other, a ^ keys->word[1][1]};
+    return (struct philox_column){fjv_product_ul(first, FJ_PHILOX_A), other, a ^ keys->word[1][1]};
 }
 
 /* The product of the second round that is a row's own. */
@@ -97,7 +86,7 @@ static uint64_t philox_row(uint32_t q, uint64_t plane, const struct philox_keys 
 
 FJ_INLINE struct philox philox_end(const struct philox_column *c, uint64_t row,
                                    const struct philox_keys *keys) {
-    const fj_vul b = philox_product(c->third ^ (uint32_t)(row >> 32), FJ_PHILOX_B);
+    const fj_vul b = fjv_product_ul(c->third ^ (uint32_t)(row >> 32), FJ_PHILOX_B);
     struct philox x = {{(b >> 32) ^ c->second ^ keys->word[2][0], b,
                         (c->product >> 32) ^ (uint32_t)row ^ keys->word[2][1], c->product}};
     FJ_UNROLL for (int i = 3; i < 10; i++) x = philox_round(x, keys->word[i]);

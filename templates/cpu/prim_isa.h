@@ -128,6 +128,17 @@ FJ_INLINE fj_vi fjv_splat_i(int32_t x) { return x - (fj_vi){0}; }
 FJ_INLINE fj_vih fjv_splat_ih(int32_t x) { return x - (fj_vih){0}; }
 FJ_INLINE fj_vl fjv_splat_l(int64_t x) { return x - (fj_vl){0}; }
 
+/* The low halves of 64 bits times a number: whole products. */
+FJ_INLINE fj_vul fjv_product_ul(fj_vul a, uint32_t b) {
+#if FJ_ISA_AVX512
+    return (fj_vul)_mm512_mul_epu32((__m512i)a, (__m512i)fjv_splat_l(b));
+#elif FJ_ISA_AVX2
+    return (fj_vul)_mm256_mul_epu32((__m256i)a, (__m256i)fjv_splat_l(b));
+#else
+    return (a & 0xffffffffu) * b;
+#endif
+}
+
 /* ---- Masks, comparisons and selection --------------------------------------------------------- */
 
 #if FJ_ISA_AVX512

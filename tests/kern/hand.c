@@ -24,6 +24,7 @@ typedef struct hand {
     int captures, scalars;
     const char *axes; /* of FJ_CAPTURE_GRAD_AXES; NULL: nothing is scattered */
     const char *hooks, *gradient;
+    const char *own, *own_gradient; /* of the output and the sink; NULL: there are none */
 } hand;
 
 static const char states[] =
@@ -52,6 +53,29 @@ static const char states[] =
 #define DISTANCE                                                                                       \
     "    const fj_i way = fj_mul_i(fj_sub_i(col->kv, fj_splat_i(row->q)), fj_splat_i(head->h + 1));\n" \
     "    const fj_f distance = fj_cast_i_f(way);\n"
+
+#define OUT_HOOK(type, name, rest)                                                                    \
+    "static inline " type " fj_" name                                                                 \
+    "(const struct fj_cpu_args *a, const struct fj_out_head_state *head,\n"                           \
+    "    const struct fj_out_row_state *row, const struct fj_out_col_state *col, fj_f x" rest ") {\n" \
+    "    (void)a, (void)head, (void)row, (void)col;\n"                                                \
+    "    const fj_l gate[2] = {fj_splat_l(head->h), fj_cast_i_l(col->d)};\n"                          \
+    "    const fj_l rest[2] = {fj_splat_l(head->b), fj_splat_l(row->q)};\n"                           \
+    "    const fj_f slope = fj_load_f32_mixed(&a->captures[0], 2, gate, 2u);\n"                       \
+    "    const fj_f square = fj_mul_f(x, fj_splat_f(0.25f));\n"
+#define OUT_STATES                                                                                            \
+    "struct fj_out_head_state { int32_t b, h; };\nstruct fj_out_row_state { int32_t q; };\n"                  \
+    "struct fj_out_col_state { fj_i d; };\n"                                                                  \
+    "static inline void fj_out_head_init(const struct fj_cpu_args *a, int32_t b, int32_t h,\n"                \
+    "    struct fj_out_head_state *head) { (void)a; head->b = b, head->h = h; }\n"                            \
+    "static inline void fj_out_row_init(const struct fj_cpu_args *a, const struct fj_out_head_state *head,\n" \
+    "    int32_t q, struct fj_out_row_state *row) { (void)a, (void)head; row->q = q; }\n"                     \
+    "static inline void fj_out_col_init(const struct fj_cpu_args *a, const struct fj_out_head_state *head,\n" \
+    "    fj_i d, struct fj_out_col_state *col) { (void)a, (void)head; col->d = d; }\n"
+#define SINK_HOOK(type, name, rest)                                            \
+    "static inline " type " fj_" name                                          \
+    "(const struct fj_cpu_args *a, const struct fj_sink_head_state *head" rest \
+    ") {\n    const fj_l at[1] = {fj_splat_l(head->h)};\n"
 
 static const hand hands[] = {
     {.mod = "causal", .mask = true, .hooks = CAUSAL},
@@ -89,6 +113,36 @@ static const hand hands[] = {
      "    return fj_add_f(score, fj_mul_f(fj_splat_f((fj_real)a->scalars[0].f), distance));\n}\n" CAUSAL,
      .gradient = GRADIENT DISTANCE
      "    fj_scatter_scalar_f(&grads->scalar[0], fj_mul_f(adjoint, distance), live);\n    return adjoint;\n}\n"},
+    {.mod = "gate",
+     .mask = true,
+     .captures = 2,
+     .hooks = CAUSAL,
+     .own =
+         "#define FJ_HAS_OUT 1\n#define FJ_HAS_OUT_FAULT 0\n#define FJ_OUT_HEAD_EMPTY 0\n#define FJ_OUT_ROW_EMPTY 0\n"
+         "#define FJ_OUT_COL_EMPTY 0\n#define FJ_OUT_GRAD_AXES {10, 5, -1}\n" OUT_STATES OUT_HOOK(
+             "fj_f", "out",
+             "") "    const fj_f more = fj_load_f16_uniform(&a->captures[1], 2, rest);\n"
+                 "    return fj_add_f(fj_add_f(fj_mul_f(x, slope), fj_mul_f(square, x)), more);\n}\n",
+     .own_gradient = OUT_HOOK(
+         "fj_f", "out_grad",
+         ", fj_f adjoint, fj_b live, struct fj_capture_grads *grads") "    fj_scatter_mixed_f(grads->capture[0], &a->captures[0], 2, gate, 2u, fj_mul_f(adjoint, x), live);\n"
+                                                                      "    fj_scatter_mixed_f(grads->capture[1], &a->captures[1], 2, rest, 0u, adjoint, live);\n"
+                                                                      "    return fj_mul_f(adjoint, fj_add_f(slope, fj_add_f(square, square)));\n}\n"},
+    {.mod = "sink",
+     .mask = true,
+     .captures = 1,
+     .hooks = MASK
+     "    return fj_and_b(fj_ge_i(fj_splat_i(row->q), fj_splat_i(3)), fj_lt_i(col->kv, fj_splat_i(70)));\n"
+     "}\n" BLOCK_CLASS "    return q1 < 3 || k0 >= 70 ? 0 : q0 >= 3 && k1 < 70 ? 2 : 1;\n}\n",
+     .own = "#define FJ_HAS_SINK 1\n#define FJ_HAS_SINK_FAULT 0\n#define FJ_SINK_HEAD_EMPTY 0\n"
+            "#define FJ_SINK_GRAD_AXES {2, -1}\nstruct fj_sink_head_state { int32_t h; };\n"
+            "static inline void fj_sink_head_init(const struct fj_cpu_args *a, int32_t b, int32_t h,\n"
+            "    struct fj_sink_head_state *head) { (void)a, (void)b; head->h = h; }\n" SINK_HOOK(
+                "fj_f", "sink", "") "    const fj_f logit = fj_load_f32_uniform(&a->captures[0], 1, at);\n"
+                                    "    return fj_sub_f(fj_add_f(logit, logit), fj_splat_f(1));\n}\n",
+     .own_gradient = SINK_HOOK(
+         "void", "sink_grad",
+         ", fj_f adjoint, fj_b live, struct fj_capture_grads *grads") "    fj_scatter_mixed_f(grads->capture[0], &a->captures[0], 1, at, 0u, fj_add_f(adjoint, adjoint), live);\n}\n"},
 };
 
 bool hand_hooks(const kernel *k, fj_buf *text) {
@@ -105,5 +159,9 @@ bool hand_hooks(const kernel *k, fj_buf *text) {
                   "#define FJ_CAPTURES %d\n#define FJ_SCALARS %d\n%s%s%s",
                   h->score, h->mask, backward && h->axes, h->axes ? h->axes : "-1", h->captures, h->scalars,
                   states, h->hooks, backward && h->gradient ? h->gradient : "");
+    if (h->own)
+        fj_buf_printf(text, "#define FJ_HAS_OUT_GRADS %d\n#define FJ_HAS_SINK_GRADS %d\n%s%s",
+                      backward && k->problem.out, backward && k->problem.sink, h->own,
+                      backward ? h->own_gradient : "");
     return true;
 }

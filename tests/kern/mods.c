@@ -61,7 +61,7 @@ const mod mods[] = {
     {.name = "epilogue",
      .exact = true,
      .score = "score * 0.5 + weight[h] * slope * (kv - q)",
-     .mask = "q + 30 >= kv",
+     .mask = "(q + kv) % 7 != 3",
      .out = "out * (d % 3 + 1) - out * weight[h] * slope + weight[q % 3 - 2]",
      .sink = "weight[h] * 3.0 + slope",
      .definitions = "slope = 0.05\n",

@@ -228,7 +228,7 @@ static double weight_of(const pass *p, const row *r, int64_t kv) {
 
 /* ---- Forward ------------------------------------------------------------------------------------------------ */
 
-/* The bound of a row's elements, before the mod, to one of what the mod makes of them. */
+/* The bound of a row's elements, before the mod, to one of what the mod makes of them, whose terms may cancel. */
 static void bound_output(const pass *p, const row *r, const double *out, double *bound) {
     const int64_t v = p->c->kernel->problem.value_dim;
     double *off = r->dout; /* not used yet */
@@ -241,7 +241,8 @@ static void bound_output(const pass *p, const row *r, const double *out, double 
             r->mass_out[j] = fmax(sign < 0 ? 0 : r->mass_out[j], fabs(off[j] - out[j]));
     }
     for (int64_t j = 0; j < v; j++)
-        bound[j] = (p->out ? r->mass_out[j] : bound[j]) + p->unit * fabs(out[j]) + 1e-30;
+        bound[j] = (p->out ? r->mass_out[j] + p->slack * (1 + fabs(r->out[j])) : bound[j]) +
+                   p->unit * fabs(out[j]) + 1e-30;
 }
 
 static void forward_row(const pass *p, row *r) {
