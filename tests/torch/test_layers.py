@@ -17,7 +17,21 @@ from torch import nn
 
 import flexjit_c
 
-HEAD_DIM = 8  # one for all calls: kernels are compiled for it
+
+class Sizes:
+    """What sizes are chosen from. There is one head dimension for all calls: kernels are compiled for it."""
+
+    head_dim, heads, batches, rows, keys = 8, [1, 2, 4], [1, 2, 3], [1, 4, 9], [1, 5, 8]
+
+
+class LongSizes:
+    """Those of PyTorch's own tests."""
+
+    head_dim, heads, batches, rows, keys = 16, [1, 4], [2], [100, 514, 1026], [64, 100, 1040]
+
+
+sizes = Sizes
+
 MASKS = ["none", "bool 2", "float 2", "bool 3", "float 3", "bool 4", "float 4", "causal"]
 PADDINGS = ["none", "bool", "float"]
 KINDS = {"none": "FJ_MASK_NONE", "bool": "FJ_MASK_BOOL", "float": "FJ_MASK_FLOAT", "causal": "FJ_MASK_BOOL"}
@@ -105,13 +119,13 @@ class Ours:
     def run(self, kind, handle, train, **fields):
         """One forward, and backward in training, with memory as it is asked for."""
         call = self.fj.make(f"fj_{kind}_call", **fields)
-        sizes = self.fj.structs["fj_nn_sizes"]()
-        self.fj.call(f"fj_{kind}_sizes", handle, call, None, sizes)
-        size = max(sizes.forward, sizes.backward) if train else sizes.forward
-        workspace, saved = self.fj.workspace(size)[0], self.fj.workspace(sizes.saved)[0]
+        needs = self.fj.structs["fj_nn_sizes"]()
+        self.fj.call(f"fj_{kind}_sizes", handle, call, None, needs)
+        size = max(needs.forward, needs.backward) if train else needs.forward
+        workspace, saved = self.fj.workspace(size)[0], self.fj.workspace(needs.saved)[0]
         memory = self.fj.make("fj_nn_memory", workspace=workspace, workspace_size=size)
         if train:
-            memory.saved, memory.saved_size = saved, sizes.saved
+            memory.saved, memory.saved_size = saved, needs.saved
         self.fj.call(f"fj_{kind}_forward", handle, call, None, memory)
         if train:
             self.fj.call(f"fj_{kind}_backward", handle, call, None, memory)
@@ -149,11 +163,11 @@ def fresh(x):
 
 def attention_case(ours, case, rng):
     dtype, order, form, kind = case["dtype"], case["order"], case["form"], case["mask"]
-    heads = rng.choice([1, 2, 4])
-    width = HEAD_DIM * heads
-    batch = 1 if order == "no batch" else rng.choice([1, 2, 3])
-    rows = rng.choice([1, 4, 9])
-    keys = rows if form == "self" or kind == "causal" else rng.choice([1, 5, 8])
+    heads = rng.choice(sizes.heads)
+    width = sizes.head_dim * heads
+    batch = 1 if order == "no batch" else rng.choice(sizes.batches)
+    rows = rng.choice(sizes.rows)
+    keys = rows if form == "self" or kind == "causal" else rng.choice(sizes.keys)
     kdim, vdim = (width + 3, width - 2) if form == "separate" else (width, width)
     module = nn.MultiheadAttention(width, heads, bias=case["bias"], kdim=kdim, vdim=vdim,
                                    batch_first=order == "batch first", dtype=torch.float64)  # fmt: skip
@@ -233,8 +247,8 @@ def stack_fields(struct, module, dtype, desc, norms, attentions, fj):
 
 def encoder_case(ours, case, rng):
     dtype, order, kind = case["dtype"], case["order"], case["mask"]
-    heads = rng.choice([1, 2, 4])
-    width, batch, rows = HEAD_DIM * heads, 1 if order == "no batch" else rng.choice([2, 3]), rng.choice([1, 3, 8])
+    heads = rng.choice(sizes.heads)
+    width, batch, rows = sizes.head_dim * heads, 1 if order == "no batch" else rng.choice(sizes.batches), rng.choice(sizes.rows)
     module, desc = make_stack(nn.TransformerEncoderLayer, nn.TransformerEncoder, case, rng, width, heads, order)
     mask = make_mask(kind, batch, heads, rows, rows, torch.float64)
     aligned = rng.random() < 0.7
@@ -276,8 +290,8 @@ def encoder_case(ours, case, rng):
 
 def decoder_case(ours, case, rng):
     dtype, order, kind = case["dtype"], case["order"], case["mask"]
-    heads = rng.choice([1, 2, 4])
-    width, batch, rows, keys = HEAD_DIM * heads, rng.choice([2, 3]), rng.choice([1, 3, 8]), rng.choice([1, 4, 9])
+    heads = rng.choice(sizes.heads)
+    width, batch, rows, keys = sizes.head_dim * heads, rng.choice(sizes.batches), rng.choice(sizes.rows), rng.choice(sizes.keys)
     batch = 1 if order == "no batch" else batch
     module, desc = make_stack(nn.TransformerDecoderLayer, nn.TransformerDecoder, case, rng, width, heads, order)
     memory_kind, memory_padding_kind = rng.choice(MASKS[:7]), case["padding"]
@@ -359,7 +373,11 @@ def main():
     parser.add_argument("--only", choices=["mha", "encoder", "decoder"])
     parser.add_argument("--part", type=int, default=1, help="one case in so many")
     parser.add_argument("--number", type=int, help="one case alone, as a failure names it")
+    parser.add_argument("--long", action="store_true", help="lengths of PyTorch's own tests; takes long: with --part")
     options = parser.parse_args()
+    if options.long:
+        global sizes
+        sizes = LongSizes
     warnings.filterwarnings("ignore")
     ours, counts, worst, failures = Ours(), collections.Counter(), collections.defaultdict(float), 0
     for number, (kind, run, case) in enumerate(cases()):
@@ -381,7 +399,7 @@ def main():
         counts[kind] += 1
         if bad:
             failures += 1
-            print(f"{kind} --seed {options.seed} --number {number}: {case}\n  " + "\n  ".join(bad))
+            print(f"{kind} --seed {options.seed} --number {number}{' --long' * options.long}: {case}\n  " + "\n  ".join(bad))
     for (kind, dtype), share in sorted(worst.items(), key=str):
         print(f"{kind:8} {str(dtype):14} largest difference {share:.3f} of what is allowed")
     print(f"{sum(counts.values())} calls ({', '.join(f'{count} {kind}' for kind, count in counts.items())}), "
