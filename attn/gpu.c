@@ -198,7 +198,7 @@ static fj_status clear(const ready *r, const fj_tensor *tensor, fj_error *error)
 static fj_status clear_gradients(const ready *r, fj_error *error) {
     const fj_plan *plan = r->kernel->plan;
     fj_status status = FJ_OK;
-    if (plan->jit_problem.gradient->scatters.len > 0 && r->all.heads_q > 0) return FJ_OK;
+    if (fj_jit_adds_gradients(&plan->jit_problem) && r->all.heads_q > 0) return FJ_OK;
     if (r->all.heads_q == 0) status = clear(r, &r->all.dkey, error);
     if (r->all.heads_q == 0 && status == FJ_OK) status = clear(r, &r->all.dvalue, error);
     for (size_t i = 0; i < plan->mod->program.ir->captures.len && status == FJ_OK; i++)
@@ -225,7 +225,7 @@ fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char 
     fj_status status = resolve(&r, workspace_size, error);
     if (status != FJ_OK) return status;
     bool forward = plan->problem.direction == FJ_FORWARD,
-         notes = forward && plan->mod->program.ir->fault != 0;
+         notes = forward && fj_jit_notes_faults(&plan->jit_problem);
     fj_attn_gpu_fill_parameters(kernel, &r.all, &r.layout, workspace, &parameters);
     const fj_driver *driver = plan->device->driver;
     if (driver->check) status = driver->check(&kernel->gpu->entries[0], call->launch.stream, error);
@@ -248,7 +248,7 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call,
     struct fj_cuda_fault noted = {0};
     fj_status status = resolve(&r, workspace_size, error);
     if (status == FJ_OK) status = driver->wait(driver, call->launch.stream, error);
-    if (status != FJ_OK || plan->problem.direction != FJ_FORWARD || plan->mod->program.ir->fault == 0)
+    if (status != FJ_OK || plan->problem.direction != FJ_FORWARD || !fj_jit_notes_faults(&plan->jit_problem))
         return status;
     uint64_t from = (uint64_t)(uintptr_t)(workspace + r.layout.fault);
     status = driver->download(driver, &noted, from, sizeof noted, call->launch.stream, error);

@@ -46,6 +46,7 @@ _Static_assert((int)FJ_GPU_PARAMETERS == (int)FJ_DRIVER_PARAMETERS, "one limit")
 #define FJ_GPU_RESOLVED (FJ_GPU_MOST_INPUTS * (2 * sizeof(fj_tensor) + sizeof(fj_scalar)))
 _Static_assert(sizeof(struct fj_cuda_backward) + sizeof(struct fj_cuda_block_mask) +
                        sizeof(struct fj_cuda_sequences) + sizeof(struct fj_cuda_shared_keys) +
+                       sizeof(struct fj_cuda_dropout) + sizeof(struct fj_cuda_epilogue) +
                        FJ_GPU_MOST_INPUTS *
                            (sizeof(struct fj_cuda_capture) + sizeof(struct fj_cuda_capture_grad)) <=
                    FJ_DRIVER_PARAMETERS,

@@ -4,6 +4,7 @@
 #include "attn/gpu.h"
 #include "attn/mask/mask.h"
 #include "base/dtype.h"
+#include "base/philox.h"
 
 _Static_assert(FJ_CUDA_MAX_RANK == FJ_MAX_RANK, "one rank on both sides");
 
@@ -14,7 +15,9 @@ static size_t parameter_size(const fj_plan *plan) {
     size_t inputs = captures * sizeof(struct fj_cuda_capture) + scalars * sizeof(struct fj_cuda_scalar) +
                     (plan->problem.block_mask ? sizeof(struct fj_cuda_block_mask) : 0) +
                     (fj_jit_has_sequences(&plan->jit_problem) ? sizeof(struct fj_cuda_sequences) : 0) +
-                    (plan->problem.shared_keys ? sizeof(struct fj_cuda_shared_keys) : 0);
+                    (plan->problem.shared_keys ? sizeof(struct fj_cuda_shared_keys) : 0) +
+                    (plan->problem.dropout ? sizeof(struct fj_cuda_dropout) : 0) +
+                    (plan->jit_problem.out ? sizeof(struct fj_cuda_epilogue) : 0);
     if (plan->problem.direction == FJ_FORWARD) return sizeof(struct fj_cuda_forward) + inputs;
     return sizeof(struct fj_cuda_backward) + inputs +
            (captures + scalars) * sizeof(struct fj_cuda_capture_grad);
@@ -87,6 +90,36 @@ static void put_shared_keys(const fj_resolved *all, fj_gpu_parameters *to) {
     fj_gpu_put(to, &shared, sizeof shared);
 }
 
+static void put_dropout(const fj_dropout *of, fj_gpu_parameters *to) {
+    const struct fj_cuda_dropout dropout = {
+        .state = of->state,
+        .seed = of->seed,
+        .offset = of->offset,
+        .threshold = fj_dropout_threshold(of->probability),
+        .scale = fj_dropout_scale(of),
+        .kept = 1 - of->probability,
+    };
+    fj_gpu_put(to, &dropout, sizeof dropout);
+}
+
+/* The gradient of the output before its mod, in the workspace: as dout, packed. */
+static fj_tensor dout_before(const fj_tensor *dout, char *at) {
+    fj_tensor before = *dout;
+    int64_t stride = 1;
+    before.data = at;
+    for (int d = 3; d >= 0; d--) {
+        before.strides[d] = d > 0 || dout->shape[d] > 1 ? stride : 0; /* packed sequences: one batch */
+        stride *= dout->shape[d];
+    }
+    return before;
+}
+
+static void put_epilogue(const fj_resolved *all, int64_t element, fj_gpu_parameters *to) {
+    const struct fj_cuda_epilogue epilogue = {fj_gpu_describe(&all->out_raw), fj_gpu_describe(&all->dout),
+                                              fj_gpu_is_vector(&all->out_raw, element)};
+    fj_gpu_put(to, &epilogue, sizeof epilogue);
+}
+
 static int64_t workspace_rows(const fj_resolved *all) {
     return fj_gpu_workspace_rows(&(fj_launch_extents){
         .batch = all->batch, .q_len = all->q_len, .packed = all->form == FJ_FORM_PACKED});
@@ -102,6 +135,10 @@ void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all
         call.dkey = parts_of(&all->dkey, all, workspace + layout->dkey);
         call.dvalue = parts_of(&all->dvalue, all, workspace + layout->dvalue);
     }
+    if (backward && plan->jit_problem.out) {
+        call.out = all->out_raw;
+        call.dout = dout_before(&all->dout, workspace + layout->dout);
+    }
     const fj_gpu_facts facts = fj_jit_facts(&plan->jit_problem, kernel->variant);
     const int64_t cache = plan->device->driver->cache;
     ret_parameters->size = 0;
@@ -113,6 +150,8 @@ void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all
         fj_gpu_put(ret_parameters, &all->block_mask->lists, sizeof all->block_mask->lists);
     if (fj_jit_has_sequences(&plan->jit_problem)) put_sequences(all, ret_parameters);
     if (shared) put_shared_keys(all, ret_parameters);
+    if (plan->problem.dropout) put_dropout(&all->dropout, ret_parameters);
+    if (plan->jit_problem.out) put_epilogue(all, facts.element, ret_parameters);
     put_inputs(plan, all, ret_parameters);
     if (backward) put_grads(plan, &facts, all, layout, workspace, ret_parameters);
 }

@@ -112,7 +112,7 @@ typedef enum fj_target {
 } fj_target;
 const char *fj_jit_target_name(fj_target target); /* "cuda" */
 
-#define FJ_JIT_MAX_ENTRIES 6
+#define FJ_JIT_MAX_ENTRIES 9
 
 #define FJ_JIT_VARIANT_NAME 96
 
@@ -121,7 +121,7 @@ typedef struct fj_variant {
     char name[FJ_JIT_VARIANT_NAME]; /* spells every parameter: fwd_cpu_f32_e64_v64_m48_n256_avx512,
                       fwd_mma_bf16_e128_v128_m128_n64_s2_w4 */
     fj_target target;
-    fj_isa isa; /* cpu */
+    fj_isa isa;  /* cpu */
     bool direct; /* cpu, forward: also reads keys and values where they lie, for few queries (_direct) */
     int tile_m,
         tile_n; /* rows a block keeps, rows it takes at a time: queries and keys; cuda's fj_bwd_kv: keys, queries */
@@ -150,6 +150,22 @@ int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *featu
 static inline fj_ir_cost fj_jit_mod_cost(const fj_jit_problem *problem) {
     const fj_ir *ir = problem->gradient ? problem->gradient : problem->ir;
     return ir ? ir->cost : (fj_ir_cost){0};
+}
+
+/* Whether a mod may read badly, so that a forward kernel for a GPU notes where. */
+static inline bool fj_jit_notes_faults(const fj_jit_problem *problem) {
+    return problem->ir->fault != 0 || (problem->out && problem->out->fault != 0) ||
+           (problem->sink && problem->sink->fault != 0);
+}
+
+/* Whether a backward kernel for a GPU adds to gradients of captured tensors and scalars: rows, by itself the mods of the
+ * output and the sink, which take rows alone. */
+static inline bool fj_jit_adds_rows(const fj_jit_problem *problem) {
+    return (problem->out_gradient && problem->out_gradient->scatters.len > 0) ||
+           (problem->sink_gradient && problem->sink_gradient->scatters.len > 0);
+}
+static inline bool fj_jit_adds_gradients(const fj_jit_problem *problem) {
+    return (problem->gradient && problem->gradient->scatters.len > 0) || fj_jit_adds_rows(problem);
 }
 
 /* ---- Text --------------------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
 
 #include "base/base.h"
 
-#define FJ_RESOURCES_MAX 8
+#define FJ_RESOURCES_MAX 12
 
 typedef struct fj_resources {
     char kernel[64]; /* entry point */

@@ -231,14 +231,18 @@ static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real)
                                             half ? 2 : 4)
                         : FJ_BWD_SIMT_SHARED(m, n, real);
     bool capture_grads = problem->gradient && problem->gradient->scatters.len > 0;
+    const bool rows = fj_jit_adds_rows(problem);
+    if (problem->out) add_entry(v, "fj_bwd_out", DELTA_THREADS, 0, FJ_GRID_ROWS);
     add_entry(v, "fj_bwd_delta", DELTA_THREADS, 0, FJ_GRID_ROWS);
     /* delta; or of bwd_simt lse, as forward computed F32 on tensor cores */
     bool own_lse = !v->mma && problem->dtype == FJ_DTYPE_F32 && v->arch.number >= 80;
     if ((capture_grads && half) || own_lse)
         add_entry(v, "fj_bwd_recompute", w * 32, shared, FJ_GRID_QUERY_TILES);
+    if (rows) add_entry(v, "fj_bwd_rows", DELTA_THREADS, 0, FJ_GRID_ROWS);
     add_entry(v, "fj_bwd_kv", w * 32, shared, FJ_GRID_KEY_TILES);
     add_entry(v, "fj_bwd_q", w * 32, shared, FJ_GRID_QUERY_TILES);
-    if (capture_grads) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0, FJ_GRID_GRADIENTS);
+    if (rows && problem->deterministic) add_entry(v, "fj_bwd_rows_add", DELTA_THREADS, 0, FJ_GRID_ROWS);
+    if (capture_grads || rows) add_entry(v, "fj_bwd_end", DELTA_THREADS, 0, FJ_GRID_GRADIENTS);
     if (problem->shared_keys) add_entry(v, "fj_bwd_sum", DELTA_THREADS, 0, FJ_GRID_KEYS);
 }
 

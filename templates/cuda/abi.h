@@ -74,6 +74,7 @@ struct fj_cuda_dropout {
  * dout a part of the workspace for that of the former, which fj_bwd_out makes. */
 struct fj_cuda_epilogue {
     struct fj_cuda_tensor raw, dout; /* [B,Hq,L,Ev], as out */
+    int64_t raw_vector;              /* not 0: raw may be moved as enum fj_cuda_vector says */
 };
 
 /* What a read that failed was of. */

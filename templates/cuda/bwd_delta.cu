@@ -1,5 +1,6 @@
 // The first and the last kernels of a backward pass.
 //
+//      fj_bwd_out, fj_bwd_rows   bwd_rows.h
 //      fj_bwd_delta    for each row of queries: fj_norm, -delta = dlse - rowsum(out dout), or dlse
 //                      where fj_bwd_recompute subtracts the sum;
 //                      zeros for what is added up atomically (capture_grads.h; dQ)
@@ -65,6 +66,7 @@ struct fj_delta_place {
     int32_t b, h, q;
     int64_t start;    // rows of the workspace before the sequence
     int32_t row, end; // in the sequence; rows that this has
+    int32_t sequence; // the batch that the mod sees
 };
 FJ_DEVICE fj_delta_place fj_delta_place_of(const fj_backward_args &args, int64_t number) {
     const fj_cuda_backward &a = args.call;
@@ -76,10 +78,16 @@ FJ_DEVICE fj_delta_place fj_delta_place_of(const fj_backward_args &args, int64_t
         const int32_t middle = b + (end - b) / 2;
         (cu[middle] <= q ? b : end) = middle;
     }
-    return fj_delta_place{0, column, q, fj_sequence_start(cu, b), q - cu[b], cu[b + 1] - cu[b]};
+    return fj_delta_place{0, column, q, fj_sequence_start(cu, b), q - cu[b], cu[b + 1] - cu[b], b};
 #else
-    return fj_delta_place{column / a.heads_q, column % a.heads_q, q, 0, q, a.q_len};
+    const int32_t b = column / a.heads_q;
+    return fj_delta_place{b, column % a.heads_q, q, 0, q, a.q_len, b};
 #endif
+}
+
+FJ_DEVICE fj_row_stats fj_delta_stats(const fj_cuda_backward &a, const fj_delta_place &at) {
+    const fj_row_stats row_stats = fj_row_stats_of(a, at.b, at.h, at.row);
+    return fj_row_stats{row_stats.of + at.start * FJ_CUDA_ROW_REALS};
 }
 
 FJ_DEVICE void fj_delta_row(const fj_backward_args &args, int64_t number) {
@@ -99,15 +107,14 @@ FJ_DEVICE void fj_delta_row(const fj_backward_args &args, int64_t number) {
     if (a.dlse.data) minus_delta += static_cast<const fj_real *>(a.dlse.data)[fj_offset(a.dlse, b, h, q)];
     fj_real low = 0;
     if (a.lse_low.data) low = static_cast<const fj_real *>(a.lse_low.data)[fj_offset(a.lse_low, b, h, q)];
-    fj_row_stats row_stats = fj_row_stats_of(a, b, h, at.row);
-    row_stats.of += at.start * FJ_CUDA_ROW_REALS;
+    const fj_row_stats row_stats = fj_delta_stats(a, at);
     fj_put_norm(row_stats, fj_norm_of(a, lse, low));
     row_stats[FJ_CUDA_ROW_MINUS_DELTA] = none ? fj_real(0) : minus_delta;
     for (int which = 0; at.row % 2 == 0 && at.row + 1 == at.end && which < FJ_CUDA_ROW_REALS; which++)
         row_stats.of[2 * which + 1] = 0; // of the pair, none
 }
 
-#if FJ_HAS_CAPTURE_GRADS
+#if FJ_ANY_GRADS
 FJ_DEVICE int64_t fj_grad_place(const fj_backward_args &args, int grad, int64_t n) {
     int64_t place = 0;
 #if FJ_CAPTURES
@@ -134,7 +141,7 @@ FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
     const int64_t sums = FJ_BWD_SUM_ROWS(fj_workspace_heads(a), a.workspace_rows) * FJ_HEAD_PAD;
     for (int64_t n = first; a.dquery_sums && n < sums; n += threads) a.dquery_sums[n] = 0;
 #endif
-#if FJ_HAS_CAPTURE_GRADS
+#if FJ_ANY_GRADS
     for (int i = 0; i < FJ_CAPTURE_GRADS; i++) {
         const fj_cuda_capture_grad &grad = args.grads[i];
         int64_t *sums = static_cast<int64_t *>(grad.sums);
@@ -149,7 +156,9 @@ FJ_KERNEL(fj_bwd_delta, FJ_DELTA_THREADS, 1, fj_backward_args) {
 #endif
 }
 
-#if FJ_HAS_CAPTURE_GRADS
+#include "bwd_rows.h"
+
+#if FJ_ANY_GRADS
 FJ_DEVICE fj_real fj_grad_value([[maybe_unused]] const fj_backward_args &args, int grad, int64_t n) {
     const int64_t *sums = static_cast<const int64_t *>(args.grads[grad].sums);
 #if FJ_DETERMINISTIC

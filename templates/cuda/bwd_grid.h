@@ -27,6 +27,8 @@
 
 #include "softmax.h"
 
+#include "dropout.h"
+
 #define FJ_CAPTURE_GRADS (FJ_CAPTURES + FJ_SCALARS)
 
 // Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last digit; one made of
@@ -34,7 +36,6 @@
 // its own: two products more.
 #define FJ_RECOMPUTES_DELTA \
     (FJ_HAS_CAPTURE_GRADS && (FJ_IN_DTYPE == FJ_DTYPE_F16 || FJ_IN_DTYPE == FJ_DTYPE_BF16))
-static_assert(!FJ_HAS_PROB && !FJ_HAS_OUT, "seams of the forward kernels alone, so far");
 
 struct fj_backward_args {
     struct fj_cuda_backward call;
@@ -46,6 +47,12 @@ struct fj_backward_args {
 #endif
 #if FJ_SHARED_KEYS
     struct fj_cuda_shared_keys shared;
+#endif
+#if FJ_DROPOUT
+    struct fj_cuda_dropout dropout;
+#endif
+#if FJ_HAS_OUT
+    struct fj_cuda_epilogue epilogue;
 #endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
@@ -219,6 +226,13 @@ FJ_DEVICE void fj_grads_end([[maybe_unused]] const fj_backward_args &args,
     for (int i = 0; i < FJ_CAPTURE_GRADS; i++) fj_grad_end(thread.acc[i], args.call.runs + i);
 #endif
 }
+
+#if FJ_DROPOUT
+// dP - delta of one score (dropout.h). d: the sum that began at -delta (1 - p).
+FJ_DEVICE fj_real fj_dropped_grad(bool kept, fj_real kept_scale, fj_real d, fj_real minus_delta) {
+    return kept ? d * kept_scale : minus_delta;
+}
+#endif
 
 // As the rows of the workspace hold it.
 template <class T> FJ_DEVICE fj_norm fj_norm_at(const T &row_stats) {

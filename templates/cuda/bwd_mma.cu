@@ -115,10 +115,11 @@ FJ_DEVICE void fj_do_tile(const fj_task &t, const fj_resident<side> &resident,
     const bool large = fj_has_large<side>(resident, row_stats);
     if (FJ_FULL_COPY && tile.is_full() && !care.how && !large &&
         !(FUSED && fj_has_dead<side>(t, row_stats))) {
-        fj_apply<side, false>(t, resident, head, first, true, row_stats, s, d, grads, FJ_PLAIN);
+        fj_apply<side, false>(t, resident, head, tile.head, first, true, row_stats, s, d, grads, FJ_PLAIN);
     } else {
         if (large) fj_make_near<side>(t, row_stats, s);
-        fj_apply<side, true>(t, resident, head, first, tile.is_full(), row_stats, s, d, grads, care.how);
+        fj_apply<side, true>(t, resident, head, tile.head, first, tile.is_full(), row_stats, s, d, grads,
+                             care.how);
     }
     if (care.how) fj_clean(RESIDENT_BYTES + stage * STAGE_BYTES, STAGE_BYTES, care.how == FJ_MARK);
     fj_p_frag p, ds;
@@ -195,7 +196,7 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
         const fj_task t = fj_task_again<FJ_RESIDENT_KEYS>(args);
         const bool marks = care.how == FJ_MARK;
         fj_put_sums<FJ_HEAD_PAD>(t, 0, dkey, marks ? 1.0f : static_cast<float>(t.a.scale));
-        fj_put_sums<FJ_VALUE_PAD>(t, RESIDENT_QK_BYTES, dvalue, 1);
+        fj_put_sums<FJ_VALUE_PAD>(t, RESIDENT_QK_BYTES, dvalue, marks ? 1.0f : t.value_scale());
         fj_block_sync();
         fj_store<FJ_HEAD_PAD>(t, t.a.dkey, t.a.vector & FJ_CUDA_VECTOR_DKEY, t.at.head_kv, 0, FJ_HEAD_DIM,
                               marks);

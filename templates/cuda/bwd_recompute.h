@@ -25,6 +25,10 @@ FJ_DEVICE void fj_recompute_tile(const fj_task &t, const fj_resident<FJ_RESIDENT
     if (fj_has_large<FJ_RESIDENT_QUERIES>(resident, ROW_STATS))
         fj_make_near<FJ_RESIDENT_QUERIES>(t, ROW_STATS, s);
     fj_mask_bits<FJ_RESIDENT_QUERIES>(t, resident, head, first, tile.is_full(), bits);
+#if FJ_DROPOUT
+    uint32_t keep[ROWS];
+    fj_keep_bits<FJ_RESIDENT_QUERIES>(t, t.at.head, first, keep);
+#endif
 #pragma unroll 1
     for (int from = 0; from < COLUMNS; from += COLUMNS / MOD_CHUNKS) {
 #pragma unroll
@@ -33,7 +37,11 @@ FJ_DEVICE void fj_recompute_tile(const fj_task &t, const fj_resident<FJ_RESIDENT
             fj_start_streamed<FJ_RESIDENT_QUERIES>(t, head, first + t.column(from + j), col);
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
-                const float x = s[r / 2][j / 2][r % 2 * 2 + j % 2], y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
+                const float x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
+                float y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
+#if FJ_DROPOUT
+                y = fj_dropped_grad(keep[r] >> (from + j) & 1u, t.kept_scale, y, 0);
+#endif
                 const float p =
                     fj_prob_of(t.product_scale, t.mod, &head, &resident.state[r], &col, resident.norm[r], x);
                 sums[r] += bits[r] >> (from + j) & 1u ? p * y : 0.0f;

@@ -100,7 +100,7 @@ template <> struct fj_norms<FJ_RESIDENT_QUERIES> {
     FJ_METHOD fj_norm at(int r, int) const { return resident.norm[r]; }
 };
 
-// dP starts at -delta.
+// dP starts at -delta; with dropout at what makes that (dropout.h).
 template <fj_side side>
 FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_resident<side> &resident, uint32_t row_stats,
                                fj_scores &s, fj_scores &d) {
@@ -109,10 +109,11 @@ FJ_DEVICE void fj_start_scores(const fj_task &t, const fj_resident<side> &reside
         if constexpr (side == FJ_RESIDENT_KEYS) {
             const fj_pair_stat minus_delta(t, row_stats, FJ_CUDA_ROW_MINUS_DELTA, j);
 #pragma unroll
-            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = minus_delta.of[n % 2];
+            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = t.first_grad(minus_delta.of[n % 2]);
         } else {
 #pragma unroll
-            for (int n = 0; n < 2 * ROWS; n++) d[n / 4][j / 2][n % 4] = resident.minus_delta[n / 2];
+            for (int n = 0; n < 2 * ROWS; n++)
+                d[n / 4][j / 2][n % 4] = t.first_grad(resident.minus_delta[n / 2]);
         }
 #pragma unroll
         for (int n = 0; n < 2 * ROWS; n++) s[n / 4][j / 2][n % 4] = 0;
@@ -195,6 +196,48 @@ FJ_DEVICE void fj_hide_dead(const fj_task &t, [[maybe_unused]] const fj_resident
     }
 }
 
+#if FJ_DROPOUT
+// Bit j of keep[r]: dropout keeps the pair of resident row r and column j. head: of queries.
+template <fj_side side>
+FJ_DEVICE void fj_keep_bits(const fj_task &t, int32_t head, int32_t first, uint32_t (&keep)[ROWS]) {
+    const uint32_t plane = fj_dropout_plane(t.a, t.at.b, head);
+    const bool affine = !(FJ_POSITION_TABLE && t.a.kv_position);
+    if constexpr (side == FJ_RESIDENT_KEYS) {
+        fj_keep_rows<COLUMNS>(
+            t.dropper, fj_kv_position(t.a, t.at.b, t.at.first + static_cast<int32_t>(t.group_row())), affine,
+            keep, [&](int r) { return fj_kv_position(t.a, t.at.b, t.row(r)); },
+            [&](int j) {
+                return fj_drop_row{plane, fj_q_position(t.a, t.at.b, first + t.column(j))};
+            });
+    } else {
+        const int32_t own = first + static_cast<int32_t>(t.part()) * COLUMN_TILES * 8;
+        fj_keep_columns<COLUMNS>(
+            t.dropper, fj_kv_position(t.a, t.at.b, own), affine, keep,
+            [&](int j) { return fj_kv_position(t.a, t.at.b, first + t.column(j)); },
+            [&](int r) {
+                return fj_drop_row{plane, fj_q_position(t.a, t.at.b, t.row(r))};
+            });
+    }
+}
+
+// -delta of two neighbouring columns, from j, and all resident rows.
+template <fj_side side> struct fj_minus_deltas;
+template <> struct fj_minus_deltas<FJ_RESIDENT_KEYS> {
+    const fj_pair_stat pair;
+    FJ_METHOD explicit fj_minus_deltas(const fj_task &t, const fj_resident<FJ_RESIDENT_KEYS> &,
+                                       uint32_t row_stats, int j)
+        : pair(t, row_stats, FJ_CUDA_ROW_MINUS_DELTA, j) {}
+    FJ_METHOD float at(int, int half) const { return pair.of[half]; }
+};
+template <> struct fj_minus_deltas<FJ_RESIDENT_QUERIES> {
+    const fj_resident<FJ_RESIDENT_QUERIES> &resident;
+    FJ_METHOD explicit fj_minus_deltas(const fj_task &, const fj_resident<FJ_RESIDENT_QUERIES> &rows,
+                                       uint32_t, int)
+        : resident(rows) {}
+    FJ_METHOD float at(int r, int) const { return resident.minus_delta[r]; }
+};
+#endif
+
 // Of FJ_MARK: 1 for what sees each other.
 FJ_DEVICE void fj_mark_scores(const uint32_t (&bits)[ROWS], fj_scores &s, fj_scores &d) {
 #pragma unroll
@@ -204,13 +247,17 @@ FJ_DEVICE void fj_mark_scores(const uint32_t (&bits)[ROWS], fj_scores &s, fj_sco
     }
 }
 
-// S and dP become P and dS, or marks (bwd_care.h). With FJ_MOD_CHUNKS > 1 in chunks, as fj_apply_mod of fwd_scores.h.
+// S and dP become P and dS, or marks (bwd_care.h). head_index: of queries, as head. With FJ_MOD_CHUNKS > 1 in chunks, as fj_apply_mod of fwd_scores.h.
 template <fj_side side, bool masked>
 FJ_DEVICE void fj_apply(const fj_task &t, const fj_resident<side> &resident, const struct fj_head_state &head,
-                        int32_t first, bool full, uint32_t row_stats, fj_scores &s, fj_scores &d,
-                        fj_thread_grads &grads, int how) {
+                        [[maybe_unused]] int32_t head_index, int32_t first, bool full, uint32_t row_stats,
+                        fj_scores &s, fj_scores &d, fj_thread_grads &grads, int how) {
     [[maybe_unused]] uint32_t bits[ROWS];
     if (masked) fj_mask_bits<side>(t, resident, head, first, full, bits);
+#if FJ_DROPOUT
+    uint32_t keep[ROWS];
+    fj_keep_bits<side>(t, head_index, first, keep);
+#endif
     if (masked && (FJ_HAS_CAPTURE_GRADS || FUSED || how != FJ_PLAIN))
         fj_hide_dead<side>(t, resident, row_stats, bits);
 #pragma unroll 1
@@ -218,6 +265,9 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_resident<side> &resident, con
 #pragma unroll
         for (int pair = 0; pair < COLUMNS / MOD_CHUNKS; pair += 2) {
             const fj_norms<side> norms(t, resident, row_stats, from + pair);
+#if FJ_DROPOUT
+            const fj_minus_deltas<side> minus_deltas(t, resident, row_stats, from + pair);
+#endif
 #pragma unroll
             for (int j = pair; j < pair + 2; j++) {
                 typename fj_resident<side>::streamed streamed;
@@ -227,12 +277,19 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_resident<side> &resident, con
                     float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2], &y = d[r / 2][j / 2][r % 2 * 2 + j % 2];
                     const bool live = !masked || (bits[r] >> (from + j) & 1u);
                     const fj_norm norm = norms.at(r, j % 2);
+#if FJ_DROPOUT
+                    const bool kept = keep[r] >> (from + j) & 1u;
+                    y = fj_dropped_grad(kept, t.kept_scale, y, minus_deltas.at(r, j % 2));
+#endif
                     if constexpr (side == FJ_RESIDENT_KEYS)
                         fj_grad_score(t.product_scale, t.mod, &head, &streamed, &resident.state[r], norm,
                                       live, x, y, grads);
                     else
                         fj_grad_score(t.product_scale, t.mod, &head, &resident.state[r], &streamed, norm,
                                       live, x, y, grads);
+#if FJ_DROPOUT
+                    x = kept ? x : 0.0f;
+#endif
                 }
             }
         }
@@ -242,6 +299,14 @@ FJ_DEVICE void fj_apply(const fj_task &t, const fj_resident<side> &resident, con
         }
     }
     if (masked && how == FJ_MARK) fj_mark_scores(bits, s, d);
+#if FJ_DROPOUT
+#pragma unroll
+    for (int n = 0; n < ROWS * COLUMNS && masked; n++) {
+        const int r = n / COLUMNS, j = n % COLUMNS;
+        float &x = s[r / 2][j / 2][r % 2 * 2 + j % 2];
+        if (how == FJ_MARK) x = keep[r] >> j & 1u ? x : 0.0f;
+    }
+#endif
 }
 
 #endif

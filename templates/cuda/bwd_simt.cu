@@ -66,7 +66,7 @@ FJ_DEVICE void fj_stream_queries(const fj_backward_args &args, const fj_simt &t,
         fj_copy_row_stats(t, h, first);
         fj_multiply_rows(t, s, a.key, t.at.head_kv, a.query, h, first, FJ_HEAD_DIM);
         fj_multiply_rows(t, d, a.value, t.at.head_kv, a.dout, h, first, FJ_VALUE_DIM);
-        fj_apply(t, resident, head, first, tile.is_full(), s, d, grads, how);
+        fj_apply(t, resident, head, h, first, tile.is_full(), s, d, grads, how);
         fj_put_probs(t, t.p, s);
         fj_put_probs(t, t.ds, d);
         fj_multiply_frag<V_CHUNKS>(t, dvalue, t.p, a.dout, h, first, FJ_VALUE_DIM, how);
@@ -89,7 +89,12 @@ FJ_KERNEL(fj_bwd_kv, THREADS, 1, fj_backward_args) {
         const bool marks = how == FJ_MARK;
         how = fj_next_sweep(t, how, !fj_all_finite(dkey) || !fj_all_finite(dvalue));
         fj_store(t, a.dkey, t.at.head_kv, dkey, FJ_HEAD_DIM, static_cast<fj_real>(a.scale), marks);
-        fj_store(t, a.dvalue, t.at.head_kv, dvalue, FJ_VALUE_DIM, 1, marks);
+#if FJ_DROPOUT
+        const fj_real value_scale = t.kept_scale;
+#else
+        const fj_real value_scale = 1;
+#endif
+        fj_store(t, a.dvalue, t.at.head_kv, dvalue, FJ_VALUE_DIM, value_scale, marks);
     } while (how != FJ_PLAIN);
 }
 

@@ -22,15 +22,25 @@ struct fj_mass {
     }
 };
 
-// lse in two parts, natural_scale max + log(sum), as P takes it.
-FJ_DEVICE void fj_put_lse(const fj_cuda_backward &a, const fj_row_stats &row_stats, const fj_mass &mass,
+// lse in two parts, natural_scale max + log(sum), as P takes it; with the sink of the head.
+FJ_DEVICE void fj_put_lse(const fj_simt &t, const fj_row_stats &row_stats, const fj_mass &mass,
                           fj_real natural_scale) {
+    const fj_cuda_backward &a = t.a;
+#if FJ_HAS_SINK
+    const fj_parts base = fj_exact_product(mass.base(), fj_parts{natural_scale, fj_real(0)});
+    const fj_row_end end =
+        fj_end_row<true>(t.mod, t.at.b, t.at.head,
+                         fj_parts{base.high, fj_is_large(base.high) ? fj_real(0) : base.low}, mass.sum);
+    fj_put_norm(row_stats, fj_norm_of(a, end.lse, end.lse_low));
+    if (end.dead) row_stats[FJ_CUDA_ROW_MINUS_DELTA] = 0;
+#else
     const fj_real high = fj_mul_rn(natural_scale, mass.base()), log = fj_log(mass.sum), all = high + log,
                   rest = all - high;
     const fj_real product = fj_is_large(high) ? fj_real(0) : fj_fma_rn(natural_scale, mass.base(), -high);
     const fj_real low = (high - (all - rest)) + (log - rest) + product;
     fj_put_norm(row_stats, fj_norm_of(a, mass.sum == 0 ? -fj_real(INFINITY) : all, low));
     if (mass.sum == 0) row_stats[FJ_CUDA_ROW_MINUS_DELTA] = 0;
+#endif
 }
 
 // lse of scores as these kernels make them (FJ_RECOMPUTES_LSE).
@@ -86,7 +96,7 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
             if (sum != 0) mass[i].add(max, sum, natural_scale, scale_log2);
         }
         if (t.tx == 0 && t.row(i) < t.at.count)
-            fj_put_lse(a, fj_row_stats_of(a, t.at.b, t.at.head, t.row(i)), mass[i], natural_scale);
+            fj_put_lse(t, fj_row_stats_of(a, t.at.b, t.at.head, t.row(i)), mass[i], natural_scale);
     }
 }
 #endif
@@ -126,7 +136,8 @@ FJ_KERNEL(fj_bwd_recompute, THREADS, 1, fj_backward_args) {
                                              tile.is_full(), there, seen[i], j);
                 const fj_real p = fj_prob_of(t.product_scale, t.mod, &head, &resident.state[i], &col,
                                              resident.norm[i], s[i][j]);
-                sums[i] += live ? p * d[i][j] : fj_real(0);
+                const fj_real y = fj_grad_of(t, fj_keeps(t, t.at.head, t.row(i), kv), d[i][j], fj_real(0));
+                sums[i] += live ? p * y : fj_real(0);
             }
         }
     }

@@ -37,6 +37,10 @@ struct fj_simt {
     fj_real *p, *ds;              // rows of FJ_TILE_N + 1
     fj_real *row_stats;           // of streamed queries: FJ_CUDA_ROW_REALS each
     fj_real product_scale;        // fj_product_scale_of
+#if FJ_DROPOUT
+    fj_dropper dropper;
+    fj_real kept_scale;
+#endif
     FJ_METHOD int32_t row(int i) const { return at.first + ty + i * TY; }
 };
 
@@ -160,6 +164,25 @@ FJ_DEVICE void fj_find_seen([[maybe_unused]] const fj_simt &t,
 #endif
 }
 
+// Whether dropout keeps a pair. head: of queries.
+FJ_DEVICE bool fj_keeps([[maybe_unused]] const fj_simt &t, [[maybe_unused]] int32_t head,
+                        [[maybe_unused]] int32_t q, [[maybe_unused]] int32_t kv) {
+#if FJ_DROPOUT
+    return fj_is_kept(t.dropper, fj_dropout_plane(t.a, t.at.b, head), fj_q_position(t.a, t.at.b, q),
+                      fj_kv_position(t.a, t.at.b, kv));
+#else
+    return true;
+#endif
+}
+// dP - delta. d: dP before dropout.
+FJ_DEVICE fj_real fj_grad_of([[maybe_unused]] const fj_simt &t, [[maybe_unused]] bool kept, fj_real d,
+                             fj_real minus_delta) {
+#if FJ_DROPOUT
+    d = fj_dropped_grad(kept, t.kept_scale, d, fj_real(0));
+#endif
+    return d + minus_delta;
+}
+
 // What sees nothing is not live, whatever it holds (bwd_care.h). seen: of the thread's columns; this is column j.
 FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, const struct fj_row_state *row,
                           const struct fj_col_state *col, const fj_norm &norm, bool full, bool there,
@@ -174,10 +197,10 @@ FJ_DEVICE bool fj_is_live(const fj_simt &t, const struct fj_head_state *head, co
 #endif
 }
 
-// S and dP become P and dS, in shared memory. first, full: of fj_tile_next.
+// S and dP become P and dS, in shared memory. head_index: of queries, as head; first, full: of fj_tile_next.
 FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_KEYS> &resident,
-                        const struct fj_head_state &head, int32_t first, bool full, fj_scores &s,
-                        fj_scores &d, fj_thread_grads &grads, int how) {
+                        const struct fj_head_state &head, [[maybe_unused]] int32_t head_index, int32_t first,
+                        bool full, fj_scores &s, fj_scores &d, fj_thread_grads &grads, int how) {
     fj_seen seen[RESIDENT];
     fj_find_seen<FJ_RESIDENT_KEYS>(t, resident, first, full, seen);
 #pragma unroll
@@ -194,10 +217,12 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_KEYS> &r
         for (int i = 0; i < RESIDENT; i++) {
             const bool there = q < t.at.streamed && t.row(i) < t.at.count;
             const bool live = fj_is_live(t, &head, &row, &resident.state[i], norm, full, there, seen[i], j);
-            d[i][j] += row_stats[FJ_CUDA_ROW_MINUS_DELTA];
+            const bool kept = fj_keeps(t, head_index, q, t.row(i));
+            d[i][j] = fj_grad_of(t, kept, d[i][j], row_stats[FJ_CUDA_ROW_MINUS_DELTA]);
             fj_grad_score(t.product_scale, t.mod, &head, &row, &resident.state[i], norm, live, s[i][j],
                           d[i][j], grads);
             if (how == FJ_MARK) s[i][j] = d[i][j] = live ? fj_real(1) : fj_real(0);
+            if (FJ_DROPOUT && !kept) s[i][j] = 0;
         }
     }
 }
@@ -226,7 +251,7 @@ FJ_DEVICE void fj_apply(const fj_simt &t, const fj_resident<FJ_RESIDENT_QUERIES>
             const bool there = kv < t.at.streamed && t.row(i) < t.at.count;
             const bool live =
                 fj_is_live(t, &head, &resident.state[i], &col, resident.norm[i], full, there, seen[i], j);
-            d[i][j] += resident.minus_delta[i];
+            d[i][j] = fj_grad_of(t, fj_keeps(t, t.at.head, t.row(i), kv), d[i][j], resident.minus_delta[i]);
             fj_grad_score(t.product_scale, t.mod, &head, &resident.state[i], &col, resident.norm[i], live,
                           s[i][j], d[i][j], grads);
             if (how == FJ_MARK) d[i][j] = live ? fj_real(1) : fj_real(0);
@@ -301,17 +326,14 @@ FJ_DEVICE fj_simt fj_simt_of(const fj_backward_args &args, const fj_work &work) 
     fj_real *resident = fj_shared_at<fj_real>(0), *streamed = resident + FJ_TILE_M * (DEPTH + 1);
     fj_real *p = streamed + FJ_TILE_N * (DEPTH + 1), *ds = p + FJ_TILE_M * (FJ_TILE_N + 1);
     const int32_t thread = static_cast<int32_t>(fj_thread_x());
-    return fj_simt{work.call,
-                   fj_mod_of(args),
-                   work.at,
-                   thread % TX,
-                   thread / TX,
-                   resident,
-                   streamed,
-                   p,
-                   ds,
-                   ds + FJ_TILE_M * (FJ_TILE_N + 1),
-                   fj_product_scale_of(work.call)};
+    return fj_simt {
+        work.call, fj_mod_of(args), work.at, thread % TX, thread / TX, resident, streamed, p, ds,
+            ds + FJ_TILE_M *(FJ_TILE_N + 1), fj_product_scale_of(work.call)
+#if FJ_DROPOUT
+                                                 ,
+            fj_dropper_of(args.dropout), static_cast<fj_real>(args.dropout.scale)
+#endif
+    };
 }
 
 #endif

@@ -48,8 +48,34 @@ struct fj_task {
     const fj_mod_args mod;
     const fj_tile_coord at;
     const float product_scale; // fj_product_scale_of
+#if FJ_DROPOUT
+    const fj_dropper dropper;
+    const float kept, kept_scale; // 1 - p and its reciprocal
+#endif
     FJ_METHOD explicit fj_task(const fj_backward_args &args, const fj_work &work)
-        : a(work.call), mod(fj_mod_of(args)), at(work.at), product_scale(fj_product_scale_of(a)) {}
+        : a(work.call), mod(fj_mod_of(args)), at(work.at), product_scale(fj_product_scale_of(a))
+#if FJ_DROPOUT
+          ,
+          dropper(fj_dropper_of(args.dropout)), kept(static_cast<float>(args.dropout.kept)),
+          kept_scale(static_cast<float>(args.dropout.scale))
+#endif
+    {
+    }
+    // What dP's sums begin at, and what sums of values are multiplied with.
+    FJ_METHOD float first_grad(float minus_delta) const {
+#if FJ_DROPOUT
+        return minus_delta * kept;
+#else
+        return minus_delta;
+#endif
+    }
+    FJ_METHOD float value_scale() const {
+#if FJ_DROPOUT
+        return kept_scale;
+#else
+        return 1;
+#endif
+    }
     FJ_METHOD uint32_t group_row() const { return fj_warp() / SPLIT * 16 * ROW_TILES; }
     FJ_METHOD uint32_t part() const { return fj_warp() % SPLIT; }
     FJ_METHOD int32_t row(int r) const {

@@ -1,4 +1,4 @@
-// What fwd_mma does where values are not finite: a key that a row does not see adds exactly nothing to it, whatever its
+// What fwd_mma does where values are not finite: a key that a row does not see, or that is dropped, adds exactly nothing to it, whatever its
 // value. But 0 times NaN is NaN, in the products of a block, and so is it with what rounds to infinity
 // (fj_is_bad_element). So the block votes whether something that it stored is not finite, and then takes care:
 //
@@ -69,9 +69,14 @@ FJ_DEVICE void fj_spread(const fj_task &t, const uint8_t *counts) {
         const int shown = fj_class_of_pair(t.mod, t.at.b, h, q, kv);
         if (!takes_part || shown == FJ_CLASS_EMPTY) continue;
         if (shown != FJ_CLASS_FULL && !fj_mask(&t.mod, &head, &state, &col)) continue;
+#if FJ_DROPOUT
+        if (!fj_is_kept(t.dropper, fj_dropout_plane(t.a, t.at.b, h), fj_q_position(t.a, t.at.b, q),
+                        fj_kv_position(t.a, t.at.b, kv)))
+            continue;
+#endif
 #pragma unroll 1
         for (int32_t column = 0; column < FJ_VALUE_DIM; column++)
-            if (fj_is_bad_element(value[column])) fj_put_nan(t, &head, &state, h, q, column);
+            if (fj_is_bad_element(value[column])) fj_put_nan(t, h, q, column);
     }
 }
 

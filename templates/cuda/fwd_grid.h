@@ -11,6 +11,8 @@
 
 #include "softmax.h"
 
+#include "dropout.h"
+
 struct fj_forward_args {
     struct fj_cuda_forward call;
 #if FJ_BLOCK_MASK
@@ -18,6 +20,12 @@ struct fj_forward_args {
 #endif
 #if FJ_SEQUENCES
     struct fj_cuda_sequences sequences;
+#endif
+#if FJ_DROPOUT
+    struct fj_cuda_dropout dropout;
+#endif
+#if FJ_HAS_OUT
+    struct fj_cuda_epilogue epilogue;
 #endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
@@ -180,14 +188,43 @@ FJ_DEVICE bool fj_suspects([[maybe_unused]] const fj_cuda_forward &a, [[maybe_un
 }
 
 // Where a mod reads badly, it may do so at every score: after the first, none waits for an atomic operation on this
-// one address.
-FJ_DEVICE void fj_note_fault(const fj_cuda_forward &a, int32_t b, int32_t h, int32_t q, int32_t kv) {
+// one address. where: FJ_CUDA_FAULT_SCORE ...
+template <class Call>
+FJ_DEVICE void fj_note_fault(const Call &a, [[maybe_unused]] int32_t where, int32_t b, int32_t h, int32_t q,
+                             int32_t kv) {
     if (fj_load_relaxed_u32(&a.fault->found) || fj_atomic_fetch_max(&a.fault->found, 1)) return;
     a.fault->b = b;
     a.fault->h = h;
     a.fault->q = q;
     a.fault->kv = kv;
+    if (FJ_HAS_OUT_FAULT || FJ_HAS_SINK_FAULT) a.fault->where = where; // zero else
 }
+
+// Of the sink, and of a row's element of the output.
+template <class Call>
+FJ_DEVICE void fj_look_at_sink([[maybe_unused]] const Call &a, [[maybe_unused]] const fj_mod_args &mod,
+                               [[maybe_unused]] int32_t b, [[maybe_unused]] int32_t h) {
+    if (FJ_HAS_SINK_FAULT && fj_sink_fails(mod, b, h)) fj_note_fault(a, FJ_CUDA_FAULT_SINK, b, h, 0, 0);
+}
+#if FJ_HAS_OUT
+template <class Call>
+FJ_DEVICE void fj_look_at_out([[maybe_unused]] const Call &a, [[maybe_unused]] const fj_mod_args &mod,
+                              [[maybe_unused]] const fj_out_place &place, [[maybe_unused]] int32_t b,
+                              [[maybe_unused]] int32_t h, [[maybe_unused]] int32_t q,
+                              [[maybe_unused]] int32_t column, [[maybe_unused]] fj_real x) {
+    if (FJ_HAS_OUT_FAULT && fj_out_fails(mod, place, column, x))
+        fj_note_fault(a, FJ_CUDA_FAULT_OUT, b, h, q, column);
+}
+
+// Where the output before its mod goes: data is NULL where it is not wanted.
+FJ_DEVICE fj_cuda_tensor fj_raw_output(const fj_forward_args &args, [[maybe_unused]] int32_t b) {
+    fj_cuda_tensor raw = args.epilogue.raw;
+#if FJ_PACKED
+    if (raw.data) fj_skip_rows(raw, args.sequences.cu_q[b], FJ_IN_BYTES);
+#endif
+    return raw;
+}
+#endif
 
 // ---- Results ---------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,12 @@ struct fj_merge_args {
 #if FJ_BLOCK_MASK
     struct fj_cuda_block_mask blocks;
 #endif
+#if FJ_DROPOUT
+    struct fj_cuda_dropout dropout;
+#endif
+#if FJ_HAS_OUT
+    struct fj_cuda_epilogue epilogue;
+#endif
 #if FJ_CAPTURES
     struct fj_cuda_capture captures[FJ_CAPTURES];
 #endif
@@ -103,17 +109,18 @@ FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, i
     const bool finite = fj_abs(most) < fj_real(INFINITY);
     const fj_parts base = {most == -fj_real(INFINITY) ? fj_real(0) : most,
                            finite ? fj_greatest_low(lse, a.splits, most) : fj_real(0)};
-    struct fj_head_state head;
-    fj_head_init(&mod, b, h, &head);
-    const fj_row_end end = fj_end_row<true>(mod, head, base, fj_weight_sum(lse, a.splits, base));
+    const fj_row_end end = fj_end_row<true>(mod, b, h, base, fj_weight_sum(lse, a.splits, base));
     if (fj_lane() == 0) fj_store_lse(a.lse, a.lse_low, end, b, h, q, 0);
+    if (fj_lane() == 0) fj_look_at_sink(a, mod, b, h);
 #if FJ_WANT_MAX
     const fj_real max = fj_greatest(fj_part(a.part_max, b, h, q), a.split_lse, a.splits);
     if (fj_lane() == 0 && a.max.data) static_cast<fj_real *>(a.max.data)[fj_offset(a.max, b, h, q)] = max;
 #endif
 #if FJ_HAS_OUT
-    struct fj_row_state row;
-    fj_row_init(&mod, &head, fj_q_position(a, b, q), &row);
+    const int32_t q_position = fj_q_position(a, b, q);
+    const fj_out_place place = fj_out_place_of(mod, b, h, q_position);
+    const fj_cuda_tensor &raw = args.epilogue.raw;
+    fj_element *raw_row = raw.data ? static_cast<fj_element *>(raw.data) + fj_offset(raw, b, h, q) : nullptr;
 #endif
     fj_real sums[FJ_MERGE_COLUMNS];
     fj_merge_outputs(a, lse, fj_part(a.part_out, b, h, q), base, sums);
@@ -123,7 +130,9 @@ FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, i
         const int32_t c = static_cast<int32_t>(fj_lane()) + j * FJ_WARP;
         fj_real x = end.dead ? fj_real(0) : sums[j] * end.factor;
 #if FJ_HAS_OUT
-        x = fj_out(&mod, &head, &row, c, x);
+        if (c < FJ_VALUE_DIM) fj_look_at_out(a, mod, place, b, h, q_position, c, x);
+        if (c < FJ_VALUE_DIM && raw_row) raw_row[c] = fj_narrow(x);
+        x = fj_out_of(mod, place, c, x);
 #endif
         if (c < FJ_VALUE_DIM) out[c] = fj_narrow(x);
     }

@@ -31,7 +31,7 @@
 //  8. c S - M is one fused operation: what the rounding of M takes is the same for all P of a row, and the division
 //     takes it away. Where M would have no fraction (FAR), and could leave P beyond its range, the row goes far for the
 //     rest: its limit is the maximum, as a score; S - maximum (softmax.h) takes the place of S, and M is 0.
-//  9. A key that a row does not see adds exactly nothing to it (fwd_care.h).
+//  9. A key that a row does not see adds exactly nothing to it (fwd_care.h); nor does one that is dropped (dropout.h).
 #include "pipeline.h"
 
 #include "fwd_products.h"
@@ -116,8 +116,8 @@ FJ_DEVICE void fj_compute_probs(const fj_task &t, fj_rows &rows, fj_sums &o, con
         fj_apply_mod<true>(t, rows, first, s, bits);
 #endif
     fj_softmax(t, rows, s, o);
-#if FJ_HAS_PROB
-    fj_apply_prob(t, rows, first, s);
+#if FJ_DROPOUT
+    fj_drop(t, first, s);
 #endif
     fj_probs_to_frag(p_frag, s);
 }

@@ -12,24 +12,23 @@ struct fj_factors {
 FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
     const int own = static_cast<int>(fj_lane() % 4) % ROWS;
     float limit = 0, sum = 0;
-    struct fj_head_state head = *rows.head(0);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         float all = rows.sum[r] + fj_shuffle_xor(rows.sum[r], 1);
         all += fj_shuffle_xor(all, 2);
         sum = r == own ? all : sum;
         limit = r == own ? rows.limit[r] : limit;
-        if (FJ_PACK_HEADS && r == own) head = *rows.head(r);
     }
     // What the row's base is in natural logarithms; far: a score, else in units of log2.
     const fj_parts base = rows.is_far(own)
                             ? fj_natural_max(t.a, limit)
                             : fj_exact_product(t.base(limit), fj_natural_of_log2(t.a, t.scale_log2));
-    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, head, base, sum);
+    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.at.b, t.head(own), base, sum);
     if (t.row(own) < t.at.rows && fj_lane() % 4 < ROWS) {
         const int32_t b = t.at.b, h = t.head(own), q = t.query(own);
         const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) * t.a.split_lse : 0;
         fj_store_lse(t.a.lse, t.a.lse_low, end, b, h, q, split);
+        if (!FJ_PARTIAL) fj_look_at_sink(t.a, t.mod, b, h);
         // Without RESCALE_THRESHOLD, limits are maxima.
         if (FJ_WANT_MAX && t.a.max.data)
             static_cast<float *>(t.a.max.data)[fj_offset(t.a.max, b, h, q) + split] =
@@ -38,24 +37,23 @@ FJ_DEVICE fj_factors fj_finish_rows(const fj_task &t, const fj_rows &rows) {
                                                : limit * fj_natural_scale(t.a);
     }
     fj_factors factors;
+#if FJ_DROPOUT
+    const float factor = end.factor * t.kept_scale;
+#else
+    const float factor = end.factor;
+#endif
 #pragma unroll
     for (uint32_t r = 0; r < ROWS; r++)
-        factors.of[r] = fj_shuffle_index(end.dead ? -1.0f : end.factor, (fj_lane() & ~3u) + r);
+        factors.of[r] = fj_shuffle_index(end.dead ? -1.0f : factor, (fj_lane() & ~3u) + r);
     return factors;
 }
 
 // dead: of a split, 0 or NaN, and of no weight in what is merged.
 // zeros: becomes NaN with what is not finite, where FJ_VOTES_EARLY.
 #define FJ_VOTES_EARLY (FJ_MASKED && (FJ_HAS_OUT || FJ_PARTIAL))
-FJ_DEVICE float fj_result(const fj_task &t, const fj_rows &rows, float x, float factor, int r, int32_t column,
-                          float &zeros) {
+FJ_DEVICE float fj_result(float x, float factor, float &zeros) {
     x = !(factor < 0) ? x * factor : FJ_PARTIAL ? x : 0.0f;
     if (FJ_VOTES_EARLY) zeros = fj_fma_rn(x, 0.0f, zeros);
-#if FJ_HAS_OUT && !FJ_PARTIAL
-    x = fj_out(&t.mod, rows.head(r), &rows.state[r], column, x);
-#else
-    (void)t, (void)rows, (void)r, (void)column;
-#endif
     return x;
 }
 
@@ -107,22 +105,73 @@ FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const f
 #pragma unroll
         for (int n = 0; n < 2 * VALUE_TILES; n++) {
             const int32_t column = n / 2 * 8 + static_cast<int32_t>(fj_lane() % 4) * 2 + n % 2;
-            const float x = fj_result(t, rows, o[r / 2][n / 2][r % 2 * 2 + n % 2], factor, r, column, zeros);
+            const float x = fj_result(o[r / 2][n / 2][r % 2 * 2 + n % 2], factor, zeros);
             if (column < FJ_VALUE_DIM) to[column] = x;
         }
     }
     return fj_stored{counting, zeros != 0};
 }
 // One element, after all of its row.
-FJ_DEVICE void fj_put_nan(const fj_task &t, const struct fj_head_state *, const struct fj_row_state *,
-                          int32_t h, int32_t q, int32_t column) {
+FJ_DEVICE void fj_put_nan(const fj_task &t, int32_t h, int32_t q, int32_t column) {
     fj_part_row(t, h, q)[column] = NAN;
 }
 #else
 // Through shared memory: a warp writes its rows as a tile and reads them by chunks. The barrier: all warps are
 // done with blocks, and the queries of a tile without blocks have arrived.
-FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
+
+// The tile of a warp to the rows of a tensor. bad: becomes true where something is not finite.
+FJ_DEVICE void fj_store_tile(const fj_task &t, const fj_cuda_tensor &out, bool vector, bool &bad) {
     typedef fj_tile<FJ_VALUE_PAD> tile;
+    const uint32_t own = fj_warp() * 16 * ROW_TILES;
+#pragma unroll 1
+    for (uint32_t i = fj_lane(); i < 16 * ROW_TILES * tile::chunks; i += FJ_WARP) {
+        const uint32_t row = own + i / tile::chunks, chunk = i % tile::chunks;
+        const int32_t in_column = t.at.first + static_cast<int32_t>(row);
+        if (in_column >= t.at.rows) break;
+        fj_raw *to = static_cast<fj_raw *>(out.data) +
+                     fj_offset(out, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
+        const fj_b128 x = *fj_shared_at<fj_b128>(tile::at(row, chunk));
+        if (FJ_MASKED && !FJ_VOTES_EARLY) bad |= !fj_is_finite(x);
+        fj_put_chunk(to + chunk * FJ_CHUNK, x, FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK, vector);
+    }
+}
+
+#if FJ_HAS_OUT
+// What the output's mod makes of the rows, to their places in the tile, in a loop that stays rolled: each iteration works on the first
+// tile of columns and moves it behind the others.
+FJ_DEVICE void fj_stage_outputs(const fj_task &t, const fj_sums &sums, const fj_factors &factors) {
+    fj_sums o;
+#pragma unroll
+    for (int n = 0; n < ROW_TILES * VALUE_TILES * 4; n++)
+        o[n / 4 / VALUE_TILES][n / 4 % VALUE_TILES][n % 4] =
+            sums[n / 4 / VALUE_TILES][n / 4 % VALUE_TILES][n % 4];
+    fj_out_place places[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        places[r] = fj_out_place_of(t.mod, t.at.b, t.head(r), fj_q_position(t.a, t.at.b, t.query(r)));
+#pragma unroll 1
+    for (uint32_t j = 0; j < VALUE_TILES; j++) {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            const uint32_t row = fj_warp() * 16 * ROW_TILES + r / 2 * 16 + r % 2 * 8 + fj_lane() / 4;
+            float pair[2], zeros = 0;
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int32_t column = static_cast<int32_t>(j * 8 + fj_lane() % 4 * 2) + i;
+                const float x = fj_result(o[r / 2][0][r % 2 * 2 + i], factors.of[r], zeros);
+                if (t.row(r) < t.at.rows && column < FJ_VALUE_DIM)
+                    fj_look_at_out(t.a, t.mod, places[r], t.at.b, t.head(r),
+                                   fj_q_position(t.a, t.at.b, t.query(r)), column, x);
+                pair[i] = fj_out_of(t.mod, places[r], column, x);
+            }
+            fj_stage_pair(row, j, fj_lane() % 4, pair[0], pair[1]);
+        }
+        fj_rotate_tiles<1>(o);
+    }
+}
+#endif
+
+FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
     const uint32_t own = fj_warp() * 16 * ROW_TILES;
     const fj_factors factors = fj_finish_rows(t, rows);
     uint32_t counting = 0;
@@ -135,35 +184,29 @@ FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const f
         const uint32_t row = own + r / 2 * 16 + r % 2 * 8 + fj_lane() / 4;
 #pragma unroll
         for (int j = 0; j < VALUE_TILES; j++) {
-            const int32_t column = j * 8 + static_cast<int32_t>(fj_lane() % 4) * 2;
-            const float x = fj_result(t, rows, o[r / 2][j][r % 2 * 2], factor, r, column, zeros);
-            const float y = fj_result(t, rows, o[r / 2][j][r % 2 * 2 + 1], factor, r, column + 1, zeros);
+            const float x = fj_result(o[r / 2][j][r % 2 * 2], factor, zeros);
+            const float y = fj_result(o[r / 2][j][r % 2 * 2 + 1], factor, zeros);
             fj_stage_pair(row, j, fj_lane() % 4, x, y);
         }
     }
     fj_warp_sync();
     bool bad = zeros != 0;
-#pragma unroll 1
-    for (uint32_t i = fj_lane(); i < 16 * ROW_TILES * tile::chunks; i += FJ_WARP) {
-        const uint32_t row = own + i / tile::chunks, chunk = i % tile::chunks;
-        const int32_t in_column = t.at.first + static_cast<int32_t>(row);
-        if (in_column >= t.at.rows) break;
-        fj_raw *to = static_cast<fj_raw *>(t.a.out.data) +
-                     fj_offset(t.a.out, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
-        const fj_b128 x = *fj_shared_at<fj_b128>(tile::at(row, chunk));
-        if (FJ_MASKED && !FJ_VOTES_EARLY) bad |= !fj_is_finite(x);
-        fj_put_chunk(to + chunk * FJ_CHUNK, x, FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK,
-                     t.a.vector & FJ_CUDA_VECTOR_OUT);
-    }
+#if FJ_HAS_OUT
+    if (t.raw.data) fj_store_tile(t, t.raw, t.raw_vector, bad);
+    fj_warp_sync();
+    fj_stage_outputs(t, o, factors);
+    fj_warp_sync();
+#endif
+    fj_store_tile(t, t.a.out, t.a.vector & FJ_CUDA_VECTOR_OUT, bad);
     return fj_stored{counting, bad};
 }
 // One element, after all of its row.
-FJ_DEVICE void fj_put_nan(const fj_task &t, [[maybe_unused]] const struct fj_head_state *head,
-                          [[maybe_unused]] const struct fj_row_state *row, int32_t h, int32_t q,
-                          int32_t column) {
+FJ_DEVICE void fj_put_nan(const fj_task &t, int32_t h, int32_t q, int32_t column) {
     float x = NAN;
 #if FJ_HAS_OUT
-    x = fj_out(&t.mod, head, row, column, x);
+    if (t.raw.data)
+        (static_cast<fj_raw *>(t.raw.data) + fj_offset(t.raw, t.at.b, h, q))[column] = fj_raw_of(x);
+    x = fj_out_of(t.mod, fj_out_place_of(t.mod, t.at.b, h, fj_q_position(t.a, t.at.b, q)), column, x);
 #endif
     (static_cast<fj_raw *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, h, q))[column] = fj_raw_of(x);
 }

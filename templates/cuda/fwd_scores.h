@@ -49,7 +49,7 @@ FJ_DEVICE void fj_mask_bits(const fj_task &t, [[maybe_unused]] const fj_rows &ro
 FJ_DEVICE void fj_look_for_fault(const fj_task &t, const fj_rows &rows, int r, int32_t kv,
                                  const struct fj_col_state *col, float x, bool live) {
     if (t.row(r) >= t.at.rows || !fj_fault(&t.mod, rows.head(r), &rows.state[r], col, x, live)) return;
-    fj_note_fault(t.a, t.at.b, t.head(r), fj_q_position(t.a, t.at.b, t.query(r)),
+    fj_note_fault(t.a, FJ_CUDA_FAULT_SCORE, t.at.b, t.head(r), fj_q_position(t.a, t.at.b, t.query(r)),
                   fj_kv_position(t.a, t.at.b, kv));
 }
 
@@ -185,17 +185,23 @@ FJ_DEVICE void fj_softmax(const fj_task &t, fj_rows &rows, fj_scores &s, fj_sums
     }
 }
 
-#if FJ_HAS_PROB
-FJ_DEVICE void fj_apply_prob(const fj_task &t, const fj_rows &rows, int32_t first, fj_scores &p) {
+#if FJ_DROPOUT
+// What is dropped becomes 0; sums have taken it.
+FJ_DEVICE void fj_drop(const fj_task &t, int32_t first, fj_scores &p) {
+    uint32_t keep[ROWS];
+    fj_keep_columns<KEYS>(
+        t.dropper, fj_kv_position(t.a, t.at.b, first), !(FJ_POSITION_TABLE && t.a.kv_position), keep,
+        [&](int j) { return fj_kv_position(t.a, t.at.b, t.key(first, j)); },
+        [&](int r) {
+            return fj_drop_row{fj_dropout_plane(t.a, t.at.b, t.head(r)),
+                               fj_q_position(t.a, t.at.b, t.query(r))};
+        });
 #pragma unroll
-    for (int j = 0; j < KEYS; j++)
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            struct fj_col_state col;
-            fj_col_init(&t.mod, rows.head(r), fj_kv_position(t.a, t.at.b, t.key(first, j)), &col);
-            float &x = p[r / 2][j / 2][r % 2 * 2 + j % 2];
-            x = fj_prob(&t.mod, rows.head(r), &rows.state[r], &col, x);
-        }
+    for (int n = 0; n < ROWS * KEYS; n++) {
+        const int r = n / KEYS, j = n % KEYS;
+        float &x = p[r / 2][j / 2][r % 2 * 2 + j % 2];
+        x = keep[r] >> j & 1u ? x : 0.0f;
+    }
 }
 #endif
 

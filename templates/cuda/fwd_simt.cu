@@ -55,6 +55,13 @@ struct fj_simt {
     fj_tile_coord at;
     int32_t tx, ty, column; // column: the first of the slice
     fj_real *q, *k, *p, *v; // in shared memory
+#if FJ_DROPOUT
+    fj_dropper dropper;
+    fj_real kept_scale; // of outputs
+#endif
+#if FJ_HAS_OUT
+    fj_cuda_tensor raw; // fj_raw_output
+#endif
     fj_real s[THREAD_ROWS][THREAD_KEYS], o[THREAD_ROWS][THREAD_VALUES];
     fj_real row_max[THREAD_ROWS], sum[THREAD_ROWS];
     int32_t q_index[THREAD_ROWS], h[THREAD_ROWS]; // of the row, or of the last one
@@ -152,6 +159,17 @@ FJ_DEVICE void fj_simt_values(fj_simt &t, int32_t key) {
 
 // ---- Scores to probabilities ---------------------------------------------------------------------------------
 
+// Whether dropout keeps a key of a row.
+FJ_DEVICE bool fj_simt_keeps([[maybe_unused]] const fj_simt &t, [[maybe_unused]] int i,
+                             [[maybe_unused]] int32_t kv) {
+#if FJ_DROPOUT
+    return fj_is_kept(t.dropper, fj_dropout_plane(*t.a, t.at.b, t.h[i]),
+                      fj_q_position(*t.a, t.at.b, t.q_index[i]), fj_kv_position(*t.a, t.at.b, kv));
+#else
+    return true;
+#endif
+}
+
 // The mod and the mask on one score, of column j; returns what softmax takes.
 FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int j, int32_t kv, const fj_col_state &col, fj_real s,
                               const fj_streamed_tile &block, const fj_seen &seen,
@@ -167,10 +185,10 @@ FJ_DEVICE fj_real fj_simt_mod(const fj_simt &t, int i, int j, int32_t kv, const 
                             FJ_SHOWN(seen, 1u << j, fj_mask(&t.mod, &t.heads[i], &t.rows[i], &col)));
     if (FJ_HAS_FAULT && suspect && t.at.first + t.ty + i * TY < t.at.rows) {
         if (fj_fault(&t.mod, &t.heads[i], &t.rows[i], &col, x, live))
-            fj_note_fault(a, t.at.b, t.h[i], fj_q_position(a, t.at.b, t.q_index[i]),
+            fj_note_fault(a, FJ_CUDA_FAULT_SCORE, t.at.b, t.h[i], fj_q_position(a, t.at.b, t.q_index[i]),
                           fj_kv_position(a, t.at.b, kv));
     }
-    if (t.care == FJ_CARE_SPREAD) return fj_cast_float(live);
+    if (t.care == FJ_CARE_SPREAD) return fj_cast_float(live && fj_simt_keeps(t, i, kv));
     return live ? y : -fj_real(INFINITY);
 }
 
@@ -223,10 +241,8 @@ FJ_DEVICE void fj_simt_softmax(fj_simt &t, [[maybe_unused]] int32_t key, fj_real
         for (int j = 0; j < THREAD_KEYS; j++) {
             fj_real p = fj_prob_exp2((t.s[i][j] - base) * scale_log2);
             sum += p;
-#if FJ_HAS_PROB
-            fj_col_state col;
-            fj_col_init(&t.mod, &t.heads[i], fj_kv_position(*t.a, t.at.b, key + t.tx + j * TX), &col);
-            p = fj_prob(&t.mod, &t.heads[i], &t.rows[i], &col, p);
+#if FJ_DROPOUT
+            p = fj_simt_keeps(t, i, key + t.tx + j * TX) ? p : fj_real(0);
 #endif
             t.p[(t.ty + i * TY) * (FJ_TILE_N + 1) + t.tx + j * TX] = p;
         }
@@ -244,10 +260,11 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
     for (uint32_t lane = 1; lane < TX; lane *= 2) sum += fj_neighbour(sum, lane);
     if (t.at.first + t.ty + i * TY >= t.at.rows) return;
     const fj_parts base = fj_natural_max(a, t.row_max[i]);
-    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.heads[i], base, sum);
+    const fj_row_end end = fj_end_row<!FJ_PARTIAL>(t.mod, t.at.b, t.h[i], base, sum);
     const int64_t split = FJ_PARTIAL ? static_cast<int64_t>(fj_block_y()) : 0;
     if (t.tx == 0 && t.column == 0) {
         fj_store_lse(a.lse, a.lse_low, end, t.at.b, t.h[i], t.q_index[i], split * a.split_lse);
+        if (!FJ_PARTIAL) fj_look_at_sink(a, t.mod, t.at.b, t.h[i]);
         const int64_t max = fj_offset(a.max, t.at.b, t.h[i], t.q_index[i]) + split * a.split_lse;
         if (FJ_WANT_MAX && a.max.data)
             static_cast<fj_real *>(a.max.data)[max] = sum != sum && t.row_max[i] < fj_real(INFINITY) ? sum
@@ -255,12 +272,25 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
                                                                : t.row_max[i] * fj_natural_scale(a);
     }
     const int64_t place = fj_offset(a.out, t.at.b, t.h[i], t.q_index[i]) + split * a.split_out;
+#if FJ_DROPOUT
+    const fj_real factor = end.factor * t.kept_scale;
+#else
+    const fj_real factor = end.factor;
+#endif
+#if FJ_HAS_OUT && !FJ_PARTIAL
+    const int32_t q_position = fj_q_position(a, t.at.b, t.q_index[i]);
+    const fj_out_place own = fj_out_place_of(t.mod, t.at.b, t.h[i], q_position);
+#endif
     for (int j = 0; j < THREAD_VALUES; j++) {
         const int32_t column = t.column + t.tx + j * TX;
         if (column >= FJ_VALUE_DIM) continue;
-        fj_real x = !end.dead ? t.o[i][j] * end.factor : FJ_PARTIAL ? t.o[i][j] : fj_real(0);
+        fj_real x = !end.dead ? t.o[i][j] * factor : FJ_PARTIAL ? t.o[i][j] : fj_real(0);
 #if FJ_HAS_OUT && !FJ_PARTIAL
-        x = fj_out(&t.mod, &t.heads[i], &t.rows[i], column, x);
+        if (t.raw.data)
+            static_cast<fj_element *>(t.raw.data)[fj_offset(t.raw, t.at.b, t.h[i], t.q_index[i]) + column] =
+                fj_narrow(x);
+        fj_look_at_out(a, t.mod, own, t.at.b, t.h[i], q_position, column, x);
+        x = fj_out_of(t.mod, own, column, x);
 #endif
         if (FJ_PARTIAL)
             static_cast<fj_real *>(a.out.data)[place + column] = x;
@@ -321,6 +351,13 @@ FJ_KERNEL(fj_fwd, THREADS, 1, fj_forward_args) {
     t.k = t.q + FJ_TILE_M * (DEPTH + 1);
     t.p = t.k + FJ_TILE_N * (DEPTH + 1);
     t.v = t.p + FJ_TILE_M * (FJ_TILE_N + 1);
+#if FJ_DROPOUT
+    t.dropper = fj_dropper_of(args.dropout);
+    t.kept_scale = static_cast<fj_real>(args.dropout.scale);
+#endif
+#if FJ_HAS_OUT
+    t.raw = fj_raw_output(args, t.at.b);
+#endif
     t.care = FJ_CARE_NONE;
     fj_simt_start(t);
     const fj_real scale_log2 = fj_scale_log2_of(args.call);

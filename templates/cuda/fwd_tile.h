@@ -49,11 +49,29 @@ struct fj_task {
     const fj_copier<FJ_HEAD_PAD, FJ_TILE_N, THREADS> keys;
     const fj_copier<FJ_VALUE_PAD, FJ_TILE_N, THREADS> values;
     const float scale_log2; // fj_scale_log2_of
+#if FJ_DROPOUT
+    const fj_dropper dropper;
+    const float kept_scale; // of outputs
+#endif
+#if FJ_HAS_OUT
+    const fj_cuda_tensor raw; // fj_raw_output
+    const bool raw_vector;
+#endif
     FJ_METHOD explicit fj_task(const fj_forward_args &args, const fj_work &work)
         : a(work.call), mod(fj_mod_of(args)), at(work.at),
           keys(fj_row_start(a.key, at.b, at.head_kv, 0), a.key.stride[2]),
           values(fj_row_start(a.value, at.b, at.head_kv, 0), a.value.stride[2]),
-          scale_log2(fj_scale_log2_of(a)) {}
+          scale_log2(fj_scale_log2_of(a))
+#if FJ_DROPOUT
+          ,
+          dropper(fj_dropper_of(args.dropout)), kept_scale(static_cast<float>(args.dropout.scale))
+#endif
+#if FJ_HAS_OUT
+          ,
+          raw(fj_raw_output(args, work.at.b)), raw_vector(args.epilogue.raw_vector != 0)
+#endif
+    {
+    }
     // M of a row, in units of log2, where it is not far: computed where it is used, and so the same each time.
     FJ_METHOD float base(float limit) const {
         return fj_max(fj_fma_rn(limit, scale_log2, -RESCALE_THRESHOLD), -FJ_MOST_REAL);

@@ -1,5 +1,5 @@
-// The hooks of no mod at all, so that a template compiles and runs as it stands, and the seams that no
-// prologue fills yet. A prologue that brings hooks of its own defines FJ_HAS_SCORE and its kin.
+// The hooks of no mod at all, so that a template compiles and runs as it stands. A prologue that brings hooks of its own
+// defines FJ_HAS_SCORE and its kin.
 #include "hooks.h"
 
 #ifndef FJ_HAS_SCORE
@@ -43,18 +43,24 @@ FJ_DEVICE fj_b fj_fault(const fj_mod_args *, const struct fj_head_state *, const
 
 #endif
 
-#define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK || FJ_PAGED) // something may be hidden
+// Something may be hidden, or dropped.
+#define FJ_MASKED (FJ_HAS_MASK || FJ_BLOCK_MASK || FJ_PAGED || FJ_DROPOUT)
 
-// Seams. Hooks that set one to 1 bring the function.
-//   fj_f fj_prob(a, head, row, col, p)      the probability that multiplies V; sums take p itself
-//   fj_f fj_sink(a, head)                   a logit (natural) that joins the denominator once
-//   fj_f fj_out(a, head, row, column, x)    an element of the output, before it is rounded
-#ifndef FJ_HAS_PROB
-#define FJ_HAS_PROB 0
-#endif
+// The mods of the output and of the sink. Hooks that set one to 1 bring its functions (hooks.md).
 #ifndef FJ_HAS_SINK
 #define FJ_HAS_SINK 0
 #endif
 #ifndef FJ_HAS_OUT
 #define FJ_HAS_OUT 0
 #endif
+#if !FJ_HAS_SINK
+#define FJ_HAS_SINK_FAULT 0
+#define FJ_HAS_SINK_GRADS 0
+#endif
+#if !FJ_HAS_OUT
+#define FJ_HAS_OUT_FAULT 0
+#define FJ_HAS_OUT_GRADS 0
+#endif
+
+// Gradients of captures and scalars are summed, by whichever of the mods.
+#define FJ_ANY_GRADS (FJ_HAS_CAPTURE_GRADS || FJ_HAS_OUT_GRADS || FJ_HAS_SINK_GRADS)

@@ -17,6 +17,8 @@
 
 #include "elements.h"
 
+#include "epilogue.h"
+
 #if FJ_REAL_F64
 FJ_DEVICE fj_real fj_prob_exp2(fj_real x) { return fj_exp2(x); }
 #else
@@ -106,20 +108,20 @@ struct fj_row_end {
 };
 // sum: of exp(score - base), natural. whole: no other split has keys of the row, so that its sink joins.
 template <bool whole>
-FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod,
-                                [[maybe_unused]] const struct fj_head_state &head, fj_parts base,
-                                fj_real sum) {
+FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod, [[maybe_unused]] int32_t b,
+                                [[maybe_unused]] int32_t h, fj_parts base, fj_real sum) {
     fj_row_end end;
     fj_real down = 1;
 #if FJ_HAS_SINK
-    const fj_real sink = whole ? fj_sink(&mod, &head) : -fj_real(INFINITY);
+    const fj_real sink = whole ? fj_sink_of(mod, b, h) : -fj_real(INFINITY);
     // Differences first: both may be large. Where the row saw nothing, so is the sink.
     const fj_real ahead = sum == 0 ? sink - sink : ((sink - base.high) - base.low) * FJ_LOG2_E;
-    if (sink > -fj_real(INFINITY) && (ahead > 0 || sum == 0)) {
+    const bool joins = sink != -fj_real(INFINITY); // one that is NaN, too
+    if (joins && (ahead > 0 || sum == 0)) {
         down = fj_exp2(-ahead); // sums of the output are still those of the base before
         sum = fj_fma_rn(sum, down, fj_real(1));
         base = fj_parts{sink, fj_real(0)};
-    } else if (sink > -fj_real(INFINITY)) {
+    } else if (joins) {
         sum += fj_exp2(ahead);
     }
 #endif

@@ -35,6 +35,7 @@ typedef struct fj_gpu_facts {
     int tile_m, head_pad;
     bool backward, deterministic;
     bool notes;         /* forward: of a mod that may read badly */
+    int dout_columns;   /* backward, of a mod of the output: of dout in the workspace; else 0 */
     bool capture_grads; /* backward adds to some */
     int element, real;  /* bytes: of query, key, value; of lse and sums */
     int inputs;         /* captures and scalars */
@@ -53,7 +54,7 @@ typedef struct fj_launch_extents {
 /* Where the kernels' parts lie in the workspace, each at a multiple of 256 bytes; 0 also for one that is not there.
  *
  *     forward     | fault |                                  zeroed on the stream, where the mod may read badly
- *     backward    | rows | sums | most | runs | dquery_sums | dkey | dvalue |       templates/cuda/abi.h
+ *     backward    | rows | sums | most | runs | dquery_sums | dkey | dvalue | dout |       templates/cuda/abi.h
  */
 typedef struct fj_workspace {
     size_t fault;
@@ -62,6 +63,7 @@ typedef struct fj_workspace {
     size_t runs;
     size_t dquery_sums;
     size_t dkey, dvalue; /* parts of each batch, where keys serve a batch */
+    size_t dout;         /* before the mod of the output */
     size_t size;         /* of all */
 } fj_workspace;
 
@@ -141,7 +143,8 @@ static inline bool fj_gpu_lay_out_backward(const fj_gpu_facts *facts, const fj_l
            fj_gpu_add_part(to, &to->dquery_sums, !exact && facts->mma ? FJ_BWD_SUM_ROWS(heads, q_rows) : 0,
                            (int64_t)sizeof(float) * facts->head_pad) &&
            fj_gpu_add_part(to, &to->dkey, of->batch * of->key_elements, facts->element) &&
-           fj_gpu_add_part(to, &to->dvalue, of->batch * of->value_elements, facts->element);
+           fj_gpu_add_part(to, &to->dvalue, of->batch * of->value_elements, facts->element) &&
+           fj_gpu_add_part(to, &to->dout, heads * of->q_len, (int64_t)facts->dout_columns * facts->element);
 }
 
 /* False: it is larger than memory can be addressed. */

@@ -222,7 +222,14 @@ static void make_work(call *c) {
     d->create(&c->fault, sizeof(struct fj_cuda_fault) + 12);
     d->create(&c->parts, FJ_FWD_PART_REALS(rows, (size_t)k->problem.value_dim, (size_t)k->problem.max) *
                              (size_t)k->splits * call_real_size(c));
+    if (k->problem.dropout && s->seed % 2) {
+        d->create(&c->dropout_state, 2 * sizeof(uint64_t));
+        ((uint64_t *)(void *)c->dropout_state.host)[0] = s->seed;
+        ((uint64_t *)(void *)c->dropout_state.host)[1] = s->offset;
+    }
     if (!kernel_is_backward(k)) return;
+    if (k->problem.out)
+        d->create(&c->dout_before, rows * (size_t)k->problem.value_dim * fj_dtype_size(k->problem.dtype));
     const size_t heads = (size_t)((k->problem.packed ? 1 : s->batch) * s->heads_q);
     d->create(&c->rows, FJ_BWD_ROWS(heads, (size_t)sequences_workspace_rows(c)) * FJ_CUDA_ROW_REALS *
                             call_real_size(c));
@@ -253,8 +260,8 @@ void call_make(call *c, const device *d, const kernel *k, const shape *s, uint64
 
 void call_finish(call *c) {
     const device *d = c->device;
-    buffer *work[] = {&c->rows,      &c->query_sums, &c->runs,         &c->parts,
-                      &c->sequences, &c->fault,      &c->positions[0], &c->positions[1]};
+    buffer *work[] = {&c->rows,  &c->query_sums,   &c->runs,         &c->parts,       &c->sequences,
+                      &c->fault, &c->positions[0], &c->positions[1], &c->dout_before, &c->dropout_state};
     for (int t = 0; t < TENSORS; t++) tensor_finish(&c->tensors[t], d);
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) d->destroy(work[i]);
     for (int i = 0; i < MAX_CAPTURES; i++) d->destroy(&c->capture_data[i]);

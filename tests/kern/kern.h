@@ -73,12 +73,12 @@ graphs mod_graphs(const mod *m);
 /* ---- Kernels ------------------------------------------------------------------------------------ */
 
 /* What no problem says yet: constants that are put before the text. splits: FJ_PARTIAL with so many, merged by a kernel
- * of the same text; 0: without. seams: a sink, and a hook of the output. hand: hooks of hand.c. */
+ * of the same text; 0: without. hand: hooks of hand.c. */
 typedef struct kernel {
     fj_jit_problem problem;
     fj_variant variant;
     const mod *mod;
-    bool pack, table, seams, hand;
+    bool pack, table, hand;
     int splits;
     char name[160];
 } kernel;
@@ -98,9 +98,6 @@ bool kernel_parse(kernel *k, const char *name, const int *targets, int target_co
 bool kernel_is_backward(const kernel *k);
 extern int kernel_chunks; /* FJ_MOD_CHUNKS where the plan says 1: costly mods have more; 0: as planned */
 bool kernel_packs(const kernel *k); /* rows of a tile are (query, head of a group) */
-/* The seams by definition: a logit that joins each row, and what becomes of an element of the output. */
-double kernel_sink(const kernel *k);
-double kernel_out(const kernel *k, int64_t column, double x);
 /* The first such piece of a text; lines after it keep their numbers where there are no more of them. False: it is not
  * there. */
 bool text_replace(fj_buf *text, const char *from, const char *to);
@@ -246,6 +243,8 @@ typedef struct call {
     int64_t position_stride[2];                      /* from one batch to the next */
     grad grads[GRADS];
     buffer rows, query_sums, runs, parts, fault, sequences;
+    buffer dout_before,
+        dropout_state; /* of a GPU: in the workspace; in place of the call's seed and offset */
     block_mask blocks;
     answer answers[TENSORS + GRADS];
     bool *visible; /* [B,Hq,L,S] */

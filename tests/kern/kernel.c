@@ -23,9 +23,9 @@ bool kernel_is_backward(const kernel *k) { return k->problem.kind == FJ_JIT_BACK
 static void name_kernel(kernel *k) {
     fj_buf name;
     fj_buf_init(&name, &fj_allocator_libc);
-    fj_buf_printf(&name, "%s%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
+    fj_buf_printf(&name, "%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
                   k->problem.max ? "_max" : "", k->pack ? "_pack" : "", k->table ? "_table" : "",
-                  k->seams ? "_seams" : "", k->hand ? "_hand" : "", k->problem.dropout ? "_dropout" : "");
+                  k->hand ? "_hand" : "", k->problem.dropout ? "_dropout" : "");
     if (k->splits > 0) fj_buf_printf(&name, "_split%d", k->splits);
     fj_buf_printf(&name, "_%s", k->mod->name);
     if (name.failed || name.len >= sizeof k->name) abort();
@@ -77,13 +77,9 @@ static bool parse_word(kernel *k, const char *word) {
     struct {
         const char *name;
         bool *flag;
-    } const flags[] = {{"tf32", &k->problem.tf32},
-                       {"max", &k->problem.max},
-                       {"pack", &k->pack},
-                       {"table", &k->table},
-                       {"seams", &k->seams},
-                       {"hand", &k->hand},
-                       {"dropout", &k->problem.dropout}};
+    } const flags[] = {{"tf32", &k->problem.tf32}, {"max", &k->problem.max},
+                       {"pack", &k->pack},         {"table", &k->table},
+                       {"hand", &k->hand},         {"dropout", &k->problem.dropout}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(flags); i++)
         if (strcmp(flags[i].name, word) == 0) return *flags[i].flag = true;
     return sscanf(word, "split%d", &k->splits) == 1;
@@ -198,20 +194,6 @@ static void set_chunks(fj_buf *text) {
     if (kernel_chunks > 0) (void)text_replace(text, "#define FJ_MOD_CHUNKS 1\n", wanted);
 }
 
-/* Neither is the same when it acts twice. */
-#define SINK "-0.25"
-#define SEAMS_PLACE "#ifndef FJ_HAS_PROB\n"
-static const char seams[] =
-    "#define FJ_HAS_SINK 1\n#define FJ_HAS_OUT 1\n"
-    "FJ_DEVICE fj_f fj_sink(const fj_mod_args *, const struct fj_head_state *) { return fj_f(" SINK "); }\n"
-    "FJ_DEVICE fj_f fj_out(const fj_mod_args *, const struct fj_head_state *, const struct fj_row_state *,\n"
-    "                      int32_t column, fj_f x) { return fj_f(column % 3 + 1) - x; }\n" SEAMS_PLACE;
-
-double kernel_sink(const kernel *k) { return k->seams ? strtod(SINK, NULL) : -(double)INFINITY; }
-double kernel_out(const kernel *k, int64_t column, double x) {
-    return k->seams ? (double)(column % 3 + 1) - x : x;
-}
-
 /* Those of hand.c in place of those that were emitted. */
 static void replace_hooks(const kernel *k, fj_str hooks, fj_buf *text) {
     const size_t from = (size_t)(hooks.data - text->data), to = from + hooks.len;
@@ -239,7 +221,7 @@ bool kernel_render(const kernel *k, const plant *planted, fj_buf *text, FILE *ou
     for (size_t i = 0; i < FJ_ARRAY_LEN(constants); i++)
         if (constants[i].value) set_constant(text, constants[i].name, constants[i].value);
     set_chunks(text);
-    if ((k->seams && !text_replace(text, SEAMS_PLACE, seams)) || (planted && !plant_apply(planted, text))) {
+    if (planted && !plant_apply(planted, text)) {
         (void)fprintf(out, "    the text to replace is not there\n");
         return false;
     }

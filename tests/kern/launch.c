@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/philox.h"
 #include "templates/cuda/shapes.h"
 #include "tests/kern/kern.h"
 
@@ -29,9 +30,13 @@ static struct fj_cuda_tensor describe(const call *c, int t) {
 static uint32_t vectors_of(const call *c) {
     static const int order[] = {QUERY, KEY, VALUE, OUT, DOUT, DQUERY, DKEY, DVALUE};
     uint32_t bits = 0;
-    for (uint32_t i = 0; i < FJ_ARRAY_LEN(order); i++)
-        if (c->tensors[order[i]].values && tensor_is_vector(&c->tensors[order[i]])) bits |= 1u << i;
-    return bits;
+    for (uint32_t i = 0; i < FJ_ARRAY_LEN(order); i++) {
+        const int t = order[i] == OUT && kernel_is_backward(c->kernel) ? call_output(c) : order[i];
+        if (c->tensors[t].values && tensor_is_vector(&c->tensors[t])) bits |= 1u << i;
+    }
+    /* Another one, of no stride that is a multiple of 16 bytes. */
+    return c->kernel->problem.out && kernel_is_backward(c->kernel) ? bits & ~(uint32_t)FJ_CUDA_VECTOR_DOUT
+                                                                   : bits;
 }
 
 /* Packed: the outputs of all splits, then each one's lse, its lesser part, then each one's maximum. */
@@ -76,6 +81,7 @@ static void put_merge(packet *p, const call *c) {
         .max = describe(c, MAX),
         .q_position = address_of(&c->positions[0]),
         .q_position_stride = c->position_stride[0],
+        .fault = address_of(&c->fault),
         .q_offset = kernel_has_sequences(c->kernel) ? 0 : s->q_offset,
         .splits = c->kernel->splits,
         .batch = (int32_t)s->batch,
@@ -120,14 +126,22 @@ static void put_forward(packet *p, const call *c) {
     put(p, &args, sizeof args);
 }
 
+/* As DOUT, packed. */
+static struct fj_cuda_tensor describe_dout_before(const call *c) {
+    const int64_t columns = c->kernel->problem.value_dim, rows = sequences_rows(c, c->shape->q_len);
+    return (struct fj_cuda_tensor){
+        address_of(&c->dout_before),
+        {c->kernel->problem.packed ? 0 : c->shape->heads_q * rows * columns, rows * columns, columns}};
+}
+
 static void put_backward(packet *p, const call *c) {
     const shape *s = c->shape;
     const struct fj_cuda_backward args = {
         .query = describe(c, QUERY),
         .key = describe(c, KEY),
         .value = describe(c, VALUE),
-        .out = describe(c, OUT),
-        .dout = describe(c, DOUT),
+        .out = describe(c, call_output(c)),
+        .dout = c->kernel->problem.out ? describe_dout_before(c) : describe(c, DOUT),
         .lse = describe(c, LSE),
         .lse_low = describe(c, LOW),
         .dlse = describe(c, DLSE),
@@ -164,6 +178,28 @@ static void put_sequences(packet *p, const call *c) {
 static void put_blocks(packet *p, const call *c) {
     const struct fj_cuda_block_mask blocks = blocks_describe(c);
     put(p, &blocks, sizeof blocks);
+}
+
+static void put_dropout(packet *p, const call *c) {
+    const shape *s = c->shape;
+    const struct fj_cuda_dropout dropout = {
+        .state = address_of(&c->dropout_state),
+        .seed = c->dropout_state.size > 0 ? 1 : s->seed, /* which the state replaces */
+        .offset = c->dropout_state.size > 0 ? 1 : s->offset,
+        .threshold = fj_dropout_threshold(s->dropout),
+        .scale = call_keep_scale(c),
+        .kept = 1 - s->dropout,
+    };
+    put(p, &dropout, sizeof dropout);
+}
+
+static void put_epilogue(packet *p, const call *c) {
+    const struct fj_cuda_epilogue epilogue = {
+        .raw = describe(c, RAW),
+        .dout = kernel_is_backward(c->kernel) ? describe(c, DOUT) : (struct fj_cuda_tensor){0},
+        .raw_vector = call_has(c, RAW) && tensor_is_vector(&c->tensors[RAW]),
+    };
+    put(p, &epilogue, sizeof epilogue);
 }
 
 static void put_captures(packet *p, const call *c) {
@@ -214,6 +250,8 @@ static void put_args(packet *p, const call *c, const char *entry) {
         (strcmp(entry, "fj_fwd_merge") == 0 ? put_merge : put_forward)(p, c);
     if (c->kernel->problem.block_mask) put_blocks(p, c);
     if (kernel_has_sequences(c->kernel)) put_sequences(p, c);
+    if (c->kernel->problem.dropout) put_dropout(p, c);
+    if (c->kernel->problem.out) put_epilogue(p, c);
     put_captures(p, c);
     if (backward) put_grads(p, c);
 }

@@ -12,7 +12,7 @@ static bool put_all(call *c) {
         there &= c->device->put(&c->tensors[t].memory);
     }
     memset(c->fault.host, 0, c->fault.size);
-    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->runs, &c->parts};
+    buffer *const fresh[] = {&c->rows, &c->query_sums, &c->runs, &c->parts, &c->dout_before};
     for (size_t i = 0; i < FJ_ARRAY_LEN(fresh); i++) {
         if (fresh[i]->size) memset(fresh[i]->host, 0xff, fresh[i]->size);
         there &= c->device->put(fresh[i]);
@@ -27,7 +27,8 @@ static bool put_all(call *c) {
     }
     for (int i = 0; i < MAX_CAPTURES; i++) there &= c->device->put(&c->capture_data[i]);
     return there && blocks_put(c) && c->device->put(&c->sequences) && c->device->put(&c->fault) &&
-           c->device->put(&c->positions[0]) && c->device->put(&c->positions[1]);
+           c->device->put(&c->dropout_state) && c->device->put(&c->positions[0]) &&
+           c->device->put(&c->positions[1]);
 }
 
 /* Everything comes back: so what is around each is looked at. */
@@ -38,7 +39,7 @@ static bool get_all(call *c, FILE *out) {
             (void)fprintf(out, "    %s: written around it\n", tensor_names[t]);
             clean = false;
         }
-    buffer *const work[] = {&c->rows, &c->query_sums, &c->runs, &c->parts, &c->fault};
+    buffer *const work[] = {&c->rows, &c->query_sums, &c->runs, &c->parts, &c->fault, &c->dout_before};
     for (size_t i = 0; i < FJ_ARRAY_LEN(work); i++) clean &= c->device->get(work[i]);
     for (int i = 0; i < GRADS; i++)
         clean &= c->device->get(&c->grads[i].sums) && c->device->get(&c->grads[i].most) &&

@@ -31,7 +31,7 @@ struct plant {
 #define FWD_SIMT "fwd_simt_f32_e64_v64_m64_n32_s1_w4_alibi"
 #define FWD_FAR "fwd_mma_f16_e64_v64_m64_n64_s2_w4_far"
 #define FWD_CARE "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_causal"
-#define FWD_MERGE "fwd_mma_f16_e40_v80_m64_n32_s2_w4_max_seams_split7_none"
+#define FWD_MERGE "fwd_mma_f16_e40_v80_m64_n32_s2_w4_max_split7_epilogue"
 #define BWD_MMA "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_none"
 #define BWD_WIDE "bwd_mma_f16_e256_v144_m32_n32_s1_w4_late"
 #define BWD_SUMS "bwd_mma_bf16_e16_v16_m64_n64_s2_w4_bias"
@@ -161,8 +161,8 @@ static const plant plants[] = {
      "most == -fj_real(INFINITY) ? fj_real(0) : most,", "most,", NULL},
     {"fwd_merge: the sink joins every split", FWD_MERGE, PLAIN, "fj_end_row<!FJ_PARTIAL>", "fj_end_row<true>",
      NULL},
-    {"fwd_merge: the output's hook twice", FWD_MERGE, PLAIN, "#if FJ_HAS_OUT && !FJ_PARTIAL",
-     "#if FJ_HAS_OUT", NULL},
+    {"fwd_merge: the output's hook twice", FWD_MERGE, PLAIN, "x = fj_out_of(mod, place, c, x);",
+     "x = fj_out_of(mod, place, c, fj_out_of(mod, place, c, x));", NULL},
     {"fwd_merge: NaN of a split is not the greatest", FWD_MERGE, PLAIN, "b > a || b != b ? b : a",
      "b > a ? b : a", NULL},
     {"fwd_merge: the last split is forgotten", FWD_MERGE, PLAIN, "s = 0; s < a.splits; s++",

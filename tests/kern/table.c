@@ -42,22 +42,22 @@ typedef struct row {
 static const fj_dtype dtypes[] = {FJ_DTYPE_BF16, FJ_DTYPE_F16, FJ_DTYPE_F32, FJ_DTYPE_F64};
 static const int dims[] = {64, 8, 40, 72, 100, 16, 128, 33, 20, 1, 96, 136, 17, 192, 256, 80, 155, 200};
 typedef struct extra {
-    bool max, pack, table, tf32, seams, hand, blocks, offset, dropout;
+    bool max, pack, table, tf32, hand, blocks, offset, dropout;
     int splits;
     fj_form form;
 } extra;
-static const extra gpu_extras[] = {{.seams = false},
-                                   {.max = true, .seams = true},
+static const extra gpu_extras[] = {{.max = false},
+                                   {.max = true},
                                    {.pack = true},
                                    {.table = true},
                                    {.tf32 = true},
                                    {.max = true, .pack = true, .table = true},
                                    {.pack = true, .splits = 1},
-                                   {.seams = true, .splits = 3},
-                                   {.max = true, .table = true, .seams = true, .splits = 7},
+                                   {.splits = 3},
+                                   {.max = true, .table = true, .splits = 7},
                                    {.max = true, .splits = 40},
                                    {.blocks = true},
-                                   {.blocks = true, .max = true, .seams = true},
+                                   {.blocks = true, .max = true},
                                    {.blocks = true, .pack = true},
                                    {.blocks = true, .table = true, .splits = 3},
                                    {.form = FJ_FORM_PACKED},
@@ -65,7 +65,13 @@ static const extra gpu_extras[] = {{.seams = false},
                                    {.form = FJ_FORM_PAGED, .max = true},
                                    {.form = FJ_FORM_PAGED, .pack = true},
                                    {.form = FJ_FORM_PAGED, .blocks = true},
-                                   {.offset = true}};
+                                   {.offset = true},
+                                   {.dropout = true},
+                                   {.dropout = true, .pack = true, .max = true},
+                                   {.dropout = true, .table = true, .splits = 3},
+                                   {.dropout = true, .blocks = true},
+                                   {.dropout = true, .form = FJ_FORM_PACKED},
+                                   {.dropout = true, .offset = true}};
 static const extra cpu_extras[] = {{.max = false},    {.hand = true},
                                    {.max = true},     {.max = true, .hand = true},
                                    {.blocks = true},  {.blocks = true, .max = true},
@@ -140,7 +146,6 @@ static bool set_extra(kernel *k, const extra *e) {
     k->problem.tf32 = e->tf32;
     k->pack = e->pack;
     k->table = e->table;
-    k->seams = e->seams && !backward;
     k->hand = e->hand;
     k->splits = e->splits;
     return true;
@@ -174,8 +179,6 @@ static bool draw_kernel(draw *d, const row *r, const range *x, generator *random
                                      .dropout = extras[chosen].dropout,
                                      .block_mask = extras[chosen].blocks},
                          .mod = &mods[which]};
-    const bool is_new = mods[which].out || mods[which].sink || extras[chosen].dropout;
-    if (is_new && !cpu) return false;                      /* not yet */
     if (x->few && extras[chosen].splits > 7) return false; /* blocks by the dozen */
     if (r->kind == FJ_JIT_BACKWARD && extras[chosen].form == FJ_FORM_PAGED) return false;
     if (!find_row(&d->kernel, r, x->targets[target]) || !set_extra(&d->kernel, &extras[chosen])) return false;
