@@ -255,9 +255,11 @@ fj_status fj_attn_gpu_check(const fj_kernel *kernel, const fj_call *call,
     if (status == FJ_OK) status = driver->wait(driver, call->launch.stream, error);
     if (status != FJ_OK || !noted.found) return status;
     const fj_fault fault = {true, noted.b, noted.h, noted.q, noted.kv, (fj_fault_of)noted.where};
-    bool inside = noted.b >= 0 && noted.b < r.all.batch && noted.h >= 0 && noted.h < r.all.heads_q &&
-                  noted.q >= 0 && (noted.q < r.all.q_len || r.all.sequences.q_offset) && noted.kv >= 0 &&
-                  noted.kv < r.all.kv_len;
+    const int64_t columns = fault.of == FJ_FAULT_OUT ? r.all.value_dim : r.all.kv_len;
+    bool inside = noted.where >= FJ_CUDA_FAULT_SCORE && noted.where <= FJ_CUDA_FAULT_SINK && noted.b >= 0 &&
+                  noted.b < r.all.batch && noted.h >= 0 && noted.h < r.all.heads_q && noted.q >= 0 &&
+                  (noted.q < r.all.q_len || r.all.sequences.q_offset) && noted.kv >= 0 &&
+                  (noted.kv < columns || fault.of == FJ_FAULT_SINK);
     if (!inside)
         return fj_error_set(error, FJ_ERR_ARGUMENT, "no launch of this kernel used this workspace last");
     return fj_attn_explain(plan, &r.all, &fault, call->launch.stream, error);

@@ -49,23 +49,6 @@ static fj_status check_problem(const fj_mod *mod, const fj_problem *problem, fj_
     return FJ_OK;
 }
 
-/* What kernels do not have yet; what has no kernels does. */
-static fj_status check_kernels(const fj_device *device, const fj_mod *mod, const fj_problem *problem,
-                               fj_error *error) {
-    const struct {
-        const char *what;
-        bool is_asked;
-    } missing[] = {{"dropout", problem->dropout},
-                   {"a mod of the output", mod->program.out != NULL},
-                   {"a sink", mod->program.sink != NULL}};
-    if (device->traits->text != FJ_TEXT_GPU) return FJ_OK;
-    for (size_t i = 0; i < FJ_ARRAY_LEN(missing); i++)
-        if (missing[i].is_asked)
-            return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the %s device has no kernels with %s yet",
-                                fj_device_name(device), missing[i].what);
-    return FJ_OK;
-}
-
 /* ---- Life ---------------------------------------------------------------------------------------------- */
 
 static void plan_destroy(fj_plan *plan) {
@@ -83,7 +66,6 @@ fj_status fj_plan_create(fj_device *device, const fj_mod *mod, const fj_problem 
     fj_problem all;
     fj_status status = fj_attn_read_desc(&all, sizeof all, problem, "fj_problem", error);
     if (status == FJ_OK) status = check_problem(mod, &all, error);
-    if (status == FJ_OK) status = check_kernels(device, mod, &all, error);
     if (status != FJ_OK) return status;
     fj_plan *plan = fj_alloc_zeroed(&device->context->allocator, sizeof *plan);
     if (!plan) return fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
