@@ -50,6 +50,14 @@ struct plant {
 #define BWD_SIMT_BLOCKS "bwd_simt_f32_e64_v64_m32_n32_s1_w4_blocks_none"
 #define BWD_SIMT "bwd_simt_f32_e64_v64_m32_n32_s1_w4_alibi"
 
+#define FWD_DROPOUT "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_dropout_causal"
+#define BWD_DROPOUT "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_dropout_causal"
+#define BWD_DROPOUT_WIDE "bwd_mma_f16_e64_v64_m128_n64_s2_w8_dropout_relative"
+#define FWD_GATE "fwd_mma_bf16_e64_v64_m64_n64_s2_w4_gate"
+#define BWD_GATE "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_gate"
+#define BWD_SINK "bwd_mma_bf16_e64_v64_m64_n64_s2_w4_sink"
+
+#define VALUE_SUMS "RESIDENT_QK_BYTES, dvalue, marks ? 1.0f : t.value_scale())"
 #define STEP_WAIT "fj_copy_async_wait<(stages > 1 ? stages - 2 : 0)>();"
 #define COPY "fj_copy_async_16(shared + tile::at(row, chunk), count ? from"
 #define MULTIPLY "fj_multiply_keys(s, fj_shared_address(fj_shared()), keys);"
@@ -72,8 +80,8 @@ static const plant plants[] = {
     {"bwd_mma: no barrier before a step", BWD_MMA, PLAIN | THREAD, STEP_WAIT "\n            fj_block_sync();",
      STEP_WAIT, ROW_STATS},
     {"bwd_mma: no barrier before results", BWD_WIDE, PLAIN, "= any;\n    fj_block_sync();", "= any;", NULL},
-    {"bwd_mma: no barrier before stores", BWD_MMA, PLAIN,
-     "RESIDENT_QK_BYTES, dvalue, 1);\n        fj_block_sync();", "RESIDENT_QK_BYTES, dvalue, 1);", NULL},
+    {"bwd_mma: no barrier before stores", BWD_MMA, PLAIN, VALUE_SUMS ";\n        fj_block_sync();",
+     VALUE_SUMS ";", NULL},
     {"bwd_mma: shared weights without a barrier", BWD_WIDE, PLAIN,
      "fj_barrier_sync(1 + fj_warp() / SPLIT, SPLIT * FJ_WARP);", "", NULL},
     {"bwd_simt: no barrier before products", BWD_SIMT, PLAIN | THREAD,
@@ -176,9 +184,32 @@ static const plant plants[] = {
      "((product - lse) + rest) - lse_low) * FJ_LOG2_E", "(product - lse) + rest) * FJ_LOG2_E", NULL},
     {"bwd_mma: dlse is forgotten", BWD_MMA, PLAIN,
      "if (a.dlse.data) minus_delta +=", "if (false) minus_delta +=", NULL},
-    {"bwd_mma: scale on dvalue", BWD_MMA, PLAIN, "RESIDENT_QK_BYTES, dvalue, 1)",
+    {"bwd_mma: scale on dvalue", BWD_MMA, PLAIN, VALUE_SUMS,
      "RESIDENT_QK_BYTES, dvalue, static_cast<float>(t.a.scale))", NULL},
     {"bwd_mma: P is not selected", BWD_CAUSAL, PLAIN, "s = live ? p : fj_real(0);", "s = p;", NULL},
+    /* Sinks, the mod of the output, dropout */
+    {"fwd_mma: raw after the mod of the output", FWD_GATE, PLAIN,
+     "if (t.raw.data) fj_store_tile(t, t.raw, t.raw_vector, bad);\n    fj_warp_sync();\n"
+     "    fj_stage_outputs(t, o, factors);\n",
+     "fj_stage_outputs(t, o, factors);\n    fj_warp_sync();\n"
+     "    if (t.raw.data) fj_store_tile(t, t.raw, t.raw_vector, bad);\n",
+     NULL},
+    {"fwd_mma: dropout does not read its state", FWD_DROPOUT, PLAIN,
+     "const uint64_t seed = a.state ? static_cast<uint64_t>(a.state[0]) : a.seed,",
+     "const uint64_t seed = a.seed,", NULL},
+    {"fwd_mma: what is dropped of another plane", FWD_DROPOUT, PLAIN,
+     "static_cast<uint32_t>(b) * static_cast<uint32_t>(a.heads_q) +", "static_cast<uint32_t>(b) +", NULL},
+    {"bwd_mma: another mask than forward's", BWD_DROPOUT_WIDE, PLAIN,
+     "keep[r + 2 * n] |=", "keep[r + 2 * (shared - 1 - n)] |=", NULL},
+    {"bwd_mma: dvalue is not divided by 1 - p", BWD_DROPOUT, PLAIN, VALUE_SUMS,
+     "RESIDENT_QK_BYTES, dvalue, 1)", NULL},
+    {"bwd_mma: with dropout dP starts at -delta", BWD_DROPOUT, PLAIN, "return minus_delta * kept;",
+     "return minus_delta;", NULL},
+    {"bwd_rows: gradients of the output's mod, once", BWD_GATE, PLAIN,
+     "fj_grad_end(acc[i], args.call.runs + i);",
+     "if (mode != FJ_GRAD_LOOK) fj_grad_end(acc[i], args.call.runs + i);", NULL},
+    {"bwd_rows: lse has no part in the sink's gradient", BWD_SINK, PLAIN,
+     "fj_exp((fj_sink(&mod, &head) - lse) - low)", "fj_exp(fj_sink(&mod, &head))", NULL},
     {"bwd_mma: only the first head of a group", BWD_CAUSAL, PLAIN, "at.head + (keys ? ratio : 1);",
      "at.head + 1;", NULL},
     {"bwd_mma: states of the first head stay", "bwd_mma_bf16_e128_v128_m64_n64_s2_w8_alibi", PLAIN,

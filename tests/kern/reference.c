@@ -242,7 +242,7 @@ static void bound_output(const pass *p, const row *r, const double *out, double 
     }
     for (int64_t j = 0; j < v; j++)
         bound[j] = (p->out ? r->mass_out[j] + p->slack * (1 + fabs(r->out[j])) : bound[j]) +
-                   p->unit * fabs(out[j]) + 1e-30;
+                   p->unit * fabs(out[j]) + p->tiny + 1e-30;
 }
 
 static void forward_row(const pass *p, row *r) {
@@ -274,7 +274,7 @@ static void forward_row(const pass *p, row *r) {
         for (int64_t j = 0; j < v && weight > 0; j++)
             bound[j] += ((p->unit + off) * weight + p->tiny * p->keep_scale) * fabs(value[j]);
     }
-    for (int64_t j = 0; j < v; j++) raw_bound[j] = bound[j] + p->unit * fabs(r->out[j]) + 1e-30;
+    for (int64_t j = 0; j < v; j++) raw_bound[j] = bound[j] + p->unit * fabs(r->out[j]) + p->tiny + 1e-30;
     bound_output(p, r, out, bound);
 }
 
