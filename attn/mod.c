@@ -31,10 +31,21 @@ static void copy_bindings(fj_scope *scope, fj_mod_desc *desc) {
     desc->bindings = bindings;
 }
 
+static const char *const *copy_names(fj_scope *scope, const char *what, const char *const *from,
+                                     size_t count) {
+    const char **names = FJ_NEW_ARRAY(scope->arena, const char *, count);
+    for (size_t i = 0; i < count; i++) {
+        if (!from[i]) fj_fail(scope, FJ_ERR_ARGUMENT, "%s %zu has no name", what, i);
+        names[i] = copy_text(scope, from[i]);
+    }
+    return names;
+}
+
 /* Replaces every pointer by a copy: the mod outlives the caller's texts. */
 static void copy_desc(fj_scope *scope, fj_mod_desc *desc) {
     if ((desc->param_count && !desc->params) || (desc->runtime_param_count && !desc->runtime_params) ||
-        (desc->binding_count && !desc->bindings) || (desc->source_length && !desc->source))
+        (desc->binding_count && !desc->bindings) || (desc->constant_count && !desc->constants) ||
+        (desc->source_length && !desc->source))
         fj_fail(scope, FJ_ERR_ARGUMENT, "fj_mod_desc: a count is given without its array");
     if (desc->source)
         desc->source = fj_arena_strdup(scope->arena, (fj_str){desc->source, desc->source_length});
@@ -55,13 +66,9 @@ static void copy_desc(fj_scope *scope, fj_mod_desc *desc) {
         params[i].expression = copy_text(scope, desc->params[i].expression);
     }
     desc->params = params;
-    const char **names = FJ_NEW_ARRAY(scope->arena, const char *, desc->runtime_param_count);
-    for (size_t i = 0; i < desc->runtime_param_count; i++) {
-        if (!desc->runtime_params[i])
-            fj_fail(scope, FJ_ERR_ARGUMENT, "run-time parameter %zu has no name", i);
-        names[i] = copy_text(scope, desc->runtime_params[i]);
-    }
-    desc->runtime_params = names;
+    desc->runtime_params =
+        copy_names(scope, "run-time parameter", desc->runtime_params, desc->runtime_param_count);
+    desc->constants = copy_names(scope, "constant", desc->constants, desc->constant_count);
     copy_bindings(scope, desc);
 }
 

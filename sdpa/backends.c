@@ -27,7 +27,7 @@ static device_kind kind_of(const fj_device *device) {
 
 static fj_status make_mod(fj_device *device, const fj_sdpa_class *class, fj_mod **ret_mod, fj_error *error) {
     static const char source[] = "shift = 0\n";
-    static const char *const runtime[] = {"shift"};
+    static const char *const runtime[] = {"shift"}, *const constants[] = {"mask"};
     fj_sdpa_mod text;
     fj_sdpa_write_mod(class, &text);
     const fj_mod_desc desc = {
@@ -41,6 +41,8 @@ static fj_status make_mod(fj_device *device, const fj_sdpa_class *class, fj_mod 
         .runtime_param_count = text.has_shift ? 1 : 0,
         .bindings = text.bindings,
         .binding_count = text.binding_count,
+        .constants = constants,
+        .constant_count = text.is_constant ? 1 : 0,
     };
     return fj_mod_create(fj_device_context(device), &desc, ret_mod, error);
 }

@@ -40,7 +40,7 @@ typedef struct fj_sdpa_class {
     fj_direction direction;
     fj_dtype dtype;
     int64_t head_dim, value_dim;
-    bool packed, shared_keys, has_dlse, has_dropout, nondeterministic, tf32;
+    bool packed, shared_keys, has_dlse, has_dmask, has_dropout, nondeterministic, tf32;
     fj_sdpa_causal causal;
     fj_sdpa_mask mask;
     fj_dtype mask_dtype;
@@ -103,7 +103,8 @@ fj_status fj_sdpa_read_mask(fj_sdpa_call *call);
 /* The mod of a class: expressions of the language, and the tensors that they capture. */
 typedef struct fj_sdpa_mod {
     char score[96], mask[160];
-    bool has_shift; /* a run-time scalar: S - L */
+    bool has_shift;   /* a run-time scalar: S - L */
+    bool is_constant; /* the mask: it has no gradient */
     fj_binding bindings[2];
     size_t binding_count;
 } fj_sdpa_mod;

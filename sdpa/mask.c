@@ -127,7 +127,8 @@ static void write_read(const fj_sdpa_class *class, char *text, size_t size, fj_b
 
 void fj_sdpa_write_mod(const fj_sdpa_class *class, fj_sdpa_mod *ret_mod) {
     fj_sdpa_mod *mod = ret_mod;
-    *mod = (fj_sdpa_mod){0};
+    /* Forward is as it is for any mod that reads such a tensor, so that kernels are shared. */
+    *mod = (fj_sdpa_mod){.is_constant = class->direction == FJ_BACKWARD && !class->has_dmask};
     if (class->mask == FLOAT_MASK) {
         const size_t at = (size_t)snprintf(mod->score, sizeof mod->score, "score + ");
         write_read(class, mod->score + at, sizeof mod->score - at, &mod->bindings[mod->binding_count++]);
@@ -195,6 +196,7 @@ fj_status fj_sdpa_take_class(fj_sdpa_call *call, const fj_sdpa_class *class) {
         {"nondeterministic", own->nondeterministic != class->nondeterministic},
         {"tf32", own->tf32 != class->tf32},
         {"whether there is dlse", own->has_dlse != class->has_dlse},
+        {"whether there is dmask", own->has_dmask && !class->has_dmask},
         {"whether there is dropout", own->has_dropout && !class->has_dropout},
     };
     for (size_t i = 0; i < FJ_ARRAY_LEN(facts); i++)

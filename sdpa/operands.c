@@ -324,6 +324,7 @@ fj_status fj_sdpa_read(const fj_device *device, fj_direction direction, const fj
         .nondeterministic = call->args.nondeterministic,
         .tf32 = call->args.tf32,
         .has_dlse = direction == FJ_BACKWARD && call->args.dlse,
+        .has_dmask = direction == FJ_BACKWARD && call->args.dmask,
         .has_dropout = call->args.dropout > 0 || call->args.dropout_state,
         .backends = call->args.backends,
     };

@@ -103,7 +103,10 @@ static void (*const derive_table[FJ_OP_COUNT])(fj_ir *, derivation *) = {
 static bool is_source(const fj_ir *ir, fj_ref ref) {
     const fj_node *node = fj_ir_at(ir, ref);
     if (node->type != FJ_TYPE_FLOAT) return false;
-    if (node->op == FJ_OP_LOAD) return !ir->captures.data[node->imm.i].literal;
+    if (node->op == FJ_OP_LOAD) {
+        const fj_capture *capture = &ir->captures.data[node->imm.i];
+        return !capture->literal && !capture->constant;
+    }
     return node->op == FJ_OP_SCORE || node->op == FJ_OP_SCALAR;
 }
 

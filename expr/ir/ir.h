@@ -68,7 +68,8 @@ typedef struct fj_capture {
     bool literal;              /* a table written in the source: data, not from the caller */
     const double *values;      /* literal: packed row-major (ints below 2^53 are exact), else NULL */
     const int64_t *int_values; /* literal of an integer or bool dtype, else NULL */
-    bool gradient;             /* floating, and read by a score, output or sink mod */
+    bool constant;             /* the caller wants no gradient of it */
+    bool gradient;             /* floating, not constant, and read by a score, output or sink mod */
 } fj_capture;
 
 typedef struct fj_runtime_scalar {

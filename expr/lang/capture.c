@@ -271,6 +271,8 @@ uint32_t fj_capture_register(fj_elab *e, fj_captured *captured, fj_place place) 
     fj_capture capture = {.dtype = captured->dtype, .rank = captured->rank < 0 ? 0 : captured->rank};
     if (captured->table->literal != NULL) capture = *captured->table->literal;
     capture.name = fj_arena_strdup(e->arena, captured->name);
+    for (size_t i = 0; i < e->desc->constant_count; i++)
+        capture.constant |= strcmp(e->desc->constants[i], capture.name) == 0;
     for (int i = 0; i < FJ_MAX_RANK; i++) capture.dims[i] = capture.literal ? capture.dims[i] : -1;
     fj_capture_want(e, captured, place);
     FJ_PUSH(e->arena, &e->ir->captures, capture);

@@ -220,7 +220,8 @@ static void mark_gradients(fj_elab *e, fj_ref root) {
         if (!marks[ref]) continue;
         if (node->op == FJ_OP_LOAD) {
             fj_capture *capture = &e->ir->captures.data[node->imm.i];
-            capture->gradient = !capture->literal && fj_ir_value_type(capture->dtype) == FJ_TYPE_FLOAT;
+            capture->gradient =
+                !capture->literal && !capture->constant && fj_ir_value_type(capture->dtype) == FJ_TYPE_FLOAT;
         }
         if (node->op == FJ_OP_SCALAR) {
             fj_runtime_scalar *scalar = &e->ir->scalars.data[node->imm.i];

@@ -194,6 +194,9 @@ typedef struct fj_mod_desc {
         *out_mod; /* a name or a factory call of the file; default: the function out_mod, where it has one */
     const char *sink;     /* expression over b h */
     const char *sink_mod; /* default: the function sink_mod */
+    /* Captured tensors whose gradients are not wanted: none are derived, and backward is the faster for it. */
+    const char *const *constants;
+    size_t constant_count;
 } fj_mod_desc;
 
 /* Parses, evaluates at compile time, types and optimises. Errors: FJ_ERR_MOD with a place,

@@ -131,8 +131,8 @@ FJ_NODISCARD FJ_API fj_status fj_sdpa_backends(fj_device *device, fj_direction d
 typedef struct fj_sdpa_op fj_sdpa_op;
 
 /* Finds or compiles the kernel for calls like this one; may block for as long as a compiler runs. Calls are of one kind where these
- * agree: dtypes, E, Ev, causal, dense or jagged, the mask's dtype and which of the axes [B,H,L,S] it has, whether there are dlse
- * and dropout, nondeterministic, tf32, backends; in backward also whether key and value both have a batch of 1 under a larger one. Batch,
+ * agree: dtypes, E, Ev, causal, dense or jagged, the mask's dtype and which of the axes [B,H,L,S] it has, whether there are dlse,
+ * dmask and dropout, nondeterministic, tf32, backends; in backward also whether key and value both have a batch of 1 under a larger one. Batch,
  * heads, lengths, ranks, strides and scale may differ (the kernel is chosen to suit those of args). Data is not followed but that
  * of cu_seqlens; out, lse, dout and gradients of args need not be there yet, dmask only where mask has dimensions of stride 0.
  * FJ_ERR_UNSUPPORTED: no backend is left; text, or the detail where it is longer, has the reason of each. Else as fj_kernel_create. */

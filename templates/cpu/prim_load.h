@@ -66,62 +66,133 @@ FJ_INLINE fj_b fjv_locate(const struct fj_cpu_tensor *tensor, int packed, int ra
     return inside;
 }
 
-/* Whether any index is outside [-n, n). */
-FJ_INLINE fj_b fj_out_of_range_mixed(const struct fj_cpu_tensor *tensor, int rank, const fj_l *indices,
-                                     unsigned varying) {
-    fj_l offsets;
-    return fj_not_b(fjv_locate(tensor, 0, rank, indices, varying, &offsets));
-}
-FJ_INLINE fj_b fj_out_of_range(const struct fj_cpu_tensor *tensor, int rank, const fj_l *indices) {
-    return fj_out_of_range_mixed(tensor, rank, indices, ~0u);
-}
-
 /* Whether offsets are o, o + 1, o + 2, ... */
 FJ_INLINE int fjv_is_run(fj_l offsets) {
     fj_l run = fj_add_l(fj_splat_l(fj_first_l(offsets)), fj_cast_i_l(fj_iota_i()));
     return fj_all(fj_eq_l(offsets, run));
 }
 
+/* ---- Rows ------------------------------------------------------------------------------------- */
+
+/* Most reads of a bias or a mask are of a row: only the last index varies, by 1 from lane to lane, and all is inside. Scalars find
+ * where, and what is not so is left to functions that are not inlined, so that the mod is. */
+struct fjv_row {
+    int64_t offset; /* of the row's element 0 */
+    int64_t first;  /* the element that lane 0 reads */
+    int inside;     /* the other indices are */
+};
+
+FJ_INLINE int fjv_is_row(int rank, unsigned varying) {
+    return rank > 0 && (varying & ((1u << rank) - 1)) == 1u << (rank - 1);
+}
+FJ_INLINE struct fjv_row fjv_row_of(const struct fj_cpu_tensor *tensor, int rank, const fj_l *indices) {
+    struct fjv_row row = {0, fj_first_l(indices[rank - 1]), 1};
+    for (int r = 0; r < rank - 1; r++) {
+        const int64_t i = fj_first_l(indices[r]), n = tensor->shape[r];
+        row.inside &= i >= -n && i < n;
+        row.offset += (i < 0 ? i + n : i) * tensor->stride[r];
+    }
+    return row;
+}
+FJ_INLINE int fjv_is_whole(const struct fj_cpu_tensor *tensor, int rank, struct fjv_row row, fj_l index) {
+    return row.inside && row.first >= 0 && row.first <= tensor->shape[rank - 1] - FJ_LANES &&
+           fjv_is_run(index);
+}
+/* Offsets of lanes in a row, as fjv_locate gives them. */
+FJ_INLINE fj_b fjv_locate_in_row(const struct fj_cpu_tensor *tensor, int rank, struct fjv_row row, fj_l i,
+                                 fj_l *offsets) {
+    const fj_l zero = fj_splat_l(0), n = fj_splat_l(tensor->shape[rank - 1]);
+    i = fj_where_l(fj_lt_l(i, zero), fj_add_l(i, n), i);
+    fj_b inside = fj_and_b(fj_ge_l(i, zero), fj_lt_l(i, n));
+    if (!row.inside) inside = fj_splat_b(0);
+    i = fj_add_l(fj_mul_l(i, fj_splat_l(tensor->stride[rank - 1])), fj_splat_l(row.offset));
+    *offsets = fj_where_l(inside, i, zero);
+    return inside;
+}
+static __attribute__((noinline, unused)) fj_b fjv_outside_row(const struct fj_cpu_tensor *tensor, int rank,
+                                                              struct fjv_row row, fj_l index) {
+    fj_l offsets;
+    return fj_not_b(fjv_locate_in_row(tensor, rank, row, index, &offsets));
+}
+
+/* Whether any index is outside [-n, n). */
+FJ_INLINE fj_b fj_out_of_range_mixed(const struct fj_cpu_tensor *tensor, int rank, const fj_l *indices,
+                                     unsigned varying) {
+    fj_l offsets;
+    if (fjv_is_row(rank, varying)) {
+        const struct fjv_row row = fjv_row_of(tensor, rank, indices);
+        if (fjv_is_whole(tensor, rank, row, indices[rank - 1])) return fj_splat_b(0);
+        return fjv_outside_row(tensor, rank, row, indices[rank - 1]);
+    }
+    return fj_not_b(fjv_locate(tensor, 0, rank, indices, varying, &offsets));
+}
+FJ_INLINE fj_b fj_out_of_range(const struct fj_cpu_tensor *tensor, int rank, const fj_l *indices) {
+    return fj_out_of_range_mixed(tensor, rank, indices, ~0u);
+}
+
 /* ---- Loads ------------------------------------------------------------------------------------ */
 
-/* element: what memory holds; value: what lanes are gathered as; from: element to value; lanes: an
- * array of FJ_LANES values to the result. */
-#define FJ_LOAD(name, element, value, result, from, lanes, splat)                                      \
-    FJ_INLINE result fj_load_##name##_mixed(const struct fj_cpu_tensor *tensor, int rank,              \
-                                            const fj_l *indices, unsigned varying) {                   \
-        fj_l offsets;                                                                                  \
-        fj_b inside = fjv_locate(tensor, 0, rank, indices, varying, &offsets);                         \
-        element got[FJ_LANES];                                                                         \
-        value values[FJ_LANES];                                                                        \
-        if (fj_all(inside) && fjv_is_run(offsets)) {                                                   \
-            memcpy(got, tensor->data + fj_first_l(offsets) * (int64_t)sizeof(element), sizeof got);    \
-        } else {                                                                                       \
-            int64_t at[FJ_LANES];                                                                      \
-            uint32_t in = fj_bits_b(inside);                                                           \
-            memcpy(at, &offsets, sizeof at);                                                           \
-            memset(got, 0, sizeof got);                                                                \
-            for (int i = 0; i < FJ_LANES; i++)                                                         \
-                if (in >> i & 1)                                                                       \
-                    memcpy(&got[i], tensor->data + at[i] * (int64_t)sizeof(element), sizeof(element)); \
-        }                                                                                              \
-        for (int i = 0; i < FJ_LANES; i++) values[i] = from(got[i]);                                   \
-        return lanes(values);                                                                          \
-    }                                                                                                  \
-    FJ_INLINE result fj_load_##name##_lanes(const struct fj_cpu_tensor *tensor, int rank,              \
-                                            const fj_l *indices) {                                     \
-        return fj_load_##name##_mixed(tensor, rank, indices, ~0u);                                     \
-    }                                                                                                  \
-    FJ_INLINE result fj_load_##name##_uniform(const struct fj_cpu_tensor *tensor, int rank,            \
-                                              const fj_l *indices) {                                   \
-        int64_t offset = 0;                                                                            \
-        element got = 0;                                                                               \
-        for (int r = 0; r < rank; r++) {                                                               \
-            int64_t i = fj_first_l(indices[r]), n = tensor->shape[r];                                  \
-            if (i < -n || i >= n) return splat(from(got));                                             \
-            offset += (i < 0 ? i + n : i) * tensor->stride[r];                                         \
-        }                                                                                              \
-        memcpy(&got, tensor->data + offset * (int64_t)sizeof(element), sizeof got);                    \
-        return splat(from(got));                                                                       \
+/* Lanes from elements that lie one after the other. element: what memory holds; value: what lanes are gathered as; from: element
+ * to value; lanes: an array of FJ_LANES values to the result. */
+#define FJ_RUN(name, element, value, result, from, lanes)            \
+    FJ_INLINE result fjv_run_##name(const char *data) {              \
+        element got[FJ_LANES];                                       \
+        value values[FJ_LANES];                                      \
+        memcpy(got, data, sizeof got);                               \
+        for (int i = 0; i < FJ_LANES; i++) values[i] = from(got[i]); \
+        return lanes(values);                                        \
+    }
+
+#define FJ_LOAD(name, element, value, result, from, lanes, splat)                                         \
+    FJ_INLINE result fjv_gather_##name(const struct fj_cpu_tensor *tensor, fj_l offsets, fj_b inside) {   \
+        value values[FJ_LANES];                                                                           \
+        int64_t at[FJ_LANES];                                                                             \
+        uint32_t in = fj_bits_b(inside);                                                                  \
+        if (fj_all(inside) && fjv_is_run(offsets))                                                        \
+            return fjv_run_##name(tensor->data + fj_first_l(offsets) * (int64_t)sizeof(element));         \
+        memcpy(at, &offsets, sizeof at);                                                                  \
+        memset(values, 0, sizeof values);                                                                 \
+        for (int i = 0; i < FJ_LANES; i++) {                                                              \
+            element got;                                                                                  \
+            if (!(in >> i & 1)) continue;                                                                 \
+            memcpy(&got, tensor->data + at[i] * (int64_t)sizeof(element), sizeof got);                    \
+            values[i] = from(got);                                                                        \
+        }                                                                                                 \
+        return lanes(values);                                                                             \
+    }                                                                                                     \
+    static __attribute__((noinline, unused))                                                              \
+    result fjv_row_##name(const struct fj_cpu_tensor *tensor, int rank, struct fjv_row row, fj_l index) { \
+        fj_l offsets;                                                                                     \
+        const fj_b inside = fjv_locate_in_row(tensor, rank, row, index, &offsets);                        \
+        return fjv_gather_##name(tensor, offsets, inside);                                                \
+    }                                                                                                     \
+    FJ_INLINE result fj_load_##name##_mixed(const struct fj_cpu_tensor *tensor, int rank,                 \
+                                            const fj_l *indices, unsigned varying) {                      \
+        fj_l offsets;                                                                                     \
+        if (fjv_is_row(rank, varying)) {                                                                  \
+            const struct fjv_row row = fjv_row_of(tensor, rank, indices);                                 \
+            if (tensor->stride[rank - 1] != 1 || !fjv_is_whole(tensor, rank, row, indices[rank - 1]))     \
+                return fjv_row_##name(tensor, rank, row, indices[rank - 1]);                              \
+            return fjv_run_##name(tensor->data + (row.offset + row.first) * (int64_t)sizeof(element));    \
+        }                                                                                                 \
+        const fj_b inside = fjv_locate(tensor, 0, rank, indices, varying, &offsets);                      \
+        return fjv_gather_##name(tensor, offsets, inside);                                                \
+    }                                                                                                     \
+    FJ_INLINE result fj_load_##name##_lanes(const struct fj_cpu_tensor *tensor, int rank,                 \
+                                            const fj_l *indices) {                                        \
+        return fj_load_##name##_mixed(tensor, rank, indices, ~0u);                                        \
+    }                                                                                                     \
+    FJ_INLINE result fj_load_##name##_uniform(const struct fj_cpu_tensor *tensor, int rank,               \
+                                              const fj_l *indices) {                                      \
+        int64_t offset = 0;                                                                               \
+        element got = 0;                                                                                  \
+        for (int r = 0; r < rank; r++) {                                                                  \
+            int64_t i = fj_first_l(indices[r]), n = tensor->shape[r];                                     \
+            if (i < -n || i >= n) return splat(from(got));                                                \
+            offset += (i < 0 ? i + n : i) * tensor->stride[r];                                            \
+        }                                                                                                 \
+        memcpy(&got, tensor->data + offset * (int64_t)sizeof(element), sizeof got);                       \
+        return splat(from(got));                                                                          \
     }
 
 #define FJV_SAME(x) (x)
@@ -142,6 +213,55 @@ FJ_INLINE fj_l fjv_gathered_l(const int64_t *values) {
     return v;
 }
 FJ_INLINE fj_b fjv_gathered_b(const int32_t *values) { return fj_cast_i_b(fjv_gathered_i(values)); }
+
+/* What a bias and a mask usually hold, by vectors: GCC leaves such loops as they are at the level that kernels are compiled at. */
+typedef uint8_t fjv_bytes __attribute__((vector_size(FJ_LANES)));
+typedef uint16_t fjv_halves __attribute__((vector_size(2 * FJ_LANES)));
+typedef uint32_t fjv_words __attribute__((vector_size(4 * FJ_LANES)));
+typedef float fjv_floats __attribute__((vector_size(4 * FJ_LANES)));
+
+FJ_INLINE fj_f fjv_real_of(fjv_floats x) {
+#if FJ_REAL_F64
+    return fjv_widen_f(x);
+#else
+    return x;
+#endif
+}
+FJ_INLINE fjv_words fjv_words_of(const char *data) {
+    fjv_halves x;
+    memcpy(&x, data, sizeof x);
+#if FJ_ISA_AVX512 && FJ_LANES == 16
+    return (fjv_words)_mm512_cvtepu16_epi32((__m256i)x);
+#else
+    return __builtin_convertvector(x, fjv_words);
+#endif
+}
+FJ_INLINE fj_f fjv_run_f32(const char *data) {
+    fjv_floats x;
+    memcpy(&x, data, sizeof x);
+    return fjv_real_of(x);
+}
+FJ_INLINE fj_f fjv_run_bf16(const char *data) { return fjv_real_of((fjv_floats)(fjv_words_of(data) << 16)); }
+FJ_INLINE fj_f fjv_run_f16(const char *data) {
+    const fjv_words x = fjv_words_of(data), body = (x & 0x7fff) << 13;
+    const fjv_words special = (fjv_words)((x & 0x7c00) == 0x7c00);
+    const fjv_words value = (fjv_words)((fjv_floats)body * 0x1p112f);
+    return fjv_real_of(
+        (fjv_floats)(((body | 0x7f800000) & special) | (value & ~special) | (x & 0x8000) << 16));
+}
+FJ_INLINE fj_b fjv_run_bool(const char *data) {
+    fjv_bytes x;
+    memcpy(&x, data, sizeof x);
+    return fj_cast_i_b((fj_i) __builtin_convertvector(x, fjv_words));
+}
+FJ_RUN(i8, int8_t, int32_t, fj_i, FJV_SAME, fjv_gathered_i)
+FJ_RUN(u8, uint8_t, int32_t, fj_i, FJV_SAME, fjv_gathered_i)
+FJ_RUN(i16, int16_t, int32_t, fj_i, FJV_SAME, fjv_gathered_i)
+FJ_RUN(i32, int32_t, int32_t, fj_i, FJV_SAME, fjv_gathered_i)
+FJ_RUN(i64, int64_t, int64_t, fj_l, FJV_SAME, fjv_gathered_l)
+FJ_RUN(f8_e4m3, uint8_t, fj_real, fj_f, FJV_FROM_F8_E4M3, fj_get_f)
+FJ_RUN(f8_e5m2, uint8_t, fj_real, fj_f, FJV_FROM_F8_E5M2, fj_get_f)
+FJ_RUN(f64, double, fj_real, fj_f, FJV_REAL, fj_get_f)
 
 FJ_LOAD(bool, uint8_t, int32_t, fj_b, FJV_SAME, fjv_gathered_b, fj_splat_b)
 FJ_LOAD(i8, int8_t, int32_t, fj_i, FJV_SAME, fjv_gathered_i, fj_splat_i)
