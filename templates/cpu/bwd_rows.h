@@ -70,6 +70,14 @@ static void sum_out_dout(const struct fj_cpu_args *a, struct scratch *own, int64
     memcpy(delta, sums, sizeof(fj_real) * (size_t)rows);
 }
 
+/* Whether an element of a row is not 0, whatever its dtype (little-endian: the sign is in the last byte). */
+static int is_any(const char *row) {
+    unsigned char bits = 0;
+    for (int i = 0; i < FJ_VALUE_DIM * FJ_IN_SIZE; i++)
+        bits |= (unsigned char)row[i] & (i % FJ_IN_SIZE == FJ_IN_SIZE - 1 ? 0x7f : 0xff);
+    return bits != 0;
+}
+
 /* base and low of a row (bwd.c, invariant 2). lse and its low part hold m scale + log(sum), m being the row's
  * greatest product: divided by the scale they are m to the last bit where products are as far apart as that
  * the logarithm does not reach the next one, and near it elsewhere. */
@@ -89,6 +97,8 @@ FJ_SHARED void run_delta(const struct fj_cpu_args *a, const struct grid *g, int6
     for (int64_t q = r.begin; q < r.end && !FJ_MEASURED_DELTA; q += FJ_PANEL)
         sum_out_dout(a, own, r.b, r.h, q, (int)least(FJ_PANEL, r.end - q), delta + q);
     for (int64_t q = r.begin; q < r.end; q++) {
+        /* With a sink a row that sees nothing has an lse: its output is 0, and what dO holds is no matter. */
+        if (FJ_HAS_SINK && !(delta[q] - delta[q] == 0) && !is_any(row_at(&a->out, r.b, r.h, q))) delta[q] = 0;
         delta[q] = (FJ_MEASURED_DELTA ? 0 : delta[q]) - (a->dlse.data ? real_at(&a->dlse, r.b, r.h, q) : 0);
         find_base((fj_real)a->scale, real_at(&a->lse, r.b, r.h, q),
                   a->lse_low.data ? real_at(&a->lse_low, r.b, r.h, q) : 0, delta + q + grid_base(a),

@@ -32,9 +32,9 @@ def keeps(rate, seed, plane, q, kv):
 
 
 class Case(harness.Case):
-    def call(self, tensors, *more, status=0):
+    def call(self, tensors, *more, status=0, device="reference"):
         path, out = self.file("in.safetensors", harness.safetensors(tensors)), self.folder / "out.safetensors"
-        done = self.flexjit("run", "--device", "reference", "--input", path, "--output", out, "--json", *more)
+        done = self.flexjit("run", "--device", device, "--input", path, "--output", out, "--json", *more)
         self.assertEqual(done.returncode, status, f"{more}\n{done.stdout}{done.stderr}")
         report = json.loads(done.stdout)
         return report, harness.read_safetensors(out) if status == 0 else None
@@ -85,6 +85,20 @@ class Sinks(Case):
         self.assertEqual(got["dq"][2][:16], [0] * 16)
         _, got = self.call(tensors, "--out", "out + 1 + d", *more)
         self.assertEqual(got["out"][2][:8], [1 + d for d in range(8)])
+
+    def test_what_rows_that_see_nothing_hold(self):
+        tensors = harness.attention_tensors("F32", backward=True)
+        tensors["sink"] = ("F32", [2], [1.5, -2.0])
+        width = len(tensors["do"][2]) // 10
+        hidden = [i // width % 5 < 2 for i in range(len(tensors["do"][2]))]
+        made = [
+            tensors | {name: tensors[name][:2] + ([x if not h else fill for x, h in zip(tensors[name][2], hidden)],) for name in ("q", "do")}
+            for fill in (0.0, math.nan, math.inf)
+        ]  # fmt: skip
+        for device in ("reference", "cpu"):
+            got = [self.call(each, "--mask", "q > 1", "--backward", device=device)[1] for each in made]
+            self.assertEqual(got[0], got[1], device)
+            self.assertEqual(got[0], got[2], device)
 
     def test_what_is_no_sink(self):
         tensors = harness.attention_tensors("F32")
