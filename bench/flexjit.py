@@ -54,7 +54,11 @@ class ModDesc(Described):
 class Problem(Described):
     _fields_ = [("struct_size", c.c_size_t), ("direction", c.c_int), ("dtype", c.c_int), ("head_dim", c.c_int),
                 ("value_dim", c.c_int), ("max", c.c_bool), ("dlse", c.c_bool), ("nondeterministic", c.c_bool),
-                ("tf32", c.c_bool), ("variant", c.c_char_p)]  # fmt: skip
+                ("tf32", c.c_bool), ("variant", c.c_char_p), ("gqa", c.c_int), ("few_queries", c.c_bool),
+                ("block_mask", c.c_bool), ("form", c.c_int), ("q_offset", c.c_bool), ("shared_keys", c.c_bool),
+                ("kernel", c.c_char_p), ("options", c.c_void_p), ("option_count", c.c_size_t),
+                ("batch_heads", c.c_int64), ("q_len", c.c_int64), ("kv_len", c.c_int64), ("untuned", c.c_bool),
+                ("dropout", c.c_bool)]  # fmt: skip
 
 
 class KernelInfo(c.Structure):
@@ -73,7 +77,10 @@ TENSORS = ["query", "key", "value", "out", "lse", "max", "dout", "dlse", "dquery
 class Args(Described):
     _fields_ = [("struct_size", c.c_size_t)] + [(name, Tensor) for name in TENSORS] + [
         ("captures", c.POINTER(Tensor)), ("dcaptures", c.POINTER(Tensor)), ("scalars", c.c_void_p),
-        ("dscalars", c.c_void_p), ("scale", c.c_double), ("lse_low", Tensor)]  # fmt: skip
+        ("dscalars", c.c_void_p), ("scale", c.c_double), ("lse_low", Tensor), ("block_mask", c.c_void_p)] + [
+        (name, Tensor) for name in ("cu_seqlens_q", "cu_seqlens_kv", "page_table", "kv_lens", "q_offset", "out_raw")] + [
+        ("dropout", c.c_double), ("dropout_seed", c.c_uint64), ("dropout_offset", c.c_uint64),
+        ("dropout_state", Tensor)]  # fmt: skip
 
 
 class Launch(Described):
@@ -144,11 +151,12 @@ class Flexjit:
         count = self.c.fj_mod_capture_count(mod)
         return mod, [self.c.fj_mod_capture(mod, c.c_size_t(i)).name.decode() for i in range(count)]
 
-    def kernel(self, mod, direction, dtype, head_dim, value_dim=None, deterministic=True, variant=None, dlse=False):
+    def kernel(self, mod, direction, dtype, head_dim, value_dim=None, deterministic=True, variant=None, dlse=False,
+               dropout=False):  # fmt: skip
         """Plans, compiles (or finds in the cache) and loads. Returns the kernel and what is known of it."""
         plan, kernel = c.c_void_p(), c.c_void_p()
         problem = Problem(direction=direction, dtype=DTYPES[dtype], head_dim=head_dim, value_dim=value_dim or head_dim,
-                          nondeterministic=not deterministic, dlse=dlse, variant=variant.encode() if variant else None)  # fmt: skip
+                          nondeterministic=not deterministic, dlse=dlse, dropout=dropout, variant=variant.encode() if variant else None)  # fmt: skip
         self.call("fj_plan_create", self.device, mod, c.byref(problem), c.byref(plan))
         try:
             self.call("fj_kernel_create", plan, c.byref(kernel))
@@ -156,18 +164,18 @@ class Flexjit:
             self.c.fj_plan_unref(c.byref(plan))
         return kernel, self.c.fj_kernel_describe(kernel)
 
-    def bind(self, kernel, arrays, captures, dcaptures, scale):
-        """Everything of a call but its workspace and stream. arrays: by the names of fj_args."""
-        return Call(self, kernel, arrays, captures, dcaptures, scale)
+    def bind(self, kernel, arrays, captures, dcaptures, scale, dropout=(0.0, 0)):
+        """Everything of a call but its workspace and stream. arrays: by the names of fj_args; dropout: chance and seed."""
+        return Call(self, kernel, arrays, captures, dcaptures, scale, dropout)
 
 
 class Call:
     """A kernel bound to its tensors."""
 
-    def __init__(self, library, kernel, arrays, captures, dcaptures, scale):
+    def __init__(self, library, kernel, arrays, captures, dcaptures, scale, dropout=(0.0, 0)):
         self.library, self.kernel = library, kernel
         self.kept = {name: array.tensor() for name, array in arrays.items()}
-        self.args = Args(scale=scale, **{name: c.pointer(tensor) for name, tensor in self.kept.items()})
+        self.args = Args(scale=scale, dropout=dropout[0], dropout_seed=dropout[1], **{name: c.pointer(tensor) for name, tensor in self.kept.items()})
         self.args.captures = self.pointers(captures)
         self.args.dcaptures = self.pointers(dcaptures)
         self.launch = Launch()

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Random calls, each from a seed of its own: mods, dtypes, shapes, captured tensors, run-time scalars, fills and scales.
+"""Random calls, each from a seed of its own: mods, sinks, dropout, dtypes, shapes, captured tensors, run-time scalars, fills
+and scales.
 
 Of every call:
   check    `flexjit run --backward --check` judges it; a mod whose constants are run-time scalars is judged as well, and
@@ -83,6 +84,22 @@ class Draw(random.Random):
         names.update(word for word in CAPTURES | CONSTANTS if word in text)
         return text
 
+    def out(self, names):
+        """The mod of the output, or none."""
+        terms = {"out * ALPHA": 2, "out * torch.sigmoid(gate[h, d % 3])": 3, "out + slopes[h]": 2, "out * out": 1,
+                 "torch.where(q < SPLIT, out, gate[h, d % 3])": 2, "torch.tanh(out) - 0.01 * d": 1, "out / (1 + b)": 1}  # fmt: skip
+        text = self.often(terms) if self.random() < 0.3 else ""
+        names.update(word for word in CAPTURES | CONSTANTS if word in text)
+        return text
+
+    def sink(self, names):
+        """The sink's mod, or none."""
+        terms = {"slopes[h]": 3, "0.0": 1, "ALPHA * h": 1, "float('-inf')": 1, "gate[h, b % 3] - 2.0": 2, "-1e4": 1, "1e4": 1,
+                 "torch.where(h % 2 == 0, float('-inf'), slopes[h])": 1}  # fmt: skip
+        text = self.often(terms) if self.random() < 0.3 else ""
+        names.update(word for word in CAPTURES | CONSTANTS if word in text)
+        return text
+
     def values(self, dtype, count, kind):
         """count numbers of a kind, within the dtype."""
         most = LARGEST[dtype]
@@ -94,7 +111,7 @@ class Draw(random.Random):
         return [self.gauss(0, 1) for _ in range(count)]
 
 
-CAPTURES = {"bias", "slopes", "rel", "flags", "docs", "left", "right"}
+CAPTURES = {"bias", "slopes", "rel", "flags", "docs", "left", "right", "gate"}
 CONSTANTS = {"ALPHA", "SPLIT", "WINDOW", "ON", "SEEN", "ROWS"}
 
 
@@ -106,6 +123,8 @@ class Mod:
         self.dtype = draw.often(DTYPES)
         self.e, self.ev = draw.choice([(16, 16), (64, 64), (8, 24), (37, 5), (1, 1), (40, 40), (128, 32)])
         self.score, self.mask = draw.score(names), draw.mask(names)
+        self.out, self.sink = draw.out(names), draw.sink(names)
+        self.dropout = draw.choice([0.0, 0.1, 0.5, 0.9, 1.0]) if draw.random() < 0.3 else None
         self.captures, self.constants = names & CAPTURES, names & CONSTANTS
         self.float_dtype = draw.choice(["F32", "F32", self.dtype, "BF16", "F16"])
         self.int_dtype = draw.choice(["I32", "I64", "U8"])
@@ -127,6 +146,10 @@ class Mod:
         lines += ["", "def score_mod(score, b, h, q, kv):", f"    return {self.score}"]
         if self.mask:
             lines += ["", "def mask_mod(b, h, q, kv):", f"    return {self.mask}"]
+        if self.out:
+            lines += ["", "def out_mod(out, b, h, q, d):", f"    return {self.out}"]
+        if self.sink:
+            lines += ["", "def sink_mod(b, h):", f"    return {self.sink}"]
         return "\n".join(lines) + "\n"
 
 
@@ -153,13 +176,14 @@ class Call:
         self.extents = (draw.choice([1, 2, 3]), draw.choice([1, 2, 3]))
         for name in sorted(mod.captures):
             self.tensors[name] = self.capture(draw, name)
+        self.seed = draw.getrandbits(64)
         root = 1 / math.sqrt(e)
         self.scale = draw.choice([root, root, root, root, 1.0, -root, 0.0, 1e-3, 2.0**-60, 2.0**30])
 
     def capture(self, draw, name):
         floats, ints = self.mod.float_dtype, self.mod.int_dtype
         shape = {"bias": [self.s], "slopes": [self.hq], "rel": [self.hq, 7], "flags": [self.s], "docs": [16],
-                 "left": [self.hq, self.extents[0]], "right": [self.hq, self.extents[1]]}[name]  # fmt: skip
+                 "gate": [self.hq, 3], "left": [self.hq, self.extents[0]], "right": [self.hq, self.extents[1]]}[name]  # fmt: skip
         count = math.prod(shape)
         if name == "flags":
             return ("BOOL", shape, [draw.randint(0, 1) for _ in range(count)])
@@ -171,13 +195,16 @@ class Call:
         return not {"left", "right"} <= self.mod.captures or 1 in self.extents or self.extents[0] == self.extents[1]
 
     def hidden(self, poison):
-        """The tensors with 0, or what poison() gives, where the mask lets nobody see them."""
+        """The tensors with 0, or what poison() gives, where the mask lets nobody see them. What a mod of the output reads has a
+        gradient of every row, and a sink has one of every row's lse."""
         if not self.mod.hides:
             return self.tensors
+        seen = {"do"} if self.mod.out else set()
+        seen |= {"dlse"} if self.mod.sink else set()
         changed = dict(self.tensors)
         for name, first, axis in (("q", "ROWS", 2), ("do", "ROWS", 2), ("dlse", "ROWS", 2), ("k", "SEEN", 2),
                                   ("v", "SEEN", 2), ("bias", "SEEN", 0)):  # fmt: skip
-            if name not in changed:
+            if name not in changed or name in seen:
                 continue
             dtype, shape, values = changed[name]
             width = math.prod(shape[axis + 1 :])
@@ -201,6 +228,8 @@ class Tool:
         inputs.write_bytes(harness.safetensors(tensors))
         command = [self.options.tool, "run", mod, "--input", inputs, "--output", outputs, "--device", device, "--backward",
                    f"--scale={call.scale!r}", *more]  # fmt: skip
+        if call.mod.dropout is not None:
+            command += ["--dropout", repr(call.mod.dropout), "--seed", str(call.seed)]
         (self.folder / "command").write_text(" ".join(map(str, command)) + "\n")
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, errors="replace", timeout=600, check=False)
         return done, outputs
@@ -285,7 +314,7 @@ class Library:
         gradients = [library.c.fj_mod_capture(mod, ctypes.c_size_t(i)).gradient for i in range(len(order))]
         kernels = [
             library.kernel(mod, direction, call.mod.dtype, call.mod.e, call.mod.ev,
-                           dlse=direction == flexjit.BACKWARD and call.mod.dlse)[0]
+                           dlse=direction == flexjit.BACKWARD and call.mod.dlse, dropout=call.mod.dropout is not None)[0]
             for direction in (flexjit.FORWARD, flexjit.BACKWARD)
         ]  # fmt: skip
         return library, mod, kernels, order, gradients
@@ -296,10 +325,11 @@ class Library:
             library.c.fj_kernel_unref(ctypes.byref(kernel))
         library.c.fj_mod_unref(ctypes.byref(mod))
 
-    def launch(self, library, kernel, arrays, captures, dcaptures, scale):
+    def launch(self, library, kernel, arrays, captures, dcaptures, of):
         call = library.bind(kernel, {name: memory.array() for name, memory in arrays.items()},
                             [memory.array() for memory in captures],
-                            [memory.array() if memory else None for memory in dcaptures], scale)  # fmt: skip
+                            [memory.array() if memory else None for memory in dcaptures], of.scale,
+                            (of.mod.dropout or 0.0, of.seed))  # fmt: skip
         size = call.workspace_size()
         workspace = (ctypes.c_uint8 * (size + 256))()
         address = (ctypes.addressof(workspace) + 255) // 256 * 256
@@ -320,10 +350,12 @@ class Library:
         names = {"q": "query", "k": "key", "v": "value", "do": "dout", "dlse": "dlse"}
         given = {names[name]: inputs[name] for name in names if name in inputs}
         forward = {name: memory for name, memory in given.items() if name in ("query", "key", "value")}
-        common = {name: outputs[name] for name in ("out", "lse", "lse_low")}
+        if call.mod.out:
+            outputs["out_raw"] = Memory(dtype, rows + [call.mod.ev], None, draw, gap)
+        common = {name: outputs[name] for name in ("out", "lse", "lse_low", "out_raw") if name in outputs}
         gradient = {"dquery": outputs["dq"], "dkey": outputs["dk"], "dvalue": outputs["dv"]}
-        self.launch(library, kernels[0], forward | common, captures, [None] * len(captures), call.scale)
-        self.launch(library, kernels[1], given | common | gradient, captures, wanted, call.scale)
+        self.launch(library, kernels[0], forward | common, captures, [None] * len(captures), call)
+        self.launch(library, kernels[1], given | common | gradient, captures, wanted, call)
         outputs |= {f"d_{name}": memory for name, memory in zip(order, wanted) if memory}
         for name, memory in outputs.items():
             if not memory.gaps_are_kept():
@@ -346,7 +378,7 @@ class Library:
                 raise Wrong(f"{device}: {name} is not as with zeros between the elements"
                             f"{' and where the mask hides' if call.mod.hides else ''}{', locale ' + comma if comma else ''}")  # fmt: skip
             # On GPUs the order in which rowsum(out dout) is added up depends on alignment.
-            if packed[name] != content and (device == "cpu" or name in ("out", "lse", "dv")):
+            if packed[name] != content and (device == "cpu" or name in ("out", "out_raw", "lse", "dv")):
                 raise Wrong(f"{device}: {name} has other bits with strides")
 
 

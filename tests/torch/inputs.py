@@ -195,9 +195,11 @@ def mod_options(entry, shape):
     return options
 
 
-def read_corpus(table, folder):
-    """Reads a table of mods: {name: entry}, each with the path of its file in `folder` under "path"."""
+def read_corpus(table, folder, beyond=False):
+    """Reads a table of mods: {name: entry}, each with the path of its file in `folder` under "path"; beyond: also what
+    FlexAttention does not have."""
     entries = json.loads(table.read_text(encoding="utf-8"))["mods"]
+    entries = {name: entry for name, entry in entries.items() if beyond or not entry.get("beyond")}
     for name, entry in entries.items():
         entry["path"] = folder / entry.get("file", name + ".py")
     return entries
