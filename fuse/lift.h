@@ -1,0 +1,50 @@
+/* What lift.c and second.c share. */
+#ifndef FJ_FUSE_LIFT_H
+#define FJ_FUSE_LIFT_H
+
+#include "fuse/region.h"
+
+/* A softmax: of `input`, giving `output`. */
+typedef struct fj_anchor {
+    int node, input, output;
+    const char *pattern;
+} fj_anchor;
+
+/* What takes the place of a node. */
+typedef struct fj_plan_of {
+    fj_region *region;
+    fj_operand operands[3];
+    int node;           /* the second product */
+    bool transposed;    /* its result has queries in columns */
+    fj_size columns[3]; /* of q, k, v */
+    size_t fused;
+} fj_plan_of;
+
+typedef struct fj_lifter {
+    fj_model *model;
+    fj_graph *graph;
+    const fj_fuse_options *options;
+    int *user_begin, *users; /* by value: users[user_begin[v]] to users[user_begin[v + 1]] are nodes */
+    FJ_VEC(fj_plan_of) plans;
+} fj_lifter;
+
+/* The weights' way to the second product. */
+typedef struct fj_second {
+    int node, place;  /* the product; which of its factors they are */
+    bool safe;        /* rows without anything to see are 0 */
+    double narrowest; /* bytes of the least dtype on the way */
+    fj_dtype narrow;
+} fj_second;
+
+int fj_user_count(const fj_lifter *lifter, int value);
+int fj_user(const fj_lifter *lifter, int value, int index);
+/* False: a reason was raised. */
+bool fj_second_find(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor, fj_second *ret);
+/* From an index of the product's factor back to that of the anchor's output. */
+bool fj_second_back(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor, const fj_second *second,
+                    const fj_index *index, fj_index *ret);
+/* Softmaxes that are written out: exp(x - max) / sum. */
+bool fj_written_out(fj_lifter *lifter, int node, fj_anchor *ret, const char **ret_detail);
+void fj_rewrite(fj_lifter *lifter);
+
+#endif
