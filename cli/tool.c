@@ -19,6 +19,7 @@ static int (*const run_verb[])(const cli_args *args) = {
     [CLI_VERB_CACHE] = cli_verb_cache,
     [CLI_VERB_DOCTOR] = cli_verb_doctor,
     [CLI_VERB_RUN_TESTS] = cli_verb_run_tests,
+    [CLI_VERB_FUSE] = cli_verb_fuse,
 };
 _Static_assert(sizeof run_verb / sizeof run_verb[0] == CLI_VERB_COUNT, "a verb without a function");
 

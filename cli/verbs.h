@@ -11,6 +11,7 @@ int cli_verb_show(const cli_args *args);
 int cli_verb_mask(const cli_args *args);
 int cli_verb_bench(const cli_args *args);
 int cli_verb_tune(const cli_args *args);
+int cli_verb_fuse(const cli_args *args);
 int cli_verb_prebuild(const cli_args *args);
 int cli_verb_cache(const cli_args *args);
 int cli_verb_doctor(const cli_args *args);

@@ -7,7 +7,7 @@ import subprocess
 
 import harness
 
-VERBS = ["run", "sdpa", "check", "show", "mask", "bench", "tune", "prebuild", "cache", "doctor", "run-tests"]
+VERBS = ["run", "sdpa", "check", "show", "mask", "bench", "tune", "prebuild", "fuse", "cache", "doctor", "run-tests"]
 
 
 class Usage(harness.Case):
