@@ -2,6 +2,7 @@
 #include "nn/attend.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "attn/objects.h"
@@ -23,34 +24,41 @@ static bool is_tensor(fj_mask_kind kind) { return kind == FJ_MASK_BOOL || kind =
  * as the lengths. It is read at run time: one kernel serves both. */
 static const char slack_source[] = "slack = 0\n";
 
+/* An expression in pieces, as long as all of them can get. */
+typedef struct expression {
+    char text[160];
+} expression;
+
+static void append(expression *to, const char *separator, const char *piece) {
+    const size_t length = strlen(to->text);
+    (void)snprintf(to->text + length, sizeof to->text - length, "%s%s", length > 0 ? separator : "", piece);
+}
+
 static fj_status create_mod(fj_context *context, const fj_nn_attend_desc *desc, fj_mod **ret_mod,
                             fj_error *error) {
-    char score[96] = "score", mask[128] = "";
+    expression score = {"score"}, mask = {""};
     const char *const runtime[] = {"slack"};
     fj_binding bindings[2];
     size_t count = 0;
-    const fj_dtype dtypes[] = {[FJ_MASK_BOOL] = FJ_DTYPE_BOOL, [FJ_MASK_FLOAT] = desc->dtype};
-    if (is_tensor(desc->mask)) {
-        bindings[count++] = (fj_binding){"attn_mask", dtypes[desc->mask], 4, {-1, -1, -1, -1}};
-        strcat(desc->mask == FJ_MASK_BOOL ? mask : score, desc->mask == FJ_MASK_BOOL
-                                                              ? "(kv <= q + slack) & ~attn_mask[b, h, q, kv]"
-                                                              : " + attn_mask[b, h, q, kv]");
-        if (desc->mask == FJ_MASK_FLOAT) strcat(mask, "(kv <= q + slack)");
-    }
-    if (desc->mask == FJ_MASK_CAUSAL) strcat(mask, "(kv <= q)");
-    if (is_tensor(desc->padding)) {
-        bindings[count++] = (fj_binding){"padding", dtypes[desc->padding], 2, {-1, -1}};
-        if (desc->padding == FJ_MASK_BOOL && mask[0]) strcat(mask, " & ");
-        strcat(desc->padding == FJ_MASK_BOOL ? mask : score,
-               desc->padding == FJ_MASK_BOOL ? "~padding[b, kv]" : " + padding[b, kv]");
-    }
     const bool slack = is_tensor(desc->mask);
+    const fj_dtype dtypes[] = {[FJ_MASK_BOOL] = FJ_DTYPE_BOOL, [FJ_MASK_FLOAT] = desc->dtype};
+    if (slack) {
+        bindings[count++] = (fj_binding){"attn_mask", dtypes[desc->mask], 4, {-1, -1, -1, -1}};
+        append(&mask, " & ", "(kv <= q + slack)");
+    }
+    if (desc->mask == FJ_MASK_CAUSAL) append(&mask, " & ", "(kv <= q)");
+    if (desc->mask == FJ_MASK_BOOL) append(&mask, " & ", "~attn_mask[b, h, q, kv]");
+    if (desc->mask == FJ_MASK_FLOAT) append(&score, " + ", "attn_mask[b, h, q, kv]");
+    if (is_tensor(desc->padding))
+        bindings[count++] = (fj_binding){"padding", dtypes[desc->padding], 2, {-1, -1}};
+    if (desc->padding == FJ_MASK_BOOL) append(&mask, " & ", "~padding[b, kv]");
+    if (desc->padding == FJ_MASK_FLOAT) append(&score, " + ", "padding[b, kv]");
     const fj_mod_desc mod = {.struct_size = sizeof mod,
                              .source = slack ? slack_source : NULL,
                              .source_length = slack ? sizeof slack_source - 1 : 0,
                              .file = "<layer>",
-                             .score = strcmp(score, "score") != 0 ? score : NULL,
-                             .mask = mask[0] ? mask : NULL,
+                             .score = strcmp(score.text, "score") != 0 ? score.text : NULL,
+                             .mask = mask.text[0] ? mask.text : NULL,
                              .runtime_params = runtime,
                              .runtime_param_count = slack,
                              .bindings = bindings,
@@ -131,90 +139,6 @@ void fj_nn_attend_destroy(fj_nn_attend **attend) {
     }
     fj_free(&(*attend)->device->context->allocator, *attend, sizeof **attend);
     *attend = NULL;
-}
-
-/* ---- Masks of a call ---------------------------------------------------------------------------------------- */
-
-static fj_status check_mask_form(const fj_nn_check *check, const char *name, const DLTensor *mask,
-                                 fj_mask_kind kind) {
-    fj_dtype dtype;
-    if (!is_tensor(kind))
-        return fj_nn_bad(check, FJ_ERR_TENSOR, "%s is given, but the layer was made without one%s", name,
-                         kind == FJ_MASK_CAUSAL ? ": its mask is FJ_MASK_CAUSAL, which has no tensor" : "");
-    if (mask->device.device_type != kDLCPU)
-        return fj_nn_bad(check, FJ_ERR_TENSOR,
-                         "%s is on another device (DLPack type %d): layers take host memory", name,
-                         (int)mask->device.device_type);
-    const fj_dtype wanted = kind == FJ_MASK_BOOL ? FJ_DTYPE_BOOL : check->dtype;
-    const bool known = fj_dtype_from_dlpack(mask->dtype, &dtype);
-    if (known && dtype == wanted) return FJ_OK;
-    return fj_nn_bad(check, FJ_ERR_TENSOR, "%s is %s: the layer was made for masks of %s, %s", name,
-                     known ? fj_dtype_name(dtype) : "of an unknown dtype", fj_dtype_name(wanted),
-                     kind == FJ_MASK_BOOL ? "where true is hidden" : "which are added to the scores");
-}
-
-static fj_status check_mask_data(const fj_nn_check *check, const char *name, const DLTensor *mask) {
-    const int last = mask->ndim - 1;
-    bool empty = false;
-    for (int i = 0; i <= last; i++) empty |= mask->shape[i] == 0;
-    if (empty) return FJ_OK;
-    if (mask->strides && mask->shape[last] > 1 && mask->strides[last] != 1)
-        return fj_nn_bad(check, FJ_ERR_TENSOR,
-                         "%s has stride %lld in its last dimension, where only 1 is allowed", name,
-                         (long long)mask->strides[last]);
-    return check->sizing || mask->data ? FJ_OK : fj_nn_bad(check, FJ_ERR_TENSOR, "%s has no data", name);
-}
-
-static fj_status bad_mask_shape(const fj_nn_check *check, const char *name, const DLTensor *mask,
-                                const char *allowed, int64_t batch, int64_t heads, int64_t q_len,
-                                int64_t kv_len) {
-    char got[160];
-    fj_nn_shape_text(got, sizeof got, mask->shape && mask->ndim <= 16 ? mask->ndim : 0, mask->shape);
-    return fj_nn_bad(check, FJ_ERR_TENSOR,
-                     "%s has shape %s; allowed are %s, with B %lld, H %lld, L %lld, S %lld", name, got,
-                     allowed, (long long)batch, (long long)heads, (long long)q_len, (long long)kv_len);
-}
-
-static bool extent_is(const DLTensor *mask, int axis, int64_t wanted) {
-    return mask->shape[axis] == wanted || mask->shape[axis] == 1;
-}
-
-static bool mask_shape_is_right(const fj_nn_attend *attend, const DLTensor *mask, int64_t batch,
-                                int64_t q_len, int64_t kv_len) {
-    const int rank = mask->ndim;
-    const int64_t heads = attend->desc.heads;
-    if (rank < 2 || rank > 4 || !mask->shape) return false;
-    if (mask->shape[rank - 1] != kv_len || !extent_is(mask, rank - 2, q_len)) return false;
-    if (rank == 3) return extent_is(mask, 0, batch * heads);
-    return rank == 2 || (extent_is(mask, 0, batch) && extent_is(mask, 1, heads));
-}
-
-fj_status fj_nn_attend_check(const fj_nn_attend *attend, const fj_nn_check *check, const fj_nn_masks *masks,
-                             const char *mask_name, const char *padding_name, bool batched, int64_t batch,
-                             int64_t q_len, int64_t kv_len) {
-    const fj_nn_attend_desc *desc = &attend->desc;
-    const DLTensor *mask = masks->mask, *padding = masks->padding;
-    fj_status status = FJ_OK;
-    if (masks->is_causal && !mask && desc->mask != FJ_MASK_CAUSAL)
-        return fj_nn_bad(check, FJ_ERR_ARGUMENT,
-                         "is_causal is a hint about %s, which is missing: give it, or make the layer with "
-                         "FJ_MASK_CAUSAL, which needs none",
-                         mask_name);
-    if (mask) {
-        status = check_mask_form(check, mask_name, mask, desc->mask);
-        if (status == FJ_OK && !mask_shape_is_right(attend, mask, batch, q_len, kv_len))
-            status = bad_mask_shape(check, mask_name, mask, "[L,S], [B*H,L,S] and [B,H,L,S]", batch,
-                                    desc->heads, q_len, kv_len);
-        if (status == FJ_OK) status = check_mask_data(check, mask_name, mask);
-    }
-    if (status != FJ_OK || !padding) return status;
-    status = check_mask_form(check, padding_name, padding, desc->padding);
-    const int rank = batched ? 2 : 1;
-    if (status == FJ_OK && (padding->ndim != rank || !padding->shape || padding->shape[rank - 1] != kv_len ||
-                            (batched && padding->shape[0] != batch)))
-        status = bad_mask_shape(check, padding_name, padding, batched ? "[B,S]" : "[S]", batch, desc->heads,
-                                q_len, kv_len);
-    return status == FJ_OK ? check_mask_data(check, padding_name, padding) : status;
 }
 
 /* ---- A call of a kernel ------------------------------------------------------------------------------------- */
@@ -358,15 +282,15 @@ static void bind(const fj_nn_attend *attend, const fj_nn_attention *call, fj_dir
     const bool backward = direction == FJ_BACKWARD;
     memset(to, 0, sizeof *to);
     const struct {
-        int index;
         fj_nn_columns columns;
         int64_t length;
+        int index;
         bool used;
     } columns[] = {
-        {QUERY, call->q, call->q_len, true},       {KEY, call->k, call->kv_len, true},
-        {VALUE, call->v, call->kv_len, true},      {OUT, call->out, call->q_len, true},
-        {DOUT, call->dout, call->q_len, backward}, {DQUERY, call->dq, call->q_len, backward},
-        {DKEY, call->dk, call->kv_len, backward},  {DVALUE, call->dv, call->kv_len, backward},
+        {call->q, call->q_len, QUERY, true},       {call->k, call->kv_len, KEY, true},
+        {call->v, call->kv_len, VALUE, true},      {call->out, call->q_len, OUT, true},
+        {call->dout, call->q_len, DOUT, backward}, {call->dq, call->q_len, DQUERY, backward},
+        {call->dk, call->kv_len, DKEY, backward},  {call->dv, call->kv_len, DVALUE, backward},
     };
     for (size_t i = 0; i < FJ_ARRAY_LEN(columns); i++)
         if (columns[i].used)
@@ -379,7 +303,7 @@ static void bind(const fj_nn_attend *attend, const fj_nn_attention *call, fj_dir
                          .value = &v[VALUE].tensor,
                          .out = &v[OUT].tensor,
                          .lse = &v[LSE].tensor,
-                         .scale = 1 / sqrt((double)desc->head_dim),
+                         .scale = fj_nn_attend_scale(desc),
                          .dropout = call->dropout,
                          .dropout_seed = call->seed,
                          .dropout_offset = call->offset};
@@ -453,5 +377,6 @@ fj_nn_mask_view fj_nn_attend_masks(const fj_nn_attend *attend, const fj_nn_atten
     };
 }
 
-double fj_nn_attend_scale(const fj_nn_attend *attend) { return 1 / sqrt((double)attend->desc.head_dim); }
-int64_t fj_nn_attend_heads(const fj_nn_attend *attend) { return attend->desc.heads; }
+const fj_nn_attend_desc *fj_nn_attend_describe(const fj_nn_attend *attend) { return &attend->desc; }
+
+double fj_nn_attend_scale(const fj_nn_attend_desc *desc) { return 1 / sqrt((double)desc->head_dim); }

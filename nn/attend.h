@@ -23,6 +23,7 @@ typedef struct fj_nn_attend fj_nn_attend;
 fj_status fj_nn_attend_create(fj_device *device, const fj_nn_attend_desc *desc, fj_nn_attend **ret_attend,
                               fj_error *error);
 void fj_nn_attend_destroy(fj_nn_attend **attend);
+const fj_nn_attend_desc *fj_nn_attend_describe(const fj_nn_attend *attend);
 
 /* The masks of a call, as they were given. Whether that is right is fj_nn_attend_check's. */
 typedef struct fj_nn_masks {
@@ -69,8 +70,7 @@ typedef struct fj_nn_mask_view {
     bool future_is_hidden;
 } fj_nn_mask_view;
 fj_nn_mask_view fj_nn_attend_masks(const fj_nn_attend *attend, const fj_nn_attention *call);
-double fj_nn_attend_scale(const fj_nn_attend *attend);
-int64_t fj_nn_attend_heads(const fj_nn_attend *attend);
+double fj_nn_attend_scale(const fj_nn_attend_desc *desc);
 
 /* Probabilities, after forward: [B,H,L,S], or [B,L,S], their mean over the heads. scratch: fj_nn_weights_take. */
 void *fj_nn_weights_take(const fj_nn_run *run, const fj_nn_attention *call, bool mean, fj_nn_cursor *cursor);

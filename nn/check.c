@@ -91,8 +91,8 @@ typedef struct parameter {
     const char *name; /* of the field */
     const DLTensor *tensor, *gradient;
     const char *axes;
-    int rank;
     int64_t shape[2];
+    int rank;
     bool required;
 } parameter;
 
@@ -118,8 +118,8 @@ fj_status fj_nn_check_linear(const fj_nn_check *check, const char *name, const f
                              const fj_linear *gradient, int64_t out, int64_t in) {
     const fj_linear none = {0}, *g = gradient ? gradient : &none;
     const parameter parameters[] = {
-        {"weight", linear->weight, g->weight, "[out,in]", 2, {out, in}, true},
-        {"bias", linear->bias, g->bias, "[out]", 1, {out}, false},
+        {"weight", linear->weight, g->weight, "[out,in]", {out, in}, 2, true},
+        {"bias", linear->bias, g->bias, "[out]", {out}, 1, false},
     };
     return check_parameters(check, name, parameters, FJ_ARRAY_LEN(parameters));
 }
@@ -128,8 +128,8 @@ fj_status fj_nn_check_norm(const fj_nn_check *check, const char *name, const fj_
                            const fj_norm *gradient, int64_t width) {
     const fj_norm none = {0}, *g = gradient ? gradient : &none;
     const parameter parameters[] = {
-        {"weight", norm->weight, g->weight, "[D]", 1, {width}, false},
-        {"bias", norm->bias, g->bias, "[D]", 1, {width}, false},
+        {"weight", norm->weight, g->weight, "[D]", {width}, 1, false},
+        {"bias", norm->bias, g->bias, "[D]", {width}, 1, false},
     };
     return check_parameters(check, name, parameters, FJ_ARRAY_LEN(parameters));
 }
@@ -163,16 +163,16 @@ fj_status fj_nn_check_mha_state(const fj_nn_check *check, const char *name, cons
     const bool separate = !s->in.weight && (s->q.weight || s->k.weight || s->v.weight);
     fj_status status = check_form(check, name, s, embed, k_in, v_in);
     const parameter parameters[] = {
-        {"in.weight", s->in.weight, g->in.weight, "[3*E,E]", 2, {3 * embed, embed}, !separate},
-        {"in.bias", s->in.bias, g->in.bias, "[3*E]", 1, {3 * embed}, false},
-        {"q.weight", s->q.weight, g->q.weight, "[E,E]", 2, {embed, embed}, separate},
-        {"k.weight", s->k.weight, g->k.weight, "[E,kdim]", 2, {embed, k_in}, separate},
-        {"v.weight", s->v.weight, g->v.weight, "[E,vdim]", 2, {embed, v_in}, separate},
-        {"q.bias", s->q.bias, g->q.bias, "[E]", 1, {embed}, false},
-        {"k.bias", s->k.bias, g->k.bias, "[E]", 1, {embed}, false},
-        {"v.bias", s->v.bias, g->v.bias, "[E]", 1, {embed}, false},
-        {"out.weight", s->out.weight, g->out.weight, "[E,E]", 2, {embed, embed}, true},
-        {"out.bias", s->out.bias, g->out.bias, "[E]", 1, {embed}, false},
+        {"in.weight", s->in.weight, g->in.weight, "[3*E,E]", {3 * embed, embed}, 2, !separate},
+        {"in.bias", s->in.bias, g->in.bias, "[3*E]", {3 * embed}, 1, false},
+        {"q.weight", s->q.weight, g->q.weight, "[E,E]", {embed, embed}, 2, separate},
+        {"k.weight", s->k.weight, g->k.weight, "[E,kdim]", {embed, k_in}, 2, separate},
+        {"v.weight", s->v.weight, g->v.weight, "[E,vdim]", {embed, v_in}, 2, separate},
+        {"q.bias", s->q.bias, g->q.bias, "[E]", {embed}, 1, false},
+        {"k.bias", s->k.bias, g->k.bias, "[E]", {embed}, 1, false},
+        {"v.bias", s->v.bias, g->v.bias, "[E]", {embed}, 1, false},
+        {"out.weight", s->out.weight, g->out.weight, "[E,E]", {embed, embed}, 2, true},
+        {"out.bias", s->out.bias, g->out.bias, "[E]", {embed}, 1, false},
     };
     return status == FJ_OK ? check_parameters(check, name, parameters, FJ_ARRAY_LEN(parameters)) : status;
 }
@@ -191,7 +191,6 @@ static fj_status check_piece(const char *name, const void *memory, size_t size, 
 
 fj_status fj_nn_check_memory(const fj_nn_memory *memory, const fj_nn_sizes *sizes, bool backward,
                              fj_error *error) {
-    if (!memory) return fj_error_set(error, FJ_ERR_ARGUMENT, "fj_nn_memory is NULL");
     fj_status status = check_piece("the workspace", memory->workspace, memory->workspace_size,
                                    backward ? sizes->backward : sizes->forward, error);
     if (status == FJ_OK && (memory->saved || backward))

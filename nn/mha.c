@@ -206,16 +206,17 @@ static fj_status size_call(const fj_mha *mha, const call *c, fj_nn_sizes *ret_si
 
 fj_status fj_mha_sizes(const fj_mha *mha, const fj_mha_call *caller, const fj_launch *launch,
                        fj_nn_sizes *ret_sizes, fj_error *error) {
-    call c;
+    call c = {0};
     fj_status status = read_call(mha, caller, launch, true, false, true, &c, error);
     return status == FJ_OK ? size_call(mha, &c, ret_sizes, error) : status;
 }
 
 fj_status fj_mha_forward(const fj_mha *mha, const fj_mha_call *caller, const fj_launch *launch,
                          const fj_nn_memory *memory, fj_error *error) {
-    call c;
+    call c = {0};
     fj_nn_sizes sizes;
-    const bool training = memory && memory->saved;
+    if (!memory) return fj_error_set(error, FJ_ERR_ARGUMENT, "fj_nn_memory is NULL");
+    const bool training = memory->saved;
     fj_status status = read_call(mha, caller, launch, false, false, training, &c, error);
     if (status == FJ_OK) status = size_call(mha, &c, &sizes, error);
     if (status == FJ_OK) status = fj_nn_check_memory(memory, &sizes, false, error);
@@ -235,8 +236,9 @@ fj_status fj_mha_forward(const fj_mha *mha, const fj_mha_call *caller, const fj_
 
 fj_status fj_mha_backward(const fj_mha *mha, const fj_mha_call *caller, const fj_launch *launch,
                           const fj_nn_memory *memory, fj_error *error) {
-    call c;
+    call c = {0};
     fj_nn_sizes sizes;
+    if (!memory) return fj_error_set(error, FJ_ERR_ARGUMENT, "fj_nn_memory is NULL");
     fj_status status = read_call(mha, caller, launch, false, true, true, &c, error);
     if (status == FJ_OK) status = size_call(mha, &c, &sizes, error);
     if (status == FJ_OK) status = fj_nn_check_memory(memory, &sizes, true, error);

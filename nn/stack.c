@@ -144,7 +144,9 @@ static fj_status check_results(const fj_nn_stack_call *call, const fj_nn_check *
 }
 
 fj_status fj_nn_stack_read(const fj_nn_stack *stack, const fj_nn_stack_call *call, const fj_launch *launch,
-                           bool sizing, fj_direction direction, fj_nn_stack_state *s, fj_error *error) {
+                           bool sizing, fj_direction direction, fj_nn_stack_state *ret_state,
+                           fj_error *error) {
+    fj_nn_stack_state *const s = ret_state;
     if (!stack) return fj_error_set(error, FJ_ERR_ARGUMENT, "the object of the call is NULL");
     *s = (fj_nn_stack_state){.stack = stack, .call = call};
     fj_status status = fj_nn_run_begin(stack->dtype, launch, &s->run, error);

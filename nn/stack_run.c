@@ -435,10 +435,11 @@ fj_status fj_nn_stack_run(const fj_nn_stack *stack, const fj_nn_stack_call *call
                           const fj_launch *launch, const fj_nn_memory *memory, fj_error *error) {
     fj_nn_stack_state s;
     lengths found;
+    if (!memory) return fj_error_set(error, FJ_ERR_ARGUMENT, "fj_nn_memory is NULL");
     fj_status status = fj_nn_stack_read(stack, call, launch, false, direction, &s, error);
     if (status == FJ_OK) status = find_lengths(&s, memory, &found, error);
     if (status != FJ_OK) return status;
-    s.training = direction == FJ_BACKWARD || (memory && memory->saved);
+    s.training = direction == FJ_BACKWARD || memory->saved;
     status = run_sized(&s, direction, &found, memory, error);
     free_lengths(&found);
     return status;

@@ -104,16 +104,16 @@ void *fj_nn_weights_take(const fj_nn_run *run, const fj_nn_attention *call, bool
 
 void fj_nn_weights_run(const fj_nn_attend *attend, const fj_nn_run *run, const fj_nn_attention *call,
                        bool mean, void *scratch, void *weights) {
-    const int64_t heads = fj_nn_attend_heads(attend);
+    const fj_nn_attend_desc *desc = fj_nn_attend_describe(attend);
     struct weights w = {.run = run,
                         .call = call,
                         .masks = fj_nn_attend_masks(attend, call),
-                        .scale = fj_nn_attend_scale(attend),
-                        .heads = heads,
-                        .head_dim = call->out.ld / heads,
+                        .scale = fj_nn_attend_scale(desc),
+                        .heads = desc->heads,
+                        .head_dim = desc->head_dim,
                         .drop = fj_nn_drop_of(call->dropout, call->seed, call->offset),
                         .mean = mean,
                         .scratch = scratch,
                         .to = weights};
-    fj_driver_parallel(&run->launch, run->workers, call->batch * (mean ? 1 : heads), run_item, &w);
+    fj_driver_parallel(&run->launch, run->workers, call->batch * (mean ? 1 : desc->heads), run_item, &w);
 }
