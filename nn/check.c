@@ -36,10 +36,35 @@ static bool is_packed(const DLTensor *tensor) {
     return true;
 }
 
+static bool has_shape(const DLTensor *tensor, int rank, const int64_t *shape) {
+    bool same = tensor->ndim == rank && tensor->shape;
+    for (int i = 0; i < rank && same; i++) same = tensor->shape[i] == shape[i];
+    return same;
+}
+
+static bool is_there(const fj_nn_check *check, const DLTensor *tensor) {
+    bool empty = false;
+    for (int i = 0; i < tensor->ndim; i++) empty |= tensor->shape[i] == 0;
+    return check->sizing || empty || tensor->data;
+}
+
+static bool is_aligned(const fj_nn_check *check, const DLTensor *tensor) {
+    return check->sizing || (uintptr_t)fj_nn_data(tensor) % fj_dtype_size(check->dtype) == 0;
+}
+
+/* Without a text: what nearly every tensor is. */
+static bool is_right(const fj_nn_check *check, const DLTensor *tensor, int rank, const int64_t *shape) {
+    fj_dtype dtype;
+    return tensor && tensor->device.device_type == kDLCPU && fj_dtype_from_dlpack(tensor->dtype, &dtype) &&
+           dtype == check->dtype && has_shape(tensor, rank, shape) && is_packed(tensor) &&
+           is_there(check, tensor) && is_aligned(check, tensor);
+}
+
 fj_status fj_nn_check_tensor(const fj_nn_check *check, const char *name, const DLTensor *tensor,
                              const char *axes, int rank, const int64_t *shape) {
     char got[160], want[160];
     fj_dtype dtype;
+    if (is_right(check, tensor, rank, shape)) return FJ_OK;
     fj_nn_shape_text(want, sizeof want, rank, shape);
     if (!tensor) return fj_nn_bad(check, FJ_ERR_TENSOR, "%s is missing: it is %s %s", name, axes, want);
     if (tensor->device.device_type != kDLCPU)
@@ -52,23 +77,16 @@ fj_status fj_nn_check_tensor(const fj_nn_check *check, const char *name, const D
     if (dtype != check->dtype)
         return fj_nn_bad(check, FJ_ERR_TENSOR, "%s is %s, not %s", name, fj_dtype_name(dtype),
                          fj_dtype_name(check->dtype));
-    bool same = tensor->ndim == rank && tensor->shape;
-    for (int i = 0; i < rank && same; i++) same = tensor->shape[i] == shape[i];
-    if (!same) {
+    if (!has_shape(tensor, rank, shape)) {
         fj_nn_shape_text(got, sizeof got, tensor->shape && tensor->ndim <= 16 ? tensor->ndim : 0,
                          tensor->shape);
         return fj_nn_bad(check, FJ_ERR_TENSOR, "%s has shape %s, not %s %s", name, got, want, axes);
     }
     if (!is_packed(tensor))
         return fj_nn_bad(check, FJ_ERR_TENSOR, "%s has strides: layers take packed tensors", name);
-    bool empty = false;
-    for (int i = 0; i < rank; i++) empty |= shape[i] == 0;
-    if (check->sizing || empty) return FJ_OK;
-    if (!tensor->data) return fj_nn_bad(check, FJ_ERR_TENSOR, "%s has no data", name);
-    if ((uintptr_t)fj_nn_data(tensor) % fj_dtype_size(dtype) != 0)
-        return fj_nn_bad(check, FJ_ERR_TENSOR, "%s is not aligned to its elements of %zu bytes", name,
-                         fj_dtype_size(dtype));
-    return FJ_OK;
+    if (!is_there(check, tensor)) return fj_nn_bad(check, FJ_ERR_TENSOR, "%s has no data", name);
+    return fj_nn_bad(check, FJ_ERR_TENSOR, "%s is not aligned to its elements of %zu bytes", name,
+                     fj_dtype_size(dtype));
 }
 
 fj_status fj_nn_check_optional(const fj_nn_check *check, const char *name, const DLTensor *tensor,
@@ -98,6 +116,9 @@ typedef struct parameter {
 
 static fj_status check_parameter(const fj_nn_check *check, const char *owner, const parameter *p) {
     char name[80];
+    const bool right = p->tensor ? is_right(check, p->tensor, p->rank, p->shape) : !p->required;
+    if (right && (!p->gradient || (p->tensor && is_right(check, p->gradient, p->rank, p->shape))))
+        return FJ_OK;
     (void)snprintf(name, sizeof name, "%s.%s", owner, p->name);
     fj_status status = p->required ? fj_nn_check_tensor(check, name, p->tensor, p->axes, p->rank, p->shape)
                                    : fj_nn_check_optional(check, name, p->tensor, p->axes, p->rank, p->shape);

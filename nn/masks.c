@@ -70,17 +70,19 @@ fj_status fj_nn_attend_check(const fj_nn_attend *attend, const fj_nn_check *chec
                          mask_name);
     if (mask) {
         status = check_mask_form(check, mask_name, mask, desc->mask);
-        if (status == FJ_OK && !mask_shape_is_right(mask, batch, desc->heads, q_len, kv_len))
-            status = bad_mask_shape(check, mask_name, mask, "[L,S], [B*H,L,S] and [B,H,L,S]", batch,
-                                    desc->heads, q_len, kv_len);
-        if (status == FJ_OK) status = check_mask_data(check, mask_name, mask);
+        if (status != FJ_OK) return status;
+        if (!mask_shape_is_right(mask, batch, desc->heads, q_len, kv_len))
+            return bad_mask_shape(check, mask_name, mask, "[L,S], [B*H,L,S] and [B,H,L,S]", batch,
+                                  desc->heads, q_len, kv_len);
+        status = check_mask_data(check, mask_name, mask);
     }
     if (status != FJ_OK || !padding) return status;
     status = check_mask_form(check, padding_name, padding, desc->padding);
+    if (status != FJ_OK) return status;
     const int rank = batched ? 2 : 1;
-    if (status == FJ_OK && (padding->ndim != rank || !padding->shape || padding->shape[rank - 1] != kv_len ||
-                            (batched && padding->shape[0] != batch)))
-        status = bad_mask_shape(check, padding_name, padding, batched ? "[B,S]" : "[S]", batch, desc->heads,
-                                q_len, kv_len);
-    return status == FJ_OK ? check_mask_data(check, padding_name, padding) : status;
+    if (padding->ndim != rank || !padding->shape || padding->shape[rank - 1] != kv_len ||
+        (batched && padding->shape[0] != batch))
+        return bad_mask_shape(check, padding_name, padding, batched ? "[B,S]" : "[S]", batch, desc->heads,
+                              q_len, kv_len);
+    return check_mask_data(check, padding_name, padding);
 }

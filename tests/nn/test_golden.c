@@ -9,10 +9,9 @@ static const double EXACT = 1e-10;
 
 typedef struct encoder_case {
     int64_t layers;
-    bool norm, norm_first, gelu, skip;
     const char *padding; /* [B,L] */
-    bool causal;
     const double *out, *dsrc, *dweight;
+    bool norm, norm_first, gelu, skip, causal;
 } encoder_case;
 
 static const encoder_case encoder_cases[] = {

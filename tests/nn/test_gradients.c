@@ -110,7 +110,7 @@ START_TEST(test_mha) {
                               .attn_mask = c->mask,
                               .key_padding_mask = c->padding,
                               .dropout = c->dropout};
-    subject s = {.launch = {.struct_size = sizeof s.launch, .workers = 2}};
+    subject s = {.launch = {.struct_size = sizeof s.launch, .workers = 1}};
     fj_mha_call *a = &s.mha_call;
     const int64_t q0 = c->batch_first ? B : L, q1 = c->batch_first ? L : B;
     const int64_t k0 = c->batch_first ? B : keys, k1 = c->batch_first ? keys : B;
@@ -187,7 +187,7 @@ START_TEST(test_encoder) {
                                   .key_padding_mask = FJ_MASK_BOOL,
                                   .skip_padding = c->skip};
     fj_encoder_layer layers[2], dlayers[2];
-    subject s = {.launch = {.struct_size = sizeof s.launch, .workers = 2}};
+    subject s = {.launch = {.struct_size = sizeof s.launch, .workers = 1}};
     fj_encoder_call *a = &s.encoder_call;
     *a = (fj_encoder_call){.struct_size = sizeof *a,
                            .layers = layers,
@@ -229,7 +229,7 @@ START_TEST(test_decoder) {
                                   .layer_count = 2,
                                   .tgt_mask = FJ_MASK_CAUSAL};
     fj_decoder_layer layers[2], dlayers[2];
-    subject s = {.launch = {.struct_size = sizeof s.launch, .workers = 2}};
+    subject s = {.launch = {.struct_size = sizeof s.launch, .workers = 1}};
     fj_decoder_call *a = &s.decoder_call;
     *a = (fj_decoder_call){.struct_size = sizeof *a,
                            .layers = layers,
