@@ -1,6 +1,4 @@
 /* Masks in their forms, probabilities, dropout, threads, and what callers get wrong. */
-#include <unistd.h>
-
 #include "nn/rows.h"
 #include "tests/nn/fixture.h"
 
@@ -464,6 +462,7 @@ static TCase *case_of(Suite *suite, const char *name) {
 }
 
 int main(void) {
+    if (no_blas()) return 77; /* skipped */
     Suite *suite = suite_create("nn layers");
     TCase *calls = case_of(suite, "calls"), *errors = case_of(suite, "errors");
     tcase_add_loop_test(calls, test_ranks, 0, 2);
