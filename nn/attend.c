@@ -38,6 +38,7 @@ static fj_status create_mod(fj_context *context, const fj_nn_attend_desc *desc, 
                             fj_error *error) {
     expression score = {"score"}, mask = {""};
     const char *const runtime[] = {"slack"};
+    const char *names[2]; /* masks have no gradient */
     fj_binding bindings[2];
     size_t count = 0;
     const bool slack = is_tensor(desc->mask);
@@ -53,6 +54,7 @@ static fj_status create_mod(fj_context *context, const fj_nn_attend_desc *desc, 
         bindings[count++] = (fj_binding){"padding", dtypes[desc->padding], 2, {-1, -1}};
     if (desc->padding == FJ_MASK_BOOL) append(&mask, " & ", "~padding[b, kv]");
     if (desc->padding == FJ_MASK_FLOAT) append(&score, " + ", "padding[b, kv]");
+    for (size_t i = 0; i < count; i++) names[i] = bindings[i].name;
     const fj_mod_desc mod = {.struct_size = sizeof mod,
                              .source = slack ? slack_source : NULL,
                              .source_length = slack ? sizeof slack_source - 1 : 0,
@@ -62,7 +64,9 @@ static fj_status create_mod(fj_context *context, const fj_nn_attend_desc *desc, 
                              .runtime_params = runtime,
                              .runtime_param_count = slack,
                              .bindings = bindings,
-                             .binding_count = count};
+                             .binding_count = count,
+                             .constants = names,
+                             .constant_count = count};
     return fj_mod_create(context, &mod, ret_mod, error);
 }
 

@@ -24,7 +24,7 @@ void fj_nn_frame_after(const fj_nn_run *run, const fj_nn_frame *frame, fj_nn_aff
     fj_nn_apply(run, &last, block.count);
     if (drops) {
         char *dropped = rows_at(run, loose, width, block);
-        run->rows->drop(dropped, dropped, block.first, block.count, width, &frame->drop);
+        run->rows->drop(dropped, NULL, block.first, block.count, width, &frame->drop);
         for (int64_t r = 0; r < block.count; r++) {
             const int64_t at = (block.first + r) * width;
             run->rows->fill(fj_nn_at(run, sum, at), width, 1, width, fj_nn_at(run, loose, at),
@@ -61,8 +61,9 @@ const void *fj_nn_frame_backward_after(const fj_nn_run *run, const fj_nn_frame *
         dsum = memory->dsum;
     }
     if (frame->drop.threshold == 0) return dsum;
-    run->rows->drop(rows_at(run, memory->dloose, width, block), rows_at(run, dsum, width, block), block.first,
-                    block.count, width, &frame->drop);
+    char *dropped = rows_at(run, memory->dloose, width, block);
+    run->rows->fill(dropped, width, block.count, width, NULL, rows_at(run, dsum, width, block), width);
+    run->rows->drop(dropped, NULL, block.first, block.count, width, &frame->drop);
     return memory->dloose;
 }
 

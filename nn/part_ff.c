@@ -48,10 +48,7 @@ static void forward_block(const fj_nn_run *run, void *arg, fj_nn_block block) {
         run->rows->gelu(h, slope, count);
     else
         run->rows->relu(h, slope, count);
-    if (drops(&p->drop)) {
-        run->rows->drop(h, h, block.first, block.count, p->inner, &p->drop);
-        run->rows->drop(slope, slope, block.first, block.count, p->inner, &p->drop);
-    }
+    if (drops(&p->drop)) run->rows->drop(h, slope, block.first, block.count, p->inner, &p->drop);
     const fj_nn_affine last = {
         .x = h, .weight = p->weight2, .bias = p->bias2, .ld_x = p->inner, .in = p->inner, .out = p->width};
     fj_nn_frame_after(run, &p->frame, last, p->x, p->y, f->loose, block);

@@ -39,8 +39,8 @@ typedef struct fj_nn_rows {
     void (*multiply)(void *a, const void *b, int64_t count);
     /* to [width] += the sum over the rows. */
     void (*sum)(void *to, const void *x, int64_t ld, int64_t rows, int64_t width);
-    /* to = x where it is kept, times scale, else 0. Rows are counted from `first`. to may be x. */
-    void (*drop)(void *to, const void *x, int64_t first, int64_t rows, int64_t width, const fj_nn_drop *drop);
+    /* x = x where it is kept, times scale, else 0; `also`, where not NULL, likewise. Rows are counted from `first`. */
+    void (*drop)(void *x, void *also, int64_t first, int64_t rows, int64_t width, const fj_nn_drop *drop);
 } fj_nn_rows;
 
 /* Those of this machine's instruction set. FJ_DTYPE_F32 or FJ_DTYPE_F64. */

@@ -72,6 +72,31 @@ static void gelu_f64(void *h, void *slope, int64_t count) {
     }
 }
 
+enum { DROP_LANES = 16, DROP_WORDS = 4 * DROP_LANES };
+
+/* fj_dropout_word of plane 0 and the columns of a block of 64 in a row: 16 counters side by side. */
+static void drop_words(fj_philox_key key, uint32_t row, uint32_t block, uint32_t words[DROP_WORDS]) {
+    uint32_t *const c0 = words, *const c1 = words + DROP_LANES, *const c2 = c1 + DROP_LANES,
+                    *const c3 = c2 + DROP_LANES;
+    for (uint32_t i = 0; i < DROP_LANES; i++) {
+        c0[i] = block * DROP_LANES + i;
+        c1[i] = row;
+        c2[i] = c3[i] = 0;
+    }
+    for (int round = 0; round < 10; round++) {
+#pragma omp simd
+        for (int i = 0; i < DROP_LANES; i++) {
+            const uint64_t a = (uint64_t)0xD2511F53U * c0[i], b = (uint64_t)0xCD9E8D57U * c2[i];
+            c0[i] = (uint32_t)(b >> 32) ^ c1[i] ^ key.word[0];
+            c2[i] = (uint32_t)(a >> 32) ^ c3[i] ^ key.word[1];
+            c1[i] = (uint32_t)b;
+            c3[i] = (uint32_t)a;
+        }
+        key.word[0] += 0x9E3779B9U;
+        key.word[1] += 0xBB67AE85U;
+    }
+}
+
 #define real float
 #define NAME(name) name##_f32
 #define SQRT sqrtf

@@ -453,6 +453,25 @@ START_TEST(test_gelu) {
 }
 END_TEST
 
+/* Which elements of a layer are dropped: those of base/philox.h's words at (row, column). */
+START_TEST(test_drop) {
+    enum { ROWS = 3, WIDTH = 150 };
+    const fj_nn_drop drop = fj_nn_drop_of(0.25, 99, 12);
+    float x[ROWS * WIDTH];
+    double y[ROWS * WIDTH], also[ROWS * WIDTH];
+    for (int i = 0; i < ROWS * WIDTH; i++) x[i] = 1, y[i] = 3, also[i] = 6;
+    fj_nn_rows_of(FJ_DTYPE_F32)->drop(x, NULL, 70, ROWS, WIDTH, &drop);
+    fj_nn_rows_of(FJ_DTYPE_F64)->drop(y, also, 70, ROWS, WIDTH, &drop);
+    for (int i = 0; i < ROWS * WIDTH; i++) {
+        const uint32_t word = fj_dropout_word(drop.key, 0, (uint32_t)(70 + i / WIDTH), (uint32_t)(i % WIDTH));
+        const double wanted = word >= 1U << 30 ? 4.0 / 3 : 0;
+        ck_assert_double_eq_tol((double)x[i], wanted, 1e-6);
+        ck_assert_double_eq_tol(y[i], 3 * wanted, 1e-15);
+        ck_assert_double_eq_tol(also[i], 6 * wanted, 1e-14);
+    }
+}
+END_TEST
+
 static TCase *case_of(Suite *suite, const char *name) {
     TCase *cases = tcase_create(name);
     tcase_add_checked_fixture(cases, open_devices, close_devices);
@@ -474,6 +493,7 @@ int main(void) {
     tcase_add_test(calls, test_threads);
     tcase_add_test(calls, test_empty);
     tcase_add_test(calls, test_unbatched);
+    tcase_add_test(calls, test_drop);
     tcase_add_test(calls, test_gelu);
     tcase_add_test(errors, test_wrong_masks);
     tcase_add_test(errors, test_wrong_tensors);
