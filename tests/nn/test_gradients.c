@@ -137,7 +137,7 @@ START_TEST(test_mha) {
                                "0000");
     if (c->padding == FJ_MASK_FLOAT) {
         nn_tensor *padding = tensor_2(FJ_DTYPE_F64, B, keys);
-        tensor_set(fill(padding, 0), 1, -INFINITY);
+        tensor_set(fill(padding, 0), 1, -HUGE_VAL);
         a->key_padding_mask = &padding->dl;
     }
     if (c->padding == FJ_MASK_BOOL) a->key_padding_mask = mask_of(2, (int64_t[]){B, keys}, "00010000");

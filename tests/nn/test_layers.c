@@ -130,7 +130,7 @@ START_TEST(test_weights) {
     const fj_mha_desc desc = desc_of(FJ_MASK_FLOAT, FJ_MASK_FLOAT);
     subject s = mha_of(cpu, &desc);
     nn_tensor *padding = tensor_2(FJ_DTYPE_F64, B, L), *mask = tensor_2(FJ_DTYPE_F64, L, L);
-    tensor_set(fill(padding, 0), 2, -INFINITY);
+    tensor_set(fill(padding, 0), 2, -HUGE_VAL);
     s.mha_call.key_padding_mask = &padding->dl;
     s.mha_call.attn_mask = fill_cos(mask, 3);
     nn_tensor *heads = tensor_make(FJ_DTYPE_F64, 4, (int64_t[]){B, H, L, L}),
@@ -435,7 +435,7 @@ START_TEST(test_gelu) {
     const fj_nn_rows *f32 = fj_nn_rows_of(FJ_DTYPE_F32), *f64 = fj_nn_rows_of(FJ_DTYPE_F64);
     static float x[COUNT], slope[COUNT], again[COUNT];
     static double wide[COUNT], wide_slope[COUNT];
-    for (int i = 0; i < COUNT; i++) x[i] = again[i] = (float)(wide[i] = (float)(i - MIDDLE) / 256);
+    for (int i = 0; i < COUNT; i++) x[i] = again[i] = (float)(i - MIDDLE) / 256, wide[i] = (double)x[i];
     f32->gelu(x, slope, COUNT);
     f32->gelu(again, NULL, COUNT);
     f64->gelu(wide, wide_slope, COUNT);
