@@ -148,11 +148,9 @@ bool check_answers(call *c, FILE *out) {
 bool check_fault(const call *c, FILE *out) {
     struct fj_cuda_fault fault;
     memcpy(&fault, c->fault.host, sizeof fault);
-    if ((fault.found != 0) == c->want_fault &&
-        (!fault.found || reference_faults(c, fault.b, fault.h, fault.q, fault.kv)))
-        return true;
-    (void)fprintf(out, "    fault %u at b=%d h=%d q=%d kv=%d; there is %s\n", fault.found, fault.b, fault.h,
-                  fault.q, fault.kv, c->want_fault ? "one" : "none");
+    if ((fault.found != 0) == c->want_fault && (!fault.found || reference_faults(c, &fault))) return true;
+    (void)fprintf(out, "    fault %u of %d at b=%d h=%d q=%d kv=%d; there is %s\n", fault.found, fault.where,
+                  fault.b, fault.h, fault.q, fault.kv, c->want_fault ? "one" : "none");
     return false;
 }
 

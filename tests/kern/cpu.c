@@ -174,7 +174,8 @@ static void tell_fault(const call *c, const packet *p) {
     struct fj_cuda_fault told = {0};
     for (int i = 0; i < p->args.workers; i++) {
         const struct fj_cpu_fault *f = &p->faults[i];
-        if (f->found) told = (struct fj_cuda_fault){1, f->b, f->h, f->q, f->kv, 0};
+        if (f->found)
+            told = (struct fj_cuda_fault){1, f->b, f->h, f->q, f->kv, f->found - FJ_CPU_FAULT_SCORE};
     }
     memcpy(c->fault.host, &told, sizeof told);
 }

@@ -290,7 +290,7 @@ void reference_run(call *c);
 /* Pairs of a query and a key that see each other, of the first head. */
 int64_t reference_area(const call *c);
 /* Whether a read of the mod fails at these positions. */
-bool reference_faults(const call *c, int32_t b, int32_t h, int32_t q, int32_t kv);
+bool reference_faults(const call *c, const struct fj_cuda_fault *fault);
 
 /* ---- Devices ------------------------------------------------------------------------------------------------ */
 

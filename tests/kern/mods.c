@@ -62,15 +62,21 @@ const mod mods[] = {
      .exact = true,
      .score = "score * 0.5 + weight[h] * slope * (kv - q)",
      .mask = "(q + kv) % 7 != 3",
-     .out = "out * (d % 3 + 1) - out * weight[h] * slope + weight[q % 3 - 2]",
+     .out = "out * (d % 3 + 1) - out * weight[h] * slope + weight[h * (q % 2)]",
      .sink = "weight[h] * 3.0 + slope",
      .definitions = "slope = 0.05\n",
      .scalar = "slope",
-     .capture = {{"weight", "5", FJ_DTYPE_F32}}},
+     .capture = {{"weight", "h", FJ_DTYPE_F32}}},
     {.name = "fault", /* reads past the end, where the mask shows it */
      .exact = true,
      .score = "score + short[kv]",
      .mask = "q >= kv",
+     .capture = {{"short", "5", FJ_DTYPE_F32}}},
+    {.name = "beyond", /* so do the mods of the output and of the sink */
+     .exact = true,
+     .mask = "q >= kv",
+     .out = "out + short[d]",
+     .sink = "short[h * 9]",
      .capture = {{"short", "5", FJ_DTYPE_F32}}},
     {.name = NULL},
 };

@@ -245,6 +245,24 @@ static void bound_output(const pass *p, const row *r, const double *out, double 
                    p->unit * fabs(out[j]) + p->tiny + 1e-30;
 }
 
+/* Bad reads of the mods of the output and of the sink. */
+static void look_for_own_faults(const pass *p, const row *r) {
+    call *c = p->c;
+    const fj_eval_input input = input_of(p);
+    const fj_jit_problem *problem = &c->kernel->problem;
+    const double zero = 0;
+    bool found[FJ_EVAL_LANES];
+    for (int64_t d = 0; p->out && problem->out->fault && d < problem->value_dim; d += FJ_EVAL_LANES) {
+        const fj_eval_lanes lanes = lanes_of_columns(c, r, r->out, d);
+        fj_eval_run(p->out, &input, &lanes, NULL, NULL, NULL, found, NULL);
+        for (int i = 0; i < lanes.count; i++) c->want_fault |= found[i];
+    }
+    if (!p->sink || !problem->sink->fault) return;
+    const fj_eval_lanes lanes = {.b = (int32_t)r->b, .h = (int32_t)r->h, .count = 1, .score = &zero};
+    fj_eval_run(p->sink, &input, &lanes, NULL, NULL, NULL, found, NULL);
+    c->want_fault |= found[0];
+}
+
 static void forward_row(const pass *p, row *r) {
     call *c = p->c;
     const int64_t v = c->kernel->problem.value_dim, n = c->shape->kv_len;
@@ -255,6 +273,7 @@ static void forward_row(const pass *p, row *r) {
             axpy(p, v, rounded(p, weight_of(p, r, kv)), of_row(c, VALUE, r->b, r->hk, kv), r->out);
     for (int64_t j = 0; j < v && isnan(r->lse); j++) r->out[j] = r->lse;
     apply_output(p, r, r->out, out);
+    look_for_own_faults(p, r);
     for (int64_t j = 0; j < v; j++) {
         out[j] = isnan(r->lse) ? r->lse : rounded(p, out[j]);
         raw[j] = rounded(p, r->out[j]);
@@ -565,6 +584,7 @@ void reference_run(call *c) {
 typedef struct question {
     const call *c;
     fj_eval_lanes lanes;
+    const fj_ir *ir; /* of the mod that is asked */
     bool faults;
     int64_t area;
 } question;
@@ -572,10 +592,10 @@ typedef struct question {
 static void ask_body(fj_scope *scope, void *argument) {
     question *q = argument;
     const fj_eval_input input = {.captures = q->c->captures};
-    const fj_ir *ir = q->c->kernel->problem.ir;
+    const fj_ir *ir = q->ir;
     bool live = true;
     fj_eval *eval = fj_eval_create(scope->arena, ir);
-    if (ir->mask && !q->c->blocks.classes)
+    if (ir == q->c->kernel->problem.ir && ir->mask && !q->c->blocks.classes)
         fj_eval_run(eval, &input, &q->lanes, NULL, &live, NULL, NULL, NULL);
     q->lanes.live = &live;
     fj_eval_run(eval, &input, &q->lanes, NULL, NULL, NULL, &q->faults, NULL);
@@ -606,9 +626,15 @@ int64_t reference_area(const call *c) {
     return ask.area;
 }
 
-bool reference_faults(const call *c, int32_t b, int32_t h, int32_t q, int32_t kv) {
+bool reference_faults(const call *c, const struct fj_cuda_fault *fault) {
     const double score = 0;
-    question ask = {c, {b, h, q, kv, 1, &score, NULL, NULL}, false, 0};
+    const fj_jit_problem *p = &c->kernel->problem;
+    const fj_ir *const of[] = {
+        [FJ_CUDA_FAULT_SCORE] = p->ir, [FJ_CUDA_FAULT_OUT] = p->out, [FJ_CUDA_FAULT_SINK] = p->sink};
+    question ask = {.c = c, .lanes = {fault->b, fault->h, fault->q, fault->kv, 1, &score, NULL, NULL}};
+    if (fault->where < 0 || fault->where >= (int32_t)FJ_ARRAY_LEN(of)) return false;
+    ask.ir = of[fault->where];
+    if (!ask.ir || (fault->where == FJ_CUDA_FAULT_SINK && (fault->q || fault->kv))) return false;
     fj_arena arena;
     fj_arena_init(&arena, &fj_allocator_libc);
     if (fj_scope_run(&arena, NULL, ask_body, &ask) != FJ_OK) abort();
