@@ -119,24 +119,23 @@ FJ_DEVICE void fj_put_nan(const fj_task &t, int32_t h, int32_t q, int32_t column
 // Through shared memory: a warp writes its rows as a tile and reads them by chunks. The barrier: all warps are
 // done with blocks, and the queries of a tile without blocks have arrived.
 
-// The tile of a warp to the rows of a tensor. bad: becomes true where something is not finite.
-FJ_DEVICE void fj_store_tile(const fj_task &t, const fj_cuda_tensor &out, bool vector, bool &bad) {
+#if FJ_HAS_OUT
+// The tile of a warp, before the mod of the output, to where it is wanted.
+FJ_DEVICE void fj_store_raw(const fj_task &t) {
     typedef fj_tile<FJ_VALUE_PAD> tile;
-    const uint32_t own = fj_warp() * 16 * ROW_TILES;
 #pragma unroll 1
     for (uint32_t i = fj_lane(); i < 16 * ROW_TILES * tile::chunks; i += FJ_WARP) {
-        const uint32_t row = own + i / tile::chunks, chunk = i % tile::chunks;
+        const uint32_t row = fj_warp() * 16 * ROW_TILES + i / tile::chunks, chunk = i % tile::chunks;
         const int32_t in_column = t.at.first + static_cast<int32_t>(row);
-        if (in_column >= t.at.rows) break;
-        fj_raw *to = static_cast<fj_raw *>(out.data) +
-                     fj_offset(out, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
-        const fj_b128 x = *fj_shared_at<fj_b128>(tile::at(row, chunk));
-        if (FJ_MASKED && !FJ_VOTES_EARLY) bad |= !fj_is_finite(x);
-        fj_put_chunk(to + chunk * FJ_CHUNK, x, FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK, vector);
+        if (!t.raw.data || in_column >= t.at.rows) break;
+        fj_raw *to = static_cast<fj_raw *>(t.raw.data) +
+                     fj_offset(t.raw, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
+        fj_put_chunk(to + chunk * FJ_CHUNK, *fj_shared_at<fj_b128>(tile::at(row, chunk)),
+                     FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK, t.raw_vector);
     }
+    fj_warp_sync();
 }
 
-#if FJ_HAS_OUT
 // What the output's mod makes of the rows, to their places in the tile, in a loop that stays rolled: each iteration works on the first
 // tile of columns and moves it behind the others.
 FJ_DEVICE void fj_stage_outputs(const fj_task &t, const fj_sums &sums, const fj_factors &factors) {
@@ -172,6 +171,7 @@ FJ_DEVICE void fj_stage_outputs(const fj_task &t, const fj_sums &sums, const fj_
 #endif
 
 FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const fj_sums &o) {
+    typedef fj_tile<FJ_VALUE_PAD> tile;
     const uint32_t own = fj_warp() * 16 * ROW_TILES;
     const fj_factors factors = fj_finish_rows(t, rows);
     uint32_t counting = 0;
@@ -192,12 +192,22 @@ FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const f
     fj_warp_sync();
     bool bad = zeros != 0;
 #if FJ_HAS_OUT
-    if (t.raw.data) fj_store_tile(t, t.raw, t.raw_vector, bad);
-    fj_warp_sync();
+    fj_store_raw(t);
     fj_stage_outputs(t, o, factors);
     fj_warp_sync();
 #endif
-    fj_store_tile(t, t.a.out, t.a.vector & FJ_CUDA_VECTOR_OUT, bad);
+#pragma unroll 1
+    for (uint32_t i = fj_lane(); i < 16 * ROW_TILES * tile::chunks; i += FJ_WARP) {
+        const uint32_t row = own + i / tile::chunks, chunk = i % tile::chunks;
+        const int32_t in_column = t.at.first + static_cast<int32_t>(row);
+        if (in_column >= t.at.rows) break;
+        fj_raw *to = static_cast<fj_raw *>(t.a.out.data) +
+                     fj_offset(t.a.out, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
+        const fj_b128 x = *fj_shared_at<fj_b128>(tile::at(row, chunk));
+        if (FJ_MASKED && !FJ_VOTES_EARLY) bad |= !fj_is_finite(x);
+        fj_put_chunk(to + chunk * FJ_CHUNK, x, FJ_VALUE_DIM - static_cast<int32_t>(chunk) * FJ_CHUNK,
+                     t.a.vector & FJ_CUDA_VECTOR_OUT);
+    }
     return fj_stored{counting, bad};
 }
 // One element, after all of its row.

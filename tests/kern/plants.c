@@ -189,11 +189,8 @@ static const plant plants[] = {
     {"bwd_mma: P is not selected", BWD_CAUSAL, PLAIN, "s = live ? p : fj_real(0);", "s = p;", NULL},
     /* Sinks, the mod of the output, dropout */
     {"fwd_mma: raw after the mod of the output", FWD_GATE, PLAIN,
-     "if (t.raw.data) fj_store_tile(t, t.raw, t.raw_vector, bad);\n    fj_warp_sync();\n"
-     "    fj_stage_outputs(t, o, factors);\n",
-     "fj_stage_outputs(t, o, factors);\n    fj_warp_sync();\n"
-     "    if (t.raw.data) fj_store_tile(t, t.raw, t.raw_vector, bad);\n",
-     NULL},
+     "fj_store_raw(t);\n    fj_stage_outputs(t, o, factors);\n    fj_warp_sync();\n",
+     "fj_stage_outputs(t, o, factors);\n    fj_warp_sync();\n    fj_store_raw(t);\n", NULL},
     {"fwd_mma: dropout does not read its state", FWD_DROPOUT, PLAIN,
      "const uint64_t seed = a.state ? static_cast<uint64_t>(a.state[0]) : a.seed,",
      "const uint64_t seed = a.seed,", NULL},
