@@ -8,14 +8,16 @@ value; F32 may be as far from PyTorch's F64 as twice PyTorch's F32 is, and alway
 import argparse
 import collections
 import itertools
+import os
 import random
 import sys
 import warnings
 
-import torch
-from torch import nn
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # calls are small; two pools of threads would wait for one another
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
 
-import flexjit_c
+import flexjit_c  # noqa: E402
 
 
 class Sizes:
