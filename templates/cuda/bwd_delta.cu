@@ -11,7 +11,7 @@
 //  2. Of bwd_mma with float32 elements, dout is what tensor cores take of it (tf32.h): what they leave out is missing in
 //     dP of all keys alike, and would not cancel.
 //  3. A row that sees nothing (lse = -inf) has +inf for lse and delta 0, whatever out and dout hold; one with a score
-//     of +inf is NaN.
+//     of +inf is NaN. With a sink it has an lse: its out is 0, and delta 0 then, whatever dout holds.
 #include "hooks.h"
 
 #include "identity.h"
@@ -61,6 +61,16 @@ FJ_DEVICE fj_real fj_delta_part(const fj_element *out, const fj_element *dout, [
     return sum;
 }
 
+#if FJ_HAS_SINK
+// Whether all of a row is 0, by the whole warp.
+FJ_DEVICE bool fj_is_zero_row(const fj_element *row) {
+    bool any = false;
+    for (int32_t i = static_cast<int32_t>(fj_lane()); i < FJ_VALUE_DIM; i += FJ_WARP)
+        any = any || fj_widen(row[i]) != 0;
+    return !fj_any(any);
+}
+#endif
+
 // Of a row of queries: its head; its place in the tensors, whose batch is b; its sequence's place in the workspace.
 struct fj_delta_place {
     int32_t b, h, q;
@@ -100,6 +110,9 @@ FJ_DEVICE void fj_delta_row(const fj_backward_args &args, int64_t number) {
                     : fj_delta_part(fj_row_start(a.out, b, h, q), fj_row_start(a.dout, b, h, q),
                                     (a.vector & both) == both);
     for (uint32_t lane = 1; lane < FJ_WARP; lane *= 2) sum += fj_neighbour(sum, lane);
+#if FJ_HAS_SINK
+    if (fj_any(!(sum - sum == 0)) && fj_is_zero_row(fj_row_start(a.out, b, h, q))) sum = 0;
+#endif
     if (fj_lane() != 0) return;
     const fj_real lse = static_cast<const fj_real *>(a.lse.data)[fj_offset(a.lse, b, h, q)];
     const bool none = lse == -fj_real(INFINITY);

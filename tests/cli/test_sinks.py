@@ -95,7 +95,7 @@ class Sinks(Case):
             tensors | {name: tensors[name][:2] + ([x if not h else fill for x, h in zip(tensors[name][2], hidden)],) for name in ("q", "do")}
             for fill in (0.0, math.nan, math.inf)
         ]  # fmt: skip
-        for device in ("reference", "cpu"):
+        for device in ("reference", "cpu", "emu"):
             got = [self.call(each, "--mask", "q > 1", "--backward", device=device)[1] for each in made]
             self.assertEqual(got[0], got[1], device)
             self.assertEqual(got[0], got[2], device)
@@ -129,6 +129,23 @@ class Dropout(Case):
                 want += [sum(value[base + kv * 2 + d] for kv in kept) / 130 / 0.75 for d in range(2)]
             self.near(got["out"][2], want)
             self.near(got["lse"][2], [math.log(130)] * 12)
+
+    def test_every_device_drops_the_same_in_both_directions(self):
+        """Values and dO that are unit matrices show what is kept: rows of out, columns of dv."""
+        n, rate, seed = 70, 0.4, 2**63 + 5
+        unit = [float(i == j) for i in range(n) for j in range(n)]
+        kept = [[keeps(rate, seed, plane, q, kv) for kv in range(n)] for plane in range(2) for q in range(n)]
+        tensors = {"q": ("F32", [1, 2, n, 4], [0.0] * (2 * n * 4)), "k": ("F32", [1, 2, n, 4], [0.0] * (2 * n * 4)),
+                   "v": ("F32", [1, 2, n, n], unit * 2), "do": ("F32", [1, 2, n, n], unit * 2)}  # fmt: skip
+        for device in ("reference", "cpu", "emu"):
+            _, got = self.call(tensors, "--dropout", repr(rate), "--seed", str(seed), "--backward", device=device)
+            out, dv = got["out"][2], got["dv"][2]
+            for plane in range(2):
+                for q in range(n):
+                    row = [out[(plane * n + q) * n + kv] != 0 for kv in range(n)]
+                    column = [dv[(plane * n + kv) * n + q] != 0 for kv in range(n)]
+                    self.assertEqual(row, kept[plane * n + q], (device, plane, q))
+                    self.assertEqual(column, row, (device, plane, q))
 
     def test_check_and_ends(self):
         tensors = harness.attention_tensors("BF16", s=70, backward=True)
