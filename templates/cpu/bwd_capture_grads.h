@@ -23,7 +23,9 @@
 #ifndef FJ_SLOT_BYTES
 #define FJ_SLOT_BYTES ((int64_t)32 << 20)
 #endif
-#define FJ_ROW_TASK 256     /* rows of a task of the phases that go over rows */
+#ifndef FJ_ROW_TASK
+#define FJ_ROW_TASK 256 /* rows of a task of the phases that go over rows */
+#endif
 #define FJ_GRAD_CHUNK 16384 /* elements of a task */
 #define FJ_SCALAR_LINE FJ_ROUND(FJ_SCALARS + 1, 8)
 
