@@ -15,6 +15,10 @@ fj_status fj_nn_check_device(const fj_device *device, fj_error *error) {
             error, FJ_ERR_UNSUPPORTED,
             "layers are not supported on the %s device: they take devices of host memory, as cpu",
             fj_device_name(device));
+    if (device->traits->text == FJ_TEXT_NONE && device->traits->pass == FJ_PASS_ROUNDING)
+        return fj_error_set(error, FJ_ERR_UNSUPPORTED,
+                            "layers are not supported on the %s device, whose results are deviations",
+                            fj_device_name(device));
     return fj_nn_blas_open(error);
 }
 

@@ -26,8 +26,9 @@
  *   - Evaluation is a call without memory for saved state; training is one with it. Dropout acts in training alone.
  *   - Threads: objects are immutable once made, so any thread may use them at any time, each call with memory of its own. A call
  *     runs on threads as fj_launch says, each with products on one thread: while calls run, OpenBLAS is set to one thread
- *     for the whole process (where it has threads of its own, not OpenMP's), and set back when the last one is done.
- *   - Devices: cpu, whose kernels are fast; the others whose memory is the host's compute the same attention in their way.
+ *     for the whole process (where it has threads of its own, not OpenMP's), and set back when the last one is done. Another
+ *     BLAS has to be told by its own means.
+ *   - Devices: cpu, whose kernels are fast; reference, unfused and emu compute the same attention in their way.
  *
  * Errors of every call: FJ_ERR_TENSOR names the tensor, its shape and what is allowed; FJ_ERR_ARGUMENT; FJ_ERR_MEMORY: a workspace
  * is too small. Outputs are untouched then.
@@ -82,7 +83,7 @@ typedef struct fj_decoder_layer {
 
 /* What masks the calls of an object bring. A call may leave out what the object was made for, and can't bring what it was not.
  *
- *   attention mask     [L,S], [B*H,L,S] with index b * H + h, or [B,H,L,S] (extents of 1 stand for any)
+ *   attention mask     [L,S], [B*H,L,S] with index b * H + h, or [B,H,L,S] (extents of 1, but S, stand for any)
  *   key padding mask   [B,S]
  *
  * Both may be used together, but not a floating key padding mask with a BOOL attention mask. Integers are no masks. */
@@ -152,7 +153,7 @@ typedef struct fj_mha_call {
     fj_mha_state dstate;
 } fj_mha_call;
 
-/* Shapes alone are looked at. */
+/* Of the state and the inputs shapes are looked at, their data are not; results need not be there. */
 FJ_NODISCARD FJ_API fj_status fj_mha_sizes(const fj_mha *mha, const fj_mha_call *call,
                                            const fj_launch *launch, fj_nn_sizes *ret_sizes, fj_error *error);
 FJ_NODISCARD FJ_API fj_status fj_mha_forward(const fj_mha *mha, const fj_mha_call *call,

@@ -385,6 +385,17 @@ START_TEST(test_wrong_desc) {
     create_fails(desc, FJ_ERR_ARGUMENT, "dropout is a probability");
     desc.dropout = 0, desc.dtype = FJ_DTYPE_BF16;
     create_fails(desc, FJ_ERR_UNSUPPORTED, "dtype BF16 is not supported");
+    fj_device *device;
+    fj_mha *mha;
+    fj_error rounding = {0};
+    desc.dtype = FJ_DTYPE_F64;
+    must(fj_device_create(context, FJ_DEVICE_ROUNDING, &device, &rounding), &rounding);
+    expect_error(fj_mha_create(device, &desc, &mha, &rounding), FJ_ERR_UNSUPPORTED, &rounding, "rounding");
+    fj_device_unref(&device);
+    must(fj_device_create_for_arch(context, FJ_DEVICE_CUDA, "sm_80", &device, &rounding), &rounding);
+    expect_error(fj_mha_create(device, &desc, &mha, &rounding), FJ_ERR_UNSUPPORTED, &rounding,
+                 "they take devices of host memory");
+    fj_device_unref(&device);
     const fj_encoder_desc encoder = {.struct_size = sizeof encoder, .layer = {.d_model = D, .heads = H}};
     fj_encoder *made;
     fj_error error = {0};
