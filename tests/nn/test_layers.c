@@ -1,4 +1,6 @@
 /* Masks in their forms, probabilities, dropout, threads, and what callers get wrong. */
+#include <pthread.h>
+
 #include "nn/rows.h"
 #include "tests/nn/fixture.h"
 
@@ -231,6 +233,39 @@ START_TEST(test_threads) {
         expect_same(gradients[i].self_attn.in.bias, gradients[0].self_attn.in.bias, 1e-4, "dbias");
     }
     subject_finish(&s);
+}
+END_TEST
+
+static void *run_steps(void *argument) {
+    subject *s = argument;
+    for (int i = 0; i < 3; i++) step(s);
+    return NULL;
+}
+
+/* One object in two threads at once, each call with memory of its own. */
+START_TEST(test_at_once) {
+    fj_mha_desc desc = desc_of(FJ_MASK_CAUSAL, FJ_MASK_NONE);
+    desc.inference = false;
+    subject subjects[3];
+    subjects[0] = mha_of(cpu, &desc);
+    subjects[0].mha_call.dout = rows(0.3);
+    for (int i = 0; i < 3; i++) {
+        subjects[i] = subjects[0];
+        subjects[i].mha_call.out = rows(0);
+        subjects[i].mha_call.dquery = rows(0);
+        subjects[i].launch.workers = 1;
+    }
+    pthread_t threads[2];
+    step(&subjects[0]);
+    for (int i = 0; i < 2; i++)
+        ck_assert(pthread_create(&threads[i], NULL, run_steps, &subjects[i + 1]) == 0);
+    for (int i = 0; i < 2; i++) {
+        ck_assert(pthread_join(threads[i], NULL) == 0);
+        expect_same(subjects[i + 1].mha_call.out, subjects[0].mha_call.out, 1e-15, "out");
+        expect_same(subjects[i + 1].mha_call.dquery, subjects[0].mha_call.dquery, 1e-15, "dquery");
+        free(subjects[i + 1].saved);
+    }
+    subject_finish(&subjects[0]);
 }
 END_TEST
 
@@ -502,6 +537,7 @@ int main(void) {
     tcase_add_test(calls, test_weights);
     tcase_add_loop_test(calls, test_dropout, 0, 2);
     tcase_add_test(calls, test_threads);
+    tcase_add_test(calls, test_at_once);
     tcase_add_test(calls, test_empty);
     tcase_add_test(calls, test_unbatched);
     tcase_add_test(calls, test_drop);
