@@ -322,6 +322,9 @@ class Emit(harness.Case):
         refused("(q_offset)", {"q_offset": True})
         refused("do not cover block masks", {"block_mask": True})
         refused("(shared_keys)", {"shared_keys": True, "direction": "bwd"})
+        refused("do not cover dropout", {"dropout": True})
+        refused("do not cover mods of the output", {}, out="out * 2")
+        refused("do not cover sinks", {}, sink="0.5")
         refused("with all their dimensions", {}, score="score + (x * y).sum()", bind={"x": "F32[?]", "y": "F32[?]"})
 
 

@@ -57,6 +57,8 @@ class Prebuild(harness.Case):
         self.assertEqual(self.counts(text, "--arch", "sm_80"), (4, 1, 3, 0))
         text = manifest(entry({"block_mask": [False, True]}))
         self.assertEqual(self.counts(text, "--arch", "sm_80"), (2, 1, 1, 0))
+        text = manifest(entry({"dropout": [False, True]}), entry(out="out * g[h]", sink="s[h]", bind={"g": "F32[8]", "s": "F32[8]"}))
+        self.assertEqual(self.counts(text, "--arch", "sm_80"), (3, 1, 2, 0))
         text = manifest(entry({"few_queries": True, "gqa": [1, 8]}))
         self.assertEqual(self.counts(text, "--arch", "sm_80"), (2, 1, 1, 0))  # packed where heads share keys
         text = manifest(entry({"form": ["dense", "packed", "paged"], "q_offset": [False, True]}))
