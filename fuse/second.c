@@ -41,7 +41,7 @@ static bool is_uniform(const fj_graph *graph, int value, double *ret, int depth)
 }
 
 static bool arg_is(const fj_graph *graph, const fj_arg *arg, double number) {
-    double found = NAN;
+    double found = (double)NAN;
     int64_t integer;
     if (arg->kind == FJ_ARG_FLOAT) return arg->real == number;
     if (arg->kind == FJ_ARG_INT)
