@@ -14,6 +14,37 @@
 
 #include "bwd_grid.h"
 
+#define FJ_DELTA_THREADS 128
+
+// Of a row of queries: its head; its place in the tensors, whose batch is b; its sequence's place in the workspace.
+struct fj_delta_place {
+    int32_t b, h, q;
+    int64_t start;    // rows of the workspace before the sequence
+    int32_t row, end; // in the sequence; rows that this has
+    int32_t sequence; // the batch that the mod sees
+};
+FJ_DEVICE fj_delta_place fj_delta_place_of(const fj_backward_args &args, int64_t number) {
+    const fj_cuda_backward &a = args.call;
+    const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
+#if FJ_PACKED
+    const int32_t *cu = args.sequences.cu_q;
+    int32_t b = 0;
+    for (int32_t end = a.batch; end - b > 1;) { // the last sequence that begins with the row, or before
+        const int32_t middle = b + (end - b) / 2;
+        (cu[middle] <= q ? b : end) = middle;
+    }
+    return fj_delta_place{0, column, q, fj_sequence_start(cu, b), q - cu[b], cu[b + 1] - cu[b], b};
+#else
+    const int32_t b = column / a.heads_q;
+    return fj_delta_place{b, column % a.heads_q, q, 0, q, a.q_len, b};
+#endif
+}
+
+FJ_DEVICE fj_row_stats fj_delta_stats(const fj_cuda_backward &a, const fj_delta_place &at) {
+    const fj_row_stats row_stats = fj_row_stats_of(a, at.b, at.h, at.row);
+    return fj_row_stats{row_stats.of + at.start * FJ_CUDA_ROW_REALS};
+}
+
 #if FJ_HAS_OUT
 // As fj_q_position, of a sequence's row.
 FJ_DEVICE int32_t fj_row_position(const fj_backward_args &args, const fj_delta_place &at) {
