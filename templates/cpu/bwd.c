@@ -38,6 +38,9 @@
  *  7. Gradients of captures are sums of dS over keys, in which the true delta cancels P dP to the last
  *     digit, and one made of O in 16 bits leaves an error a thousand times larger. So with gradients of captures and
  *     16-bit inputs delta is measured, rowsum(P dP), by a phase of its own: two products more.
+ *  8. Dropout: P as it multiplies dO has exact zeros, and dV is multiplied by 1 / (1 - p) on its way out; dP has zeros there too,
+ *     and the factor. dS is of the whole P. delta, rowsum(O dO), is that of the kept ones already.
+ *  9. With a mod of the output O is what was before it, and dO what bwd_mods.h makes of the given one.
  *
  * What limits it, with figures: tests/kern/README.md. The products take nine tenths of the time in F32 and eight in
  * BF16 at E = Ev = 64; larger query tiles amortise the loads and stores of dV and dK, larger key blocks those of
