@@ -23,7 +23,7 @@ import flexjit_c  # noqa: E402
 class Sizes:
     """What sizes are chosen from. There is one head dimension for all calls: kernels are compiled for it."""
 
-    head_dim, heads, batches, rows, keys = 8, [1, 2, 4], [1, 2, 3], [1, 4, 9], [1, 5, 8]
+    head_dim, heads, batches, rows, keys = 8, [1, 3, 4], [1, 2, 3], [1, 4, 9], [1, 5, 8]
 
 
 class LongSizes:
