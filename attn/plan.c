@@ -145,6 +145,7 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     fj_buf_printf(out, "dimensions    key %d, value %d\n", problem->head_dim, problem->value_dim);
     fj_buf_printf(out, "mask          %s\n", fj_mask_tier_name(fj_plan_mask_tier(plan)));
     fj_buf_printf(out, "deterministic %s\n", problem->nondeterministic ? "no" : "yes");
+    if (problem->dropout) fj_buf_put(out, "dropout       yes\n");
     fj_buf_printf(out, "variant %s\n", plan->variant.name);
     fj_buf_printf(out, "decided by %s\n", plan->decision);
     if (plan->device->traits->text == FJ_TEXT_NONE) return;

@@ -318,13 +318,38 @@ static void bind_captures(wide_call *call, const fj_mod *mod) {
         call->capture_list[i] = &call->captures[i].dl;
         call->dcapture_list[i] = &call->dcaptures[i].dl;
     }
-    wide_tensor(&call->dscalar, 0, NULL, 0);
+    wide_tensor(&call->dscalar, 0, (int64_t[]){1}, 0);
     call->dscalar_list[0] = &call->dscalar.dl;
     call->scalars[0].f = 0.6;
     call->args.captures = call->capture_list;
     call->args.dcaptures = call->dcapture_list;
     call->args.scalars = call->scalars;
     call->args.dscalars = call->dscalar_list;
+}
+
+/* What rounding does to a result is of the size of its last bits; each gradient of what is captured has some. */
+static void check_rounding(wide_call *call, const fj_mod_desc *mod, fj_problem problem) {
+    const test_tensor *const results[] = {&call->out,    &call->out_raw, &call->lse,
+                                          &call->dquery, &call->dkey,    &call->dvalue};
+    for (fj_direction direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
+        test_stack stack;
+        problem.direction = direction;
+        problem.dlse = false;
+        problem.variant = NULL;
+        stack_open(&stack, FJ_DEVICE_ROUNDING, mod, &problem);
+        wide_launch(call, stack.kernel);
+        for (size_t i = direction == FJ_FORWARD ? 0 : 3; i < (direction == FJ_FORWARD ? 3 : 6); i++)
+            for (int64_t k = 0; k < count_of(results[i]); k++)
+                ck_assert_msg(elements(results[i])[k] >= 0 && elements(results[i])[k] < 1e-13, "result %zu",
+                              i);
+        for (size_t i = 0; direction == FJ_BACKWARD && i < fj_mod_capture_count(stack.mod); i++) {
+            double most = 0;
+            for (int64_t k = 0; k < count_of(&call->dcaptures[i]); k++)
+                most = fmax(most, elements(&call->dcaptures[i])[k]);
+            ck_assert_msg(most > 1e-17 && most < 1e-13, "captured tensor %zu: %g", i, most);
+        }
+        stack_finish(&stack);
+    }
 }
 
 /* Forms: dense, dense with the positions of first queries, packed. dlse is 0 where lse is -inf, which no row's is. */
@@ -381,6 +406,7 @@ START_TEST(gradients_are_those_of_differences) {
         check_tensor(&call, stack[0].kernel, fj_mod_capture(stack[0].mod, i).name, &call.captures[i],
                      &call.dcaptures[i]);
     check_element(&call, stack[0].kernel, "t", 0, &call.scalars[0].f, *elements(&call.dscalar));
+    check_rounding(&call, &mod, stack[1].plan->problem);
     for (int i = 0; i < 2; i++) stack_finish(&stack[i]);
     wide_finish(&call);
 }

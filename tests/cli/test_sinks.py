@@ -176,6 +176,15 @@ class Dropout(Case):
 
 
 class Others(harness.Case):
+    def test_show_says_that_a_kernel_has_dropout(self):
+        show = ("show", "--score", "score", "--device", "cpu", "--stage", "plan,key,prologue")
+        text = self.ok(*show, "--dropout", "0.1").stdout
+        for line in ("dropout       yes\n", "\ndropout 1\n", "#define FJ_DROPOUT 1\n"):
+            self.assertIn(line, text)
+        text = self.ok(*show).stdout
+        self.assertNotIn("dropout ", text)
+        self.assertIn("#define FJ_DROPOUT 0\n", text)
+
     def test_bench_has_them(self):
         shape = ("--shape", "1,2,1,8,8,4", "--device", "reference", "--once", "--direction", "fwd,bwd")
         more = ("--out", "out * g[h]", "--bind", "g=F32[2]", "--sink", "s[h]", "--bind", "s=F32[2]", "--dropout", "0.1")
