@@ -389,8 +389,53 @@ START_TEST(what_changes_no_text_changes_no_request) {
 }
 END_TEST
 
+/* The mods of the output and of the sink, and what they add to gradients, have kernels of their own, in their places. */
+START_TEST(what_follows_from_outputs_and_sinks) {
+    fj_variant list[FJ_JIT_MAX_VARIANTS];
+    static const struct {
+        bool out, out_adds, sink_adds, score_adds, atomic;
+        const char *entries;
+    } cases[] = {
+        {.entries = "delta kv q "},
+        {.out = true, .entries = "out delta kv q "},
+        {.out = true, .out_adds = true, .entries = "out delta rows kv q rows_add end "},
+        {.sink_adds = true, .entries = "delta rows kv q rows_add end "},
+        {.sink_adds = true, .atomic = true, .entries = "delta rows kv q end "},
+        {.score_adds = true, .entries = "delta recompute kv q end "},
+        {.out = true,
+         .sink_adds = true,
+         .score_adds = true,
+         .entries = "out delta recompute rows kv q rows_add end "},
+    };
+    const fj_features features = fj_jit_arch_features((fj_arch){80, 0});
+    for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++) {
+        fj_ir none = {0}, adds = {0};
+        char text[128] = "";
+        adds.scatters.len = 1;
+        const fj_jit_problem of = {.kind = FJ_JIT_BACKWARD,
+                                   .ir = &none,
+                                   .gradient = cases[i].score_adds ? &adds : &none,
+                                   .out = cases[i].out ? &none : NULL,
+                                   .out_gradient = !cases[i].out     ? NULL
+                                                 : cases[i].out_adds ? &adds
+                                                                     : &none,
+                                   .sink = cases[i].sink_adds ? &none : NULL,
+                                   .sink_gradient = cases[i].sink_adds ? &adds : NULL,
+                                   .dtype = FJ_DTYPE_BF16,
+                                   .head_dim = 64,
+                                   .value_dim = 64,
+                                   .deterministic = !cases[i].atomic};
+        ck_assert_int_gt(fj_jit_variants(&of, &features, list), 0);
+        for (int k = 0; k < list[0].entry_count; k++)
+            (void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s ",
+                           list[0].entries[k].name + strlen("fj_bwd_"));
+        ck_assert_str_eq(text, cases[i].entries);
+    }
+}
+END_TEST
+
 RUN_SUITE("plan cuda", every_problem_has_a_variant_that_fits, shared_memory_may_be_the_limit,
           names_spell_the_parameters, names_and_requests_tell_everything_apart,
           what_changes_no_text_changes_no_request, large_captures_take_wide_variants,
           few_queries_of_a_group_are_packed, heavy_mods_take_smaller_variants, names_spell_chunks,
-          what_no_kernel_covers_has_no_variant)
+          what_no_kernel_covers_has_no_variant, what_follows_from_outputs_and_sinks)
