@@ -53,6 +53,7 @@ TESTS = {
     "attn": ["attn validate", "attn mask", "attn mask mods", "cli check", "attn gpu", "attn gpu host", "attn cache",
              "attn memory", "attn launch", "cli verbs", "cli run", "attn cpu", "attn gpu launch",
              "attn tuned"],
+    "sdpa": ["sdpa transformers", "cli sdpa"],
     "nn": ["nn golden", "nn layers", "nn gradients", "nn transformers"],
     "cli": ["cli check", "cli safetensors", "cli usage", "cli files", "cli verbs", "cli casts", "cli prebuild",
             "cli cache", "cli run", "cli tuned"],

@@ -92,10 +92,9 @@ typedef struct fj_sdpa_args {
     const double *scale; /* any sign, 0 too; NULL: 1 / sqrt(E) */
     fj_sdpa_causal causal;
     /* By default results are the same bits for each run, and on cpu for each number of threads. true lets kernels for a GPU add up
-     * dquery and dmask by float atomics, in the order in which threads come: quicker where many blocks add to an element, but
-     * bits then differ from run to run. On cpu it changes nothing: there determinism costs nothing. What it costs on a GPU: dkey
-     * and dvalue nothing; dquery a pass of its own that computes the scores a second time; a broadcast dmask two passes
-     * in place of one, and 64-bit integer atomics. */
+     * dquery and dmask by float atomics, in the order in which threads come; bits then differ from run to run. On cpu it changes
+     * nothing: there determinism costs nothing. What it costs on a GPU: dkey and dvalue nothing; dquery is a pass of its own, which
+     * computes the scores a second time; of dmask one pass finds how large the sums get, and the other adds integers of 64 bits. */
     bool nondeterministic;
     bool tf32;         /* products of F32 may be rounded to TF32 */
     unsigned backends; /* those allowed: bits 1 << fj_sdpa_backend; 0: all */

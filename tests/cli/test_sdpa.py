@@ -137,6 +137,20 @@ class Sdpa(harness.Case):
             found, _ = self.run_on("cpu", tensors, "--scale", scale)
             self.near(found["out"][2], attention(tensors["q"], tensors["k"], tensors["v"], scale=scale), 1e-12)
 
+    def test_dropout(self):
+        """What is kept is the same forward and backward, and on every device (--check); the seed says which."""
+        tensors = inputs(random.Random(16))
+        found, _ = self.checked("cpu", tensors, "--dropout", 0.3, "--seed", 5)
+        same, _ = self.run_on("reference", tensors, "--dropout", 0.3, "--seed", 5)
+        self.near(found["out"][2], same["out"][2], 1e-5)
+        other, _ = self.run_on("reference", tensors, "--dropout", 0.3, "--seed", 6)
+        self.assertNotEqual(other["out"], same["out"])
+        none, _ = self.run_on("reference", tensors, "--dropout", 1)
+        self.assertEqual((set(none["out"][2]), none["lse"]), ({0.0}, same["lse"]))
+        options = ("--input", self.save("in.st", tensors), "--output", self.folder / "out.st")
+        self.fails(2, "takes a probability from 0 to 1, not '1.5'", "sdpa", *options, "--dropout", 1.5)
+        self.fails(2, "option '--seed' is for --dropout", "sdpa", *options, "--seed", 1)
+
     # ---- Ranks and broadcast -----------------------------------------------------------------------------
 
     def test_ranks(self):

@@ -360,6 +360,29 @@ START_TEST(fused_sdp_choice) {
 }
 END_TEST
 
+/* On a GPU, which need not be here for the choice: what the host would have to copy is refused with the tensor's name. */
+START_TEST(fused_sdp_choice_cuda) {
+    call c = small(FJ_DTYPE_BF16, 5, 6);
+    fj_device *gpu;
+    ck_assert(fj_device_create_for_arch(context, FJ_DEVICE_CUDA, "sm_90a", &gpu, NULL) == FJ_OK);
+    tensor *const tensors[] = {c.q, c.k, c.v};
+    for (int i = 0; i < 3; i++) tensors[i]->dl.device.device_type = kDLCUDA;
+    fj_sdpa_report report = report_of(gpu, &c);
+    ck_assert_int_eq(report.backend, FJ_SDPA_FLASH);
+    ck_assert_str_eq(report.refused[FJ_SDPA_MATH],
+                     "it reads the host's memory, and the device is cuda:sm_90a");
+    ck_assert_str_eq(report.refused[FJ_SDPA_CPU], "it runs on the device cpu, and the device is cuda:sm_90a");
+    c.q->strides[3] = 2;
+    report = report_of(gpu, &c);
+    ck_assert_int_eq(report.backend, FJ_SDPA_BACKENDS);
+    for (int i = FJ_SDPA_FLASH; i <= FJ_SDPA_EFFICIENT; i++)
+        ck_assert_str_eq(
+            report.refused[i],
+            "the host cannot copy memory of cuda: query is copied: the stride of its last dimension is not 1");
+    fj_device_unref(&gpu);
+}
+END_TEST
+
 START_TEST(invalid_inputs) {
     const call good = small(FJ_DTYPE_F32, 5, 6);
     call c = good;
@@ -652,6 +675,7 @@ int main(void) {
                                 singelton_head_dim_stride_ne_1,
                                 invalid_fused_inputs_head_dim,
                                 fused_sdp_choice,
+                                fused_sdp_choice_cuda,
                                 invalid_inputs,
                                 flash_atteention_large_bf16_nan_values,
                                 fp16_overflow,
