@@ -34,6 +34,44 @@ static bool split_where(fj_region *region, int term, int *ret_kept, int *ret_con
     return true;
 }
 
+/* Numbers whose products overflow, to an infinity of either sign. */
+static bool has_huge(const fj_region *region, int term) {
+    const fj_term t = term_of(region, term);
+    if (t.kind == FJ_TERM_NUMBER)
+        return !(fabs(t.number) < 1e18) || (region->dtype == FJ_DTYPE_F16 && fabs(t.number) > 2000);
+    for (int i = 0; t.kind == FJ_TERM_OP && i < t.count; i++)
+        if (has_huge(region, t.args[i])) return true;
+    return false;
+}
+
+bool fj_term_is_finite(const fj_region *region, int term) {
+    const fj_term t = term_of(region, term);
+    if (t.kind == FJ_TERM_OP && t.op == FJ_NODE_MUL && has_huge(region, term)) return false;
+    if (t.kind == FJ_TERM_NUMBER) return isfinite(t.number);
+    if (t.kind != FJ_TERM_OP) return true;
+    switch (t.op) {
+    case FJ_NODE_DIV:
+    case FJ_NODE_FLOOR_DIV:
+    case FJ_NODE_REMAINDER: {
+        const fj_term by = term_of(region, t.args[1]);
+        return by.kind == FJ_TERM_NUMBER && by.number != 0 && isfinite(by.number) &&
+               fj_term_is_finite(region, t.args[0]);
+    }
+    case FJ_NODE_CLAMP: return fj_term_is_finite(region, t.args[0]); /* its ends may be open */
+    case FJ_NODE_POW:
+    case FJ_NODE_RECIPROCAL:
+    case FJ_NODE_SQRT:
+    case FJ_NODE_RSQRT:
+    case FJ_NODE_LOG:
+    case FJ_NODE_LOG2:
+    case FJ_NODE_LOG1P: return false;
+    default: break;
+    }
+    for (int i = 0; i < t.count; i++)
+        if (!fj_term_is_finite(region, t.args[i])) return false;
+    return true;
+}
+
 /* A condition can be a mask's where it is one in the mod: not on what the scores are. */
 int fj_split_mask(fj_region *region, int term, int *ret_mask) {
     const fj_term t = term_of(region, term);
@@ -55,6 +93,7 @@ int fj_split_mask(fj_region *region, int term, int *ret_mask) {
             added = kept;
         }
         const int rest = fj_split_mask(region, t.args[scored], &inner);
+        if (!fj_term_is_finite(region, added)) return term;
         if (outer >= 0 || inner >= 0)
             fj_region_note(
                 region,

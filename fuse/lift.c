@@ -198,9 +198,21 @@ static bool has_score(const fj_region *region, int term, bool *seen) {
     return false;
 }
 
+/* Captured floats may be -inf. */
+static bool reads_floats(const fj_region *region, int term, bool *seen) {
+    const fj_term t = region->terms.data[term];
+    if (seen[term]) return false;
+    seen[term] = true;
+    if (t.kind == FJ_TERM_READ && t.type == FJ_TERM_FLOAT) return true;
+    for (int i = 0; i < t.count; i++)
+        if (reads_floats(region, t.args[i], seen)) return true;
+    return false;
+}
+
 /* The score's term, and what else hides it, to a mod and a plan. */
 static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor, const sources *from,
-                   int last, bool transposed, int root, int mask, const bool *depends, int nodes, bool safe) {
+                   int last, bool transposed, int root, int mask, const bool *depends, int nodes, bool safe,
+                   const char *guard) {
     fj_graph *graph = lifter->graph;
     fj_plan_of plan = {.region = region, .node = last, .transposed = transposed};
     int split = -1;
@@ -211,7 +223,6 @@ static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor
                         node_of(lifter, graph->mutation)->name);
     const bool chosen = choose_operands(region, from, plan.operands);
     if (chosen) check_operands(lifter, region, from, plan.operands);
-    const int score_all = root;
     root = fj_split_mask(region, root, &split);
     if (split >= 0)
         mask =
@@ -227,12 +238,16 @@ static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor
     memset(seen, 0, region->terms.len);
     if (mask >= 0 && has_score(region, mask, seen))
         fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, "a mask depends on the scores");
-    (void)score_all;
+    if (guard != NULL && !fj_term_is_finite(region, root))
+        fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE,
+                        "'%.80s' hides NaN that the scores may have", guard);
     if (region->reasons != 0) {
         refuse(lifter, region, fused.softmax);
         return;
     }
-    if (!safe && mask >= 0) fj_region_note(region, "rows that see nothing are 0; the graph gives NaN");
+    memset(seen, 0, region->terms.len);
+    if (!safe && (mask >= 0 || !fj_term_is_finite(region, root) || reads_floats(region, root, seen)))
+        fj_region_note(region, "rows that see nothing are 0; the graph gives NaN");
     fused.name = fj_arena_printf(graph->arena, "attention_%zu", lifter->model->findings.fused.len);
     fused.batch = region->extents[FJ_VAR_B];
     fused.heads = region->extents[FJ_VAR_H];
@@ -386,7 +401,7 @@ static void look_at(fj_lifter *lifter, const fj_anchor *anchor, const char *wron
     fj_anchor named = *anchor;
     if (safe && strcmp(named.pattern, "softmax") == 0) named.pattern = "safe-softmax";
     finish(lifter, region, &named, from, second.node, second.place == 1, root, -1, inside.depends,
-           inside.count + 1, safe);
+           inside.count + 1, safe, second.guard);
 }
 
 /* ---- Attention as one node --------------------------------------------------------------- */
@@ -509,7 +524,7 @@ static void look_at_sdpa(fj_lifter *lifter, int index) {
                                               .printable = true,
                                               .number = scale});
     const int mask = sdpa_mask(lifter, region, node, scores, q->rank, &root);
-    finish(lifter, region, &anchor, from, index, false, root, mask, NULL, 1, true);
+    finish(lifter, region, &anchor, from, index, false, root, mask, NULL, 1, true, NULL);
 }
 
 /* ---- All of them ------------------------------------------------------------------------- */

@@ -30,10 +30,10 @@ typedef struct fj_lifter {
 
 /* The weights' way to the second product. */
 typedef struct fj_second {
-    int node, place;  /* the product; which of its factors they are */
-    bool safe;        /* rows without anything to see are 0 */
-    double narrowest; /* bytes of the least dtype on the way */
-    fj_dtype narrow;
+    int node, place;   /* the product; which of its factors they are */
+    bool safe;         /* rows without anything to see are 0 */
+    const char *guard; /* the node that hides NaN, of whatever it comes; NULL: there is none */
+    fj_dtype narrow;   /* the least dtype on the way */
 } fj_second;
 
 int fj_user_count(const fj_lifter *lifter, int value);

@@ -112,6 +112,8 @@ int fj_operand_emit(fj_region *region, const fj_operand *operand, int row_var, c
 
 /* ---- Masks and text ---------------------------------------------------------------------- */
 
+/* Whether it is neither infinite nor NaN where q, k and captured tensors are finite, overflow apart. */
+bool fj_term_is_finite(const fj_region *region, int term);
 /* Takes constant branches of -inf off a score: what remains, and the condition under which it is seen, or -1. */
 int fj_split_mask(fj_region *region, int term, int *ret_mask);
 /* Makes all scores of one factor, which is returned; *term changes where they have several. */

@@ -189,8 +189,10 @@ static bool goes_on(fj_lifter *lifter, fj_region *region, const fj_anchor *ancho
     if (!is_guard(graph, node, weights, anchor->input)) return false;
     ret->safe = true;
     if (node->op == FJ_NODE_NAN_TO_NUM || node->op == FJ_NODE_FILL ||
-        is_nan_of(graph, arg_of(node, 0), weights))
+        is_nan_of(graph, arg_of(node, 0), weights)) {
         fj_region_note(region, "'%.60s' also hides NaN of the scores, which a kernel keeps", node->name);
+        ret->guard = node->name;
+    }
     return true;
 }
 

@@ -170,6 +170,8 @@ def export(folder, name, make, attention, dtype):
 
 
 def main():
+    if not torch.cuda.is_available():  # 2.15 crashes when it is asked without a GPU
+        torch.cuda.is_current_stream_capturing = lambda: False
     folder, names = pathlib.Path(sys.argv[1]), sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in {**BLOCKS, **MODELS}.items():
