@@ -2,6 +2,7 @@
 """Exports small models with random weights, as .pt2 and their inputs and outputs as safetensors, into a folder.
 
 usage: export.py DIR [NAME...]      needs torch, and transformers for most of them (PyPI)
+       export.py --committed        those of data/
 
 Each model gives DIR/NAME_ATTENTION_DTYPE_FORM.pt2, where FORM is raw or core (after run_decompositions()), and .st: the
 inputs under the graph's names and what PyTorch gives as expected_0, expected_1 ...
@@ -11,6 +12,7 @@ import json
 import pathlib
 import struct
 import sys
+import zipfile
 
 import torch
 
@@ -28,6 +30,24 @@ def save_tensors(path, tensors):
         body += data
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def save_program(path, program):
+    """Without what says where it was made: stack traces, sample inputs."""
+    torch.export.save(program, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in sorted(members.items()):
+            if "sample_inputs" in name or name.endswith("serialization_id"):
+                continue
+            if name.endswith("models/model.json"):
+                model = json.loads(data)
+                model["guards_code"] = []
+                for node in model["graph_module"]["graph"]["nodes"]:
+                    node["metadata"] = {}
+                data = json.dumps(model, separators=(",", ":")).encode()
+            archive.writestr(zipfile.ZipInfo(name), data)
 
 
 def ids(length=LENGTH):
@@ -121,7 +141,7 @@ class Block(torch.nn.Module):
         distance = position[:, None] - position[None, :]
         if self.kind == "alibi":
             scores = scores - self.slopes.to(x.dtype) * distance.abs()
-        if self.kind == "window":
+        if self.kind in ("window", "dynamic"):
             scores = scores.masked_fill((distance < 0) | (distance >= 4), float("-inf"))
         if self.kind == "buffer":
             scores = torch.where(self.causal[:, :, :length, :length], scores, torch.tensor(float("-inf")))
@@ -139,7 +159,8 @@ def block(kind):
 
 
 MODELS = {"bert": bert, "distilbert": distilbert, "gpt2": gpt2, "t5": t5, "mbart": mbart, "llama": llama, "gemma2": gemma2, "vit": vit}
-BLOCKS = {kind: block(kind) for kind in ("alibi", "window", "buffer", "written", "sdpa")}
+BLOCKS = {kind: block(kind) for kind in ("alibi", "window", "buffer", "written", "sdpa", "dynamic")}
+COMMITTED = {("alibi", torch.bfloat16), ("window", torch.float32), ("sdpa", torch.float32), ("dynamic", torch.float32), ("llama", torch.float32)}
 
 
 def flatten(value):
@@ -150,19 +171,22 @@ def flatten(value):
     return [tensor for item in value for tensor in flatten(item)] if isinstance(value, (list, tuple)) else []
 
 
-def export(folder, name, make, attention, dtype):
+def export(folder, name, make, attention, dtype, forms=("raw", "core")):
     torch.manual_seed(1)
     model, inputs = make(attention)
     model = model.eval().to(dtype)
     inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
     with torch.no_grad():
         expected = flatten(model(**inputs))
-        program = torch.export.export(model, (), inputs, strict=False)
+        sizes = {"x": {0: torch.export.Dim("batch", min=2), 1: torch.export.Dim("length", min=2, max=64)}} if name == "dynamic" else None
+        program = torch.export.export(model, (), inputs, dynamic_shapes=sizes, strict=False)
     for form in ("raw", "core"):
         if form == "core":
             program = program.run_decompositions()
+        if form not in forms:
+            continue
         stem = f"{name}_{attention}_{DTYPES[dtype]}_{form}"
-        torch.export.save(program, folder / f"{stem}.pt2")
+        save_program(folder / f"{stem}.pt2", program)
         given = {spec.arg.name: tensor for spec, tensor in
                  zip([s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"], inputs.values())}  # fmt: skip
         save_tensors(folder / f"{stem}.st", {**given, **{f"expected_{i}": tensor for i, tensor in enumerate(expected)}})
@@ -172,6 +196,12 @@ def export(folder, name, make, attention, dtype):
 def main():
     if not torch.cuda.is_available():  # 2.15 crashes when it is asked without a GPU
         torch.cuda.is_current_stream_capturing = lambda: False
+    if sys.argv[1] == "--committed":
+        SMALL["num_hidden_layers"] = 1
+        for name, dtype in sorted(COMMITTED, key=str):
+            forms = ("core",) if name in ("alibi", "sdpa") else ("raw",)
+            export(pathlib.Path(__file__).parent / "data", name, {**BLOCKS, **MODELS}[name], "eager", dtype, forms)
+        return
     folder, names = pathlib.Path(sys.argv[1]), sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in {**BLOCKS, **MODELS}.items():

@@ -1,0 +1,156 @@
+"""fuse: models that PyTorch exported (export.py --committed), against what PyTorch gave; their kernels; damaged archives."""
+
+import json
+import os
+import pathlib
+import shutil
+import sys
+import zipfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
+import harness
+import models
+
+DATA = pathlib.Path(__file__).parent / "data"
+SMALL = DATA / "sdpa_eager_F32_core.pt2"
+
+
+class Models(harness.Case):
+    def test_each(self):
+        for path in sorted(DATA.glob("*.pt2")):
+            with self.subTest(path.stem):
+                line = models.run(harness.TOOL, path)
+                self.assertTrue(line.startswith("1 softmaxes, 1 fused"), line)
+                self.assertNotIn("BAD", line)
+
+    def test_mods(self):
+        expected = {"alibi_eager_BF16_core": "score_mod", "dynamic_eager_F32_raw": "mask_mod", "llama_eager_F32_raw": "score_mod",
+                    "sdpa_eager_F32_core": "mask_mod", "window_eager_F32_raw": "mask_mod"}  # fmt: skip
+        for name, kind in expected.items():
+            with self.subTest(name):
+                out = self.folder / name
+                report = json.loads(self.ok("fuse", DATA / f"{name}.pt2", "--output", out, "--json").stdout)
+                self.assertIn(f"def {kind}(", (out / "attention_0.py").read_text())
+                self.assertEqual(report["fused"][0]["shape"][1:3], [4, 2 if "llama" in name else 4])
+
+    def test_three_commands(self):
+        """fuse, prebuild, run: the kernels of a model, and one of them alone."""
+        out, layer = self.folder / "out", self.folder / "layer"
+        self.ok("fuse", DATA / "window_eager_F32_raw.pt2", "--output", out)
+        self.ok("prebuild", "--manifest", out / "manifest.json", "--arch", "avx2", "--output", layer)
+        given = self.file("in.st", harness.safetensors(harness.attention_tensors(b=2, hq=4, hkv=4, l=7, s=7, e=8)))
+        done = self.ok("run", out / "attention_0.py", "--input", given, "--output", self.folder / "out.st", "--device", "reference")
+        self.assertIn("mask", done.stdout)
+
+    def test_on_the_cpu(self):
+        path = DATA / "window_eager_F32_raw.pt2"
+        self.ok("fuse", path, "--run", path.with_suffix(".st"), "--check")
+
+    def test_graph_is_read_back(self):
+        """The rewritten graph is a graph; its weights lie beside it."""
+        model = shutil.copy(SMALL, self.folder / SMALL.name)
+        self.ok("fuse", model, "--output", self.folder)
+        report = json.loads(self.ok("fuse", self.folder / "graph.json", "--json").stdout)
+        self.assertEqual(report["fused"] + report["refused"], [])
+        self.fails(1, "only the graph that was fused in this call can be run", "fuse", self.folder / "graph.json", "--run", SMALL.with_suffix(".st"))
+
+
+class Archives(harness.Case):
+    def members(self):
+        with zipfile.ZipFile(SMALL) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    def archive(self, members, method=zipfile.ZIP_STORED, name="bad.pt2"):
+        path = self.folder / name
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for member, data in members.items() if isinstance(members, dict) else members:
+                archive.writestr(zipfile.ZipInfo(member), data, method)
+        return path
+
+    def model(self, change):
+        members = self.members()
+        name = next(n for n in members if n.endswith("models/model.json"))
+        model = json.loads(members[name])
+        change(model)
+        members[name] = json.dumps(model).encode()
+        return self.archive(members)
+
+    def test_truncated(self):
+        whole = SMALL.read_bytes()
+        for size in (0, 3, 4, 100, len(whole) // 2, len(whole) - 30, len(whole) - 1):
+            with self.subTest(size):
+                self.fails(1, "bad.pt2", "fuse", self.file("bad.pt2", whole[:size]))
+
+    def test_damaged(self):
+        whole = SMALL.read_bytes()
+        at = whole.index(b'"schema_version"')
+        self.fails(1, "checksum", "fuse", self.file("bad.pt2", whole[:at] + b"X" + whole[at + 1 :]))
+
+    def test_members(self):
+        members = self.members()
+        root = next(iter(members)).split("/")[0]
+        self.fails(1, "compressed", "fuse", self.archive(members, zipfile.ZIP_DEFLATED))
+        self.fails(1, "two members called", "fuse", self.archive([*members.items(), *list(members.items())[:1]]))
+        self.fails(1, "its path leaves the archive", "fuse", self.archive({**members, f"{root}/../../evil": b"x"}))
+        self.fails(1, "its path leaves the archive", "fuse", self.archive({**members, "/evil": b"x"}))
+        self.fails(1, "no member 'NAME/models/model.json'", "fuse", self.archive({"a/b": b"x"}))
+        self.fails(1, "before August 2025", "fuse", self.archive({"serialized_exported_program.json": b"{}"}))
+        weight = next(n for n in members if "weight_" in n)
+        self.fails(1, "is missing", "fuse", self.archive({n: d for n, d in members.items() if n != weight}))
+        self.fails(1, "fewer than", "fuse", self.archive({**members, weight: members[weight][:-1]}))
+
+    def test_pickles(self):
+        members = self.members()
+        name = next(n for n in members if n.endswith("model_weights_config.json"))
+        members[name] = members[name].replace(b'"use_pickle": false', b'"use_pickle": true')
+        self.fails(1, "is a pickle", "fuse", self.archive(members))
+
+    def test_json(self):
+        members = self.members()
+        name = next(n for n in members if n.endswith("models/model.json"))
+        for text, error in ((b"{", "line 1"), (b"[" * 10000, "depth"), (b"[]", "not an object"), (b'{"a":1,"a":1}', "duplicate")):
+            with self.subTest(text[:10]):
+                self.fails(1, error, "fuse", self.archive({**members, name: text}))
+
+    def test_models(self):
+        graph = lambda model: model["graph_module"]["graph"]
+        def major(model): model["schema_version"]["major"] = 9
+        def undefined(model): graph(model)["nodes"][0]["inputs"][0]["arg"] = {"as_tensor": {"name": "nowhere"}}
+        def no_type(model): graph(model)["tensor_values"].clear()
+        def dtype(model): next(iter(graph(model)["tensor_values"].values()))["dtype"] = 11
+        def twice(model): graph(model)["nodes"].append(graph(model)["nodes"][0])
+        def shape(model): next(v for k, v in graph(model)["tensor_values"].items() if "softmax" in k)["sizes"][-1] = {"as_int": 8}
+        def output(model): graph(model)["outputs"] = [{"as_tensor": {"name": "nowhere"}}]
+        for change, error in ((major, "schema 9."), (undefined, "'nowhere' is not defined"), (no_type, "not in tensor_values"),
+                              (dtype, "dtype number 11"), (twice, "two values are called"), (shape, "does not broadcast"),
+                              (output, "'nowhere' is not defined")):  # fmt: skip
+            with self.subTest(change.__name__):
+                self.fails(1, error, "fuse", self.model(change))
+
+    def test_newer_minor(self):
+        def minor(model): model["schema_version"]["minor"] = 99
+        report = json.loads(self.ok("fuse", self.model(minor), "--json").stdout)
+        self.assertIn("newer", report["notes"][0])
+
+    def test_unknown_operation(self):
+        """The graph is read; a region with it has a reason."""
+        def unknown(model):
+            node = next(n for n in graph_nodes(model) if n["target"].endswith("_softmax.default"))
+            node["target"] = "torch.ops.my.softmax.default"
+        def graph_nodes(model): return model["graph_module"]["graph"]["nodes"]
+        report = json.loads(self.ok("fuse", self.model(unknown), "--json").stdout)
+        self.assertEqual(report["fused"], [])
+        self.fails(1, "not one that flexjit evaluates", "fuse", self.model(unknown), "--run", SMALL.with_suffix(".st"))
+
+    def test_inputs(self):
+        given = {name: value for name, value in harness.read_safetensors(SMALL.with_suffix(".st")).items()}
+        self.fails(1, "input 'x' is missing", "fuse", SMALL, "--run", self.file("e.st", harness.safetensors({})))
+        wrong = {**given, "x": ("F32", [2, 6, 32], given["x"][2][: 2 * 6 * 32])}
+        self.fails(1, "dimension 1 of input 'x' is 6, not 7", "fuse", SMALL, "--run", self.file("w.st", harness.safetensors(wrong)))
+        self.fails(2, "--check needs --run", "fuse", SMALL, "--check")
+        self.fails(2, "takes one graph", "fuse")
+        self.fails(1, "cannot open", "fuse", self.folder / "none.pt2")
+
+
+if __name__ == "__main__":
+    harness.main()
