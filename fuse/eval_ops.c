@@ -315,6 +315,55 @@ static void linear(fj_eval *eval, const fj_node *node) {
     }
 }
 
+/* One number for each of the last two dimensions; those of a list that is shorter or absent are `otherwise`. */
+static void spatial(fj_eval *eval, const fj_arg *arg, int64_t otherwise, int count, int64_t ret[2]) {
+    for (int i = 0; i < count; i++) {
+        const int at = arg->count == 1 ? 0 : i;
+        ret[i] = arg->kind == FJ_ARG_INTS && at < arg->count ? fj_eval_size(eval, arg->sizes[at]) : otherwise;
+    }
+}
+
+/* A correlation in one or two dimensions; one dimension is a second of extent 1. */
+static void convolution(fj_eval *eval, const fj_node *node) {
+    const fj_array *in = fj_eval_of(eval, node, node->args[0].value),
+                   *weight = fj_eval_of(eval, node, node->args[1].value);
+    const fj_array *bias =
+        node->args[2].kind == FJ_ARG_VALUE ? fj_eval_of(eval, node, node->args[2].value) : NULL;
+    fj_array *out = fj_eval_make(eval, node->outputs[0]);
+    int64_t stride[2] = {1, 1}, padding[2] = {0, 0}, dilation[2] = {1, 1}, index[FJ_MAX_RANK] = {0};
+    const int count = in->rank - 2;
+    const int64_t groups = node->args[6].kind == FJ_ARG_INT ? fj_eval_size(eval, node->args[6].size) : 0;
+    fj_eval_require(eval, node,
+                    (count == 1 || count == 2) && weight->rank == in->rank &&
+                        !(node->args[7].kind == FJ_ARG_BOOL && node->args[7].flag),
+                    "it is not a convolution in one or two dimensions");
+    spatial(eval, &node->args[3], 1, count, stride);
+    spatial(eval, &node->args[4], 0, count, padding);
+    spatial(eval, &node->args[5], 1, count, dilation);
+    fj_eval_require(eval, node,
+                    groups > 0 && in->dims[1] == weight->dims[1] * groups &&
+                        out->dims[1] == weight->dims[0] && weight->dims[0] % groups == 0 &&
+                        (bias == NULL || bias->count == weight->dims[0]) && in->dims[0] == out->dims[0],
+                    "its weight does not fit its argument");
+    const int64_t height = in->dims[2], width = count == 2 ? in->dims[3] : 1,
+                  kw = count == 2 ? weight->dims[3] : 1;
+    for (int64_t at = 0; at < out->count; at++) {
+        const int64_t each = weight->dims[0] / groups, first = index[1] / each * weight->dims[1];
+        double sum = 0;
+        for (int64_t k = 0; k < weight->dims[1] * weight->dims[2] * kw; k++) {
+            const int64_t c = k / (weight->dims[2] * kw), ky = k / kw % weight->dims[2], kx = k % kw;
+            const int64_t y = index[2] * stride[0] - padding[0] + ky * dilation[0];
+            const int64_t x = count == 2 ? index[3] * stride[1] - padding[1] + kx * dilation[1] : 0;
+            if (y < 0 || y >= height || x < 0 || x >= width) continue;
+            sum = add_product(eval, out->dtype, sum,
+                              in->data[((index[0] * in->dims[1] + first + c) * height + y) * width + x],
+                              weight->data[index[1] * weight->dims[1] * weight->dims[2] * kw + k]);
+        }
+        out->data[at] = sum + (bias ? bias->data[index[1]] : 0);
+        (void)next(out->dims, out->rank, index);
+    }
+}
+
 static void addmm(fj_eval *eval, const fj_node *node) {
     fj_array *out = fj_eval_make(eval, node->outputs[0]);
     const spread_operand add = argument(eval, node, 0, out);
@@ -542,6 +591,7 @@ void fj_eval_node(fj_eval *eval, const fj_node *node) {
                  fj_eval_of(eval, node, node->args[1].value), fj_eval_make(eval, node->outputs[0]));
         break;
     case FJ_CLASS_LINEAR: linear(eval, node); break;
+    case FJ_CLASS_CONV: convolution(eval, node); break;
     case FJ_CLASS_ADDMM: addmm(eval, node); break;
     case FJ_CLASS_SOFTMAX: softmax(eval, node); break;
     case FJ_CLASS_SAME: same(eval, node); break;

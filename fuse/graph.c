@@ -245,6 +245,7 @@ static void check_node(fj_graph *graph, const fj_node *node) {
     case FJ_CLASS_TRIANGLE:
     case FJ_CLASS_GELU:
     case FJ_CLASS_NORM: check_same(graph, node); break;
+    case FJ_CLASS_CONV:
     case FJ_CLASS_LINEAR: check_rank(graph, node, arg_value(graph, node, 0)->rank); break;
     case FJ_CLASS_EMBEDDING: check_rank(graph, node, arg_value(graph, node, 1)->rank + 1); break;
     case FJ_CLASS_REDUCE:

@@ -18,6 +18,7 @@ typedef enum fj_node_class {
     FJ_CLASS_MATMUL,
     FJ_CLASS_LINEAR,
     FJ_CLASS_ADDMM,
+    FJ_CLASS_CONV,
     FJ_CLASS_SOFTMAX,
     FJ_CLASS_SAME,
     FJ_CLASS_SDPA,
@@ -88,7 +89,7 @@ typedef struct fj_arg {
     };
 } fj_arg;
 
-enum { FJ_MAX_ARGS = 8 };
+enum { FJ_MAX_ARGS = 9 };
 
 /* One parameter of a signature: what next_parameter gave. False at the end. */
 typedef struct fj_parameter {
