@@ -68,9 +68,10 @@ static json_t *json_of_fused(fj_model *model, const fj_fused *fused) {
         (void)json_array_append_new(shape, json_of_size(model, sizes[i]));
     char mod[80];
     (void)snprintf(mod, sizeof mod, "%.60s.py", fused->name);
-    return json_pack("{s:s, s:s, s:o, s:i, s:s, s:s, s:o, s:o, s:f, s:o, s:o, s:o}", "name", fused->name,
-                     "pattern", fused->pattern, "softmax", cli_json_text(fused->softmax), "nodes",
-                     fused->nodes, "mod", mod, "dtype", fj_dtype_name(fused->dtype), "head_dim",
+    return json_pack("{s:s, s:s, s:o, s:i, s:s, s:b, s:b, s:s, s:o, s:o, s:f, s:o, s:o, s:o}", "name",
+                     fused->name, "pattern", fused->pattern, "softmax", cli_json_text(fused->softmax),
+                     "nodes", fused->nodes, "mod", mod, "score_mod", fused->has_score, "mask_mod",
+                     fused->has_mask, "dtype", fj_dtype_name(fused->dtype), "head_dim",
                      json_of_size(model, fused->head_dim), "value_dim", json_of_size(model, fused->value_dim),
                      "scale", fused->scale, "shape", shape, "captures", captures, "notes", notes);
 }

@@ -62,6 +62,21 @@ class Graph:
     def text(self):
         return json.dumps({"schema": 1, "inputs": self.inputs, "nodes": self.nodes, "outputs": [v.name for v in self.outputs]})
 
+    def add_all(self, other, prefix):
+        """Another graph beside this one, its names with a prefix."""
+
+        def renamed(value):
+            if isinstance(value, list):
+                return [renamed(item) for item in value]
+            return "%" + prefix + value[1:] if isinstance(value, str) and value.startswith("%") else value
+
+        self.inputs += [{**each, "name": prefix + each["name"]} for each in other.inputs]
+        self.given.update({prefix + name: value for name, value in other.given.items()})
+        for node in other.nodes:
+            results = [{**each, "name": prefix + each["name"]} for each in node["results"]]
+            self.nodes.append({**node, "name": prefix + node["name"], "args": {k: renamed(v) for k, v in node["args"].items()}, "results": results})
+        self.outputs += [Value(self, prefix + each.name, each.dtype, each.shape) for each in other.outputs]
+
     # Elements.
 
     def point(self, op, names, operands, dtype=None, **more):
