@@ -29,7 +29,7 @@ const mod mods[] = {
      .large = true,
      .score = "where((kv > 70) & (q % 3 == 1), 5e8, where((q < 7) | (kv % 9 == 4), -1.875 * 2.0 ** 127, "
               "where(q % 3 == 2, where(kv > 70, 11629083.0, 11629076.0), score)))"},
-    {.name = "infinite", .exact = true, .score = "where(kv < 5, -inf, score)"},
+    {.name = "infinite", .exact = true, .score = "where((kv < 5) | (q % 7 == 2), -inf, score)"},
     {.name = "document",
      .score = "score * gain[kv]",
      .mask = "(doc[q] == doc[kv]) & (q >= kv)",

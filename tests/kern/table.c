@@ -237,7 +237,7 @@ static const unsigned absences[] = {0,
                                     ABSENT_MAX,
                                     ABSENT_LOW,
                                     ABSENT_LSE | ABSENT_LOW,
-                                    ABSENT_RAW};
+                                    ABSENT_RAW}; /* the last: of mods of the output */
 
 /* 1, around a tile, several tiles and a bit (or as many as there are splits), anything. */
 static int64_t length_of(int kind, int tile, int splits, generator *random) {
@@ -282,7 +282,8 @@ static shape draw_shape(const kernel *k, generator *random, int values[AXES]) {
     picked[5] = random_below(random, FJ_ARRAY_LEN(scales));
     picked[6] = random_below(random, FJ_ARRAY_LEN(offsets));
     picked[7] = random_below(random, FJ_ARRAY_LEN(l2_groups));
-    picked[8] = random_below(random, 2) ? 0 : random_below(random, FJ_ARRAY_LEN(absences));
+    picked[8] =
+        random_below(random, 2) ? 0 : random_below(random, (int)FJ_ARRAY_LEN(absences) - !k->problem.out);
     picked[9] = backward * 2 + (backward && random_below(random, 2));
     memcpy(values, picked, sizeof picked);
     /* Tiles of a backward kernel are of either. */
