@@ -95,7 +95,7 @@ bool fj_sdpa_makes_list(const fj_sdpa_call *call, bool of_keys);
 void fj_sdpa_make_list(const fj_sdpa_call *call, bool of_keys, int32_t *list);
 
 /* operands.c: fills the five axes of a slot. */
-fj_status fj_sdpa_place_operand(fj_sdpa_call *call, int slot, const char *name, const DLTensor *tensor);
+fj_status fj_sdpa_place_operand(fj_sdpa_call *call, int index, const char *name, const DLTensor *tensor);
 fj_status fj_sdpa_place_results(fj_sdpa_call *call);
 
 /* mask.c */

@@ -62,7 +62,7 @@ static fj_status read_gradient(fj_sdpa_call *call, const DLTensor *mask, const D
     fj_sdpa_slot *slot = &call->slots[DMASK];
     const fj_dtype statistic = call->class.dtype == FJ_DTYPE_F64 ? FJ_DTYPE_F64 : FJ_DTYPE_F32;
     char text[FJ_SDPA_TEXT], must[FJ_SDPA_TEXT];
-    if (call->class.mask != FLOAT_MASK)
+    if (!mask || call->class.mask != FLOAT_MASK)
         return fj_sdpa_bad(call, "dmask is given, but %s",
                            mask ? "mask is BOOL, and has no gradient" : "mask is not");
     fj_status status = check_mask(call, dmask, "dmask");

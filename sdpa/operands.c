@@ -154,7 +154,8 @@ static fj_status expect(const fj_sdpa_call *call, const char *name, const DLTens
     char text[FJ_SDPA_TEXT], must[FJ_SDPA_TEXT], axes[FJ_SDPA_TEXT + 32];
     (void)snprintf(axes, sizeof axes, "%s, %s", fj_sdpa_shape_text(&wanted, must), because);
     const fj_status status = fj_sdpa_check_tensor(call, name, tensor, rank, rank, axes);
-    if (status != FJ_OK || memcmp(tensor->shape, shape, (size_t)rank * sizeof *shape) == 0) return status;
+    if (status != FJ_OK || !tensor || memcmp(tensor->shape, shape, (size_t)rank * sizeof *shape) == 0)
+        return status;
     return fj_sdpa_bad(call, "%s has shape %s: it is %s", name, fj_sdpa_shape_text(tensor, text), axes);
 }
 
@@ -190,9 +191,9 @@ static int result_shape(const fj_sdpa_call *call, bool of_rows, int64_t shape[4]
 }
 
 typedef struct result {
-    int index;
     const char *name;
     const DLTensor *tensor;
+    int index;
     bool of_rows, written, optional;
 } result;
 
@@ -247,11 +248,11 @@ fj_status fj_sdpa_place_results(fj_sdpa_call *call) {
     const fj_sdpa_args *args = &call->args;
     const bool backward = call->direction == FJ_BACKWARD;
     const result results[] = {
-        {OUT, "out", args->out, false, !backward, false},
-        {LSE, "lse", args->lse, true, !backward, false},
-        {LSE_LOW, "lse_low", args->lse_low, true, !backward, true},
-        {DOUT, "dout", args->dout, false, false, false},
-        {DLSE, "dlse", args->dlse, true, false, true},
+        {"out", args->out, OUT, false, !backward, false},
+        {"lse", args->lse, LSE, true, !backward, false},
+        {"lse_low", args->lse_low, LSE_LOW, true, !backward, true},
+        {"dout", args->dout, DOUT, false, false, false},
+        {"dlse", args->dlse, DLSE, true, false, true},
     };
     fj_status status = FJ_OK;
     for (size_t i = 0; i < (backward ? FJ_ARRAY_LEN(results) : 3) && status == FJ_OK; i++)
@@ -342,7 +343,7 @@ fj_status fj_sdpa_read(const fj_device *device, fj_direction direction, const fj
 /* Dimensions from the slowest to the fastest: as query's strides fall, and as they stand where these are equal. */
 static void order_dimensions(const DLTensor *query, int rank, int order[4]) {
     for (int i = 0; i < rank; i++) order[i] = i;
-    if (query->ndim != rank || !query->strides) return;
+    if (!query || query->ndim != rank || !query->strides) return;
     for (int i = 1; i < rank; i++)
         for (int j = i; j > 0; j--) {
             const int64_t before = query->strides[order[j - 1]], here = query->strides[order[j]];
@@ -362,7 +363,7 @@ fj_status fj_sdpa_out_layout(const fj_device *device, const fj_sdpa_args *args, 
     const fj_status status = fj_sdpa_read(device, FJ_FORWARD, args, true, &call, error);
     if (status != FJ_OK) return status;
     int64_t shape[4], next = 1;
-    int order[4];
+    int order[4] = {0};
     const int rank = result_shape(&call, false, shape);
     order_dimensions(call.args.query, rank, order);
     for (int i = rank - 1; i >= 0; i--) {

@@ -281,7 +281,7 @@ fj_status fj_sdpa(fj_device *device, fj_direction direction, const fj_sdpa_args 
     void *workspace = NULL;
     size_t size = 0;
     fj_status status = fj_sdpa_create(device, direction, args, &op, error);
-    if (status != FJ_OK) return status;
+    if (status != FJ_OK || !op) return status;
     const fj_device *at = op->device;
     status = fj_sdpa_workspace(op, args, how, &size, error);
     if (status == FJ_OK) status = fj_device_alloc(at, size, &workspace, error);
