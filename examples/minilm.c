@@ -96,6 +96,7 @@ int main(int argc, char **argv) {
 
     must(fj_encoder_forward(encoder, &call, NULL, &evaluation, &error), &error);
     pool(&s, out.dl.data);
+    printf("cosine similarity of each sentence with each:\n");
     print_cosines(&s);
     double worst = 0, worst_loss = 0, loss = 0, first = 0;
     const float *expected = file_find(&input, "embeddings", &known) ? known.dl.data : NULL;

@@ -1,11 +1,11 @@
 /* flexjit: FlexAttention without Python.
  *
- * The one public header. Compiles as C11 or newer and as C++.
+ * The core, which sdpa.h and nn.h build on. Compiles as C11 or newer and as C++, as they do.
  *
  * The way of one call:
  *
- *     fj_context -> fj_mod      parse and type the user's score_mod and mask_mod
- *                -> fj_device   cpu, cuda, emu, reference
+ *     fj_context -> fj_mod      parse and type the user's mods: of score, mask, output, sink
+ *                -> fj_device   cpu, cuda, emu, reference...
  *     fj_plan    =  device + mod + problem: which variant; no compilation
  *     fj_kernel  =  a plan made ready: may compile, load and block
  *     fj_kernel_launch           no allocation, no compilation
@@ -53,7 +53,7 @@ extern "C" {
 
 typedef enum fj_status {
     FJ_OK = 0,
-    FJ_ERR_MEMORY = -1,      /* an allocation failed */
+    FJ_ERR_MEMORY = -1,      /* an allocation failed, or memory that the caller gave is too small */
     FJ_ERR_ARGUMENT = -2,    /* the caller broke a rule of this header */
     FJ_ERR_MOD = -3,         /* the mod is wrong: located in fj_error */
     FJ_ERR_NAME = -4,        /* an unknown NAME in a parameter or a choice of mod */

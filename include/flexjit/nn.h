@@ -30,8 +30,8 @@
  *     BLAS has to be told by its own means.
  *   - Devices: cpu, whose kernels are fast; reference, unfused and emu compute the same attention in their way.
  *
- * Errors of every call: FJ_ERR_TENSOR names the tensor, its shape and what is allowed; FJ_ERR_ARGUMENT; FJ_ERR_MEMORY: a workspace
- * is too small. Outputs are untouched then.
+ * Errors of every call: FJ_ERR_TENSOR names the tensor, its shape and what is allowed; FJ_ERR_ARGUMENT; FJ_ERR_MEMORY: the workspace
+ * or the saved state is too small. Outputs are untouched then.
  */
 #ifndef FLEXJIT_NN_H
 #define FLEXJIT_NN_H

@@ -31,8 +31,9 @@ typedef enum fj_sdpa_backend {
     FJ_SDPA_FLASH,     /* cuda, emu: fused kernels on tensor cores */
     FJ_SDPA_EFFICIENT, /* cuda, emu: fused kernels on plain cores */
     FJ_SDPA_CPU,       /* cpu: fused kernels */
-    FJ_SDPA_MATH, /* the definition in double, unfused: the reference device, on tensors of the host's memory. Slow: taken unasked only with a warning in the log. On the
-                          unfused and rounding devices the pass that these are */
+    /* The definition in double, unfused: the reference device, on tensors of the host's memory. Slow: where it is taken because no
+     * other can compute the call, the log has a warning. The devices unfused and rounding run their own pass under this name. */
+    FJ_SDPA_MATH,
     FJ_SDPA_BACKENDS
 } fj_sdpa_backend;
 /* "flash", "efficient", "cpu", "math". */
@@ -78,7 +79,8 @@ FJ_API const char *fj_sdpa_backend_name(fj_sdpa_backend backend);
  * them: query, then without cu_seqlens_q (out has Tq = B * L rows); key and value, then without cu_seqlens_kv; or one of key
  * and value, while all sequences of the other have its length.
  *
- * dropout, 0 to 1: the chance of a probability to be dropped, as fj_args says. */
+ * dropout, 0 to 1: the chance with which a probability is dropped, as fj_args says. Backward is given the dropout, seed and
+ * offset of its forward. */
 typedef struct fj_sdpa_args {
     size_t struct_size;
     const DLTensor *query, *key, *value;
