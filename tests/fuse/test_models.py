@@ -34,12 +34,16 @@ class Models(harness.Case):
                 self.assertEqual(report["fused"][0]["shape"][1:3], [4, 2 if "llama" in name else 4])
 
     def test_three_commands(self):
-        """fuse, prebuild, run: the kernels of a model, and one of them alone."""
-        out, layer = self.folder / "out", self.folder / "layer"
-        self.ok("fuse", DATA / "window_eager_F32_raw.pt2", "--output", out)
-        self.ok("prebuild", "--manifest", out / "manifest.json", "--arch", "avx2", "--output", layer)
-        given = self.file("in.st", harness.safetensors(harness.attention_tensors(b=2, hq=4, hkv=4, l=7, s=7, e=8)))
-        done = self.ok("run", out / "attention_0.py", "--input", given, "--output", self.folder / "out.st", "--device", "reference")
+        """Those of README.md: fuse, prebuild, run."""
+        root = pathlib.Path(__file__).resolve().parents[2]
+        text = (root / "README.md").read_text()
+        block = next(part for part in text.split("```") if part.strip().startswith("flexjit fuse "))
+        (self.folder / "tests").symlink_to(root / "tests")
+        self.file("in.safetensors", harness.safetensors(harness.attention_tensors(b=2, hq=4, hkv=4, l=7, s=7, e=8)))
+        commands = [line.split()[1:] for line in block.strip().splitlines()]
+        self.assertEqual([command[0] for command in commands], ["fuse", "prebuild", "run"])
+        for command in commands:
+            done = self.ok(*command, cwd=self.folder, env={"FLEXJIT_CACHE_PATH": str(self.folder / "cache")})
         self.assertIn("mask", done.stdout)
 
     def test_on_the_cpu(self):
