@@ -130,7 +130,8 @@ static int print_text(const fj_model *model) {
 /* ---- The verb ---------------------------------------------------------------------------- */
 
 static int check_usage(const cli_args *args) {
-    if (args->positional_count != 1) return cli_usage(args->verb, "it takes one graph, a .pt2 or .json file");
+    if (args->positional_count != 1)
+        return cli_usage(args->verb, "it takes one graph, a .pt2, .onnx or .json file");
     if (cli_args_has(args, CLI_OPT_FUSE_CHECK) && !cli_args_has(args, CLI_OPT_FUSE_RUN))
         return cli_usage(args->verb, "--check needs --run");
     if (cli_args_has(args, CLI_OPT_LIST) &&

@@ -53,15 +53,9 @@ void fj_eval_settle(const fj_eval *eval, fj_array *array) {
 static void load(fj_eval *eval, int index, const void *data) {
     const fj_value *value = &eval->graph->values.data[index];
     fj_array *array = fj_eval_make(eval, index);
-    const size_t size = fj_dtype_size(value->dtype);
-    /* Elements may lie at any address. */
-    for (int64_t i = 0; i < array->count; i++) {
-        uint64_t word = 0;
-        memcpy(&word, (const char *)data + (size_t)i * size, size);
-        array->data[i] = fj_dtype_is_float(value->dtype) ? fj_dtype_load_float(value->dtype, &word, 0)
-                       : value->dtype == FJ_DTYPE_BOOL   ? (double)((word & 0xff) != 0)
-                                                         : (double)fj_dtype_load_int(value->dtype, &word, 0);
-    }
+    fj_value given = *value;
+    given.data = data;
+    for (int64_t i = 0; i < array->count; i++) array->data[i] = fj_value_element(&given, i);
 }
 
 /* A dimension that is a symbol of its own says how long that is. */

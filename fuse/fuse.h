@@ -1,6 +1,6 @@
 /* Attention in tensor graphs: reading a model, finding what is attention, writing what was found, evaluating.
  *
- *   fj_fuse_open       a model of torch.export, or of our own JSON, to a graph
+ *   fj_fuse_open       a model of torch.export, of ONNX, or of our own JSON, to a graph
  *   fj_fuse_find       each softmax: a fused attention, or the reason why not; the graph is rewritten
  *   fj_fuse_evaluate   a graph's outputs, in double or in the graph's dtypes; fused attentions by kernels
  *
@@ -73,7 +73,7 @@ typedef struct fj_model {
     fj_mapping file, weights;
 } fj_model;
 
-/* path: what begins as a zip archive is a .pt2, else JSON. FJ_ERR_IO: it cannot be read; FJ_ERR_TENSOR: what is wrong with it, with
+/* path: what begins as a zip archive is a .pt2, what begins as one an ONNX model, else JSON. FJ_ERR_IO: it cannot be read; FJ_ERR_TENSOR: what is wrong with it, with
  * member and node. The file stays mapped, and has to stay as it is, until the model is closed. */
 FJ_NODISCARD fj_status fj_fuse_open(const char *path, const fj_allocator *allocator, fj_model **ret_model,
                                     fj_error *error);

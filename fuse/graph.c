@@ -80,6 +80,15 @@ int fj_node_dim(fj_graph *graph, const fj_node *node, const fj_arg *arg, int ran
     return (int)(dim < 0 ? dim + room : dim);
 }
 
+double fj_value_element(const fj_value *value, int64_t index) {
+    const size_t size = fj_dtype_size(value->dtype);
+    uint64_t word = 0;
+    memcpy(&word, (const char *)value->data + (size_t)index * size, size);
+    if (fj_dtype_is_float(value->dtype)) return fj_dtype_load_float(value->dtype, &word, 0);
+    return value->dtype == FJ_DTYPE_BOOL ? (double)((word & 0xff) != 0)
+                                         : (double)fj_dtype_load_int(value->dtype, &word, 0);
+}
+
 bool fj_value_is_number(const fj_graph *graph, int index, double *ret) {
     const fj_value *value = &graph->values.data[index];
     for (int i = 0; i < value->rank; i++)
@@ -102,8 +111,7 @@ bool fj_value_is_number(const fj_graph *graph, int index, double *ret) {
     }
     if (value->kind != FJ_VALUE_BUFFER && value->kind != FJ_VALUE_CONSTANT) return false;
     if (value->data == NULL) return false;
-    *ret = fj_dtype_is_float(value->dtype) ? fj_dtype_load_float(value->dtype, value->data, 0)
-                                           : (double)fj_dtype_load_int(value->dtype, value->data, 0);
+    *ret = fj_value_element(value, 0);
     return true;
 }
 

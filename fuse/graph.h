@@ -158,6 +158,8 @@ int fj_graph_node(fj_graph *graph, fj_node_op op, const char *name, const fj_arg
 
 /* Every value that an argument list of a node names, in order: for (int i = 0; (v = fj_node_input(n, i)) >= 0; i++), None apart. */
 int fj_node_input(const fj_node *node, int index);
+/* An element of a value's data, which may lie at any address. */
+double fj_value_element(const fj_value *value, int64_t index);
 bool fj_value_is_number(const fj_graph *graph, int value, double *ret); /* a constant of one element */
 
 /* Checks order, arguments, ranks and sizes of every node: fj_fail names the node. Finds mutations. */

@@ -76,8 +76,13 @@ static void find_weights(fj_scope *scope, reading *r) {
     }
 }
 
-static void read_model(fj_scope *scope, void *argument) {
-    reading *r = argument;
+/* The rewritten graph's weights lie in the model's own file. */
+static void name_weights(fj_scope *scope, reading *r) {
+    const char *slash = strrchr(r->path, '/');
+    r->model->graph.weights = fj_arena_strdup(scope->arena, fj_str_from(slash ? slash + 1 : r->path));
+}
+
+static void read_graph(fj_scope *scope, reading *r) {
     fj_reader reader = {.scope = scope, .arena = scope->arena, .graph = &r->model->graph, .place = ""};
     fj_graph_init(&r->model->graph, scope->arena);
     r->names = json_object();
@@ -85,26 +90,34 @@ static void read_model(fj_scope *scope, void *argument) {
     if (r->names == NULL) fj_fail(scope, FJ_ERR_MEMORY, "not enough memory for the graph");
     if (r->size >= 4 && memcmp(r->bytes, "PK\3\4", 4) == 0) {
         fj_read_pt2(&reader, r->bytes, r->size, &r->root);
-        if (r->path != NULL) {
-            const char *slash = strrchr(r->path, '/');
-            r->model->graph.weights = fj_arena_strdup(scope->arena, fj_str_from(slash ? slash + 1 : r->path));
-        }
+        if (r->path != NULL) name_weights(scope, r);
     } else {
         const char *at = (const char *)r->bytes;
         size_t blanks = 0;
         while (blanks < r->size && strchr(" \t\r\n", at[blanks]) != NULL && at[blanks] != '\0') blanks++;
+        if (r->size > 1 && r->bytes[0] == 0x08 &&
+            r->bytes[1] < 64) { /* ir_version, the first field of an ONNX model */
+            fj_read_onnx(&reader, r->bytes, r->size, &r->root);
+            if (r->path != NULL) name_weights(scope, r);
+            return;
+        }
         if (blanks == r->size || at[blanks] != '{')
-            fj_fail(
-                scope, FJ_ERR_TENSOR,
-                "neither a .pt2 archive of torch.export.save nor a graph in JSON; ONNX files are not read yet");
+            fj_fail(scope, FJ_ERR_TENSOR,
+                    "neither a .pt2 archive of torch.export.save, an ONNX model nor a graph in JSON");
         r->root = fj_read_json(&reader, at, r->size);
         fj_read_own(&reader, r->root);
         if (r->model->graph.weights != NULL && r->path != NULL) find_weights(scope, r);
     }
-    for (size_t i = 0; i < r->model->graph.outputs.len; i++)
-        r->model->graph.values.data[r->model->graph.outputs.data[i]].is_output = true;
-    fj_graph_validate(&r->model->graph);
-    fj_graph_sweep(&r->model->graph);
+}
+
+static void read_model(fj_scope *scope, void *argument) {
+    reading *r = argument;
+    fj_graph *graph = &r->model->graph;
+    read_graph(scope, r);
+    for (size_t i = 0; i < graph->outputs.len; i++)
+        graph->values.data[graph->outputs.data[i]].is_output = true;
+    fj_graph_validate(graph);
+    fj_graph_sweep(graph);
 }
 
 static fj_status read_bytes(reading *r, const fj_allocator *allocator, fj_model **ret_model,

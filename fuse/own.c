@@ -276,9 +276,9 @@ static void write_input(fj_graph *graph, fj_buf *buf, const fj_value *value) {
         for (int64_t i = 0; i < count; i++) {
             if (i > 0) fj_buf_put(buf, ",");
             if (fj_dtype_is_float(value->dtype))
-                write_real(buf, fj_dtype_load_float(value->dtype, value->data, i));
+                write_real(buf, fj_value_element(value, i));
             else
-                fj_buf_printf(buf, "%lld", (long long)fj_dtype_load_int(value->dtype, value->data, i));
+                fj_buf_printf(buf, "%lld", (long long)fj_value_element(value, i));
         }
         fj_buf_put(buf, "]");
     }

@@ -45,6 +45,9 @@ const char *fj_read_text(fj_reader *reader, json_t *object, const char *key);
 void fj_read_own(fj_reader *reader, json_t *root);
 void fj_read_pt2(fj_reader *reader, const uint8_t *bytes, size_t size, json_t **ret_root);
 
+/* ret_types: the caller's to give back. */
+void fj_read_onnx(fj_reader *reader, const uint8_t *bytes, size_t size, json_t **ret_types);
+
 /* Our own format, written. */
 void fj_write_graph(fj_graph *graph, fj_buf *buf);
 /* A JSON string. */

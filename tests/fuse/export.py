@@ -3,6 +3,7 @@
 
 usage: export.py DIR [NAME...]      needs torch, and transformers for most of them (PyPI)
        export.py --committed        those of data/
+       export.py --onnx DIR         the same models as ONNX, of several opsets
 
 Each model gives DIR/NAME_ATTENTION_DTYPE_FORM.pt2, where FORM is raw or core (after run_decompositions()), and .st: the
 inputs under the graph's names and what PyTorch gives as expected_0, expected_1 ...
@@ -193,6 +194,25 @@ def export(folder, name, make, attention, dtype, forms=("raw", "core")):
         print(stem, flush=True)
 
 
+def export_onnx(folder, name, make, attention, opset):
+    """The same as ONNX; needs onnx and onnxscript too."""
+    torch.manual_seed(1)
+    model, inputs = make(attention)
+    model = model.eval()
+    with torch.no_grad():
+        expected = flatten(model(**inputs))
+        program = torch.onnx.export(model, (), kwargs=inputs, dynamo=True, opset_version=opset)
+    proto = program.model_proto
+    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del part.metadata_props[:]  # where it was made
+        part.doc_string = ""
+    stem = f"{name}_{attention}_{opset}"
+    (folder / f"{stem}.onnx").write_bytes(proto.SerializeToString())
+    given = {value.name: tensor for value, tensor in zip(proto.graph.input, inputs.values())}
+    save_tensors(folder / f"{stem}.st", {**given, **{f"expected_{i}": tensor for i, tensor in enumerate(expected)}})
+    print(stem, flush=True)
+
+
 def main():
     if not torch.cuda.is_available():  # 2.15 crashes when it is asked without a GPU
         torch.cuda.is_current_stream_capturing = lambda: False
@@ -201,6 +221,18 @@ def main():
         for name, dtype in sorted(COMMITTED, key=str):
             forms = ("core",) if name in ("alibi", "sdpa") else ("raw",)
             export(pathlib.Path(__file__).parent / "data", name, {**BLOCKS, **MODELS}[name], "eager", dtype, forms)
+        for name, opset in (("alibi", 20), ("sdpa", 23)):
+            export_onnx(pathlib.Path(__file__).parent / "data", name, BLOCKS[name], "eager", opset)
+        return
+    if sys.argv[1] == "--onnx":
+        folder = pathlib.Path(sys.argv[2])
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, make in {**BLOCKS, **MODELS}.items():
+            for attention, opset in (("eager", 13), ("eager", 18), ("eager", 20), ("sdpa", 23)) if name != "dynamic" else ():
+                try:
+                    export_onnx(folder, name, make, attention, opset)
+                except Exception as error:  # one model that does not export is not the others' fault
+                    print(f"{name} {attention} {opset}: {type(error).__name__}: {str(error)[:200]}", flush=True)
         return
     folder, names = pathlib.Path(sys.argv[1]), sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)

@@ -48,11 +48,11 @@ def run(tool, path):
 def main():
     tool, folder, pattern = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "*"
     bad = 0
-    for path in sorted(folder.glob("*.pt2")):
+    for path in sorted([*folder.glob("*.pt2"), *folder.glob("*.onnx")]):
         if fnmatch.fnmatch(path.stem, pattern):
             line = run(tool, path)
             bad += "BAD" in line or line.startswith("FAILED")
-            print(f"{path.stem}: {line}", flush=True)
+            print(f"{path.name}: {line}", flush=True)
     sys.exit(1 if bad else 0)
 
 

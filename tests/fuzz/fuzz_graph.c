@@ -1,4 +1,4 @@
-/* Any bytes at all: a graph, as JSON of our own or an archive of torch.export, is read or refused. What is read is searched for attention
+/* Any bytes at all: a graph, as JSON of our own, an ONNX model or an archive of torch.export, is read or refused. What is read is searched for attention
  * and written; what was written is read again. */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,0 +1,51 @@
+/* What the two files of the ONNX reader share: nodes as they are read, before they are ours. */
+#ifndef FJ_FUSE_ONNX_H
+#define FJ_FUSE_ONNX_H
+
+#include "fuse/read.h"
+#include "fuse/wire.h"
+
+enum { FJ_ONNX_INPUTS = 64 };
+
+typedef struct fj_onnx_type {
+    bool known;
+    fj_dtype dtype;
+    int rank;
+    fj_size dims[FJ_MAX_RANK];
+} fj_onnx_type;
+
+typedef struct fj_onnx_attribute {
+    fj_str name;
+    int64_t i;
+    double f;
+    fj_str s;
+    int count; /* of ints */
+    int64_t ints[FJ_MAX_RANK * 2];
+    bool has_tensor, has_graph;
+    fj_wire tensor;
+} fj_onnx_attribute;
+
+typedef struct fj_onnx_node {
+    fj_str op, domain;
+    const char *name;
+    const char *inputs[FJ_ONNX_INPUTS], *outputs[FJ_ONNX_INPUTS]; /* "": absent */
+    int input_count, output_count;
+    FJ_VEC(fj_onnx_attribute) attributes;
+} fj_onnx_node;
+
+typedef struct fj_onnx {
+    fj_reader *reader;
+    const uint8_t *file; /* what offsets count from */
+    int64_t opset;
+    json_t *types; /* name -> index into kinds */
+    FJ_VEC(fj_onnx_type) kinds;
+} fj_onnx;
+
+/* The type that the file declares of a value; fails when there is none. */
+fj_onnx_type fj_onnx_type_of(fj_onnx *onnx, const char *name);
+/* A tensor of the file as a value of this name. */
+int fj_onnx_tensor(fj_onnx *onnx, fj_wire tensor, const char *name);
+/* Appends what a node is of our operations. */
+void fj_onnx_translate(fj_onnx *onnx, const fj_onnx_node *node);
+
+#endif

@@ -1,0 +1,461 @@
+/* ONNX's operations as ours. What is not known, or known under other conditions only, stays as an unknown operation. */
+#include <math.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "fuse/onnx.h"
+
+/* ---- Arguments --------------------------------------------------------------------------- */
+
+static const fj_onnx_attribute *find(const fj_onnx_node *node, const char *name) {
+    for (size_t i = 0; i < node->attributes.len; i++)
+        if (fj_str_is(node->attributes.data[i].name, name)) return &node->attributes.data[i];
+    return NULL;
+}
+
+static int64_t integer(const fj_onnx_node *node, const char *name, int64_t otherwise) {
+    const fj_onnx_attribute *found = find(node, name);
+    return found ? found->i : otherwise;
+}
+
+static bool has_input(const fj_onnx_node *node, int index) {
+    return index < node->input_count && node->inputs[index][0] != '\0';
+}
+
+static int input(fj_onnx *onnx, const fj_onnx_node *node, int index) {
+    const char *name = has_input(node, index) ? node->inputs[index] : "";
+    const int value = fj_read_find(onnx->reader, name);
+    if (value < 0) fj_read_fail(onnx->reader, "input %d, '%.80s', is not a value made before", index, name);
+    return value;
+}
+
+static const fj_value *value_of(const fj_onnx *onnx, int value) {
+    return &onnx->reader->graph->values.data[value];
+}
+static fj_arg of_value(int value) { return (fj_arg){.kind = FJ_ARG_VALUE, .value = value}; }
+static fj_arg of_int(fj_onnx *onnx, int64_t value) {
+    return (fj_arg){.kind = FJ_ARG_INT, .size = fj_size_of(&onnx->reader->graph->sizes, value)};
+}
+static fj_arg of_real(double value) { return (fj_arg){.kind = FJ_ARG_FLOAT, .real = value}; }
+static fj_arg of_ints(fj_onnx *onnx, const int64_t *values, int count) {
+    fj_arg arg = {
+        .kind = FJ_ARG_INTS, .count = count, .sizes = FJ_NEW_ARRAY(onnx->reader->arena, fj_size, count + 1)};
+    for (int i = 0; i < count; i++) arg.sizes[i] = fj_size_of(&onnx->reader->graph->sizes, values[i]);
+    return arg;
+}
+
+/* Integers of a constant; -1: they are not known. */
+static int constant_ints(fj_onnx *onnx, int index, int64_t *ret, int room) {
+    const fj_value *value = value_of(onnx, index);
+    int64_t count = 1;
+    if (value->data == NULL || value->kind != FJ_VALUE_CONSTANT || value->rank > 1 ||
+        fj_dtype_is_float(value->dtype))
+        return -1;
+    if (value->rank == 1 && !fj_size_is_const(&onnx->reader->graph->sizes, value->dims[0], &count)) return -1;
+    if (count > room) return -1;
+    for (int64_t i = 0; i < count; i++) ret[i] = (int64_t)fj_value_element(value, i);
+    return (int)count;
+}
+
+/* ---- Nodes ------------------------------------------------------------------------------- */
+
+static int declare(fj_onnx *onnx, const char *name) {
+    const fj_onnx_type type = fj_onnx_type_of(onnx, name);
+    return fj_read_value(onnx->reader, name, FJ_VALUE_RESULT, type.dtype, type.rank, type.dims);
+}
+
+static void begin(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
+    fj_read_node(onnx->reader, op, node->name, NULL);
+    onnx->reader->target = fj_arena_strdup(onnx->reader->arena, node->op);
+}
+
+static void end(fj_onnx *onnx, const fj_onnx_node *node) {
+    int outputs[FJ_ONNX_INPUTS], count = 0;
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i][0] != '\0') outputs[count++] = declare(onnx, node->outputs[i]);
+    fj_read_node_end(onnx->reader, outputs, count);
+    onnx->reader->node = node->name;
+}
+
+static void arg(fj_onnx *onnx, const char *name, fj_arg value) { fj_read_arg(onnx->reader, name, value); }
+
+static void unknown(fj_onnx *onnx, const fj_onnx_node *node) {
+    begin(onnx, node, FJ_NODE_UNKNOWN);
+    for (int i = 0; i < node->input_count; i++)
+        if (has_input(node, i)) arg(onnx, "tensors", of_value(input(onnx, node, i)));
+    end(onnx, node);
+}
+
+/* A value between, for what is more than one of our operations. */
+static int between(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op, int from, const fj_arg *more,
+                   int count, int rank, const fj_size *dims) {
+    fj_graph *graph = onnx->reader->graph;
+    fj_arg args[5] = {of_value(from)};
+    for (int i = 0; i < count; i++) args[i + 1] = more[i];
+    const char *name = fj_arena_printf(onnx->reader->arena, "%s.%zu", node->name, graph->values.len);
+    const int out =
+        fj_read_value(onnx->reader, name, FJ_VALUE_RESULT, value_of(onnx, from)->dtype, rank, dims);
+    (void)fj_graph_node(graph, op, name, args, count + 1, &out, 1);
+    return out;
+}
+
+static const struct {
+    const char *name;
+    fj_node_op op;
+} plain[] = {
+    {"Neg", FJ_NODE_NEG},           {"Abs", FJ_NODE_ABS},
+    {"Relu", FJ_NODE_RELU},         {"Sign", FJ_NODE_SIGN},
+    {"Floor", FJ_NODE_FLOOR},       {"Ceil", FJ_NODE_CEIL},
+    {"Round", FJ_NODE_ROUND},       {"Exp", FJ_NODE_EXP},
+    {"Log", FJ_NODE_LOG},           {"Sin", FJ_NODE_SIN},
+    {"Cos", FJ_NODE_COS},           {"Tanh", FJ_NODE_TANH},
+    {"Sigmoid", FJ_NODE_SIGMOID},   {"Erf", FJ_NODE_ERF},
+    {"Sqrt", FJ_NODE_SQRT},         {"Reciprocal", FJ_NODE_RECIPROCAL},
+    {"IsNaN", FJ_NODE_ISNAN},       {"Not", FJ_NODE_LOGICAL_NOT},
+    {"Cast", FJ_NODE_CAST},         {"CastLike", FJ_NODE_CAST},
+    {"Add", FJ_NODE_ADD},           {"Sub", FJ_NODE_SUB},
+    {"Mul", FJ_NODE_MUL},           {"Div", FJ_NODE_DIV},
+    {"Pow", FJ_NODE_POW},           {"Equal", FJ_NODE_EQ},
+    {"Greater", FJ_NODE_GT},        {"GreaterOrEqual", FJ_NODE_GE},
+    {"Less", FJ_NODE_LT},           {"LessOrEqual", FJ_NODE_LE},
+    {"And", FJ_NODE_LOGICAL_AND},   {"Or", FJ_NODE_LOGICAL_OR},
+    {"Xor", FJ_NODE_LOGICAL_XOR},   {"Min", FJ_NODE_MINIMUM},
+    {"Max", FJ_NODE_MAXIMUM},       {"Where", FJ_NODE_WHERE},
+    {"Identity", FJ_NODE_RESHAPE},  {"Reshape", FJ_NODE_RESHAPE},
+    {"Flatten", FJ_NODE_RESHAPE},   {"Squeeze", FJ_NODE_RESHAPE},
+    {"Unsqueeze", FJ_NODE_RESHAPE}, {"Expand", FJ_NODE_EXPAND},
+    {"Tile", FJ_NODE_REPEAT},       {"MatMul", FJ_NODE_MATMUL},
+};
+
+/* Operands in order, as the row of the table has them. */
+static bool translate_plain(fj_onnx *onnx, const fj_onnx_node *node) {
+    size_t row = 0;
+    while (row < FJ_ARRAY_LEN(plain) && !fj_str_is(node->op, plain[row].name)) row++;
+    if (row == FJ_ARRAY_LEN(plain)) return false;
+    const fj_node_op op = plain[row].op;
+    const fj_node_op_info *info = &fj_node_ops[op];
+    const bool views = info->class == FJ_CLASS_VIEW || op == FJ_NODE_CAST;
+    const int operands = views                                  ? 1
+                       : info->class == FJ_CLASS_MATMUL         ? 2
+                       : op == FJ_NODE_ADD || op == FJ_NODE_SUB ? 2
+                                                                : info->arity;
+    const fj_onnx_type out = fj_onnx_type_of(onnx, node->output_count > 0 ? node->outputs[0] : "");
+    /* Integers are divided toward zero. Min and Max take any number of operands; Expand also expands what it reads. */
+    const bool other =
+        (op == FJ_NODE_DIV && !fj_dtype_is_float(out.dtype)) || (!views && node->input_count != operands);
+    if (other) return unknown(onnx, node), true;
+    const char *signature = info->signature;
+    fj_parameter parameter;
+    begin(onnx, node, op);
+    for (int i = 0; i < operands && fj_parameter_next(&signature, &parameter); i++)
+        arg(onnx, fj_arena_strdup(onnx->reader->arena, parameter.name), of_value(input(onnx, node, i)));
+    end(onnx, node);
+    return true;
+}
+
+static void transpose(fj_onnx *onnx, const fj_onnx_node *node) {
+    const fj_onnx_attribute *perm = find(node, "perm");
+    const int value = input(onnx, node, 0), rank = value_of(onnx, value)->rank;
+    int64_t reversed[FJ_MAX_RANK];
+    for (int i = 0; i < rank; i++) reversed[i] = rank - 1 - i;
+    begin(onnx, node, FJ_NODE_PERMUTE);
+    arg(onnx, "self", of_value(value));
+    arg(onnx, "dims", perm ? of_ints(onnx, perm->ints, perm->count) : of_ints(onnx, reversed, rank));
+    end(onnx, node);
+}
+
+static void softmax(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
+    const int value = input(onnx, node, 0), rank = value_of(onnx, value)->rank;
+    const int64_t axis = integer(node, "axis", onnx->opset < 13 ? 1 : -1);
+    /* Before opset 13 it is over all dimensions from the axis on. */
+    if (onnx->opset < 13 && axis != -1 && axis != rank - 1) {
+        unknown(onnx, node);
+        return;
+    }
+    begin(onnx, node, op);
+    arg(onnx, "self", of_value(value));
+    arg(onnx, "dim", of_int(onnx, axis));
+    end(onnx, node);
+}
+
+static void reduce(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
+    const fj_onnx_attribute *axes = find(node, "axes");
+    int64_t dims[FJ_MAX_RANK];
+    int count = axes ? axes->count : 0;
+    if (axes != NULL && count <= FJ_MAX_RANK) memcpy(dims, axes->ints, sizeof *dims * (size_t)count);
+    if (has_input(node, 1)) count = constant_ints(onnx, input(onnx, node, 1), dims, FJ_MAX_RANK);
+    if (count < 0 || count > FJ_MAX_RANK || (count == 0 && integer(node, "noop_with_empty_axes", 0) != 0)) {
+        unknown(onnx, node);
+        return;
+    }
+    begin(onnx, node, op);
+    arg(onnx, "self", of_value(input(onnx, node, 0)));
+    arg(onnx, "dim", of_ints(onnx, dims, count));
+    arg(onnx, "keepdim", (fj_arg){.kind = FJ_ARG_BOOL, .flag = integer(node, "keepdims", 1) != 0});
+    end(onnx, node);
+}
+
+/* One of our slices for each axis. */
+static void slice(fj_onnx *onnx, const fj_onnx_node *node) {
+    int64_t lists[4][FJ_MAX_RANK];
+    int count = -1, value = input(onnx, node, 0);
+    const int rank = value_of(onnx, value)->rank;
+    bool known = true;
+    for (int i = 0; i < 4; i++) {
+        const bool given = has_input(node, i + 1);
+        const int found =
+            given ? constant_ints(onnx, input(onnx, node, i + 1), lists[i], FJ_MAX_RANK) : count;
+        for (int j = 0; !given && j < count; j++) lists[i][j] = i == 2 ? j : 1;
+        known &= found >= 0 && (count < 0 || found == count);
+        count = found;
+    }
+    for (int j = 0; known && j < count; j++)
+        known &= lists[3][j] >= 1 && lists[2][j] >= -rank && lists[2][j] < rank;
+    if (!known || count < 1) {
+        unknown(onnx, node);
+        return;
+    }
+    const fj_onnx_type out = fj_onnx_type_of(onnx, node->output_count > 0 ? node->outputs[0] : "");
+    fj_size dims[FJ_MAX_RANK];
+    memcpy(dims, value_of(onnx, value)->dims, sizeof dims);
+    for (int j = 0; j < count; j++) {
+        const int64_t axis = lists[2][j] < 0 ? lists[2][j] + rank : lists[2][j];
+        const fj_arg more[4] = {
+            of_int(onnx, axis), of_int(onnx, lists[0][j]), {.kind = FJ_ARG_NONE}, of_int(onnx, lists[3][j])};
+        static const char *const names[] = {"dim", "start", "end", "step"};
+        dims[axis] = out.dims[axis];
+        if (out.rank != rank) fj_read_fail(onnx->reader, "the result has another rank");
+        if (j + 1 < count) {
+            value = between(onnx, node, FJ_NODE_SLICE, value, more, 4, rank, dims);
+            continue;
+        }
+        begin(onnx, node, FJ_NODE_SLICE);
+        arg(onnx, "self", of_value(value));
+        for (int k = 0; k < 4; k++) arg(onnx, names[k], more[k]);
+        end(onnx, node);
+    }
+}
+
+static void index_by(fj_onnx *onnx, const fj_onnx_node *node, int table, int first, const int *indices,
+                     int count) {
+    fj_arg list = {.kind = FJ_ARG_VALUES,
+                   .count = first + count,
+                   .values = FJ_NEW_ARRAY(onnx->reader->arena, int, first + count + 1)};
+    for (int i = 0; i < first; i++) list.values[i] = -1;
+    for (int i = 0; i < count; i++) list.values[first + i] = indices[i];
+    begin(onnx, node, FJ_NODE_INDEX);
+    arg(onnx, "self", of_value(table));
+    arg(onnx, "indices", list);
+    end(onnx, node);
+}
+
+static void gather(fj_onnx *onnx, const fj_onnx_node *node) {
+    const int table = input(onnx, node, 0), indices = input(onnx, node, 1),
+              rank = value_of(onnx, table)->rank;
+    int64_t axis = integer(node, "axis", 0), number;
+    if (axis < 0) axis += rank;
+    if (axis < 0 || axis >= rank)
+        fj_read_fail(onnx->reader, "axis %lld of a tensor of rank %d", (long long)axis, rank);
+    if (value_of(onnx, indices)->rank == 0 && constant_ints(onnx, indices, &number, 1) == 1) {
+        begin(onnx, node, FJ_NODE_SELECT);
+        arg(onnx, "self", of_value(table));
+        arg(onnx, "dim", of_int(onnx, axis));
+        arg(onnx, "index", of_int(onnx, number));
+        end(onnx, node);
+        return;
+    }
+    index_by(onnx, node, table, (int)axis, &indices, 1);
+}
+
+/* Each tuple of indices, taken apart. */
+static void gather_nd(fj_onnx *onnx, const fj_onnx_node *node) {
+    const int table = input(onnx, node, 0), tuples = input(onnx, node, 1),
+              rank = value_of(onnx, tuples)->rank;
+    int64_t count = 0;
+    int indices[FJ_MAX_RANK];
+    if (integer(node, "batch_dims", 0) != 0 || rank < 1 ||
+        !fj_size_is_const(&onnx->reader->graph->sizes, value_of(onnx, tuples)->dims[rank - 1], &count) ||
+        count < 1 || count > value_of(onnx, table)->rank) {
+        unknown(onnx, node);
+        return;
+    }
+    for (int i = 0; i < (int)count; i++) {
+        const fj_arg more[2] = {of_int(onnx, rank - 1), of_int(onnx, i)};
+        fj_size dims[FJ_MAX_RANK];
+        memcpy(dims, value_of(onnx, tuples)->dims, sizeof dims);
+        indices[i] = between(onnx, node, FJ_NODE_SELECT, tuples, more, 2, rank - 1, dims);
+    }
+    index_by(onnx, node, table, 0, indices, (int)count);
+}
+
+static int turned(fj_onnx *onnx, const fj_onnx_node *node, int index, bool turn) {
+    const int value = input(onnx, node, index);
+    if (!turn) return value;
+    if (value_of(onnx, value)->rank != 2) fj_read_fail(onnx->reader, "its input %d is not a matrix", index);
+    const fj_size dims[2] = {value_of(onnx, value)->dims[1], value_of(onnx, value)->dims[0]};
+    return between(onnx, node, FJ_NODE_T, value, NULL, 0, 2, dims);
+}
+
+static void gemm(fj_onnx *onnx, const fj_onnx_node *node) {
+    const fj_onnx_attribute *alpha = find(node, "alpha"), *beta = find(node, "beta");
+    const int a = turned(onnx, node, 0, integer(node, "transA", 0) != 0),
+              b = turned(onnx, node, 1, integer(node, "transB", 0) != 0);
+    const bool adds = has_input(node, 2);
+    if (!adds && alpha != NULL && alpha->f != 1) {
+        unknown(onnx, node);
+        return;
+    }
+    begin(onnx, node, adds ? FJ_NODE_ADDMM : FJ_NODE_MATMUL);
+    if (adds) arg(onnx, "self", of_value(input(onnx, node, 2)));
+    arg(onnx, adds ? "mat1" : "self", of_value(a));
+    arg(onnx, adds ? "mat2" : "other", of_value(b));
+    if (adds && alpha != NULL) arg(onnx, "alpha", of_real(alpha->f));
+    if (adds && beta != NULL) arg(onnx, "beta", of_real(beta->f));
+    end(onnx, node);
+}
+
+/* Opset 23: four dimensions, no cache, no cap, one result; causal from the upper left, as there is no past. */
+static void attention(fj_onnx *onnx, const fj_onnx_node *node) {
+    const fj_onnx_attribute *scale = find(node, "scale"), *cap = find(node, "softcap");
+    const bool windows =
+        integer(node, "left_window_size", -1) != -1 || integer(node, "right_window_size", -1) != -1;
+    bool simple = value_of(onnx, input(onnx, node, 0))->rank == 4 &&
+                  value_of(onnx, input(onnx, node, 1))->rank == 4 && (cap == NULL || cap->f == 0) &&
+                  node->output_count == 1 && !windows;
+    for (int i = 4; i < node->input_count; i++) simple &= !has_input(node, i);
+    if (simple &&
+        has_input(node, 3)) { /* a mask that is shorter hides the keys behind it: none of ours does */
+        const fj_value *mask = value_of(onnx, input(onnx, node, 3)),
+                       *keys = value_of(onnx, input(onnx, node, 1));
+        simple = mask->rank > 0 && mask->dims[mask->rank - 1] == keys->dims[2];
+    }
+    if (!simple) {
+        unknown(onnx, node);
+        return;
+    }
+    static const char *const names[] = {"query", "key", "value", "attn_mask"};
+    begin(onnx, node, FJ_NODE_SDPA);
+    for (int i = 0; i < 4; i++)
+        if (i < 3 || has_input(node, 3)) arg(onnx, names[i], of_value(input(onnx, node, i)));
+    arg(onnx, "is_causal", (fj_arg){.kind = FJ_ARG_BOOL, .flag = integer(node, "is_causal", 0) != 0});
+    if (scale != NULL && scale->f != 0) arg(onnx, "scale", of_real(scale->f));
+    end(onnx, node);
+}
+
+static void constant(fj_onnx *onnx, const fj_onnx_node *node) {
+    const fj_onnx_attribute *value = find(node, "value");
+    if (value != NULL && value->has_tensor && node->output_count == 1)
+        (void)fj_onnx_tensor(onnx, value->tensor, node->outputs[0]);
+    else
+        unknown(onnx, node);
+}
+
+static void norm(fj_onnx *onnx, const fj_onnx_node *node, bool centred) {
+    const int value = input(onnx, node, 0), rank = value_of(onnx, value)->rank;
+    const fj_onnx_attribute *epsilon = find(node, "epsilon");
+    const int64_t axis = integer(node, "axis", -1), first = axis < 0 ? axis + rank : axis;
+    int64_t extents[FJ_MAX_RANK] = {0};
+    bool simple = node->output_count == 1 && first >= 0 && first < rank;
+    for (int64_t d = first; simple && d < rank; d++)
+        (void)fj_size_is_const(&onnx->reader->graph->sizes, value_of(onnx, value)->dims[d],
+                               &extents[d - first]);
+    if (!simple) {
+        unknown(onnx, node);
+        return;
+    }
+    begin(onnx, node, centred ? FJ_NODE_LAYER_NORM : FJ_NODE_RMS_NORM);
+    arg(onnx, "input", of_value(value));
+    arg(onnx, "normalized_shape", of_ints(onnx, extents, rank - (int)first));
+    if (has_input(node, 1)) arg(onnx, "weight", of_value(input(onnx, node, 1)));
+    if (centred && has_input(node, 2)) arg(onnx, "bias", of_value(input(onnx, node, 2)));
+    arg(onnx, "eps", of_real(epsilon ? epsilon->f : 1e-5));
+    end(onnx, node);
+}
+
+static void along(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
+    fj_arg list = {.kind = FJ_ARG_VALUES,
+                   .count = node->input_count,
+                   .values = FJ_NEW_ARRAY(onnx->reader->arena, int, node->input_count + 1)};
+    for (int i = 0; i < node->input_count; i++)
+        list.values[i] = op == FJ_NODE_CAT || i == 0 ? input(onnx, node, i) : -1;
+    begin(onnx, node, op);
+    if (op == FJ_NODE_CAT)
+        arg(onnx, "tensors", list);
+    else
+        arg(onnx, "self", of_value(list.values[0]));
+    arg(onnx, "dim", of_int(onnx, integer(node, "axis", 0)));
+    end(onnx, node);
+}
+
+static void gelu(fj_onnx *onnx, const fj_onnx_node *node) {
+    const fj_onnx_attribute *form = find(node, "approximate");
+    begin(onnx, node, FJ_NODE_GELU);
+    arg(onnx, "self", of_value(input(onnx, node, 0)));
+    if (form != NULL && fj_str_is(form->s, "tanh"))
+        arg(onnx, "approximate", (fj_arg){.kind = FJ_ARG_TEXT, .text = "tanh"});
+    end(onnx, node);
+}
+
+static void gather_elements(fj_onnx *onnx, const fj_onnx_node *node) {
+    begin(onnx, node, FJ_NODE_GATHER);
+    arg(onnx, "self", of_value(input(onnx, node, 0)));
+    arg(onnx, "dim", of_int(onnx, integer(node, "axis", 0)));
+    arg(onnx, "index", of_value(input(onnx, node, 1)));
+    end(onnx, node);
+}
+
+static void trilu(fj_onnx *onnx, const fj_onnx_node *node) {
+    int64_t diagonal = 0;
+    if (has_input(node, 1) && constant_ints(onnx, input(onnx, node, 1), &diagonal, 1) != 1) {
+        unknown(onnx, node);
+        return;
+    }
+    begin(onnx, node, integer(node, "upper", 1) != 0 ? FJ_NODE_TRIU : FJ_NODE_TRIL);
+    arg(onnx, "self", of_value(input(onnx, node, 0)));
+    arg(onnx, "diagonal", of_int(onnx, diagonal));
+    end(onnx, node);
+}
+
+void fj_onnx_translate(fj_onnx *onnx, const fj_onnx_node *node) {
+    const fj_str op = node->op;
+    if (node->domain.len > 0 && !fj_str_is(node->domain, "ai.onnx"))
+        unknown(onnx, node);
+    else if (fj_str_is(op, "Transpose"))
+        transpose(onnx, node);
+    else if (fj_str_is(op, "Softmax") || fj_str_is(op, "LogSoftmax"))
+        softmax(onnx, node, op.data[0] == 'S' ? FJ_NODE_SOFTMAX : FJ_NODE_LOG_SOFTMAX);
+    else if (fj_str_is(op, "ReduceMax"))
+        reduce(onnx, node, FJ_NODE_AMAX);
+    else if (fj_str_is(op, "ReduceMin"))
+        reduce(onnx, node, FJ_NODE_AMIN);
+    else if (fj_str_is(op, "ReduceSum"))
+        reduce(onnx, node, FJ_NODE_SUM);
+    else if (fj_str_is(op, "ReduceMean"))
+        reduce(onnx, node, FJ_NODE_MEAN);
+    else if (fj_str_is(op, "Slice"))
+        slice(onnx, node);
+    else if (fj_str_is(op, "Gather"))
+        gather(onnx, node);
+    else if (fj_str_is(op, "GatherND"))
+        gather_nd(onnx, node);
+    else if (fj_str_is(op, "GatherElements"))
+        gather_elements(onnx, node);
+    else if (fj_str_is(op, "Trilu"))
+        trilu(onnx, node);
+    else if (fj_str_is(op, "Gemm"))
+        gemm(onnx, node);
+    else if (fj_str_is(op, "Attention"))
+        attention(onnx, node);
+    else if (fj_str_is(op, "Constant"))
+        constant(onnx, node);
+    else if (fj_str_is(op, "LayerNormalization") || fj_str_is(op, "RMSNormalization"))
+        norm(onnx, node, op.data[0] == 'L');
+    else if (fj_str_is(op, "Concat"))
+        along(onnx, node, FJ_NODE_CAT);
+    else if (fj_str_is(op, "Split"))
+        along(onnx, node, FJ_NODE_SPLIT);
+    else if (fj_str_is(op, "Gelu"))
+        gelu(onnx, node);
+    else if (!translate_plain(onnx, node))
+        unknown(onnx, node);
+}
