@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "cli/fuse.h"
+#include "cli/mod.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 
@@ -147,13 +148,15 @@ int cli_verb_fuse(const cli_args *args) {
     int status = check_usage(args);
     if (status != CLI_EXIT_OK) return status;
     const char *path = args->positionals[0], *folder = cli_args_text(args, CLI_OPT_FUSE_OUTPUT, NULL);
-    const fj_fuse_options options = {.no_empty_rows = cli_args_has(args, CLI_OPT_NO_EMPTY_ROWS)};
+    fj_fuse_options options = {.no_empty_rows = cli_args_has(args, CLI_OPT_NO_EMPTY_ROWS)};
     fj_status result = fj_fuse_open(path, NULL, &model, &error);
     if (result != FJ_OK) {
         if (error.file[0] == '\0') (void)snprintf(error.file, sizeof error.file, "%.250s", path);
         return cli_fail_library(result, &error);
     }
-    status = make_folder(folder);
+    status = cli_context_open(&run.context);
+    options.context = run.context;
+    if (status == CLI_EXIT_OK) status = make_folder(folder);
     if (status == CLI_EXIT_OK) status = cli_fuse_run_before(&run, model);
     if (status == CLI_EXIT_OK && (result = fj_fuse_find(model, &options, &error)) != FJ_OK)
         status = cli_fail_library(result, &error);

@@ -5,7 +5,6 @@
 
 #include "cli/call.h"
 #include "cli/fuse.h"
-#include "cli/mod.h"
 #include "cli/report.h"
 
 static bool find_input(void *user, const char *name, fj_dtype *ret_dtype, int *ret_rank,
@@ -161,7 +160,6 @@ int cli_fuse_run_after(cli_fuse_run *run, fj_model *model) {
     int which = CLI_DEVICE_CPU;
     if (!cli_args_has(run->args, CLI_OPT_FUSE_RUN)) return CLI_EXIT_OK;
     int status = cli_args_choice(run->args, CLI_OPT_FUSE_DEVICE, 0, &which);
-    if (status == CLI_EXIT_OK) status = cli_context_open(&run->context);
     if (status == CLI_EXIT_OK)
         status = cli_device_open(run->context, run->args, which == 0 ? CLI_DEVICE_CPU : CLI_DEVICE_REFERENCE,
                                  &run->device);

@@ -253,7 +253,8 @@ static const char *index_text(text_emitter *e, fj_index index) {
         (void)fj_size_is_const(x->sizes, sum.coefs[i], &number);
         const bool minus = number < 0;
         const long long size = (long long)(minus ? -number : number);
-        if (size != 1) part = fj_arena_printf(arena, "%lld * %s", size, part);
+        if (size != 1)
+            part = fj_arena_printf(arena, size > 64 ? "%lld * %s.long()" : "%lld * %s", size, part);
         text = fj_arena_printf(arena, "%s%s%s", text,
                                i > 0   ? (minus ? " - " : " + ")
                                : minus ? "-"

@@ -63,6 +63,13 @@ static void point(fj_eval *eval, const fj_node *node) {
     spread_operand operands[3] = {{0}};
     int64_t index[FJ_MAX_RANK] = {0};
     for (int i = 0; i < info->arity; i++) operands[i] = argument(eval, node, i, out);
+    for (int i = 0; info->bool_result && i < info->arity;
+         i++) { /* a number has the dtype of what it is compared with */
+        const fj_arg *other = &node->args[i == 0 ? 1 : 0];
+        if (operands[i].data != NULL || other->kind != FJ_ARG_VALUE) continue;
+        const fj_dtype dtype = eval->graph->values.data[other->value].dtype;
+        if (dtype >= FJ_DTYPE_F16) operands[i].number = fj_dtype_round(dtype, operands[i].number);
+    }
     for (int64_t at = 0; at < out->count; at++) {
         double x[3];
         for (int i = 0; i < 3; i++)

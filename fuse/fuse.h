@@ -83,8 +83,8 @@ FJ_NODISCARD fj_status fj_fuse_parse(const uint8_t *bytes, size_t size, const fj
 void fj_fuse_close(fj_model **model); /* takes NULL, clears the pointer */
 
 typedef struct fj_fuse_options {
-    bool
-        no_empty_rows; /* fills by the lowest float are masks: the caller says that every row sees something */
+    fj_context *context; /* mods are compiled, and refused where that fails; NULL: not */
+    bool no_empty_rows;  /* fills by the lowest float are masks: every row sees something */
 } fj_fuse_options;
 
 /* Fills model->findings and rewrites model->graph. */

@@ -198,6 +198,37 @@ static bool has_score(const fj_region *region, int term, bool *seen) {
     return false;
 }
 
+/* Whether the mod is one for the compiler of mods: what it does not take is refused here, not when the kernel is made. */
+static bool compiles(fj_lifter *lifter, fj_region *region, const fj_fused *fused) {
+    fj_binding *bindings = FJ_NEW_ARRAY(lifter->graph->arena, fj_binding, fused->capture_count + 1);
+    fj_mod *mod = NULL;
+    fj_error error = {0};
+    if (lifter->options->context == NULL || (!fused->has_score && !fused->has_mask)) return true;
+    for (int i = 0; i < fused->capture_count; i++) {
+        const fj_value *value = value_of(lifter, fused->captures[i]);
+        bindings[i] =
+            (fj_binding){.name = fused->capture_names[i], .dtype = value->dtype, .rank = value->rank};
+        for (int d = 0; d < value->rank; d++)
+            if (!fj_size_is_const(&lifter->graph->sizes, value->dims[d], &bindings[i].dims[d]))
+                bindings[i].dims[d] = -1;
+    }
+    const fj_mod_desc desc = {.struct_size = sizeof desc,
+                              .source = fused->mod,
+                              .source_length = strlen(fused->mod),
+                              .file = fused->name,
+                              .bindings = bindings,
+                              .binding_count = (size_t)fused->capture_count};
+    const fj_status status = fj_mod_create(lifter->options->context, &desc, &mod, &error);
+    fj_mod_unref(&mod);
+    if (status == FJ_ERR_MEMORY)
+        fj_fail(lifter->graph->arena->scope, FJ_ERR_MEMORY, "not enough memory for a mod");
+    if (status != FJ_OK)
+        fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, "the mod does not compile: %.180s",
+                        error.text);
+    fj_error_finish(&error);
+    return status == FJ_OK;
+}
+
 /* Captured floats may be -inf. */
 static bool reads_floats(const fj_region *region, int term, bool *seen) {
     const fj_term t = region->terms.data[term];
@@ -260,6 +291,10 @@ static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor
     fused.nodes = nodes;
     memcpy(plan.columns, from->columns, sizeof plan.columns);
     fj_emit_mod(region, &fused, root, mask);
+    if (!compiles(lifter, region, &fused)) {
+        refuse(lifter, region, fused.softmax);
+        return;
+    }
     for (size_t i = 0; i < region->notes.len; i++) FJ_PUSH(graph->arena, &fused.notes, region->notes.data[i]);
     plan.fused = lifter->model->findings.fused.len;
     FJ_PUSH(graph->arena, &lifter->model->findings.fused, fused);
@@ -385,6 +420,11 @@ static void look_at(fj_lifter *lifter, const fj_anchor *anchor, const char *wron
     fj_operand_find(region, region->factors[0], region->factor_index[0], FJ_VAR_Q, &from->candidates[0]);
     fj_operand_find(region, region->factors[1], region->factor_index[1], FJ_VAR_KV, &from->candidates[1]);
     check_dtypes(lifter, region, anchor, &second);
+    const fj_dtype products = value_of(lifter, node_of(lifter, region->product)->outputs[0])->dtype;
+    if (fj_dtype_size(products) < fj_dtype_size(region->dtype) ||
+        (fj_dtype_size(products) == fj_dtype_size(region->dtype) && products != region->dtype))
+        fj_region_raise(region, FJ_REASON_ROUNDING_DIFFERS, "'%.80s' rounds the products to %s",
+                        node_of(lifter, region->product)->name, fj_dtype_name(products));
     const int weights = node_of(lifter, second.node)->args[second.place].value;
     mark(lifter, region->product, second.node, weights, &inside);
     check_inside(lifter, region, second.node, &inside);
@@ -580,7 +620,7 @@ static void find(fj_scope *scope, void *argument) {
 }
 
 fj_status fj_fuse_find(fj_model *model, const fj_fuse_options *options, fj_error *error) {
-    static const fj_fuse_options plain = {false};
+    static const fj_fuse_options plain = {0};
     finding what = {model, options ? options : &plain};
     return fj_scope_run(&model->arena, error, find, &what);
 }

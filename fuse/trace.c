@@ -202,6 +202,13 @@ static bool number_of(fj_region *region, const fj_node *node, const fj_arg *arg,
         return false;
     else
         real = (double)integer;
+    if (fj_node_ops[node->op].bool_result) { /* it has the dtype of the tensor that it is compared with */
+        for (int i = 0; i < 2; i++) {
+            if (node->args[i].kind != FJ_ARG_VALUE) continue;
+            const fj_dtype dtype = value_of(region, node->args[i].value)->dtype;
+            if (is_half(dtype) || dtype == FJ_DTYPE_F32) real = fj_dtype_round(dtype, real);
+        }
+    }
     const bool chosen = node->op == FJ_NODE_WHERE || node->op == FJ_NODE_FILL || node->op == FJ_NODE_CLAMP;
     if (chosen && is_half(out->dtype)) real = fj_dtype_round(out->dtype, real);
     if (chosen && out->dtype == FJ_DTYPE_F32 && region->dtype != FJ_DTYPE_F64)
@@ -270,9 +277,14 @@ static int point(fj_region *region, int value, const fj_index *index) {
         }
     }
     if (node->op == FJ_NODE_CAST) return cast(region, node, value, x[0], index);
-    if (!scored)
-        return known && is_same_in_kernels(region, node, out) ? build(region, node, out, x)
-                                                              : read(region, value, index);
+    if (!scored) {
+        if (!known || !is_same_in_kernels(region, node, out)) return read(region, value, index);
+        const int made = build(region, node, out, x);
+        const fj_term *t = &region->terms.data[made];
+        /* Positions have 32 bits in kernels: what multiplies them may overflow. */
+        const bool overflows = t->kind == FJ_TERM_OP && t->op == FJ_NODE_MUL && t->type == FJ_TERM_INT;
+        return overflows ? read(region, value, index) : made;
+    }
     if (!known || !is_language(region, node, x)) {
         fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, "'%.80s' (%s) of the scores",
                         node->name, info->name);

@@ -65,6 +65,12 @@ def weights_rounded(r):
     return r.end(r.g.cast(r.g.cast(r.g.softmax(scores(r)), "BF16"), "F32"))
 
 
+def products_rounded(r):
+    g = r.g
+    product = g.node("matmul", "F16", [B, H, L, S], self=r.q, other=g.transpose(r.k))
+    return r.end(g.softmax(g.cast(product, "F32")))
+
+
 def mask_of_f64(r):
     g = r.g
     added = g.node("add", "F32", [B, H, L, S], self=scores(r), other=g.input("m", "F64", (L, S)))
@@ -148,7 +154,7 @@ REFUSED = [
     (softmax_over_rows, "softmax-dim", "dimension 2"), (no_product_above, "not-attention", ""),
     (no_product_below, "op-not-in-the-mod-language", "mul"), (values_of_another_dtype, "dtype-mix", ""),
     (scores_rounded, "rounding-differs", "F16"), (softmax_in_half, "rounding-differs", "F16"), (weights_rounded, "rounding-differs", "BF16"),
-    (mask_of_f64, "mask-dtype", "m"), (gelu_of_scores, "op-not-in-the-mod-language", "gelu"),
+    (products_rounded, "rounding-differs", "products"), (mask_of_f64, "mask-dtype", "m"), (gelu_of_scores, "op-not-in-the-mod-language", "gelu"),
     (cumulative_scores, "op-not-in-the-mod-language", "cumsum"), (unknown_of_scores, "op-not-in-the-mod-language", "my.op"),
     (weights_masked, "op-not-in-the-mod-language", "mul"), (normalised_by_rows, "op-not-in-the-mod-language", "mean"),
     (dropout, "dropout-in-training", "dropout"), (eps_in_divisor, "op-not-in-the-mod-language", "add"),
@@ -365,7 +371,29 @@ def sdpa_groups(r):
     return g
 
 
+def compared_in_half(r):
+    """0.1 is half's 0.1 where halves are compared with it."""
+    g = r.g
+    m = g.input("m16", "F16", (L, S), [[0.1, 0.5][i % 2] for i in range(L * S)])
+    return r.end(g.softmax(g.where(g.binary("eq", m, 0.1), scores(r), -1.0)))
+
+
+def large_positions(r):
+    """Products that may leave 32 bits."""
+    g = r.g
+    q, kv = g.view(g.arange(L), L, 1), g.view(g.arange(S), 1, S)
+    large = g.mul(g.add(q, 1), 200000)
+    return r.end(g.softmax(g.where(g.binary("gt", large, g.mul(kv, 150000)), scores(r), -1.0)))
+
+
+def positions_multiplied(r):
+    g = r.g
+    q, kv = g.view(g.arange(L), L, 1), g.view(g.arange(S), 1, S)
+    return r.end(g.softmax(g.add(scores(r), g.cast(g.mul(q, kv), "F32"))))
+
+
 FUSED = [
+    (compared_in_half, 0.3, ["0.0999755859375"], []), (large_positions, 0.3, [".long()"], []), (positions_multiplied, 0.3, ["[q_idx, kv_idx]"], []),
     (added_bool, 0.3, ["score + seen[q_idx, kv_idx]"], ["mask_mod"]), (integer_mask, 0.3, ["keep[b, kv_idx]", "mask_mod"], ["== 1"]),
     (lowest_fill, 0.3, ["torch.where", "3.4028"], ["mask_mod"]), (empty_rows, 0.3, ["return seen[q_idx, kv_idx]"], ["score_mod(score"]),
     (keys_of_another_layout, 0.3, [], ["def"]), (keys_that_only_look_transposed, None, None, None),
