@@ -520,7 +520,8 @@ typedef union fj_scalar {
  *
  * The mod's sink, a natural logit for each batch and head, joins the denominator of each row: P = exp(s) / (exp(sink) +
  * sum of exp(s)), lse is the logarithm of that denominator, and a row that sees nothing has lse = sink, out 0 (a sink of -inf
- * is none). max is that of the scores alone.
+ * is none; with one of NaN or +inf each lse is NaN, and rows that see something are NaN altogether). max is that of the scores
+ * alone.
  *
  * The mod's out is applied to each element of the output in the arithmetic of scores, before it is rounded:
  * out = out_mod(o, b, h, q, d), o the attention, 0 for a row that sees nothing. Its derivative needs o: forward writes

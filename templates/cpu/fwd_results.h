@@ -120,7 +120,8 @@ static void find_ends(const struct item *it, int row, const fj_real *top, const 
 #if FJ_DROPOUT
         e->factor[i] *= (fj_real)it->args->dropout_scale;
 #endif
-        e->factor[i] = e->total[i] == 0 ? 0 : e->factor[i] / e->total[i];
+        /* A row that sees nothing has an output of 0, whatever its sink is. */
+        e->factor[i] = i < rows && sum[row + i] != 0 ? e->factor[i] / e->total[i] : 0;
     }
 }
 

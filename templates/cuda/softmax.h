@@ -112,12 +112,14 @@ FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod, [[maybe
                                 [[maybe_unused]] int32_t h, fj_parts base, fj_real sum) {
     fj_row_end end;
     fj_real down = 1;
+    const bool sees_nothing = sum == 0;
 #if FJ_HAS_SINK
     const fj_real sink = whole ? fj_sink_of(mod, b, h) : -fj_real(INFINITY);
-    // Differences first: both may be large. Where the row saw nothing, so is the sink.
-    const fj_real ahead = sum == 0 ? sink - sink : ((sink - base.high) - base.low) * FJ_LOG2_E;
+    // Differences first: both may be large. NaN for a sink of +inf or NaN.
+    const fj_real ahead =
+        (sink - sink) + (sees_nothing ? fj_real(0) : ((sink - base.high) - base.low) * FJ_LOG2_E);
     const bool joins = sink != -fj_real(INFINITY); // one that is NaN, too
-    if (joins && (ahead > 0 || sum == 0)) {
+    if (joins && (ahead > 0 || sees_nothing)) {
         down = fj_exp2(-ahead); // sums of the output are still those of the base before
         sum = fj_fma_rn(sum, down, fj_real(1));
         base = fj_parts{sink, fj_real(0)};
@@ -126,7 +128,7 @@ FJ_DEVICE fj_row_end fj_end_row([[maybe_unused]] const fj_mod_args &mod, [[maybe
     }
 #endif
     end.dead = sum == 0;
-    end.factor = end.dead ? fj_real(0) : fj_div_rn(down, sum);
+    end.factor = sees_nothing ? fj_real(0) : fj_div_rn(down, sum);
     const fj_parts all = fj_exact_sum(base.high, fj_log(sum));
     const fj_real rest = all.low + base.low;
     end.lse = end.dead ? -fj_real(INFINITY) : all.high + rest;

@@ -100,6 +100,19 @@ class Sinks(Case):
             self.assertEqual(got[0], got[1], device)
             self.assertEqual(got[0], got[2], device)
 
+    def test_a_sink_that_is_nan_or_infinite(self):
+        """All that see something are NaN, on every device; rows that see nothing still give 0."""
+        tensors = harness.attention_tensors("F32", backward=True)
+        tensors["sink"] = ("F32", [2], [math.inf, math.nan])
+        for device in ("reference", "cpu", "emu"):
+            _, got = self.call(tensors, "--mask", "q > 1", "--backward", "--check", device=device)
+            for head in range(2):
+                row = got["out"][2][head * 40 : head * 40 + 40]
+                self.assertEqual(row[:16], [0] * 16, device)
+                self.assertTrue(all(math.isnan(x) for x in row[16:]), device)
+            self.assertTrue(all(math.isnan(x) for x in got["lse"][2] + got["d_sink"][2]), device)
+            self.assertEqual(got["dq"][2][:16], [0] * 16, device)
+
     def test_what_is_no_sink(self):
         tensors = harness.attention_tensors("F32")
         self.call(tensors | {"sink": harness.normal("F32", (2,), 1)}, "--score", "score + sink[h]")

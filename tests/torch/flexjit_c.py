@@ -96,7 +96,7 @@ class Headers:
         return found
 
     def field(self, kind, declarator):
-        stars, name, extents = re.match(r"([\s*]*)(\w+)((?:\[\w+\])*)", declarator).groups()
+        stars, name, extents = re.match(r"([\s*]*)(\w+)((?:\s*\[\w+\])*)", declarator).groups()
         ctype = self.pointer_to(kind, stars.count("*")) if "*" in stars else self.types[kind]
         for extent in reversed(re.findall(r"\w+", extents)):
             ctype *= int(extent) if extent.isdigit() else self.constants[extent]
