@@ -10,7 +10,7 @@ static inline void must(fj_status status, fj_error *error) {
     if (status == FJ_OK) return;
     char message[2048];
     fj_error_format(error, message, sizeof message);
-    fprintf(stderr, "%s\n", message);
+    fputs(message, stderr);
     fj_error_finish(error);
     exit(1);
 }

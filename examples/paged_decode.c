@@ -16,7 +16,7 @@ static void must(fj_status status, fj_error *error) {
     if (status == FJ_OK) return;
     char text[2048];
     fj_error_format(error, text, sizeof text);
-    fprintf(stderr, "%s\n", text);
+    fputs(text, stderr);
     fj_error_finish(error);
     exit(1);
 }

@@ -103,6 +103,28 @@ fj_status fj_nn_check_gradient(const fj_nn_check *check, const char *name, const
     return fj_nn_check_tensor(check, full, gradient, axes, rank, shape);
 }
 
+/* ---- Overlap ----------------------------------------------------------------------------------------------- */
+
+static size_t byte_size(const fj_nn_check *check, const DLTensor *tensor) {
+    size_t size = fj_dtype_size(check->dtype);
+    for (int i = 0; i < tensor->ndim; i++) size *= (size_t)tensor->shape[i];
+    return size;
+}
+
+fj_status fj_nn_check_apart(const fj_nn_check *check, const fj_nn_named *tensors, size_t count,
+                            size_t outputs) {
+    for (size_t i = 0; i < outputs; i++)
+        for (size_t j = i + 1; j < count; j++) {
+            const DLTensor *a = tensors[i].tensor, *b = tensors[j].tensor;
+            if (!a || !b) continue;
+            const uintptr_t a_first = (uintptr_t)fj_nn_data(a), b_first = (uintptr_t)fj_nn_data(b);
+            if (a_first < b_first + byte_size(check, b) && b_first < a_first + byte_size(check, a))
+                return fj_nn_bad(check, FJ_ERR_TENSOR, "%s overlaps %s: an output has memory of its own",
+                                 tensors[i].name, tensors[j].name);
+        }
+    return FJ_OK;
+}
+
 /* ---- Parameters ------------------------------------------------------------------------------------------ */
 
 typedef struct parameter {

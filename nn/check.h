@@ -22,6 +22,13 @@ fj_status fj_nn_check_optional(const fj_nn_check *check, const char *name, const
 /* A gradient: only of what there is. */
 fj_status fj_nn_check_gradient(const fj_nn_check *check, const char *name, const DLTensor *gradient,
                                const DLTensor *of, const char *axes, int rank, const int64_t *shape);
+/* Packed tensors that were checked, with names; NULL: not given. The first `outputs` of them overlap none of the others. */
+typedef struct fj_nn_named {
+    const char *name;
+    const DLTensor *tensor;
+} fj_nn_named;
+fj_status fj_nn_check_apart(const fj_nn_check *check, const fj_nn_named *tensors, size_t count,
+                            size_t outputs);
 fj_status fj_nn_bad(const fj_nn_check *check, fj_status status, const char *format, ...) FJ_PRINTF(3, 4);
 
 /* "[2,3]", into text. */

@@ -106,10 +106,13 @@ static fj_status check_results(const fj_mha *mha, const fj_nn_check *check, cons
         const int64_t shape[] = {b, h, l, s}, mean_shape[] = {b, l, s};
         const int skip = !c->query.batched;
         fj_status status = fj_nn_check_tensor(check, "out", a->out, "as query", q->ndim, q->shape);
-        if (status != FJ_OK || !a->weights) return status;
-        return fj_nn_check_tensor(check, "weights", a->weights,
-                                  mean ? "(a mean over heads)" : "(of each head)", (mean ? 3 : 4) - skip,
-                                  (mean ? mean_shape : shape) + skip);
+        if (status == FJ_OK && a->weights)
+            status = fj_nn_check_tensor(check, "weights", a->weights,
+                                        mean ? "(a mean over heads)" : "(of each head)",
+                                        (mean ? 3 : 4) - skip, (mean ? mean_shape : shape) + skip);
+        const fj_nn_named apart[] = {
+            {"out", a->out}, {"weights", a->weights}, {"query", q}, {"key", k}, {"value", v}};
+        return status == FJ_OK ? fj_nn_check_apart(check, apart, FJ_ARRAY_LEN(apart), 2) : status;
     }
     fj_status status = fj_nn_check_tensor(check, "dout", a->dout, "as query", q->ndim, q->shape);
     if (status == FJ_OK)
@@ -123,7 +126,10 @@ static fj_status check_results(const fj_mha *mha, const fj_nn_check *check, cons
         status = fj_nn_check_optional(check, "dkey", a->dkey, "as key", k->ndim, k->shape);
     if (status == FJ_OK && v)
         status = fj_nn_check_optional(check, "dvalue", a->dvalue, "as value", v->ndim, v->shape);
-    return status;
+    const fj_nn_named apart[] = {{"dquery", a->dquery}, {"dkey", a->dkey}, {"dvalue", a->dvalue},
+                                 {"dout", a->dout},     {"query", q},      {"key", k},
+                                 {"value", v}};
+    return status == FJ_OK ? fj_nn_check_apart(check, apart, FJ_ARRAY_LEN(apart), 3) : status;
 }
 
 static void fill_part(const fj_mha *mha, call *c, bool training) {

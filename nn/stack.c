@@ -131,8 +131,12 @@ static fj_status check_inputs(const fj_nn_stack *stack, const fj_nn_stack_call *
 static fj_status check_results(const fj_nn_stack_call *call, const fj_nn_check *check,
                                fj_direction direction) {
     const DLTensor *src = call->src, *memory = call->memory;
-    if (direction == FJ_FORWARD)
-        return fj_nn_check_tensor(check, "out", call->out, "as its input", src->ndim, src->shape);
+    if (direction == FJ_FORWARD) {
+        const fj_nn_named apart[] = {{"out", call->out}, {call->src_name, src}, {"memory", memory}};
+        const fj_status status =
+            fj_nn_check_tensor(check, "out", call->out, "as its input", src->ndim, src->shape);
+        return status == FJ_OK ? fj_nn_check_apart(check, apart, FJ_ARRAY_LEN(apart), 1) : status;
+    }
     fj_status status = fj_nn_check_tensor(check, "dout", call->dout, "as out", src->ndim, src->shape);
     if (status == FJ_OK)
         status =
@@ -140,7 +144,12 @@ static fj_status check_results(const fj_nn_stack_call *call, const fj_nn_check *
     if (status == FJ_OK && memory)
         status =
             fj_nn_check_optional(check, "dmemory", call->dmemory, "as memory", memory->ndim, memory->shape);
-    return status;
+    const fj_nn_named apart[] = {{call->dsrc_name, call->dsrc},
+                                 {"dmemory", call->dmemory},
+                                 {"dout", call->dout},
+                                 {call->src_name, src},
+                                 {"memory", memory}};
+    return status == FJ_OK ? fj_nn_check_apart(check, apart, FJ_ARRAY_LEN(apart), 2) : status;
 }
 
 fj_status fj_nn_stack_read(const fj_nn_stack *stack, const fj_nn_stack_call *call, const fj_launch *launch,

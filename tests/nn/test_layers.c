@@ -374,6 +374,9 @@ START_TEST(test_wrong_tensors) {
     s.mha_call = right;
     s.mha_call.out = NULL;
     fails(&s, FJ_ERR_TENSOR, "out is missing");
+    s.mha_call = right;
+    s.mha_call.out = right.query;
+    fails(&s, FJ_ERR_TENSOR, "out overlaps query: an output has memory of its own");
     DLTensor strided = *right.query;
     s.mha_call = right;
     strided.strides = (int64_t[]){1, D, 1};
