@@ -15,7 +15,7 @@ typedef struct fused_call {
 } fused_call;
 
 static void store(fj_dtype dtype, void *data, int64_t index, double value) {
-    const int64_t integer = fj_dtype_is_float(dtype) ? 0 : (int64_t)value;
+    const int64_t integer = fj_dtype_is_float(dtype) ? 0 : fj_to_int(value);
     const size_t size = fj_dtype_size(dtype);
     if (fj_dtype_is_float(dtype))
         fj_dtype_store_float(dtype, data, index, value);

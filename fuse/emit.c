@@ -225,7 +225,8 @@ static const char *number_text(text_emitter *e, const fj_term *t) {
     fj_buf buf;
     if (t->type == FJ_TERM_BOOL) return t->number != 0 ? "True" : "False";
     if (t->type == FJ_TERM_INT)
-        return fj_arena_printf(e->region->arena, t->number < 0 ? "(%lld)" : "%lld", (long long)t->number);
+        return fj_arena_printf(e->region->arena, t->number < 0 ? "(%lld)" : "%lld",
+                               (long long)fj_to_int(t->number));
     if (isinf(t->number)) return t->number < 0 ? "float(\"-inf\")" : "float(\"inf\")";
     if (isnan(t->number)) return "float(\"nan\")";
     fj_buf_init(&buf, &e->allocator);

@@ -76,7 +76,7 @@ static void point(fj_eval *eval, const fj_node *node) {
             x[i] = operands[i].data ? operands[i].data[offset_of(&operands[i], index, out->rank)]
                                     : operands[i].number;
         if (node->op == FJ_NODE_BIT_NOT && out->dtype != FJ_DTYPE_BOOL)
-            out->data[at] = (double)~(int64_t)x[0];
+            out->data[at] = (double)~fj_to_int(x[0]);
         else
             out->data[at] = info->value(x[0], x[1], x[2]);
         (void)next(out->dims, out->rank, index);

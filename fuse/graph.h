@@ -158,6 +158,13 @@ int fj_graph_node(fj_graph *graph, fj_node_op op, const char *name, const fj_arg
 
 /* Every value that an argument list of a node names, in order: for (int i = 0; (v = fj_node_input(n, i)) >= 0; i++), None apart. */
 int fj_node_input(const fj_node *node, int index);
+/* Toward zero, to the nearest that there is; 0 of NaN. */
+static inline int64_t fj_to_int(double x) {
+    return x >= 9223372036854775807.0  ? INT64_MAX
+         : x <= -9223372036854775808.0 ? INT64_MIN
+         : x != x                      ? 0
+                                       : (int64_t)x;
+}
 /* An element of a value's data, which may lie at any address. */
 double fj_value_element(const fj_value *value, int64_t index);
 bool fj_value_is_number(const fj_graph *graph, int value, double *ret); /* a constant of one element */

@@ -53,7 +53,7 @@ static int constant_ints(fj_onnx *onnx, int index, int64_t *ret, int room) {
         return -1;
     if (value->rank == 1 && !fj_size_is_const(&onnx->reader->graph->sizes, value->dims[0], &count)) return -1;
     if (count > room) return -1;
-    for (int64_t i = 0; i < count; i++) ret[i] = (int64_t)fj_value_element(value, i);
+    for (int64_t i = 0; i < count; i++) ret[i] = fj_to_int(fj_value_element(value, i));
     return (int)count;
 }
 

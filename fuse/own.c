@@ -70,7 +70,7 @@ static double real_of(const json_t *item, bool *ret_ok) {
 }
 
 static void store(fj_dtype dtype, void *data, int64_t index, double real, const json_t *item) {
-    const int64_t integer = json_is_integer(item) ? json_integer_value(item) : (int64_t)real;
+    const int64_t integer = json_is_integer(item) ? json_integer_value(item) : fj_to_int(real);
     const size_t size = fj_dtype_size(dtype);
     if (dtype == FJ_DTYPE_BOOL)
         ((uint8_t *)data)[index] = real != 0;
@@ -278,7 +278,7 @@ static void write_input(fj_graph *graph, fj_buf *buf, const fj_value *value) {
             if (fj_dtype_is_float(value->dtype))
                 write_real(buf, fj_value_element(value, i));
             else
-                fj_buf_printf(buf, "%lld", (long long)fj_value_element(value, i));
+                fj_buf_printf(buf, "%lld", (long long)fj_to_int(fj_value_element(value, i)));
         }
         fj_buf_put(buf, "]");
     }

@@ -100,7 +100,7 @@ static bool as_index(fj_region *region, int term, fj_index *ret) {
     const fj_term *t = &region->terms.data[term];
     if (t->kind == FJ_TERM_INDEX) return *ret = t->index, true;
     if (t->kind != FJ_TERM_NUMBER || t->type != FJ_TERM_INT || fabs(t->number) > 1e9) return false;
-    *ret = fj_index_size(&region->indices, fj_size_of(&region->graph->sizes, (int64_t)t->number));
+    *ret = fj_index_size(&region->indices, fj_size_of(&region->graph->sizes, fj_to_int(t->number)));
     return true;
 }
 

@@ -367,7 +367,8 @@ static int lookup(fj_region *region, int table, const int *terms) {
         if (t->kind == FJ_TERM_INDEX)
             index[d] = t->index;
         else if (t->kind == FJ_TERM_NUMBER)
-            index[d] = fj_index_size(&region->indices, fj_size_of(&region->graph->sizes, (int64_t)t->number));
+            index[d] =
+                fj_index_size(&region->indices, fj_size_of(&region->graph->sizes, fj_to_int(t->number)));
         /* An index that may be negative counts from the end. */
         if (t->kind == FJ_TERM_INDEX) {
             const fj_index_sum *sum = &region->indices.sums.data[t->index];
