@@ -15,7 +15,7 @@ typedef struct fj_eval {
 } fj_eval;
 
 /* The array of a value, of the dims that the graph declares; not initialised. */
-fj_array *fj_eval_make(fj_eval *eval, int value);
+fj_array *fj_eval_make(fj_eval *eval, int index);
 /* Fails when nothing made it. */
 const fj_array *fj_eval_of(fj_eval *eval, const fj_node *node, int value);
 int64_t fj_eval_size(fj_eval *eval, fj_size size);

@@ -355,7 +355,8 @@ static void convolution(fj_eval *eval, const fj_node *node) {
     const int64_t height = in->dims[2], width = count == 2 ? in->dims[3] : 1,
                   kw = count == 2 ? weight->dims[3] : 1;
     for (int64_t at = 0; at < out->count; at++) {
-        const int64_t each = weight->dims[0] / groups, first = index[1] / each * weight->dims[1];
+        const int64_t each = groups > 0 && weight->dims[0] > groups ? weight->dims[0] / groups : 1,
+                      first = index[1] / each * weight->dims[1];
         double sum = 0;
         for (int64_t k = 0; k < weight->dims[1] * weight->dims[2] * kw; k++) {
             const int64_t c = k / (weight->dims[2] * kw), ky = k / kw % weight->dims[2], kx = k % kw;
@@ -378,7 +379,7 @@ static void addmm(fj_eval *eval, const fj_node *node) {
     int64_t index[FJ_MAX_RANK] = {0};
     multiply(eval, node, fj_eval_of(eval, node, node->args[1].value),
              fj_eval_of(eval, node, node->args[2].value), out);
-    fj_eval_require(eval, node, add.data != NULL, "argument 1 is not a tensor");
+    if (add.data == NULL) fj_node_fail(eval->graph, node, "argument 1 is not a tensor");
     for (int64_t at = 0; at < out->count; at++) {
         const double more = beta == 0 ? 0 : beta * add.data[offset_of(&add, index, out->rank)];
         out->data[at] = alpha * out->data[at] + more;

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-void fj_indices_init(fj_indices *indices, fj_sizes *sizes, fj_arena *arena) {
-    *indices = (fj_indices){.arena = arena, .sizes = sizes};
+void fj_indices_init(fj_indices *x, fj_sizes *sizes, fj_arena *arena) {
+    *x = (fj_indices){.arena = arena, .sizes = sizes};
 }
 
 /* ---- The tables -------------------------------------------------------------------------- */

@@ -35,27 +35,27 @@ typedef struct fj_indices {
     FJ_VEC(fj_index_sum) sums;
 } fj_indices;
 
-void fj_indices_init(fj_indices *indices, fj_sizes *sizes, fj_arena *arena);
+void fj_indices_init(fj_indices *x, fj_sizes *sizes, fj_arena *arena);
 /* A variable from 0 to extent - 1. */
-fj_index fj_index_var(fj_indices *indices, int var, fj_size extent);
-fj_index fj_index_size(fj_indices *indices, fj_size size);
-fj_index fj_index_add(fj_indices *indices, fj_index a, fj_index b);
-fj_index fj_index_scale(fj_indices *indices, fj_index a, fj_size by);
-fj_index fj_index_div(fj_indices *indices, fj_index a, fj_size by);
-fj_index fj_index_mod(fj_indices *indices, fj_index a, fj_size by);
-bool fj_index_is_size(const fj_indices *indices, fj_index a, fj_size *ret_size);
+fj_index fj_index_var(fj_indices *x, int var, fj_size extent);
+fj_index fj_index_size(fj_indices *x, fj_size size);
+fj_index fj_index_add(fj_indices *x, fj_index a, fj_index b);
+fj_index fj_index_scale(fj_indices *x, fj_index a, fj_size by);
+fj_index fj_index_div(fj_indices *x, fj_index a, fj_size by);
+fj_index fj_index_mod(fj_indices *x, fj_index a, fj_size by);
+bool fj_index_is_size(const fj_indices *x, fj_index a, fj_size *ret_size);
 /* Whether it is a variable as it stands: its number, else -1. */
-int fj_index_is_var(const fj_indices *indices, fj_index a);
+int fj_index_is_var(const fj_indices *x, fj_index a);
 /* Bits of the variables that it depends on. */
-unsigned fj_index_vars(const fj_indices *indices, fj_index a);
+unsigned fj_index_vars(const fj_indices *x, fj_index a);
 /* The same with variable var replaced by an expression. */
-fj_index fj_index_replace(fj_indices *indices, fj_index a, int var, fj_index by);
+fj_index fj_index_replace(fj_indices *x, fj_index a, int var, fj_index by);
 
 /* From the indices of a reshape's result to those of its argument. False: it cannot be said. */
-bool fj_index_reshape(fj_indices *indices, const fj_value *from, const fj_index *index, const fj_value *to,
+bool fj_index_reshape(fj_indices *x, const fj_value *from, const fj_index *index, const fj_value *to,
                       fj_index *ret);
 /* The same for any view of one argument. */
-bool fj_index_view(fj_graph *graph, fj_indices *indices, const fj_node *node, int output,
-                   const fj_index *index, fj_index *ret);
+bool fj_index_view(fj_graph *graph, fj_indices *x, const fj_node *node, int output, const fj_index *index,
+                   fj_index *ret);
 
 #endif

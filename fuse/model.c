@@ -155,7 +155,7 @@ fj_status fj_fuse_open(const char *path, const fj_allocator *allocator, fj_model
         unmap(&file);
         return status;
     }
-    model->file = file;
+    if (model != NULL) model->file = file;
     *ret_model = model;
     return FJ_OK;
 }

@@ -44,7 +44,7 @@ typedef struct fj_onnx {
 /* The type that the file declares of a value; fails when there is none. */
 fj_onnx_type fj_onnx_type_of(fj_onnx *onnx, const char *name);
 /* A tensor of the file as a value of this name. */
-int fj_onnx_tensor(fj_onnx *onnx, fj_wire tensor, const char *name);
+int fj_onnx_tensor(fj_onnx *onnx, fj_wire wire, const char *name);
 /* Appends what a node is of our operations. */
 void fj_onnx_translate(fj_onnx *onnx, const fj_onnx_node *node);
 

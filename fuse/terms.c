@@ -44,7 +44,13 @@ void fj_region_note(fj_region *region, const char *format, ...) {
 
 /* ---- Making ------------------------------------------------------------------------------ */
 
-static bool same_number(double a, double b) { return memcmp(&a, &b, sizeof a) == 0; }
+/* To the bit: a NaN is equal to itself, 0 is not equal to -0. */
+static bool same_number(double a, double b) {
+    uint64_t x, y;
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    return x == y;
+}
 
 int fj_term_make(fj_region *region, fj_term term) {
     for (size_t i = 0; i < region->terms.len; i++) {

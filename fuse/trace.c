@@ -32,7 +32,7 @@ static int read_terms(fj_region *region, int value, const int *indices) {
 }
 
 static int read(fj_region *region, int value, const fj_index *index) {
-    int indices[FJ_MAX_RANK];
+    int indices[FJ_MAX_RANK] = {0};
     for (int i = 0; i < value_of(region, value)->rank; i++) indices[i] = fj_term_index(region, index[i]);
     return read_terms(region, value, indices);
 }
@@ -73,8 +73,8 @@ static int product(fj_region *region, int node_index, int first, const fj_index 
         return -1;
     const fj_size inner = a->dims[a->rank - 1];
     if (inner != b->dims[b->rank - 2]) return -1;
-    fj_index whole[FJ_MAX_RANK];
-    memcpy(whole, index, sizeof whole);
+    fj_index whole[FJ_MAX_RANK] = {0};
+    memcpy(whole, index, sizeof *index * (size_t)out->rank);
     for (int i = 0; i < out->rank - 2; i++)
         if ((fj_index_vars(&region->indices, index[i]) & ~(1u << FJ_VAR_B | 1u << FJ_VAR_H)) != 0) return -1;
     region->extents[FJ_VAR_E] = inner;
@@ -123,7 +123,7 @@ static int addmm(fj_region *region, int node_index, const fj_index *index, int v
     const int scaled = fj_term_op(region, FJ_NODE_MUL, FJ_TERM_FLOAT, 2,
                                   (int[]){found, fj_term_number(region, factors[1], FJ_TERM_FLOAT)});
     if (factors[0] == 0) return scaled;
-    fj_index at[FJ_MAX_RANK];
+    fj_index at[FJ_MAX_RANK] = {0};
     fj_broadcast(region, value_of(region, node->args[0].value), value_of(region, value)->rank, index, at);
     int added = fj_trace(region, node->args[0].value, at);
     if (factors[0] != 1)
@@ -261,7 +261,7 @@ static int point(fj_region *region, int value, const fj_index *index) {
     const fj_value *out = value_of(region, value);
     const fj_node *node = &region->graph->nodes.data[out->node];
     const fj_node_op_info *info = &fj_node_ops[node->op];
-    fj_index at[FJ_MAX_RANK];
+    fj_index at[FJ_MAX_RANK] = {0};
     int x[3] = {0};
     bool scored = false, known = true;
     for (int i = 0; i < info->arity; i++) {
@@ -359,7 +359,7 @@ static int triangle(fj_region *region, int value, const fj_index *index) {
 /* A table read at indices that are terms: positions go on as such. */
 static int lookup(fj_region *region, int table, const int *terms) {
     const fj_value *in = value_of(region, table);
-    fj_index index[FJ_MAX_RANK];
+    fj_index index[FJ_MAX_RANK] = {0};
     bool positions = true;
     for (int d = 0; d < in->rank; d++) {
         const fj_term *t = &region->terms.data[terms[d]];
@@ -385,7 +385,7 @@ static int indexed(fj_region *region, int value, const fj_index *index) {
     const fj_node *node = &region->graph->nodes.data[out->node];
     const fj_arg *list = &node->args[1];
     const fj_value *in = value_of(region, node->args[0].value);
-    int first = -1, last = -1, given = 0, spread = 0, terms[FJ_MAX_RANK];
+    int first = -1, last = -1, given = 0, spread = 0, terms[FJ_MAX_RANK] = {0};
     if (list->kind != FJ_ARG_VALUES || list->count > in->rank) return read(region, value, index);
     for (int i = 0; i < list->count; i++) {
         if (list->values[i] < 0) continue;
@@ -402,7 +402,7 @@ static int indexed(fj_region *region, int value, const fj_index *index) {
             terms[d] = fj_term_index(region, index[d < first ? d : d - given + spread]);
             continue;
         }
-        fj_index at[FJ_MAX_RANK];
+        fj_index at[FJ_MAX_RANK] = {0};
         fj_broadcast(region, value_of(region, list->values[d]), spread, index + first, at);
         terms[d] = fj_trace(region, list->values[d], at);
         if (region->terms.data[terms[d]].scored) return read(region, value, index);
@@ -418,7 +418,8 @@ static int embedding(fj_region *region, int value, const fj_index *index) {
         return read(region, value, index);
     const int row = fj_trace(region, node->args[1].value, index);
     if (region->terms.data[row].scored) return read(region, value, index);
-    return lookup(region, node->args[0].value, (int[]){row, fj_term_index(region, index[out->rank - 1])});
+    const int terms[FJ_MAX_RANK] = {row, fj_term_index(region, index[out->rank - 1])};
+    return lookup(region, node->args[0].value, terms);
 }
 
 static int trace(fj_region *region, int value, const fj_index *index) {
@@ -430,7 +431,7 @@ static int trace(fj_region *region, int value, const fj_index *index) {
     }
     if (v->node < 0 || region->depth > MOST_DEPTH) return read(region, value, index);
     const fj_node *node = &region->graph->nodes.data[v->node];
-    fj_index at[FJ_MAX_RANK];
+    fj_index at[FJ_MAX_RANK] = {0};
     int found;
     switch (fj_node_ops[node->op].class) {
     case FJ_CLASS_POINT: return point(region, value, index);

@@ -54,6 +54,7 @@ TESTS = {
              "attn memory", "attn launch", "cli verbs", "cli run", "attn cpu", "attn gpu launch",
              "attn tuned"],
     "sdpa": ["sdpa transformers", "cli sdpa"],
+    "fuse": ["fuse graph", "fuse models", "fuse onnx", "fuse patterns", "fuse random", "fuse refused"],
     "nn": ["nn golden", "nn layers", "nn gradients", "nn transformers"],
     "cli": ["cli check", "cli safetensors", "cli usage", "cli files", "cli verbs", "cli casts", "cli prebuild",
             "cli cache", "cli run", "cli tuned"],

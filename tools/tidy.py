@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = re.compile(r"(base|expr|cache|driver|jit|attn|nn|sdpa|cli|examples|tests)/.*\.(c|cpp)$")
+OURS = re.compile(r"(base|expr|cache|driver|jit|attn|nn|sdpa|fuse|cli|examples|tests)/.*\.(c|cpp)$")
 # Of a target and not of the text: names of outputs, and how hard it is optimised.
 TARGET = re.compile(r"-(o|MQ|MF)\s+\S+|-MD|-c\b|-I\S+\.p\b|-O\d|-fPIC|-fdiagnostics-color=\S+")
 
