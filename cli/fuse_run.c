@@ -78,6 +78,7 @@ static comparison compare(const fj_model *model, const fj_array *exact, const fj
             continue;
         }
         if (isnan(e) && (isnan(x) || empty)) continue;
+        if (!isfinite(b) && (x == b || (isnan(x) && isnan(b)))) continue; /* the graph overflows by itself */
         if (isinf(e) || isnan(x) || isnan(e)) {
             result.ok &= x == e;
             continue;

@@ -14,7 +14,7 @@ import harness
 from graphs import LOWEST, Graph
 
 SEED = int(os.environ.get("FJ_SEED", time.time() // 86400))
-COUNT = int(os.environ.get("FJ_COUNT", 120))
+COUNT = int(os.environ.get("FJ_COUNT", 300))
 EACH = 30  # regions of a graph
 
 
@@ -24,9 +24,13 @@ class Region:
         self.dtype = rng.choice(["F32", "F32", "F32", "F16", "BF16", "F64"])
         self.b, self.kv_heads, self.group = rng.randint(1, 3), rng.randint(1, 3), rng.choice([1, 1, 2, 3])
         self.h = self.kv_heads * self.group
+        self.alike = rng.random() < 0.3  # all extents are one number: only their order tells them apart
         self.l, self.s = rng.randint(1, 6), rng.randint(1, 6)
         self.e = rng.choice([1, 2, 4, 5, 8])
         self.ev = rng.choice([self.e, self.e, 3])
+        if self.alike:
+            self.b = self.h = self.kv_heads = self.l = self.s = self.e = self.ev = rng.randint(2, 4)
+            self.group = 1
 
     def pick(self, *choices):
         return self.rng.choice(choices)
@@ -166,9 +170,12 @@ class Region:
 
     def twist(self, w):
         """What must not be fused, or has to be seen to change nothing."""
-        g, how = self.g, self.pick("heads", "keys", "read", "rounded", "masked", "dim", "rows")
+        g, how = self.g, self.pick("heads", "keys", "read", "rounded", "masked", "dim", "rows", "order")
         self.sound = False
         b, h, l, s = w.shape
+        if how == "order":
+            order = self.rng.sample(range(4), 4)
+            return g.view(g.permute(w, *order), b, h, l, s)
         if how == "heads":
             return g.view(g.permute(w, 1, 0, 2, 3), b, h, l, s)
         if how == "rows":
@@ -184,11 +191,18 @@ class Region:
             return g.softmax(w, dim=self.pick(1, 2))
         return g.mul(w, self.input("drop", self.shape(), w.dtype))
 
+    def misplaced(self, x):
+        """A permutation of dimensions that are alike: a right answer needs it to be seen."""
+        return self.g.permute(x, *self.rng.sample(range(4), 4)) if self.alike and self.rng.random() < 0.4 else x
+
     def build(self):
         g = self.g
         q = self.rows("q", self.h, self.l, self.e)
         k, v = self.repeated(self.rows("k", self.kv_heads, self.s, self.e)), self.repeated(self.rows("v", self.kv_heads, self.s, self.ev))
-        x = self.scores(q, k)
+        q, k, v = (self.misplaced(each) for each in (q, k, v))
+        scores = self.scores(q, k)
+        x = self.misplaced(scores)
+        self.sound = x is scores
         for _ in range(self.rng.randint(0, 3)):
             x = self.change(x)
         half = self.dtype in ("F16", "BF16")
