@@ -43,6 +43,15 @@ void fj_broadcast(fj_region *region, const fj_value *in, int out_rank, const fj_
         ret[i] = fj_size_is(&region->graph->sizes, in->dims[i], 1) ? zero : index[out_rank - in->rank + i];
 }
 
+/* Whether each dimension is 1 or that of the result, as sizes: a symbol of another name may be 1 too, and then it is not what
+ * it seems. dims: the result's last ones. The first that is not, or -1. */
+static int unproven(const fj_region *region, const fj_value *in, const fj_size *dims, int rank) {
+    for (int i = 0; i < in->rank; i++)
+        if (!fj_size_is(&region->graph->sizes, in->dims[i], 1) && in->dims[i] != dims[rank - in->rank + i])
+            return i;
+    return -1;
+}
+
 /* ---- The product ------------------------------------------------------------------------- */
 
 static int score(fj_region *region) {
@@ -262,11 +271,13 @@ static int point(fj_region *region, int value, const fj_index *index) {
     const fj_node *node = &region->graph->nodes.data[out->node];
     const fj_node_op_info *info = &fj_node_ops[node->op];
     fj_index at[FJ_MAX_RANK] = {0};
-    int x[3] = {0};
+    int x[3] = {0}, doubtful = -1;
     bool scored = false, known = true;
     for (int i = 0; i < info->arity; i++) {
         const fj_arg *arg = &node->args[i];
         if (arg->kind == FJ_ARG_VALUE) {
+            if (unproven(region, value_of(region, arg->value), out->dims, out->rank) >= 0)
+                doubtful = arg->value;
             fj_broadcast(region, value_of(region, arg->value), out->rank, index, at);
             x[i] = fj_trace(region, arg->value, at);
             scored |= region->terms.data[x[i]].scored;
@@ -276,6 +287,11 @@ static int point(fj_region *region, int value, const fj_index *index) {
             known &= number_of(region, node, arg, out, &x[i]);
         }
     }
+    if (doubtful >= 0 && scored)
+        fj_region_raise(region, FJ_REASON_MASK_DOES_NOT_BROADCAST,
+                        "a size of '%.80s' is another symbol than that of '%.80s'",
+                        value_of(region, doubtful)->name, out->name);
+    if (doubtful >= 0) return read(region, value, index);
     if (node->op == FJ_NODE_CAST) return cast(region, node, value, x[0], index);
     if (!scored) {
         if (!known || !is_same_in_kernels(region, node, out)) return read(region, value, index);
@@ -403,6 +419,8 @@ static int indexed(fj_region *region, int value, const fj_index *index) {
             continue;
         }
         fj_index at[FJ_MAX_RANK] = {0};
+        if (unproven(region, value_of(region, list->values[d]), out->dims + first, spread) >= 0)
+            return read(region, value, index);
         fj_broadcast(region, value_of(region, list->values[d]), spread, index + first, at);
         terms[d] = fj_trace(region, list->values[d], at);
         if (region->terms.data[terms[d]].scored) return read(region, value, index);

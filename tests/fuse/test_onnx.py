@@ -113,6 +113,20 @@ class Onnx(harness.Case):
         path = self.file("m.onnx", model(nodes, [q, k, v], [value("out", "F32", ("batch", H, "length", E))], types))
         self.assertEqual(json.loads(self.ok("fuse", path, "--json").stdout)["fused"][0]["shape"], ["?", H, H, "?", "?", E, E])
 
+    def test_symbols_that_may_be_one(self):
+        """A mask of [other] against scores of [length]: it may have one element, which broadcasts."""
+        for size, count in (("length", 1), ("other", 0), (1, 1)):
+            q, k, v = (value(n, "F32", (1, H, "length", E)) for n in "qkv")
+            scores = (1, H, "length", "length")
+            nodes = [node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), node("MatMul", ["q", "kt"], ["s"]), node("Add", ["s", "m"], ["x"]),
+                     node("Softmax", ["x"], ["w"]), node("MatMul", ["w", "v"], ["out"])]  # fmt: skip
+            types = [value("kt", "F32", (1, H, E, "length")), *(value(n, "F32", scores) for n in "sxw")]
+            path = self.file("m.onnx", model(nodes, [q, k, v, value("m", "F32", (size,))], [value("out", "F32", (1, H, "length", E))], types))
+            report = json.loads(self.ok("fuse", path, "--json").stdout)
+            self.assertEqual(len(report["fused"]), count)
+            if count == 0:
+                self.assertEqual(report["refused"][0]["reason"], "mask-does-not-broadcast")
+
     def test_unknown_operations(self):
         other = [node("Mystery", ["scores"], ["x"], domain="com.microsoft")]
         report = json.loads(self.ok("fuse", self.file("m.onnx", eager(other, "x", values=[value("x", "F32", SCORES)])), "--json").stdout)
