@@ -396,6 +396,28 @@ static void gelu(fj_onnx *onnx, const fj_onnx_node *node) {
     end(onnx, node);
 }
 
+/* In one or two dimensions, with as much padding before as after. */
+static void convolution(fj_onnx *onnx, const fj_onnx_node *node) {
+    const fj_onnx_attribute *pads = find(node, "pads"), *strides = find(node, "strides"),
+                            *dilations = find(node, "dilations"), *automatic = find(node, "auto_pad");
+    bool simple = automatic == NULL || fj_str_is(automatic->s, "NOTSET");
+    for (int i = 0; pads != NULL && i < pads->count / 2; i++)
+        simple &= pads->ints[i] == pads->ints[pads->count / 2 + i];
+    if (!simple) {
+        unknown(onnx, node);
+        return;
+    }
+    begin(onnx, node, FJ_NODE_CONV);
+    arg(onnx, "input", of_value(input(onnx, node, 0)));
+    arg(onnx, "weight", of_value(input(onnx, node, 1)));
+    if (has_input(node, 2)) arg(onnx, "bias", of_value(input(onnx, node, 2)));
+    if (strides != NULL) arg(onnx, "stride", of_ints(onnx, strides->ints, strides->count));
+    if (pads != NULL) arg(onnx, "padding", of_ints(onnx, pads->ints, pads->count / 2));
+    if (dilations != NULL) arg(onnx, "dilation", of_ints(onnx, dilations->ints, dilations->count));
+    arg(onnx, "groups", of_int(onnx, integer(node, "group", 1)));
+    end(onnx, node);
+}
+
 static void gather_elements(fj_onnx *onnx, const fj_onnx_node *node) {
     begin(onnx, node, FJ_NODE_GATHER);
     arg(onnx, "self", of_value(input(onnx, node, 0)));
@@ -440,6 +462,8 @@ void fj_onnx_translate(fj_onnx *onnx, const fj_onnx_node *node) {
         gather_nd(onnx, node);
     else if (fj_str_is(op, "GatherElements"))
         gather_elements(onnx, node);
+    else if (fj_str_is(op, "Conv"))
+        convolution(onnx, node);
     else if (fj_str_is(op, "Trilu"))
         trilu(onnx, node);
     else if (fj_str_is(op, "Gemm"))
