@@ -149,7 +149,31 @@ def large_heads(r):
     return g
 
 
+def changed_between(r):
+    """A part of a mask is written in place before it is added."""
+    g = r.g
+    mask = r.mask()
+    changed = g.add(g.slice(mask, 3, 0, 2), 1.0)
+    g.nodes[-1]["in_place"] = True
+    return r.end(g.softmax(g.add(scores(r), mask)), changed)
+
+
+def scale_of_zero(r):
+    r.g.outputs = [r.g.sdpa(r.q, r.k, r.v, scale=0.0)]
+    return r.g
+
+
+def mask_that_does_not_fit(r):
+    """One mask for two batches of scores each: no broadcast of a call."""
+    g = r.g
+    q = g.input("q1", "F32", (1, H, L, E))
+    r.g.outputs = [g.node("scaled_dot_product_attention", "F32", (1, H, L, E), query=q, key=g.slice(r.k, 0, 0, 1), value=g.slice(r.v, 0, 0, 1),
+                          attn_mask=g.input("m2", "F32", (B, 1, L, S)))]  # fmt: skip
+    return g
+
+
 REFUSED = [
+    (changed_between, "mutation-between", "add"), (scale_of_zero, "scale-not-constant", ""), (mask_that_does_not_fit, "mask-does-not-broadcast", "m2"),
     (weights_asked_for, "outputs-used", ""), (scores_asked_for, "outputs-used", ""), (weights_read_twice, "outputs-used", "also read by"),
     (softmax_over_rows, "softmax-dim", "dimension 2"), (no_product_above, "not-attention", ""),
     (no_product_below, "op-not-in-the-mod-language", "mul"), (values_of_another_dtype, "dtype-mix", ""),
