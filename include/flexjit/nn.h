@@ -28,6 +28,8 @@
  *     runs on threads as fj_launch says, each with products on one thread: while calls run, OpenBLAS is set to one thread
  *     for the whole process (where it has threads of its own, not OpenMP's), and set back when the last one is done. Another
  *     BLAS has to be told by its own means.
+ *   - The same call on as many threads gives the same bits. On another number of threads rows are parted elsewhere: gradients
+ *     of biases and norms, which are sums over rows, then differ in their last digits, and with some BLAS other results too.
  *   - Devices: cpu, whose kernels are fast; reference, unfused and emu compute the same attention in their way.
  *
  * Errors of every call: FJ_ERR_TENSOR names the tensor, its shape and what is allowed; FJ_ERR_ARGUMENT; FJ_ERR_MEMORY: the workspace
