@@ -97,6 +97,8 @@ void fj_sdpa_make_list(const fj_sdpa_call *call, bool of_keys, int32_t *list);
 /* operands.c: fills the five axes of a slot. */
 fj_status fj_sdpa_place_operand(fj_sdpa_call *call, int index, const char *name, const DLTensor *tensor);
 fj_status fj_sdpa_place_results(fj_sdpa_call *call);
+/* Of an output: a stride of 0 where there are elements. */
+fj_status fj_sdpa_refuse_overlap(const fj_sdpa_call *call, const fj_sdpa_slot *slot);
 
 /* mask.c */
 fj_status fj_sdpa_read_mask(fj_sdpa_call *call);

@@ -75,15 +75,13 @@ static fj_status read_gradient(fj_sdpa_call *call, const DLTensor *mask, const D
     slot->written = true;
     place_mask(call, slot, dmask);
     if (slot->dtype != statistic && slot->dtype != FJ_DTYPE_F64 && slot->dtype != call->class.mask_dtype)
-        return fj_sdpa_bad(call, "dmask is %s: it is %s, or %s as mask", fj_dtype_name(slot->dtype),
-                           fj_dtype_name(statistic), fj_dtype_name(call->class.mask_dtype));
+        return fj_sdpa_bad(call, "dmask is %s: it is of mask's dtype, %s, or of that of lse, %s",
+                           fj_dtype_name(slot->dtype), fj_dtype_name(call->class.mask_dtype),
+                           fj_dtype_name(statistic));
     if (slot->dtype < FJ_DTYPE_F16)
         return fj_sdpa_bad(call, "dmask is %s: it is %s", fj_dtype_name(slot->dtype),
                            fj_dtype_name(statistic));
-    for (int i = 0; i < dmask->ndim && dmask->strides; i++)
-        if (dmask->shape[i] > 1 && dmask->strides[i] == 0)
-            return fj_sdpa_bad(call, "dmask has stride 0 in dimension %d: its elements overlap", i);
-    return FJ_OK;
+    return fj_sdpa_refuse_overlap(call, slot);
 }
 
 fj_status fj_sdpa_read_mask(fj_sdpa_call *call) {

@@ -165,7 +165,7 @@ static fj_status expect_dtype(const fj_sdpa_call *call, const fj_sdpa_slot *slot
                        fj_dtype_name(dtype), fj_dtype_name(call->class.dtype));
 }
 
-static fj_status refuse_overlap(const fj_sdpa_call *call, const fj_sdpa_slot *slot) {
+fj_status fj_sdpa_refuse_overlap(const fj_sdpa_call *call, const fj_sdpa_slot *slot) {
     const DLTensor *tensor = slot->tensor;
     bool empty = false;
     for (int i = 0; i < tensor->ndim; i++) empty |= tensor->shape[i] == 0;
@@ -226,7 +226,7 @@ static fj_status place_result(fj_sdpa_call *call, const result *of) {
     place(slot, of->tensor, call->class.packed ? list : dense_layout(rank, !of->of_rows),
           call->class.packed ? 1 : call->batch, call->heads);
     status = expect_dtype(call, slot, of->of_rows ? statistic : dtype);
-    return status == FJ_OK && of->written ? refuse_overlap(call, slot) : status;
+    return status == FJ_OK && of->written ? fj_sdpa_refuse_overlap(call, slot) : status;
 }
 
 static fj_status place_gradient(fj_sdpa_call *call, int index, const char *name, const DLTensor *tensor,
@@ -241,7 +241,7 @@ static fj_status place_gradient(fj_sdpa_call *call, int index, const char *name,
     if (status != FJ_OK) return status;
     slot->written = true;
     status = expect_dtype(call, slot, call->class.dtype);
-    return status == FJ_OK ? refuse_overlap(call, slot) : status;
+    return status == FJ_OK ? fj_sdpa_refuse_overlap(call, slot) : status;
 }
 
 fj_status fj_sdpa_place_results(fj_sdpa_call *call) {

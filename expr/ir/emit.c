@@ -210,12 +210,21 @@ static void put_state_parameters(const emission *e) {
         prefix, prefix);
 }
 
+/* Compilers do not inline a hook that is called from several places unless it is tiny, and then find its rows of captured tensors
+ * anew for each vector. Longer ones are worth a call. */
+enum { MOST_INLINED = 24 };
+static const char *function_linkage(const emission *e, const function *f, size_t effect_count) {
+    const bool is_short = e->emit.target == FJ_EMIT_CPU && f->root != 0 && effect_count == 0 &&
+                          e->emit.ir->nodes.len <= MOST_INLINED;
+    return is_short ? "FJ_INLINE" : fj_emit_linkage(&e->emit);
+}
+
 static void put_function(emission *e, const function *f, const fj_ref *effects, size_t effect_count) {
     fj_buf *out = e->emit.out;
     ref_vec roots = {0};
     if (f->root != 0) FJ_PUSH(e->emit.arena, &roots, f->root);
     for (size_t i = 0; i < effect_count; i++) FJ_PUSH(e->emit.arena, &roots, effects[i]);
-    fj_buf_printf(out, "%s %s fj_%s", fj_emit_linkage(&e->emit), f->type, f->name);
+    fj_buf_printf(out, "%s %s fj_%s", function_linkage(e, f, effect_count), f->type, f->name);
     put_state_parameters(e);
     fj_buf_printf(out, "%s) {\n", f->parameters);
     if (roots.len > 0) put_body(e, STAGE_PAIR, roots.data, roots.len);

@@ -49,6 +49,11 @@
 #endif
 
 #define FJ_INLINE static inline __attribute__((always_inline, unused))
+#if defined(__clang__)
+#define FJ_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FJ_UNROLL _Pragma("GCC unroll 32")
+#endif
 #define FJ_NOINLINE static __attribute__((noinline, unused))
 
 /* A kernel's text may be compiled in FJ_PARTS parts at the same time, which then are linked: FJ_PART is the number of one,

@@ -87,6 +87,8 @@ FJ_INLINE int fjv_is_row(int rank, unsigned varying) {
 }
 FJ_INLINE struct fjv_row fjv_row_of(const struct fj_cpu_tensor *tensor, int rank, const fj_l *indices) {
     struct fjv_row row = {0, fj_first_l(indices[rank - 1]), 1};
+    /* Unrolled, indices are values, not an array in memory. */
+    FJ_UNROLL
     for (int r = 0; r < rank - 1; r++) {
         const int64_t i = fj_first_l(indices[r]), n = tensor->shape[r];
         row.inside &= i >= -n && i < n;

@@ -17,12 +17,6 @@
 
 #include "prim.h"
 
-#if defined(__clang__)
-#define FJ_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define FJ_UNROLL _Pragma("GCC unroll 32")
-#endif
-
 #define FJ_PAIRS (FJ_IN_DTYPE == FJ_BF16 && FJ_ISA_AVX512BF16 && FJ_ISA_AVX512 && !FJ_REAL_F64)
 
 /* Operands that a depth of n takes, and the bytes of one input element. */

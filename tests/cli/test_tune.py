@@ -55,17 +55,15 @@ class Tune(harness.Case):
         """Templates in which each variant of `plants` is wrong in its way."""
         folder = self.folder / "templates"
         shutil.copytree(TEMPLATES, folder)
-        path = folder / "cpu/fwd.c"
-        text = path.read_text()
-        seams = {"ENTRY": "kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {\n", "EXIT": "        tile_unpack_row((char *)row_at",
-                 "TOP": '#include "abi.h"\n'}  # fmt: skip
+        seams = {"ENTRY": ("fwd.c", "kernel_run(const struct fj_cpu_args *a, int phase, int64_t item, int worker) {\n"),
+                 "EXIT": ("fwd_results.h", "    tile_unpack_row((char *)row_at(&a->out, "), "TOP": ("fwd.c", '#include "abi.h"\n')}  # fmt: skip
         for variant, kind in plants.items():
             where, what = PLANTS[kind]
-            seam = seams[where]
+            path, seam = folder / "cpu" / seams[where][0], seams[where][1]
+            text = path.read_text()
             self.assertEqual(text.count(seam), 1, seam)
             planted = f"{condition(variant)}{what}\n#endif\n"
-            text = text.replace(seam, planted + seam if where == "EXIT" else seam + planted)
-        path.write_text(text)
+            path.write_text(text.replace(seam, planted + seam if where == "EXIT" else seam + planted))
         return {"FLEXJIT_TEMPLATE_PATH": str(folder)}
 
     def test_planted_candidates_are_rejected_under_their_names(self):

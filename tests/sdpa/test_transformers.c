@@ -272,6 +272,10 @@ START_TEST(invalid_sequence_lengths) {
     for (int n = 0; n < 3; n++) {
         call c = small(FJ_DTYPE_F32, lengths[n][0], lengths[n][1]);
         check(cpu, &c);
+        c.mask = waves(4, FJ_DTYPE_F32, DIMS(2, 1, lengths[n][0], lengths[n][1]));
+        c.dmask = make(FJ_DTYPE_F32, DIMS(2, 1, lengths[n][0], lengths[n][1]));
+        c.dmask->strides[0] = 0; /* of no elements any stride will do */
+        check(cpu, &c);
     }
     call none = {.q = waves(1, FJ_DTYPE_F32, DIMS(0, 3, 5, 8)),
                  .k = waves(2, FJ_DTYPE_F32, DIMS(1, 3, 6, 8)),
