@@ -3,7 +3,7 @@
  *      [--length N] [--day N|today] [--space N] [--bench | --plants | --nvrtc]
  *      [--cc COMPILER] [--cxx COMPILER] [--flags FLAGS] [--keep FOLDER]
  *
- * --day: a part of the table, which is all run within three days; what is different in kind is in each part.
+ * --day: a part of the table, which is all run within five days; what is different in kind is in each part.
  * --space: so many kernels that may be asked for, of all variants that are legal, drawn from the seed.
  * --flags: on the cpu, added to those that users get; for emu in place of those of the build, which suit its compiler:
  *     only with them are call sites compared.

@@ -499,9 +499,9 @@ static int kernel_number(const garden *g, const plant *p) {
     return number;
 }
 
-/* With a day, those of a third of the kernels, in turn. */
+/* With a day, those of a fifth of the kernels, in turn. */
 static void keep_part(garden *g, int64_t day) {
-    enum { PARTS = 3 };
+    enum { PARTS = 5 };
     const garden all = *g;
     g->count = 0;
     for (int i = 0; i < all.count; i++)

@@ -421,7 +421,7 @@ static int keep_few(row *rows, int count) {
     return kept;
 }
 
-enum { PARTS = 3 };
+enum { PARTS = 5 };
 
 /* What a kernel brings that none before it has: a template with a dtype, a tile, stages or options, a direction with a
  * mod. */
@@ -466,7 +466,7 @@ static void cover(bool *taken, const test *tests, int count) {
     }
 }
 
-/* The part of the table for a day: a cover is in every part, the rest in one of three, from one day to the next. */
+/* The part of the table for a day: a cover is in every part, the rest in one of five, from one day to the next. */
 static int keep_part(test *tests, int count, int64_t day) {
     bool *every = calloc((size_t)count + 1, sizeof *every);
     int kept = 0, left = 0;
