@@ -91,8 +91,8 @@ struct fj_plan {
     fj_problem problem; /* its variant points into the plan */
     fj_jit_problem jit_problem;
     fj_variant variant;
-    bool named; /* the caller asked for it, or for its options */
-    bool tuned; /* by a record: where its kernel cannot be had, `standard` is taken */
+    bool named;   /* the caller asked for it, or for its options */
+    bool tuned;   /* by a record: where its kernel cannot be had, `standard` is taken */
     bool shipped; /* a record that the library was built with */
     fj_variant standard;
     const char *decision; /* fj_plan_decision */

@@ -167,7 +167,7 @@ void fj_ir_print_ranges(const fj_ir *ir, fj_buf *out) {
     }
     fj_buf_printf(out, "%s\n",
                   fj_ir_mask_has_ranges(ir, false) ? "tier ranges: blocks are decided by intervals"
-                                            : "tier elementwise: no block is decided by intervals");
+                                                   : "tier elementwise: no block is decided by intervals");
     put_undecided(ir, out);
     fj_buf_printf(out, "of %d keys, what %d queries of b 0, h 0 may see, and what all of them do:\n",
                   BLOCK * COUNT, BLOCK);

@@ -19,8 +19,7 @@ FJ_DEVICE float fj_summed_prob(float p) { return fj_even(p); }
 FJ_DEVICE void fj_probs_to_frag(fj_p_frag &w, const fj_scores &p) {
 #pragma unroll
     for (int n = 0; n < ROW_TILES * KEY_TILES * 4; n++)
-        w[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] =
-            p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4];
+        w[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4] = p[n / 4 / KEY_TILES][n / 4 % KEY_TILES][n % 4];
 }
 
 // queries, keys, values: shared addresses of their tiles.

@@ -77,7 +77,7 @@ START_TEST(chosen_by_option) {
     ASSERT_OK(.source = source, .out_mod = "scaled(0.5)", .sink_mod = "flat(n=2)");
     ck_assert_str_eq(origins.out.name, "scaled(0.5)");
     ck_assert_int_eq(origins.sink.line, 6);
-    ASSERT_FAILS(FJ_ERR_NAME, "did you mean 'flat'", .source = source, .sink_mod = "falt(1)");
+    ASSERT_FAILS(FJ_ERR_NAME, "did you mean 'flat'", .source = source, .sink_mod = "flatt(1)");
     fj_error_finish(&error);
     ASSERT_FAILS(FJ_ERR_MOD, "a sink mod takes 2 arguments, (b, h)", .source = source, .sink_mod = "flat");
     fj_error_finish(&error);

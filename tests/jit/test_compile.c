@@ -59,7 +59,7 @@ static void check_parts(fj_str source, fj_status want, const char *text, const c
         FJ_OK);
     const fj_status got =
         fj_jit_compile(&compiler, FJ_LANGUAGE_C, flags, &fj_file_ops_system, source, &out, &error);
-    ck_assert_msg(got == want, "%d %s", got, error.text ? error.text : "");
+    ck_assert_msg(got == want, "%d %s", got, error.text);
     if (want == FJ_OK) ck_assert_int_eq(memcmp(out.data, "\177ELF", 4), 0);
     if (text) ck_assert_ptr_nonnull(strstr(error.text, text));
     if (message) ck_assert_ptr_nonnull(strstr(error.detail, message));
@@ -118,7 +118,7 @@ static const fj_variant emu_variant = {.name = "fwd_test",
                                        .arch = {80, 0},
                                        .mma = true,
                                        .entry_count = 1,
-                                       .entries = {{"fj_fwd", 32, 0}}};
+                                       .entries = {{.name = "fj_fwd", .threads = 32}}};
 static const fj_jit_problem gpu_problem = {.kind = FJ_JIT_FORWARD, .dtype = FJ_DTYPE_BF16};
 
 static void check_gpu_object(const fj_variant *of, const char *part) {
