@@ -201,3 +201,12 @@ cli_evidence cli_evidence_of(const cli_output *x, const cli_call_options *option
         .statistic = statistic,
     };
 }
+
+/* ---- Report ------------------------------------------------------------------------------ */
+
+json_t *cli_comparison_json(const cli_comparison *comparison) {
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:b}", "max", cli_json_number(comparison->max), "mean",
+                     cli_json_number(comparison->mean), "bound", cli_json_number(comparison->bound),
+                     "unfused", cli_json_number(comparison->unfused), "worst_row",
+                     cli_json_number(comparison->worst), "ok", comparison->ok);
+}

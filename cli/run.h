@@ -71,6 +71,8 @@ typedef struct cli_evidence {
 cli_evidence cli_evidence_of(const cli_output *x, const cli_call_options *options, fj_dtype dtype,
                              const cli_view *lse);
 int cli_compare(const cli_evidence *of, cli_comparison *ret_comparison);
+/* A comparison as the contract has it: "errors" of run and sdpa. */
+struct json_t *cli_comparison_json(const cli_comparison *comparison);
 
 /* run_report.c */
 void cli_run_print_line(const cli_run *run, fj_direction direction);

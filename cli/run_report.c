@@ -56,11 +56,7 @@ static json_t *comparisons_json(const cli_run *run, fj_direction direction) {
         const cli_comparison *row = &run->comparisons[i];
         bool backward = output->kind >= CLI_OUTPUT_DQ;
         if (backward != (direction == FJ_BACKWARD)) continue;
-        json_object_set_new(errors, output->name,
-                            json_pack("{s:o, s:o, s:o, s:o, s:o, s:b}", "max", cli_json_number(row->max),
-                                      "mean", cli_json_number(row->mean), "bound",
-                                      cli_json_number(row->bound), "unfused", cli_json_number(row->unfused),
-                                      "worst_row", cli_json_number(row->worst), "ok", row->ok));
+        json_object_set_new(errors, output->name, cli_comparison_json(row));
     }
     return errors;
 }
