@@ -76,15 +76,15 @@ static fj_status render_header(const fj_captured *const *order, size_t count, fj
     bool made = header != NULL;
     for (size_t i = 0; i < count && made; i++) {
         const fj_tensor *tensor = &order[i]->tensor;
-        const int64_t size = elements(tensor) * (int64_t)fj_dtype_size(tensor->dtype);
+        const int64_t end = at + elements(tensor) * (int64_t)fj_dtype_size(tensor->dtype);
         json_t *shape = json_array();
         for (int d = 0; d < tensor->rank; d++)
             made &= json_array_append_new(shape, json_integer(tensor->shape[d])) == 0;
         made &= json_object_set_new(header, order[i]->name,
                                     json_pack("{s:s, s:o, s:[I,I]}", "dtype", fj_dtype_name(tensor->dtype),
                                               "shape", shape, "data_offsets", (json_int_t)at,
-                                              (json_int_t)(at + size))) == 0;
-        at += size;
+                                              (json_int_t)end)) == 0;
+        at = end;
     }
     char *json = made ? json_dumps(header, JSON_COMPACT) : NULL;
     json_decref(header);
