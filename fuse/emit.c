@@ -58,6 +58,9 @@ bool fj_term_is_finite(const fj_region *region, int term) {
                fj_term_is_finite(region, t.args[0]);
     }
     case FJ_NODE_CLAMP: return fj_term_is_finite(region, t.args[0]); /* its ends may be open */
+    case FJ_NODE_EXP:                                                /* overflows where scores are large */
+    case FJ_NODE_EXP2:
+    case FJ_NODE_EXPM1:
     case FJ_NODE_POW:
     case FJ_NODE_RECIPROCAL:
     case FJ_NODE_SQRT:
@@ -214,8 +217,10 @@ static const char *capture_name(text_emitter *e, int value) {
     if (name[0] == '\0' || fj_is_digit(name[0]) || name[0] == '_' || is_reserved(name))
         name = fj_arena_printf(arena, "c_%s", name);
     for (int i = 0; i < fused->capture_count; i++)
-        if (strcmp(fused->capture_names[i], name) == 0)
+        if (strcmp(fused->capture_names[i], name) == 0) { /* the new name may be taken too */
             name = fj_arena_printf(arena, "%s_%d", name, fused->capture_count);
+            i = -1;
+        }
     fused->capture_names[fused->capture_count] = name;
     fused->captures[fused->capture_count++] = value;
     return name;
@@ -389,6 +394,14 @@ static void put_captures(text_emitter *e, fj_buf *head) {
     }
 }
 
+/* A name of a file, which may have anything in it, as part of a comment: a line's end would end that. */
+static const char *printable(fj_arena *arena, const char *name) {
+    char *text = fj_arena_strdup(arena, fj_str_from(name));
+    for (char *at = text; *at != '\0'; at++)
+        if (*at < ' ' || *at > '~') *at = '?';
+    return text;
+}
+
 void fj_emit_mod(fj_region *region, fj_fused *fused, int score, int mask) {
     text_emitter e = {.region = region, .fused = fused};
     fj_buf head;
@@ -404,7 +417,7 @@ void fj_emit_mod(fj_region *region, fj_fused *fused, int score, int mask) {
     if (fused->has_score) emit_function(&e, score, "score_mod(score, b, h, q_idx, kv_idx)");
     if (fused->has_mask) emit_function(&e, mask, "mask_mod(b, h, q_idx, kv_idx)");
     fj_buf_printf(&head, "# %s: what '%s' of the graph computes, with a scale of ", fused->name,
-                  fused->softmax);
+                  printable(region->arena, fused->softmax));
     fj_buf_double(&head, fused->scale);
     fj_buf_put(&head, ".\nimport torch\n");
     if (fused->capture_count > 0) fj_buf_put(&head, "\n");

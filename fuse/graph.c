@@ -313,7 +313,7 @@ void fj_graph_sweep(fj_graph *graph) {
     for (size_t i = graph->nodes.len; i-- > 0;) {
         const fj_node *node = &graph->nodes.data[i];
         for (int j = 0; j < node->output_count; j++) alive[i] |= used[node->outputs[j]];
-        alive[i] |= node->in_place && node->op == FJ_NODE_UNKNOWN;
+        alive[i] |= (node->in_place && node->op == FJ_NODE_UNKNOWN) || graph->mutation == (int)i;
         for (int j = 0, v; alive[i] && (v = fj_node_input(node, j)) >= 0; j++) used[v] = true;
     }
     for (size_t i = 0; i < graph->nodes.len; i++) {

@@ -254,6 +254,10 @@ bool fj_index_view(fj_graph *graph, fj_indices *x, const fj_node *node, int outp
     const fj_value *in = &graph->values.data[node->args[0].value],
                    *out = &graph->values.data[node->outputs[output]];
     if (!fj_view_moves(graph, node, output, moves)) return fj_index_reshape(x, out, index, in, ret);
+    /* A symbol that is expanded to another one may be 1, or equal to it. */
+    for (int d = 0; node->op == FJ_NODE_EXPAND && d < in->rank; d++)
+        if (!fj_size_is(x->sizes, in->dims[d], 1) && in->dims[d] != out->dims[out->rank - in->rank + d])
+            return false;
     for (int d = 0; d < in->rank; d++) {
         const fj_index offset = fj_index_size(x, moves[d].offset);
         switch (moves[d].kind) {

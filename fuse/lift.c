@@ -90,8 +90,6 @@ static void check_operands(fj_lifter *lifter, fj_region *region, const sources *
             fj_region_raise(region, FJ_REASON_SIZE_BOUND, "a head dimension is %s; 1 to 256 are supported",
                             fj_size_text(&lifter->graph->sizes, from->columns[i]));
     }
-    if (operands[2].scale != 1)
-        fj_region_raise(region, FJ_REASON_SCALE_NOT_CONSTANT, "the values are scaled");
     const double scale = operands[0].scale * operands[1].scale;
     int exponent;
     if (region->dtype < FJ_DTYPE_F32 && fabs(frexp(scale, &exponent)) != 0.5)
@@ -229,6 +227,17 @@ static bool compiles(fj_lifter *lifter, fj_region *region, const fj_fused *fused
     return status == FJ_OK;
 }
 
+static void check_devices(fj_lifter *lifter, fj_region *region, const fj_plan_of *plan,
+                          const fj_fused *fused) {
+    const char *device = value_of(lifter, plan->operands[0].value)->device;
+    for (int i = 0; i < fused->capture_count; i++) {
+        const fj_value *value = value_of(lifter, fused->captures[i]);
+        if (device != NULL && value->device != NULL && strcmp(device, value->device) != 0)
+            fj_region_raise(region, FJ_REASON_DEVICE_MIX, "queries are on %s, '%.80s' on %s", device,
+                            value->name, value->device);
+    }
+}
+
 /* Captured floats may be -inf. */
 static bool reads_floats(const fj_region *region, int term, bool *seen) {
     const fj_term t = region->terms.data[term];
@@ -291,7 +300,8 @@ static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor
     fused.nodes = nodes;
     memcpy(plan.columns, from->columns, sizeof plan.columns);
     fj_emit_mod(region, &fused, root, mask);
-    if (!compiles(lifter, region, &fused)) {
+    check_devices(lifter, region, &plan, &fused);
+    if (region->reasons != 0 || !compiles(lifter, region, &fused)) {
         refuse(lifter, region, fused.softmax);
         return;
     }
@@ -345,6 +355,11 @@ static bool read_second(fj_lifter *lifter, fj_region *region, const fj_anchor *a
         return fj_region_raise(region, FJ_REASON_BATCH_DIMS_DIFFER,
                                "'%.80s' does not multiply rows of the weights with values", node->name),
                false;
+    /* A slice or a repetition of the rows has the same indices, and other rows. */
+    if (out->dims[out->rank - (second->place == 0 ? 2 : 1)] != region->extents[FJ_VAR_Q])
+        return fj_region_raise(region, FJ_REASON_BATCH_DIMS_DIFFER,
+                               "'%.80s' has another number of rows than the scores", node->name),
+               false;
     from->columns[2] = second->place == 0 ? other->dims[other->rank - 1] : other->dims[other->rank - 2];
     if (other->dims[second->place == 0 ? other->rank - 2 : other->rank - 1] != region->extents[FJ_VAR_KV])
         return fj_region_raise(region, FJ_REASON_BATCH_DIMS_DIFFER,
@@ -354,7 +369,12 @@ static bool read_second(fj_lifter *lifter, fj_region *region, const fj_anchor *a
     fj_broadcast(region, other, out->rank, index, at);
     at[other->rank - 2] = second->place == 0 ? region->vars[FJ_VAR_KV] : region->vars[FJ_VAR_E];
     at[other->rank - 1] = second->place == 0 ? region->vars[FJ_VAR_E] : region->vars[FJ_VAR_KV];
-    fj_operand_find(region, node->args[!second->place].value, at, FJ_VAR_KV, &from->candidates[2]);
+    fj_candidates *values = &from->candidates[2];
+    fj_operand_find(region, node->args[!second->place].value, at, FJ_VAR_KV, values);
+    int kept = 0; /* no call scales values: they are taken as they are scaled */
+    for (int i = 0; i < values->count; i++)
+        if (values->items[i].scale == 1) values->items[kept++] = values->items[i];
+    values->count = kept;
     return true;
 }
 
@@ -370,7 +390,8 @@ static void check_dtypes(fj_lifter *lifter, fj_region *region, const fj_anchor *
         fj_region_raise(region, FJ_REASON_ROUNDING_DIFFERS, "the weights are rounded to %s",
                         fj_dtype_name(second->narrow));
     const fj_dtype scores = value_of(lifter, anchor->input)->dtype;
-    if (fj_dtype_size(softmax) < fj_dtype_size(scores))
+    if (fj_dtype_size(softmax) < fj_dtype_size(scores) ||
+        (fj_dtype_size(softmax) == fj_dtype_size(scores) && softmax != scores))
         fj_region_raise(region, FJ_REASON_ROUNDING_DIFFERS, "'%.80s' converts the scores from %s to %s",
                         node_of(lifter, anchor->node)->name, fj_dtype_name(scores), fj_dtype_name(softmax));
     if (softmax == FJ_DTYPE_F64 && region->dtype != FJ_DTYPE_F64)

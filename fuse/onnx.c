@@ -255,7 +255,10 @@ static void read_graph(fj_onnx *onnx, fj_wire wire) {
     while (fj_wire_next(&wire, &field))
         if (field.number == 5 && field.type == 2) (void)fj_onnx_tensor(onnx, field.message, NULL);
     for (size_t i = 0; i < inputs.len; i++) { /* an initializer may be an input too: its default */
-        if (fj_read_find(reader, inputs.data[i]) >= 0) continue;
+        const int given = fj_read_find(reader, inputs.data[i]);
+        /* From IR version 4 on that says that a caller may give another one; before, it had to be so. */
+        if (given >= 0 && onnx->ir_version >= 4) reader->graph->values.data[given].kind = FJ_VALUE_PARAMETER;
+        if (given >= 0) continue;
         const fj_onnx_type type = fj_onnx_type_of(onnx, inputs.data[i]);
         (void)fj_read_value(reader, inputs.data[i], FJ_VALUE_INPUT, type.dtype, type.rank, type.dims);
     }
@@ -287,6 +290,7 @@ void fj_read_onnx(fj_reader *reader, const uint8_t *bytes, size_t size, json_t *
     onnx.types = *ret_types = json_object();
     if (onnx.types == NULL) fj_fail(reader->scope, FJ_ERR_MEMORY, "not enough memory");
     while (fj_wire_next(&wire, &field)) {
+        if (field.number == 1 && field.type == 0) onnx.ir_version = (int64_t)field.value;
         if (field.number == 7 && field.type == 2) graph = field.message;
         if (field.number == 8 && field.type == 2) read_opset(&onnx, field.message);
         if (field.number == 25)

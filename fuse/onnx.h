@@ -36,7 +36,7 @@ typedef struct fj_onnx_node {
 typedef struct fj_onnx {
     fj_reader *reader;
     const uint8_t *file; /* what offsets count from */
-    int64_t opset;
+    int64_t opset, ir_version;
     json_t *types; /* name -> index into kinds */
     FJ_VEC(fj_onnx_type) kinds;
 } fj_onnx;

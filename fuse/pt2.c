@@ -299,6 +299,20 @@ static void read_node(pt2_file *pt2, json_t *object, size_t index) {
 
 /* ---- Weights ----------------------------------------------------------------------------- */
 
+/* The bytes' own dtype and sizes are those that the graph says. */
+static void check_meta(pt2_file *pt2, json_t *meta, const fj_value *value, const char *full_name) {
+    json_t *sizes = fj_read_array(pt2->reader, meta, "sizes");
+    fj_dtype dtype;
+    bool same = json_array_size(sizes) == (size_t)value->rank;
+    if (!dtype_of(json_integer_value(json_object_get(meta, "dtype")), &dtype) || dtype != value->dtype)
+        fj_read_fail(pt2->reader, "the bytes of '%.80s' have another dtype than the graph's %s", full_name,
+                     fj_dtype_name(value->dtype));
+    for (int i = 0; same && i < value->rank; i++)
+        same = read_size(pt2->reader, json_array_get(sizes, (size_t)i)) == value->dims[i];
+    if (!same)
+        fj_read_fail(pt2->reader, "the bytes of '%.80s' have another shape than the graph says", full_name);
+}
+
 /* A name of torch's (layer.weight) to the member with its bytes. */
 static void find_bytes(pt2_file *pt2, json_t *config, const char *folder, const char *full_name, int index) {
     fj_reader *reader = pt2->reader;
@@ -318,6 +332,7 @@ static void find_bytes(pt2_file *pt2, json_t *config, const char *folder, const 
     int64_t stride = 1, extent, found;
     json_t *meta = fj_read_object(reader, entry, "tensor_meta"),
            *strides = fj_read_array(reader, meta, "strides");
+    check_meta(pt2, meta, value, full_name);
     const json_t *first = json_object_get(json_object_get(meta, "storage_offset"), "as_int");
     bool packed = json_array_size(strides) == (size_t)value->rank && json_integer_value(first) == 0;
     for (int i = value->rank; i-- > 0;) {

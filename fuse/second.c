@@ -62,25 +62,44 @@ static int strip(const fj_graph *graph, int value) {
     return value;
 }
 
-/* A reduction over the last dimension that keeps it; the value that is reduced, or -1. */
-static int reduced(fj_graph *graph, int value, fj_node_op op, int rank) {
-    const fj_node *node = maker(graph, value);
-    for (int i = 0; i < 4 && node != NULL && (node->op == FJ_NODE_EXPAND || node->op == FJ_NODE_RESHAPE);
-         i++) {
-        /* A sum that keeps its dimension, spread over the row again; or unsqueezed. */
+/* Whether a value has one element for each row of `rows`, or that element in all of the row: it broadcasts to the rows as they
+ * are. A reduction that dropped its dimension has the right number of elements and broadcasts along other dimensions. */
+static bool is_of_rows(const fj_graph *graph, const fj_value *value, const fj_value *rows) {
+    const int last = rows->rank - 1;
+    return last >= 0 && value->rank == rows->rank &&
+           memcmp(value->dims, rows->dims, sizeof *rows->dims * (size_t)last) == 0 &&
+           (fj_size_is(&graph->sizes, value->dims[last], 1) || value->dims[last] == rows->dims[last]);
+}
+
+/* Of a value with one element for each row of `rows`: what makes it, before it was unsqueezed or spread over the row; -1. */
+static int row_maker(const fj_graph *graph, int value, const fj_value *rows) {
+    for (int i = 0; i < 8 && value >= 0 && is_of_rows(graph, &graph->values.data[value], rows); i++) {
+        const fj_node *node = maker(graph, value);
+        if (node == NULL) return -1;
+        if (node->op != FJ_NODE_EXPAND && node->op != FJ_NODE_RESHAPE) return value;
+        const int from = arg_of(node, 0);
+        /* A reshape keeps the order of the rows, whatever the shape before it. */
         if (node->op == FJ_NODE_RESHAPE &&
-            (graph->values.data[value].rank != rank ||
-             !fj_size_is(&graph->sizes, graph->values.data[value].dims[rank - 1], 1)))
-            return -1;
-        value = arg_of(node, 0);
-        node = maker(graph, value);
+            fj_size_is(&graph->sizes, graph->values.data[value].dims[rows->rank - 1], 1) &&
+            maker(graph, from) != NULL && fj_node_ops[maker(graph, from)->op].class == FJ_CLASS_REDUCE)
+            return from;
+        value = from;
     }
-    if (node == NULL || node->op != op || graph->values.data[value].output != 0) return -1;
+    return -1;
+}
+
+/* The value whose rows a reduction over the last dimension reduces, for a value that broadcasts to these rows; or -1. */
+static int reduced(fj_graph *graph, int value, fj_node_op op, const fj_value *rows) {
+    const int made = row_maker(graph, value, rows);
+    const fj_node *node = maker(graph, made);
+    if (node == NULL || node->op != op || graph->values.data[made].output != 0) return -1;
     const int from = arg_of(node, 0);
     const fj_arg *dims = &node->args[1];
     int64_t dim;
-    if (from < 0 || graph->values.data[from].rank != rank || dims->kind != FJ_ARG_INTS || dims->count != 1 ||
-        !fj_size_is_const(&graph->sizes, dims->sizes[0], &dim) || (dim != -1 && dim != rank - 1))
+    if (from < 0 || dims->kind != FJ_ARG_INTS || dims->count != 1 ||
+        graph->values.data[from].rank != rows->rank ||
+        memcmp(graph->values.data[from].dims, rows->dims, sizeof *rows->dims * (size_t)rows->rank) != 0 ||
+        !fj_size_is_const(&graph->sizes, dims->sizes[0], &dim) || (dim != -1 && dim != rows->rank - 1))
         return -1;
     return from;
 }
@@ -95,12 +114,18 @@ bool fj_written_out(fj_lifter *lifter, int index, fj_anchor *ret, const char **r
     const int above = strip(graph, arg_of(node, 0)), below = arg_of(node, 1);
     const fj_node *exponential = maker(graph, above);
     if (above < 0 || below < 0 || exponential == NULL || exponential->op != FJ_NODE_EXP) return false;
-    const int rank = graph->values.data[above].rank;
-    int summed = rank > 0 ? reduced(graph, below, FJ_NODE_SUM, rank) : -1;
+    const fj_value rows = graph->values.data[above], quotient = graph->values.data[node->outputs[0]];
+    /* The quotient is of the rows: nothing broadcasts them, nothing rounds between. */
+    if (rows.rank == 0 || quotient.rank != rows.rank ||
+        memcmp(quotient.dims, rows.dims, sizeof *rows.dims * (size_t)rows.rank) != 0 ||
+        quotient.dtype != rows.dtype || arg_of(exponential, 0) < 0 ||
+        graph->values.data[arg_of(exponential, 0)].dtype != rows.dtype)
+        return false;
+    int summed = reduced(graph, below, FJ_NODE_SUM, &rows);
     if (summed < 0) { /* with an eps in the divisor it is another function */
         const fj_node *added = maker(graph, below);
-        if (added != NULL && added->op == FJ_NODE_ADD && rank > 0)
-            summed = reduced(graph, arg_of(added, 0), FJ_NODE_SUM, rank);
+        if (added != NULL && added->op == FJ_NODE_ADD)
+            summed = reduced(graph, arg_of(added, 0), FJ_NODE_SUM, &rows);
         if (summed < 0 || strip(graph, summed) != above) return false;
         *ret_detail =
             fj_arena_printf(graph->arena, "'%.80s' adds to the divisor of '%.80s'", added->name, node->name);
@@ -114,8 +139,9 @@ bool fj_written_out(fj_lifter *lifter, int index, fj_anchor *ret, const char **r
     if (difference == NULL || difference->op != FJ_NODE_SUB || !arg_is(graph, &difference->args[2], 1))
         return true;
     const int scores = arg_of(difference, 0),
-              most = scores >= 0 ? reduced(graph, arg_of(difference, 1), FJ_NODE_AMAX, rank) : -1;
-    if (most >= 0 && strip(graph, most) == strip(graph, scores)) {
+              most = scores >= 0 ? reduced(graph, arg_of(difference, 1), FJ_NODE_AMAX, &rows) : -1;
+    if (most >= 0 && strip(graph, most) == strip(graph, scores) &&
+        graph->values.data[scores].dtype == rows.dtype) {
         ret->input = scores;
         ret->pattern = "written-out";
     }
@@ -126,20 +152,17 @@ bool fj_written_out(fj_lifter *lifter, int index, fj_anchor *ret, const char **r
 
 /* not any(not (x == -inf)), over the last dimension: the row sees nothing. */
 static bool is_empty_row(fj_graph *graph, int value, int scores) {
-    const fj_node *outer = maker(graph, strip(graph, value));
-    for (int i = 0; i < 2 && outer != NULL && (outer->op == FJ_NODE_EXPAND || outer->op == FJ_NODE_RESHAPE);
-         i++)
-        outer = maker(graph, arg_of(outer, 0));
-    if (outer == NULL) return false;
-    const int rank = graph->values.data[scores].rank;
+    const fj_value rows = graph->values.data[scores];
+    const fj_node *outer = maker(graph, row_maker(graph, value, &rows));
     int hidden;
+    if (outer == NULL) return false;
     if (outer->op == FJ_NODE_LOGICAL_NOT || outer->op == FJ_NODE_BIT_NOT) {
-        const int inner = reduced(graph, arg_of(outer, 0), FJ_NODE_ANY, rank);
+        const int inner = reduced(graph, arg_of(outer, 0), FJ_NODE_ANY, &rows);
         const fj_node *seen = maker(graph, inner);
         if (seen == NULL || (seen->op != FJ_NODE_LOGICAL_NOT && seen->op != FJ_NODE_BIT_NOT)) return false;
         hidden = arg_of(seen, 0);
     } else if (outer->op == FJ_NODE_ALL) {
-        hidden = reduced(graph, outer->outputs[0], FJ_NODE_ALL, rank);
+        hidden = reduced(graph, value, FJ_NODE_ALL, &rows);
     } else {
         return false;
     }
@@ -155,7 +178,7 @@ static bool is_nan_of(const fj_graph *graph, int value, int weights) {
 }
 
 /* Whether a node turns the weights of rows that see nothing to 0, and changes no others. */
-static bool is_guard(fj_graph *graph, const fj_node *node, int weights, int scores) {
+static bool is_guard(fj_graph *graph, const fj_node *node, int weights, const fj_anchor *anchor) {
     if (node->op == FJ_NODE_NAN_TO_NUM) return arg_of(node, 0) == weights;
     if (node->op == FJ_NODE_FILL)
         return arg_of(node, 0) == weights && is_nan_of(graph, arg_of(node, 1), weights) &&
@@ -163,7 +186,10 @@ static bool is_guard(fj_graph *graph, const fj_node *node, int weights, int scor
     if (node->op != FJ_NODE_WHERE) return false;
     const int condition = arg_of(node, 0);
     return condition >= 0 && arg_of(node, 2) == weights && arg_is(graph, &node->args[1], 0) &&
-           (is_nan_of(graph, condition, weights) || is_empty_row(graph, condition, scores));
+           (is_nan_of(graph, condition, weights) ||
+            /* the rows of the scores are those of the weights as long as nothing has moved these */
+            (strip(graph, weights) == strip(graph, anchor->output) &&
+             is_empty_row(graph, condition, anchor->input)));
 }
 
 /* ---- The way ----------------------------------------------------------------------------- */
@@ -171,13 +197,14 @@ static bool is_guard(fj_graph *graph, const fj_node *node, int weights, int scor
 static bool goes_on(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor, const fj_node *node,
                     int weights, fj_second *ret) {
     fj_graph *graph = lifter->graph;
-    const fj_value *in = &graph->values.data[weights], *out = &graph->values.data[node->outputs[0]];
+    const fj_value *out = &graph->values.data[node->outputs[0]];
     if (fj_node_ops[node->op].class == FJ_CLASS_VIEW) return true;
     if (node->op == FJ_NODE_CAST) {
         if (!fj_dtype_is_float(out->dtype)) return false;
-        if (fj_dtype_size(out->dtype) < fj_dtype_size(ret->narrow) ||
-            (fj_dtype_size(out->dtype) == fj_dtype_size(in->dtype) && out->dtype != in->dtype))
-            ret->narrow = out->dtype;
+        if (fj_dtype_size(out->dtype) == fj_dtype_size(ret->narrow) && out->dtype != ret->narrow)
+            fj_region_raise(region, FJ_REASON_ROUNDING_DIFFERS, "'%.80s' rounds weights of %s to %s",
+                            node->name, fj_dtype_name(ret->narrow), fj_dtype_name(out->dtype));
+        if (fj_dtype_size(out->dtype) < fj_dtype_size(ret->narrow)) ret->narrow = out->dtype;
         return true;
     }
     if (node->op == FJ_NODE_DROPOUT) {
@@ -186,7 +213,7 @@ static bool goes_on(fj_lifter *lifter, fj_region *region, const fj_anchor *ancho
         if (!off) fj_region_raise(region, FJ_REASON_DROPOUT_IN_TRAINING, "'%.80s' drops weights", node->name);
         return true;
     }
-    if (!is_guard(graph, node, weights, anchor->input)) return false;
+    if (!is_guard(graph, node, weights, anchor)) return false;
     ret->safe = true;
     if (node->op == FJ_NODE_NAN_TO_NUM || node->op == FJ_NODE_FILL ||
         is_nan_of(graph, arg_of(node, 0), weights)) {
@@ -212,8 +239,7 @@ bool fj_second_find(fj_lifter *lifter, fj_region *region, const fj_anchor *ancho
             return fj_region_raise(region, FJ_REASON_NOT_ATTENTION, "nothing multiplies the weights"), false;
         for (int i = 0; i < count; i++) { /* a guard reads them twice, and asks whether they are NaN */
             const fj_node *user = &graph->nodes.data[fj_user(lifter, weights, i)];
-            if (count > 1 && is_guard(graph, user, weights, anchor->input))
-                next = fj_user(lifter, weights, i);
+            if (count > 1 && is_guard(graph, user, weights, anchor)) next = fj_user(lifter, weights, i);
         }
         for (int i = 0; i < count; i++) {
             const int user = fj_user(lifter, weights, i);

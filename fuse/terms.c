@@ -77,7 +77,8 @@ static bool sizes_are_numbers(const fj_region *region, fj_index index) {
     const fj_indices *x = &region->indices;
     const fj_index_sum *sum = &x->sums.data[index];
     int64_t number;
-    if (!fj_size_is_const(x->sizes, sum->base, &number) || llabs(number) > INT32_MAX) return false;
+    /* Positions have 32 bits in kernels: what is added may not bring them near their end. */
+    if (!fj_size_is_const(x->sizes, sum->base, &number) || llabs(number) > 1 << 30) return false;
     for (int i = 0; i < sum->count; i++) {
         const fj_index_atom *atom = &x->atoms.data[sum->atoms[i]];
         if (!fj_size_is_const(x->sizes, sum->coefs[i], &number) || llabs(number) > INT32_MAX) return false;

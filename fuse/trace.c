@@ -86,13 +86,12 @@ static int product(fj_region *region, int node_index, int first, const fj_index 
     memcpy(whole, index, sizeof *index * (size_t)out->rank);
     for (int i = 0; i < out->rank - 2; i++)
         if ((fj_index_vars(&region->indices, index[i]) & ~(1u << FJ_VAR_B | 1u << FJ_VAR_H)) != 0) return -1;
-    region->extents[FJ_VAR_E] = inner;
-    region->vars[FJ_VAR_E] = fj_index_var(&region->indices, FJ_VAR_E, inner);
+    const fj_index element = fj_index_var(&region->indices, FJ_VAR_E, inner);
     fj_broadcast(region, a, out->rank, whole, factor[0]);
     factor[0][a->rank - 2] = row;
-    factor[0][a->rank - 1] = region->vars[FJ_VAR_E];
+    factor[0][a->rank - 1] = element;
     fj_broadcast(region, b, out->rank, whole, factor[1]);
-    factor[1][b->rank - 2] = region->vars[FJ_VAR_E];
+    factor[1][b->rank - 2] = element;
     factor[1][b->rank - 1] = column;
     if (region->product >= 0) { /* the same elements again, or other ones, which are captured */
         if (region->product != node_index || region->factors[0] != values[swapped] ||
@@ -103,6 +102,8 @@ static int product(fj_region *region, int node_index, int first, const fj_index 
         return score(region);
     }
     region->product = node_index;
+    region->extents[FJ_VAR_E] = inner;
+    region->vars[FJ_VAR_E] = element;
     for (int i = 0; i < 2; i++) {
         region->factors[i] = values[i != (int)swapped];
         memcpy(region->factor_index[i], factor[i != (int)swapped], sizeof factor[0]);
@@ -125,7 +126,9 @@ static int addmm(fj_region *region, int node_index, const fj_index *index, int v
         factors[i] = arg->kind == FJ_ARG_FLOAT ? arg->real : (double)number;
     }
     if (node->args[0].kind != FJ_ARG_VALUE || node->args[1].kind != FJ_ARG_VALUE ||
-        node->args[2].kind != FJ_ARG_VALUE)
+        node->args[2].kind != FJ_ARG_VALUE ||
+        unproven(region, value_of(region, node->args[0].value), value_of(region, value)->dims,
+                 value_of(region, value)->rank) >= 0)
         return read(region, value, index);
     const int found = product(region, node_index, 1, index);
     if (found < 0) return read(region, value, index);
@@ -151,6 +154,11 @@ static bool widens(fj_dtype from, fj_dtype to) {
     return fj_dtype_is_float(from) && fj_dtype_size(to) > fj_dtype_size(from);
 }
 
+/* What mods compute floats in: an integer as one of these is rounded as in the graph. As a half it loses its last digits there. */
+static bool is_kernel_float(const fj_region *region, fj_dtype dtype) {
+    return dtype == (region->dtype == FJ_DTYPE_F64 ? FJ_DTYPE_F64 : FJ_DTYPE_F32);
+}
+
 static int cast(fj_region *region, const fj_node *node, int value, int term, const fj_index *index) {
     const fj_value *in = value_of(region, node->args[0].value), *out = value_of(region, value);
     const bool scored = region->terms.data[term].scored;
@@ -158,11 +166,16 @@ static int cast(fj_region *region, const fj_node *node, int value, int term, con
     const fj_dtype first =
         before ? value_of(region, region->graph->nodes.data[in->node].args[0].value)->dtype : in->dtype;
     if (out->dtype == FJ_DTYPE_BOOL) return fj_term_bool(region, term);
+    if (in->dtype == FJ_DTYPE_BOOL &&
+        !fj_dtype_is_float(out->dtype)) /* bools are not added as integers are */
+        return fj_term_op(
+            region, FJ_NODE_WHERE, FJ_TERM_INT, 3,
+            (int[]){term, fj_term_number(region, 1, FJ_TERM_INT), fj_term_number(region, 0, FJ_TERM_INT)});
     if (widens(in->dtype, out->dtype) && !(out->dtype == FJ_DTYPE_F64 && region->dtype != FJ_DTYPE_F64))
         return term;
     if (before && first == out->dtype && widens(first, in->dtype)) return term; /* up and down again */
     const bool to_float = fj_dtype_is_float(out->dtype) && !fj_dtype_is_float(in->dtype);
-    if (to_float && (out->dtype == FJ_DTYPE_F32 || out->dtype == region->dtype || in->dtype == FJ_DTYPE_BOOL))
+    if (to_float && (in->dtype == FJ_DTYPE_BOOL || is_kernel_float(region, out->dtype)))
         return fj_term_op(region, FJ_NODE_CAST, FJ_TERM_FLOAT, 1, &term);
     if (scored)
         fj_region_raise(region,
@@ -171,6 +184,12 @@ static int cast(fj_region *region, const fj_node *node, int value, int term, con
                         "'%.80s' converts the scores from %s to %s", node->name, fj_dtype_name(in->dtype),
                         fj_dtype_name(out->dtype));
     return read(region, value, index);
+}
+
+/* A result of a lesser dtype than an operand: an operation in place, or two dtypes that a file contradicts itself in. */
+static bool rounds(const fj_value *in, const fj_value *out) {
+    return fj_dtype_is_float(in->dtype) && fj_dtype_is_float(out->dtype) && in->dtype != out->dtype &&
+           fj_dtype_size(out->dtype) <= fj_dtype_size(in->dtype);
 }
 
 /* Whether an operation that the scores have no part in gives the same bits in a kernel as in the graph. */
@@ -182,6 +201,7 @@ static bool is_same_in_kernels(const fj_region *region, const fj_node *node, con
         const fj_dtype dtype = value_of(region, node->args[i].value)->dtype;
         if (dtype == FJ_DTYPE_F64 && region->dtype != FJ_DTYPE_F64) return false;
         if (dtype == FJ_DTYPE_F8_E4M3 || dtype == FJ_DTYPE_F8_E5M2) return false;
+        if (rounds(value_of(region, node->args[i].value), out)) return false;
     }
     if (info->bool_result || info->trust == FJ_TRUST_EXACT) {
         const bool wraps = !fj_dtype_is_float(out->dtype) && out->dtype != FJ_DTYPE_I64 &&
@@ -271,7 +291,7 @@ static int point(fj_region *region, int value, const fj_index *index) {
     const fj_node *node = &region->graph->nodes.data[out->node];
     const fj_node_op_info *info = &fj_node_ops[node->op];
     fj_index at[FJ_MAX_RANK] = {0};
-    int x[3] = {0}, doubtful = -1;
+    int x[3] = {0}, doubtful = -1, rounded = -1;
     bool scored = false, known = true;
     for (int i = 0; i < info->arity; i++) {
         const fj_arg *arg = &node->args[i];
@@ -281,6 +301,8 @@ static int point(fj_region *region, int value, const fj_index *index) {
             fj_broadcast(region, value_of(region, arg->value), out->rank, index, at);
             x[i] = fj_trace(region, arg->value, at);
             scored |= region->terms.data[x[i]].scored;
+            if (region->terms.data[x[i]].scored && rounds(value_of(region, arg->value), out))
+                rounded = arg->value;
         } else if (arg->kind == FJ_ARG_NONE && node->op == FJ_NODE_CLAMP) {
             x[i] = fj_term_number(region, i == 1 ? -HUGE_VAL : HUGE_VAL, FJ_TERM_FLOAT);
         } else {
@@ -293,6 +315,10 @@ static int point(fj_region *region, int value, const fj_index *index) {
                         value_of(region, doubtful)->name, out->name);
     if (doubtful >= 0) return read(region, value, index);
     if (node->op == FJ_NODE_CAST) return cast(region, node, value, x[0], index);
+    if (rounded >= 0)
+        fj_region_raise(region, FJ_REASON_ROUNDING_DIFFERS, "'%.80s' rounds the scores from %s to %s",
+                        node->name, fj_dtype_name(value_of(region, rounded)->dtype),
+                        fj_dtype_name(out->dtype));
     if (!scored) {
         if (!known || !is_same_in_kernels(region, node, out)) return read(region, value, index);
         const int made = build(region, node, out, x);
@@ -316,6 +342,14 @@ static int point(fj_region *region, int value, const fj_index *index) {
 
 /* ---- The rest ---------------------------------------------------------------------------- */
 
+static int eye(fj_region *region, fj_term_type type, const fj_index *index) {
+    const int same = fj_term_op(region, FJ_NODE_EQ, FJ_TERM_BOOL, 2,
+                                (int[]){fj_term_index(region, index[0]), fj_term_index(region, index[1])});
+    if (type == FJ_TERM_BOOL) return same;
+    return fj_term_op(region, FJ_NODE_WHERE, type, 3,
+                      (int[]){same, fj_term_number(region, 1, type), fj_term_number(region, 0, type)});
+}
+
 /* arange: first + step * index. */
 static int create(fj_region *region, int value, const fj_index *index) {
     const fj_value *out = value_of(region, value);
@@ -324,9 +358,7 @@ static int create(fj_region *region, int value, const fj_index *index) {
     int64_t step, number;
     if (node->op == FJ_NODE_ZEROS || node->op == FJ_NODE_ONES)
         return fj_term_number(region, node->op == FJ_NODE_ONES, type);
-    if (node->op == FJ_NODE_EYE && out->rank == 2 && type != FJ_TERM_FLOAT)
-        return fj_term_op(region, FJ_NODE_EQ, FJ_TERM_BOOL, 2,
-                          (int[]){fj_term_index(region, index[0]), fj_term_index(region, index[1])});
+    if (node->op == FJ_NODE_EYE && out->rank == 2 && type != FJ_TERM_FLOAT) return eye(region, type, index);
     if (node->op == FJ_NODE_FULL && node->args[0].kind == FJ_ARG_FLOAT)
         return fj_term_number(region,
                               fj_dtype_is_float(out->dtype) && out->dtype >= FJ_DTYPE_F16
@@ -347,9 +379,8 @@ static int create(fj_region *region, int value, const fj_index *index) {
     const int position = fj_term_index(region, fj_index_add(x, fj_index_size(x, node->args[0].size),
                                                             fj_index_scale(x, index[0], node->args[1].size)));
     if (type == FJ_TERM_INT) return position;
-    if (out->dtype != FJ_DTYPE_F32 && out->dtype != region->dtype) return read(region, value, index);
-    return is_half(out->dtype) ? read(region, value, index)
-                               : fj_term_op(region, FJ_NODE_CAST, FJ_TERM_FLOAT, 1, &position);
+    return is_kernel_float(region, out->dtype) ? fj_term_op(region, FJ_NODE_CAST, FJ_TERM_FLOAT, 1, &position)
+                                               : read(region, value, index);
 }
 
 static int triangle(fj_region *region, int value, const fj_index *index) {

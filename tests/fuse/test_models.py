@@ -60,8 +60,8 @@ class Models(harness.Case):
 
 
 class Archives(harness.Case):
-    def members(self):
-        with zipfile.ZipFile(SMALL) as archive:
+    def members(self, path=SMALL):
+        with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
 
     def archive(self, members, method=zipfile.ZIP_STORED, name="bad.pt2"):
@@ -71,8 +71,8 @@ class Archives(harness.Case):
                 archive.writestr(zipfile.ZipInfo(member), data, method)
         return path
 
-    def model(self, change):
-        members = self.members()
+    def model(self, change, path=SMALL):
+        members = self.members(path)
         name = next(n for n in members if n.endswith("models/model.json"))
         model = json.loads(members[name])
         change(model)
@@ -130,6 +130,23 @@ class Archives(harness.Case):
                               (output, "'nowhere' is not defined")):  # fmt: skip
             with self.subTest(change.__name__):
                 self.fails(1, error, "fuse", self.model(change))
+
+    def test_weights_that_contradict(self):
+        """Bytes of another dtype or shape than the graph says."""
+        members = self.members()
+        name = next(n for n in members if n.endswith("model_weights_config.json"))
+        config = json.loads(members[name])
+        meta = next(iter(config["config"].values()))["tensor_meta"]
+        for key, other, error in (("dtype", 6, "another dtype"), ("sizes", [{"as_int": 1}, *meta["sizes"]], "another shape"), ("sizes", "x", "not a list")):
+            with self.subTest(error):
+                kept, meta[key] = meta[key], other
+                self.fails(1, error, "fuse", self.archive({**members, name: json.dumps(config).encode()}))
+                meta[key] = kept
+
+    def test_devices(self):
+        def slopes(model): model["graph_module"]["graph"]["tensor_values"]["mul"]["device"] = {"type": "cuda", "index": 0}
+        report = json.loads(self.ok("fuse", self.model(slopes, DATA / "alibi_eager_BF16_core.pt2"), "--json").stdout)
+        self.assertEqual([each["reason"] for each in report["refused"]], ["device-mix"])
 
     def test_newer_minor(self):
         def minor(model): model["schema_version"]["minor"] = 99

@@ -127,6 +127,23 @@ class Onnx(harness.Case):
             if count == 0:
                 self.assertEqual(report["refused"][0]["reason"], "mask-does-not-broadcast")
 
+    def test_tensors_that_a_caller_may_replace(self):
+        """An initializer that is an input too is a default: it is read, and becomes no number of the scale."""
+        quarter = tensor("c", "F32", (), struct.pack("<f", 0.25))
+        types = {"values": [value("scaled", "F32", SCORES)], "tensors": [quarter], "inputs": [value("c", "F32", ())]}
+        report = self.fuse(eager([node("Mul", ["scores", "c"], ["scaled"])], "scaled", **types))
+        self.assertEqual((report["fused"][0]["scale"], report["fused"][0]["captures"]), (1.0, ["c"]))
+
+    def test_symbols_that_expand(self):
+        """[other] expanded to [length]: it may have one element, and is read as it is after that."""
+        q, k, v = (value(n, "F32", (1, H, "length", E)) for n in "qkv")
+        nodes = [node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), node("MatMul", ["q", "kt"], ["s"]), node("Expand", ["m", "size"], ["wide"]),
+                 node("Add", ["s", "wide"], ["x"]), node("Softmax", ["x"], ["w"]), node("MatMul", ["w", "v"], ["out"])]  # fmt: skip
+        types = [value("kt", "F32", (1, H, E, "length")), *(value(n, "F32", (1, H, "length", "length")) for n in "sxw"), value("wide", "F32", ("length",))]
+        inputs = [q, k, v, value("m", "F32", ("other",)), value("size", "I64", (1,))]
+        path = self.file("m.onnx", model(nodes, inputs, [value("out", "F32", (1, H, "length", E))], types))
+        self.assertEqual(json.loads(self.ok("fuse", path, "--json").stdout)["fused"][0]["captures"], ["wide"])
+
     def test_unknown_operations(self):
         other = [node("Mystery", ["scores"], ["x"], domain="com.microsoft")]
         report = json.loads(self.ok("fuse", self.file("m.onnx", eager(other, "x", values=[value("x", "F32", SCORES)])), "--json").stdout)
