@@ -253,7 +253,10 @@ FJ_SHARED void start_direct(const struct item *it) {
 
 /* ---- Values ------------------------------------------------------------------------------------ */
 
-#define FJ_VALUE_KEYS 32 /* keys whose values stay in the nearest cache for all rows and columns */
+/* Keys whose values stay in the nearest cache for all rows and columns. Of few rows memory is the limit, and it rests while
+ * values are read a second time: so they are fewer then. */
+#define FJ_VALUE_KEYS 32
+#define FJ_FEW_VALUE_KEYS (FJ_ROW_SIZE > 256 ? 8 : FJ_ROW_SIZE > 128 ? 16 : FJ_VALUE_KEYS)
 
 /* Operands of one step of depth, of `columns` columns from `column` on. */
 FJ_INLINE void value_line(const char *const *value, int64_t k, int column, const int columns, fj_ov *line) {
@@ -322,9 +325,11 @@ FJ_INLINE void value_registers(struct value_product *t, int row, const int heigh
         if (FJ_REST) value_registers(t, row, height, column, FJ_REST ? FJ_REST : 1);              \
     }
 FJ_DEFINE_VALUES(2)
+FJ_DEFINE_VALUES(4)
 FJ_DEFINE_VALUES(6)
 
-/* Two rows and all columns, where registers hold them: memory is read as one stream. */
+/* Two rows and all columns, where registers hold them: memory is read as one stream. What turns elements into operands is done
+ * for four rows at once. */
 #define FJ_WHOLE (FJ_VECS(FJ_VALUE_DIM) > FJ_PANEL_VECS && 2 * FJ_VECS(FJ_VALUE_DIM) <= FJ_TILE_ROWS(1))
 static __attribute__((noinline)) void value_rows_whole(struct value_product *t, int row) {
     value_registers(t, row, 2, 0, FJ_WHOLE ? FJ_VALUE_DIM : 1);
@@ -333,8 +338,8 @@ static __attribute__((noinline)) void value_rows_whole(struct value_product *t, 
 /* The rows that are taken at once of those that are left, or all columns of two: 0. */
 static inline int rows_at_once(int rows, int row) {
     const int left = rows - row;
-    if (FJ_WHOLE && (left <= 2 || (row == 0 && rows <= FJ_NARROW))) return 0;
-    return left <= 4 ? 2 : 6;
+    if (FJ_WHOLE && (left <= 2 || (FJ_IN_SIZE > 2 && row == 0 && rows <= FJ_NARROW))) return 0;
+    return left <= 2 ? 2 : left <= 4 || left == 7 || left == 8 ? 4 : 6;
 }
 
 static void add_values(const struct pass *p, int rows, int run, int from, int to) {
@@ -358,7 +363,10 @@ static void add_values(const struct pass *p, int rows, int run, int from, int to
     }
     for (int row = 0, taken; row < rows; row += taken ? taken : 2) {
         taken = rows_at_once(rows, row);
-        (taken == 0 ? value_rows_whole : taken == 2 ? value_rows_2 : value_rows_6)(&t, row);
+        (taken == 0   ? value_rows_whole
+         : taken == 2 ? value_rows_2
+         : taken == 4 ? value_rows_4
+                      : value_rows_6)(&t, row);
     }
 }
 
@@ -372,10 +380,11 @@ static int are_finite(const fj_real *sums, int64_t count) {
 FJ_SHARED int direct_values(const struct pass *p, int rows) {
     struct scratch *own = p->it->own;
     const size_t size = sizeof(fj_real) * FJ_O_LINE * (size_t)rows;
+    const int step = rows > 2 && rows <= FJ_NARROW ? FJ_FEW_VALUE_KEYS : FJ_VALUE_KEYS;
     if (FJ_WATCH) memcpy(own->saved, own->sums, size);
     for (int r = 0; r < p->runs; r++)
-        for (int from = p->run[r].from; from < p->run[r].to; from += FJ_VALUE_KEYS) {
-            const int to = from + FJ_VALUE_KEYS < p->run[r].to ? from + FJ_VALUE_KEYS : p->run[r].to;
+        for (int from = p->run[r].from; from < p->run[r].to; from += step) {
+            const int to = from + step < p->run[r].to ? from + step : p->run[r].to;
             add_values(p, rows, r, from, to);
         }
     if (!FJ_WATCH || are_finite(own->sums, (int64_t)rows * FJ_O_LINE)) return 1;

@@ -361,14 +361,70 @@ FJ_INLINE void tile_input_zips(const char *first, const char *second, fj_ov *low
 
 /* ---- Transposition --------------------------------------------------------------------------- */
 
-/* A square of FJ_LANES x FJ_LANES operands: log2(FJ_LANES) perfect shuffles of its rows. */
-FJ_INLINE void tile_transpose(fj_ov m[FJ_LANES]) {
-    FJ_UNROLL for (int round = 1; round < FJ_LANES; round *= 2) {
-        fj_ov t[FJ_LANES];
-        FJ_UNROLL for (int i = 0; i < FJ_LANES / 2; i++)
-            tile_interleave(m[i], m[i + FJ_LANES / 2], &t[2 * i], &t[2 * i + 1]);
-        FJ_UNROLL for (int i = 0; i < FJ_LANES; i++) m[i] = t[i];
+/* Shuffles that stay within 16 bytes, or move 16 bytes at a time: a processor has more units for these than for others, and
+ * those for products stay free. Elements, or pairs of them, of a and b interleaved in each 16 bytes: of their low halves and
+ * their high ones; and the 16 bytes of a and b at even and odd places, those of a first. */
+typedef uint32_t fjv_fours FJ_VECTOR(FJ_VB);
+typedef uint64_t fjv_eights FJ_VECTOR(FJ_VB);
+#if FJ_VB == 64
+#define FJV_LOW_FOURS 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+#define FJV_HIGH_FOURS 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
+#define FJV_LOW_EIGHTS 0, 8, 2, 10, 4, 12, 6, 14
+#define FJV_HIGH_EIGHTS 1, 9, 3, 11, 5, 13, 7, 15
+#define FJV_EVEN 0, 1, 4, 5, 8, 9, 12, 13
+#define FJV_ODD 2, 3, 6, 7, 10, 11, 14, 15
+#elif FJ_VB == 32
+#define FJV_LOW_FOURS 0, 8, 1, 9, 4, 12, 5, 13
+#define FJV_HIGH_FOURS 2, 10, 3, 11, 6, 14, 7, 15
+#define FJV_LOW_EIGHTS 0, 4, 2, 6
+#define FJV_HIGH_EIGHTS 1, 5, 3, 7
+#define FJV_EVEN 0, 1, 4, 5
+#define FJV_ODD 2, 3, 6, 7
+#else
+#define FJV_LOW_FOURS 0, 4, 1, 5
+#define FJV_HIGH_FOURS 2, 6, 3, 7
+#define FJV_LOW_EIGHTS 0, 2
+#define FJV_HIGH_EIGHTS 1, 3
+#endif
+#define FJV_EXCHANGE(name, type, first, second)            \
+    FJ_INLINE void name(fj_ov *a, fj_ov *b) {              \
+        const type x = (type)*a, y = (type)*b;             \
+        *a = (fj_ov)__builtin_shufflevector(x, y, first);  \
+        *b = (fj_ov)__builtin_shufflevector(x, y, second); \
     }
+FJV_EXCHANGE(fjv_exchange_fours, fjv_fours, FJV_LOW_FOURS, FJV_HIGH_FOURS)
+FJV_EXCHANGE(fjv_exchange_eights, fjv_eights, FJV_LOW_EIGHTS, FJV_HIGH_EIGHTS)
+#if FJ_VB > 16
+FJV_EXCHANGE(fjv_exchange_lanes, fjv_eights, FJV_EVEN, FJV_ODD)
+#endif
+
+#define FJV_GROUP (FJ_REAL_F64 ? 2 : 4) /* elements of 16 bytes */
+
+/* A square of FJ_LANES x FJ_LANES operands. First the small squares in 16 bytes of FJV_GROUP rows, then squares of those. */
+FJ_INLINE void tile_transpose(fj_ov m[FJ_LANES]) {
+    FJ_UNROLL for (int i = 0; i < FJ_LANES; i += FJV_GROUP) {
+#if FJ_REAL_F64
+        fjv_exchange_eights(&m[i], &m[i + 1]);
+#else
+        fjv_exchange_fours(&m[i], &m[i + 1]);
+        fjv_exchange_fours(&m[i + 2], &m[i + 3]);
+        fjv_exchange_eights(&m[i], &m[i + 2]);
+        fjv_exchange_eights(&m[i + 1], &m[i + 3]);
+        const fj_ov second = m[i + 2];
+        m[i + 2] = m[i + 1];
+        m[i + 1] = second;
+#endif
+    }
+#if FJ_VB > 16
+    FJ_UNROLL for (int c = 0; c < FJV_GROUP; c++) {
+        FJ_UNROLL for (int g = 0; g < FJ_VB / 16; g += 2)
+            fjv_exchange_lanes(&m[g * FJV_GROUP + c], &m[(g + 1) * FJV_GROUP + c]);
+#if FJ_VB == 64
+        fjv_exchange_lanes(&m[c], &m[2 * FJV_GROUP + c]);
+        fjv_exchange_lanes(&m[FJV_GROUP + c], &m[3 * FJV_GROUP + c]);
+#endif
+    }
+#endif
 }
 
 #endif
