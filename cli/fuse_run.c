@@ -160,10 +160,9 @@ int cli_fuse_run_after(cli_fuse_run *run, fj_model *model) {
     const char *folder = cli_args_text(run->args, CLI_OPT_FUSE_OUTPUT, NULL);
     int which = CLI_DEVICE_CPU;
     if (!cli_args_has(run->args, CLI_OPT_FUSE_RUN)) return CLI_EXIT_OK;
-    int status = cli_args_choice(run->args, CLI_OPT_FUSE_DEVICE, 0, &which);
+    int status = cli_args_choice(run->args, CLI_OPT_FUSE_DEVICE, CLI_DEVICE_CPU, &which);
     if (status == CLI_EXIT_OK)
-        status = cli_device_open(run->context, run->args, which == 0 ? CLI_DEVICE_CPU : CLI_DEVICE_REFERENCE,
-                                 &run->device);
+        status = cli_device_open(run->context, run->args, (cli_device)which, &run->device);
     if (status == CLI_EXIT_OK) status = evaluate(run, model, false, &run->after);
     if (status == CLI_EXIT_OK && folder != NULL) status = write_outputs(run, folder);
     if (status == CLI_EXIT_OK && run->exact != NULL) status = check(run, model);

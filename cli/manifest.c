@@ -2,9 +2,11 @@
 #include "cli/manifest.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/file.h"
 #include "cli/manifest_read.h"
@@ -200,6 +202,14 @@ static int read_shapes(const cli_manifest_reader *r, const json_t *object, cli_s
     return CLI_EXIT_OK;
 }
 
+/* The factor of the scores that the mod is for. */
+static int read_scale(const cli_manifest_reader *r, const json_t *object, double *ret_scale) {
+    const json_t *scale = json_object_get(object, "scale");
+    *ret_scale = scale != NULL ? json_number_value(scale) : (double)NAN;
+    if (scale != NULL && !json_is_number(scale)) return CLI_MANIFEST_WRONG(r, "'scale' is not a number");
+    return CLI_EXIT_OK;
+}
+
 static int read_problems(cli_manifest_reader *r, const json_t *object) {
     const json_t *problems = json_object_get(object, "problems");
     int status = CLI_EXIT_OK;
@@ -211,9 +221,10 @@ static int read_problems(cli_manifest_reader *r, const json_t *object) {
 }
 
 static int read_entry(cli_manifest_reader *r, json_t *object) {
-    static const char *const keys[] = {"mod",      "score",          "mask",     "score_mod", "mask_mod",
-                                       "params",   "runtime_params", "out",      "out_mod",   "sink",
-                                       "sink_mod", "bind",           "problems", "shapes",    "call",
+    static const char *const keys[] = {"mod",      "score",  "mask",           "score_mod",
+                                       "mask_mod", "params", "runtime_params", "out",
+                                       "out_mod",  "sink",   "sink_mod",       "bind",
+                                       "problems", "shapes", "call",           "scale",
                                        NULL}; /* call: of one that was kept, for `tune` */
     cli_manifest_entry *entry = &r->manifest->entries[r->entry];
     request want = {0};
@@ -225,6 +236,7 @@ static int read_entry(cli_manifest_reader *r, json_t *object) {
     if (status == CLI_EXIT_OK && entry->name == NULL) status = cli_no_memory();
     if (status == CLI_EXIT_OK) status = read_mod(r, object, &want, &entry->mod);
     if (status == CLI_EXIT_OK) status = read_shapes(r, object, &entry->shapes);
+    if (status == CLI_EXIT_OK) status = read_scale(r, object, &entry->scale);
     if (status == CLI_EXIT_OK) status = read_problems(r, object);
     forget(&want);
     return status;
@@ -273,4 +285,19 @@ void cli_manifest_close(cli_manifest *manifest) {
     free(manifest->options);
     json_decref(manifest->root);
     *manifest = (cli_manifest){0};
+}
+
+const cli_manifest_entry *cli_manifest_find(const cli_manifest *manifest, const char *mod) {
+    const char *slash = strrchr(manifest->path, '/');
+    struct stat wanted, found;
+    char path[PATH_MAX];
+    if (stat(mod, &wanted) != 0) return NULL;
+    for (size_t i = 0; i < manifest->entry_count; i++) {
+        const char *name = manifest->entries[i].name;
+        const int folder = slash == NULL || name[0] == '/' ? 0 : (int)(slash - manifest->path + 1);
+        const int length = snprintf(path, sizeof path, "%.*s%s", folder, manifest->path, name);
+        if (length < 0 || (size_t)length >= sizeof path || stat(path, &found) != 0) continue;
+        if (found.st_dev == wanted.st_dev && found.st_ino == wanted.st_ino) return &manifest->entries[i];
+    }
+    return NULL;
 }

@@ -14,6 +14,7 @@ typedef struct cli_manifest_entry {
     char *name; /* of the mod's file, else its place; for messages */
     fj_mod *mod;
     cli_shapes shapes; /* of calls, for `tune` */
+    double scale;      /* of calls, for `tune` and `run`; NaN: 1/sqrt(E) */
 } cli_manifest_entry;
 
 /* Its texts live as long as the manifest. */
@@ -40,6 +41,8 @@ typedef struct cli_manifest {
  * status. */
 int cli_manifest_open(const char *path, fj_context *context, cli_manifest *ret_manifest);
 void cli_manifest_close(cli_manifest *manifest);
+/* The entry whose mod is this file; NULL: there is none. */
+const cli_manifest_entry *cli_manifest_find(const cli_manifest *manifest, const char *mod);
 
 /* ---- Builds ------------------------------------------------------------------------------ */
 

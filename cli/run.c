@@ -3,9 +3,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/manifest.h"
 #include "cli/report.h"
 #include "cli/run.h"
 #include "cli/verbs.h"
+
+/* What the manifest that `flexjit fuse` wrote says of the mod; --scale wins. */
+static int read_manifest(cli_run *run) {
+    const char *path = cli_args_text(run->args, CLI_OPT_MANIFEST, NULL);
+    cli_manifest manifest = {0};
+    if (path == NULL) return CLI_EXIT_OK;
+    if (run->args->positional_count == 0)
+        return cli_usage(run->args->verb, "--manifest says the scale of a mod's file, which is missing");
+    int status = cli_manifest_open(path, run->context, &manifest);
+    const cli_manifest_entry *entry =
+        status == CLI_EXIT_OK ? cli_manifest_find(&manifest, run->args->positionals[0]) : NULL;
+    if (status == CLI_EXIT_OK && entry == NULL)
+        status =
+            cli_fail_file(CLI_EXIT_FAILED, path, "no entry has the mod '%.200s'", run->args->positionals[0]);
+    if (entry != NULL && isnan(run->options.scale)) run->options.scale = entry->scale;
+    cli_manifest_close(&manifest);
+    return status;
+}
 
 static int begin(cli_run *run) {
     const cli_args *args = run->args;
@@ -22,7 +41,7 @@ static int begin(cli_run *run) {
     if (status == CLI_EXIT_OK) status = cli_args_choice(args, CLI_OPT_DEVICE, CLI_DEVICE_AUTO, &device);
     if (status == CLI_EXIT_OK) status = cli_context_open(&run->context);
     if (status == CLI_EXIT_OK) status = cli_device_open(run->context, args, (cli_device)device, &run->device);
-    return status;
+    return status == CLI_EXIT_OK ? read_manifest(run) : status;
 }
 
 /* Every name of --gradients is that of a gradient. */

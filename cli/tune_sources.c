@@ -73,7 +73,7 @@ static int rows_of_shape(cli_tune *tune, const cli_tune_source *source, const cl
         take_problem(&row.options, problem);
         found = true;
         if (has_row(tune, first, &row, shape)) continue; /* other lengths, or another number of heads */
-        const int status = cli_tune_add_row(tune, &row, shape, (double)NAN);
+        const int status = cli_tune_add_row(tune, &row, shape, manifest->entries[entry].scale);
         if (status != CLI_EXIT_OK) return status;
     }
     if (found) return CLI_EXIT_OK;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "fuse/call.h"
 
 int64_t fj_eval_size(fj_eval *eval, fj_size size) {
     int64_t value;
@@ -125,7 +126,7 @@ static void call_fused(fj_eval *eval, const fj_node *node) {
         captures[i] = fj_eval_of(eval, node, node->args[3].values[i]);
     fj_array *out = fj_eval_make(eval, node->outputs[0]);
     const fj_status status =
-        fj_fuse_call(eval->how, fused, eval->arena, inputs, captures, out, eval->scope->error);
+        fj_fuse_call(eval->how, fused, eval->arena, inputs, captures, out, NULL, eval->scope->error);
     if (status != FJ_OK) fj_escape(eval->scope, status);
 }
 

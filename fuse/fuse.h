@@ -39,7 +39,7 @@ typedef struct fj_fused {
     const char *pattern; /* what it was: "softmax", "safe-softmax", "written-out", "sdpa" */
     const char *softmax; /* the node's name */
     const char *mod;     /* text of a mod file */
-    bool has_score, has_mask;
+    bool has_score, has_mask, has_sink;
     fj_dtype dtype;
     double scale;
     fj_size batch, heads, kv_heads, q_len, kv_len, head_dim, value_dim;
@@ -119,9 +119,5 @@ void fj_fuse_store(const fj_array *array, void *data);
 /* outputs: as many as the graph's, in arena, which is the caller's. FJ_ERR_TENSOR names the node. */
 FJ_NODISCARD fj_status fj_fuse_evaluate(fj_model *model, fj_arena *arena, const fj_evaluation *evaluation,
                                         fj_array *outputs, fj_error *error);
-/* A fused attention by a kernel of the device (call.c). */
-fj_status fj_fuse_call(const fj_evaluation *evaluation, const fj_fused *fused, fj_arena *arena,
-                       const fj_array *const inputs[3], const fj_array *const *captures, fj_array *out,
-                       fj_error *error);
 
 #endif

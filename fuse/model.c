@@ -208,6 +208,8 @@ static void write_entry(fj_graph *graph, fj_buf *buf, const fj_fused *fused) {
         fj_buf_put(buf, "]\"");
     }
     fj_buf_put(buf, "}");
+    fj_buf_put(buf, ",\"scale\":");
+    fj_buf_double(buf, fused->scale);
     if (known) {
         fj_buf_put(buf, ",\"shapes\":[\"");
         for (size_t i = 0; i < FJ_ARRAY_LEN(shape); i++)

@@ -10,6 +10,7 @@ import zipfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
 import harness
 import models
+from patterns import Region
 
 DATA = pathlib.Path(__file__).parent / "data"
 SMALL = DATA / "sdpa_eager_F32_core.pt2"
@@ -46,9 +47,30 @@ class Models(harness.Case):
             done = self.ok(*command, cwd=self.folder, env={"FLEXJIT_CACHE_PATH": str(self.folder / "cache")})
         self.assertIn("mask", done.stdout)
 
-    def test_on_the_cpu(self):
+    def test_on_devices(self):
         path = DATA / "window_eager_F32_raw.pt2"
-        self.ok("fuse", path, "--run", path.with_suffix(".st"), "--check")
+        for device in ("cpu", "emu"):
+            with self.subTest(device):
+                self.ok("fuse", path, "--run", path.with_suffix(".st"), "--check", "--device", device)
+
+    def test_scale(self):
+        """`run` takes a scale that is not 1/sqrt(E) from the manifest; --scale wins."""
+        region = Region("F32", 2)
+        path = self.file("g.json", region.end(region.g.softmax(region.g.mul(region.product(), 0.75))).text())
+        self.ok("fuse", path, "--output", self.folder / "out")
+        mod, manifest, given = self.folder / "out/attention_0.py", self.folder / "out/manifest.json", self.file("in.st", harness.safetensors(region.g.given))
+        self.assertEqual(json.loads(manifest.read_text())["entries"][0]["scale"], 0.75)
+        def run(*options):
+            self.ok("run", mod, "--input", given, "--output", self.folder / "o.st", "--device", "reference", *options)
+            return harness.read_safetensors(self.folder / "o.st")["out"][2]
+        self.assertEqual(run("--manifest", manifest), run("--scale", "0.75"))
+        self.assertNotEqual(run("--manifest", manifest), run())
+        self.assertEqual(run("--manifest", manifest, "--scale", "0.5"), run("--scale", "0.5"))
+        other = self.file("other.py", mod.read_text())
+        self.fails(1, "no entry has the mod", "run", other, "--manifest", manifest, "--input", given, "--output", self.folder / "o.st")
+        self.fails(2, "--manifest says the scale", "run", "--manifest", manifest, "--input", given, "--output", self.folder / "o.st")
+        broken = self.file("out/broken.json", manifest.read_text().replace('"scale":0.75', '"scale":"x"'))
+        self.fails(1, "'scale' is not a number", "run", mod, "--manifest", broken, "--input", given, "--output", self.folder / "o.st")
 
     def test_graph_is_read_back(self):
         """The rewritten graph is a graph; its weights lie beside it."""
