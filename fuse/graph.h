@@ -137,6 +137,11 @@ typedef struct fj_node {
     bool in_place;
 } fj_node;
 
+/* A softmax that the reader could not bring into the graph, and why. */
+typedef struct fj_unread {
+    const char *name, *reason;
+} fj_unread;
+
 typedef struct fj_graph {
     fj_arena *arena;
     fj_sizes sizes;
@@ -147,6 +152,7 @@ typedef struct fj_graph {
     const char *weights; /* the file's name that members are of; NULL: none */
     int mutation;        /* the first node that changes what others may see; -1: there is none */
     FJ_VEC(const char *) notes;
+    FJ_VEC(fj_unread) unread;
 } fj_graph;
 
 void fj_graph_init(fj_graph *graph, fj_arena *arena);

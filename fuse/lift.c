@@ -621,6 +621,11 @@ static void find(fj_scope *scope, void *argument) {
     fj_graph *graph = lifter.graph;
     (void)scope;
     find_users(&lifter);
+    for (size_t i = 0; i < graph->unread.len; i++) {
+        const fj_unread *each = &graph->unread.data[i];
+        FJ_PUSH(graph->arena, &what->model->findings.refused,
+                (fj_refused){each->name, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, each->reason});
+    }
     for (size_t i = 0; i < graph->nodes.len; i++) {
         const fj_node *node = &graph->nodes.data[i];
         const char *wrong = NULL;

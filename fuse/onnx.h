@@ -45,6 +45,14 @@ typedef struct fj_onnx {
 fj_onnx_type fj_onnx_type_of(fj_onnx *onnx, const char *name);
 /* A tensor of the file as a value of this name. */
 int fj_onnx_tensor(fj_onnx *onnx, fj_wire wire, const char *name);
+/* An attribute or NULL; an integer's value. */
+const fj_onnx_attribute *fj_onnx_find(const fj_onnx_node *node, const char *name);
+int64_t fj_onnx_integer(const fj_onnx_node *node, const char *name, int64_t otherwise);
+bool fj_onnx_has_input(const fj_onnx_node *node, int index);
+/* The value of an input; fails when there is none. */
+int fj_onnx_input(fj_onnx *onnx, const fj_onnx_node *node, int index);
+/* Attention, as our operations; or why it is not known (onnx_attention.c). */
+const char *fj_onnx_attention(fj_onnx *onnx, const fj_onnx_node *node);
 /* Appends what a node is of our operations. */
 void fj_onnx_translate(fj_onnx *onnx, const fj_onnx_node *node);
 

@@ -7,23 +7,23 @@
 
 /* ---- Arguments --------------------------------------------------------------------------- */
 
-static const fj_onnx_attribute *find(const fj_onnx_node *node, const char *name) {
+const fj_onnx_attribute *fj_onnx_find(const fj_onnx_node *node, const char *name) {
     for (size_t i = 0; i < node->attributes.len; i++)
         if (fj_str_is(node->attributes.data[i].name, name)) return &node->attributes.data[i];
     return NULL;
 }
 
-static int64_t integer(const fj_onnx_node *node, const char *name, int64_t otherwise) {
-    const fj_onnx_attribute *found = find(node, name);
+int64_t fj_onnx_integer(const fj_onnx_node *node, const char *name, int64_t otherwise) {
+    const fj_onnx_attribute *found = fj_onnx_find(node, name);
     return found ? found->i : otherwise;
 }
 
-static bool has_input(const fj_onnx_node *node, int index) {
+bool fj_onnx_has_input(const fj_onnx_node *node, int index) {
     return index < node->input_count && node->inputs[index][0] != '\0';
 }
 
-static int input(fj_onnx *onnx, const fj_onnx_node *node, int index) {
-    const char *name = has_input(node, index) ? node->inputs[index] : "";
+int fj_onnx_input(fj_onnx *onnx, const fj_onnx_node *node, int index) {
+    const char *name = fj_onnx_has_input(node, index) ? node->inputs[index] : "";
     const int value = fj_read_find(onnx->reader, name);
     if (value < 0) fj_read_fail(onnx->reader, "input %d, '%.80s', is not a value made before", index, name);
     return value;
@@ -82,7 +82,7 @@ static void arg(fj_onnx *onnx, const char *name, fj_arg value) { fj_read_arg(onn
 static void unknown(fj_onnx *onnx, const fj_onnx_node *node) {
     begin(onnx, node, FJ_NODE_UNKNOWN);
     for (int i = 0; i < node->input_count; i++)
-        if (has_input(node, i)) arg(onnx, "tensors", of_value(input(onnx, node, i)));
+        if (fj_onnx_has_input(node, i)) arg(onnx, "tensors", of_value(fj_onnx_input(onnx, node, i)));
     end(onnx, node);
 }
 
@@ -148,14 +148,15 @@ static bool translate_plain(fj_onnx *onnx, const fj_onnx_node *node) {
     fj_parameter parameter;
     begin(onnx, node, op);
     for (int i = 0; i < operands && fj_parameter_next(&signature, &parameter); i++)
-        arg(onnx, fj_arena_strdup(onnx->reader->arena, parameter.name), of_value(input(onnx, node, i)));
+        arg(onnx, fj_arena_strdup(onnx->reader->arena, parameter.name),
+            of_value(fj_onnx_input(onnx, node, i)));
     end(onnx, node);
     return true;
 }
 
 static void transpose(fj_onnx *onnx, const fj_onnx_node *node) {
-    const fj_onnx_attribute *perm = find(node, "perm");
-    const int value = input(onnx, node, 0), rank = value_of(onnx, value)->rank;
+    const fj_onnx_attribute *perm = fj_onnx_find(node, "perm");
+    const int value = fj_onnx_input(onnx, node, 0), rank = value_of(onnx, value)->rank;
     int64_t reversed[FJ_MAX_RANK];
     for (int i = 0; i < rank; i++) reversed[i] = rank - 1 - i;
     begin(onnx, node, FJ_NODE_PERMUTE);
@@ -165,8 +166,8 @@ static void transpose(fj_onnx *onnx, const fj_onnx_node *node) {
 }
 
 static void softmax(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
-    const int value = input(onnx, node, 0), rank = value_of(onnx, value)->rank;
-    const int64_t axis = integer(node, "axis", onnx->opset < 13 ? 1 : -1);
+    const int value = fj_onnx_input(onnx, node, 0), rank = value_of(onnx, value)->rank;
+    const int64_t axis = fj_onnx_integer(node, "axis", onnx->opset < 13 ? 1 : -1);
     /* Before opset 13 it is over all dimensions from the axis on. */
     if (onnx->opset < 13 && axis != -1 && axis != rank - 1) {
         unknown(onnx, node);
@@ -179,32 +180,34 @@ static void softmax(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
 }
 
 static void reduce(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
-    const fj_onnx_attribute *axes = find(node, "axes");
+    const fj_onnx_attribute *axes = fj_onnx_find(node, "axes");
     int64_t dims[FJ_MAX_RANK];
     int count = axes ? axes->count : 0;
     if (axes != NULL && count <= FJ_MAX_RANK) memcpy(dims, axes->ints, sizeof *dims * (size_t)count);
-    if (has_input(node, 1)) count = constant_ints(onnx, input(onnx, node, 1), dims, FJ_MAX_RANK);
-    if (count < 0 || count > FJ_MAX_RANK || (count == 0 && integer(node, "noop_with_empty_axes", 0) != 0)) {
+    if (fj_onnx_has_input(node, 1))
+        count = constant_ints(onnx, fj_onnx_input(onnx, node, 1), dims, FJ_MAX_RANK);
+    if (count < 0 || count > FJ_MAX_RANK ||
+        (count == 0 && fj_onnx_integer(node, "noop_with_empty_axes", 0) != 0)) {
         unknown(onnx, node);
         return;
     }
     begin(onnx, node, op);
-    arg(onnx, "self", of_value(input(onnx, node, 0)));
+    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
     arg(onnx, "dim", of_ints(onnx, dims, count));
-    arg(onnx, "keepdim", (fj_arg){.kind = FJ_ARG_BOOL, .flag = integer(node, "keepdims", 1) != 0});
+    arg(onnx, "keepdim", (fj_arg){.kind = FJ_ARG_BOOL, .flag = fj_onnx_integer(node, "keepdims", 1) != 0});
     end(onnx, node);
 }
 
 /* One of our slices for each axis. */
 static void slice(fj_onnx *onnx, const fj_onnx_node *node) {
     int64_t lists[4][FJ_MAX_RANK];
-    int count = -1, value = input(onnx, node, 0);
+    int count = -1, value = fj_onnx_input(onnx, node, 0);
     const int rank = value_of(onnx, value)->rank;
     bool known = true;
     for (int i = 0; i < 4; i++) {
-        const bool given = has_input(node, i + 1);
+        const bool given = fj_onnx_has_input(node, i + 1);
         const int found =
-            given ? constant_ints(onnx, input(onnx, node, i + 1), lists[i], FJ_MAX_RANK) : count;
+            given ? constant_ints(onnx, fj_onnx_input(onnx, node, i + 1), lists[i], FJ_MAX_RANK) : count;
         for (int j = 0; !given && j < count; j++) lists[i][j] = i == 2 ? j : 1;
         known &= found >= 0 && (count < 0 || found == count);
         count = found;
@@ -250,9 +253,9 @@ static void index_by(fj_onnx *onnx, const fj_onnx_node *node, int table, int fir
 }
 
 static void gather(fj_onnx *onnx, const fj_onnx_node *node) {
-    const int table = input(onnx, node, 0), indices = input(onnx, node, 1),
+    const int table = fj_onnx_input(onnx, node, 0), indices = fj_onnx_input(onnx, node, 1),
               rank = value_of(onnx, table)->rank;
-    int64_t axis = integer(node, "axis", 0), number;
+    int64_t axis = fj_onnx_integer(node, "axis", 0), number;
     if (axis < 0) axis += rank;
     if (axis < 0 || axis >= rank)
         fj_read_fail(onnx->reader, "axis %lld of a tensor of rank %d", (long long)axis, rank);
@@ -269,11 +272,11 @@ static void gather(fj_onnx *onnx, const fj_onnx_node *node) {
 
 /* Each tuple of indices, taken apart. */
 static void gather_nd(fj_onnx *onnx, const fj_onnx_node *node) {
-    const int table = input(onnx, node, 0), tuples = input(onnx, node, 1),
+    const int table = fj_onnx_input(onnx, node, 0), tuples = fj_onnx_input(onnx, node, 1),
               rank = value_of(onnx, tuples)->rank;
     int64_t count = 0;
     int indices[FJ_MAX_RANK];
-    if (integer(node, "batch_dims", 0) != 0 || rank < 1 ||
+    if (fj_onnx_integer(node, "batch_dims", 0) != 0 || rank < 1 ||
         !fj_size_is_const(&onnx->reader->graph->sizes, value_of(onnx, tuples)->dims[rank - 1], &count) ||
         count < 1 || count > value_of(onnx, table)->rank) {
         unknown(onnx, node);
@@ -289,7 +292,7 @@ static void gather_nd(fj_onnx *onnx, const fj_onnx_node *node) {
 }
 
 static int turned(fj_onnx *onnx, const fj_onnx_node *node, int index, bool turn) {
-    const int value = input(onnx, node, index);
+    const int value = fj_onnx_input(onnx, node, index);
     if (!turn) return value;
     if (value_of(onnx, value)->rank != 2) fj_read_fail(onnx->reader, "its input %d is not a matrix", index);
     const fj_size dims[2] = {value_of(onnx, value)->dims[1], value_of(onnx, value)->dims[0]};
@@ -297,16 +300,16 @@ static int turned(fj_onnx *onnx, const fj_onnx_node *node, int index, bool turn)
 }
 
 static void gemm(fj_onnx *onnx, const fj_onnx_node *node) {
-    const fj_onnx_attribute *alpha = find(node, "alpha"), *beta = find(node, "beta");
-    const int a = turned(onnx, node, 0, integer(node, "transA", 0) != 0),
-              b = turned(onnx, node, 1, integer(node, "transB", 0) != 0);
-    const bool adds = has_input(node, 2);
+    const fj_onnx_attribute *alpha = fj_onnx_find(node, "alpha"), *beta = fj_onnx_find(node, "beta");
+    const int a = turned(onnx, node, 0, fj_onnx_integer(node, "transA", 0) != 0),
+              b = turned(onnx, node, 1, fj_onnx_integer(node, "transB", 0) != 0);
+    const bool adds = fj_onnx_has_input(node, 2);
     if (!adds && alpha != NULL && alpha->f != 1) {
         unknown(onnx, node);
         return;
     }
     begin(onnx, node, adds ? FJ_NODE_ADDMM : FJ_NODE_MATMUL);
-    if (adds) arg(onnx, "self", of_value(input(onnx, node, 2)));
+    if (adds) arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 2)));
     arg(onnx, adds ? "mat1" : "self", of_value(a));
     arg(onnx, adds ? "mat2" : "other", of_value(b));
     if (adds && alpha != NULL) arg(onnx, "alpha", of_real(alpha->f));
@@ -314,36 +317,18 @@ static void gemm(fj_onnx *onnx, const fj_onnx_node *node) {
     end(onnx, node);
 }
 
-/* Opset 23: four dimensions, no cache, no cap, one result; causal from the upper left, as there is no past. */
+/* Reasons for attentions that stay unknown are those of softmaxes that are not fused. */
 static void attention(fj_onnx *onnx, const fj_onnx_node *node) {
-    const fj_onnx_attribute *scale = find(node, "scale"), *cap = find(node, "softcap");
-    const bool windows =
-        integer(node, "left_window_size", -1) != -1 || integer(node, "right_window_size", -1) != -1;
-    bool simple = value_of(onnx, input(onnx, node, 0))->rank == 4 &&
-                  value_of(onnx, input(onnx, node, 1))->rank == 4 && (cap == NULL || cap->f == 0) &&
-                  node->output_count == 1 && !windows;
-    for (int i = 4; i < node->input_count; i++) simple &= !has_input(node, i);
-    if (simple &&
-        has_input(node, 3)) { /* a mask that is shorter hides the keys behind it: none of ours does */
-        const fj_value *mask = value_of(onnx, input(onnx, node, 3)),
-                       *keys = value_of(onnx, input(onnx, node, 1));
-        simple = mask->rank > 0 && mask->dims[mask->rank - 1] == keys->dims[2];
-    }
-    if (!simple) {
-        unknown(onnx, node);
-        return;
-    }
-    static const char *const names[] = {"query", "key", "value", "attn_mask"};
-    begin(onnx, node, FJ_NODE_SDPA);
-    for (int i = 0; i < 4; i++)
-        if (i < 3 || has_input(node, 3)) arg(onnx, names[i], of_value(input(onnx, node, i)));
-    arg(onnx, "is_causal", (fj_arg){.kind = FJ_ARG_BOOL, .flag = integer(node, "is_causal", 0) != 0});
-    if (scale != NULL && scale->f != 0) arg(onnx, "scale", of_real(scale->f));
-    end(onnx, node);
+    const char *wrong = fj_onnx_attention(onnx, node);
+    if (wrong == NULL) return;
+    fj_graph *graph = onnx->reader->graph;
+    FJ_PUSH(onnx->reader->arena, &graph->unread,
+            (fj_unread){node->name, fj_arena_printf(onnx->reader->arena, "Attention: %s", wrong)});
+    unknown(onnx, node);
 }
 
 static void constant(fj_onnx *onnx, const fj_onnx_node *node) {
-    const fj_onnx_attribute *value = find(node, "value");
+    const fj_onnx_attribute *value = fj_onnx_find(node, "value");
     if (value != NULL && value->has_tensor && node->output_count == 1)
         (void)fj_onnx_tensor(onnx, value->tensor, node->outputs[0]);
     else
@@ -351,9 +336,9 @@ static void constant(fj_onnx *onnx, const fj_onnx_node *node) {
 }
 
 static void norm(fj_onnx *onnx, const fj_onnx_node *node, bool centred) {
-    const int value = input(onnx, node, 0), rank = value_of(onnx, value)->rank;
-    const fj_onnx_attribute *epsilon = find(node, "epsilon");
-    const int64_t axis = integer(node, "axis", -1), first = axis < 0 ? axis + rank : axis;
+    const int value = fj_onnx_input(onnx, node, 0), rank = value_of(onnx, value)->rank;
+    const fj_onnx_attribute *epsilon = fj_onnx_find(node, "epsilon");
+    const int64_t axis = fj_onnx_integer(node, "axis", -1), first = axis < 0 ? axis + rank : axis;
     int64_t extents[FJ_MAX_RANK] = {0};
     bool simple = node->output_count == 1 && first >= 0 && first < rank;
     for (int64_t d = first; simple && d < rank; d++)
@@ -366,8 +351,8 @@ static void norm(fj_onnx *onnx, const fj_onnx_node *node, bool centred) {
     begin(onnx, node, centred ? FJ_NODE_LAYER_NORM : FJ_NODE_RMS_NORM);
     arg(onnx, "input", of_value(value));
     arg(onnx, "normalized_shape", of_ints(onnx, extents, rank - (int)first));
-    if (has_input(node, 1)) arg(onnx, "weight", of_value(input(onnx, node, 1)));
-    if (centred && has_input(node, 2)) arg(onnx, "bias", of_value(input(onnx, node, 2)));
+    if (fj_onnx_has_input(node, 1)) arg(onnx, "weight", of_value(fj_onnx_input(onnx, node, 1)));
+    if (centred && fj_onnx_has_input(node, 2)) arg(onnx, "bias", of_value(fj_onnx_input(onnx, node, 2)));
     arg(onnx, "eps", of_real(epsilon ? epsilon->f : 1e-5));
     end(onnx, node);
 }
@@ -377,20 +362,20 @@ static void along(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
                    .count = node->input_count,
                    .values = FJ_NEW_ARRAY(onnx->reader->arena, int, node->input_count + 1)};
     for (int i = 0; i < node->input_count; i++)
-        list.values[i] = op == FJ_NODE_CAT || i == 0 ? input(onnx, node, i) : -1;
+        list.values[i] = op == FJ_NODE_CAT || i == 0 ? fj_onnx_input(onnx, node, i) : -1;
     begin(onnx, node, op);
     if (op == FJ_NODE_CAT)
         arg(onnx, "tensors", list);
     else
         arg(onnx, "self", of_value(list.values[0]));
-    arg(onnx, "dim", of_int(onnx, integer(node, "axis", 0)));
+    arg(onnx, "dim", of_int(onnx, fj_onnx_integer(node, "axis", 0)));
     end(onnx, node);
 }
 
 static void gelu(fj_onnx *onnx, const fj_onnx_node *node) {
-    const fj_onnx_attribute *form = find(node, "approximate");
+    const fj_onnx_attribute *form = fj_onnx_find(node, "approximate");
     begin(onnx, node, FJ_NODE_GELU);
-    arg(onnx, "self", of_value(input(onnx, node, 0)));
+    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
     if (form != NULL && fj_str_is(form->s, "tanh"))
         arg(onnx, "approximate", (fj_arg){.kind = FJ_ARG_TEXT, .text = "tanh"});
     end(onnx, node);
@@ -398,8 +383,9 @@ static void gelu(fj_onnx *onnx, const fj_onnx_node *node) {
 
 /* In one or two dimensions, with as much padding before as after. */
 static void convolution(fj_onnx *onnx, const fj_onnx_node *node) {
-    const fj_onnx_attribute *pads = find(node, "pads"), *strides = find(node, "strides"),
-                            *dilations = find(node, "dilations"), *automatic = find(node, "auto_pad");
+    const fj_onnx_attribute *pads = fj_onnx_find(node, "pads"), *strides = fj_onnx_find(node, "strides"),
+                            *dilations = fj_onnx_find(node, "dilations"),
+                            *automatic = fj_onnx_find(node, "auto_pad");
     bool simple = automatic == NULL || fj_str_is(automatic->s, "NOTSET");
     for (int i = 0; pads != NULL && i < pads->count / 2; i++)
         simple &= pads->ints[i] == pads->ints[pads->count / 2 + i];
@@ -408,32 +394,32 @@ static void convolution(fj_onnx *onnx, const fj_onnx_node *node) {
         return;
     }
     begin(onnx, node, FJ_NODE_CONV);
-    arg(onnx, "input", of_value(input(onnx, node, 0)));
-    arg(onnx, "weight", of_value(input(onnx, node, 1)));
-    if (has_input(node, 2)) arg(onnx, "bias", of_value(input(onnx, node, 2)));
+    arg(onnx, "input", of_value(fj_onnx_input(onnx, node, 0)));
+    arg(onnx, "weight", of_value(fj_onnx_input(onnx, node, 1)));
+    if (fj_onnx_has_input(node, 2)) arg(onnx, "bias", of_value(fj_onnx_input(onnx, node, 2)));
     if (strides != NULL) arg(onnx, "stride", of_ints(onnx, strides->ints, strides->count));
     if (pads != NULL) arg(onnx, "padding", of_ints(onnx, pads->ints, pads->count / 2));
     if (dilations != NULL) arg(onnx, "dilation", of_ints(onnx, dilations->ints, dilations->count));
-    arg(onnx, "groups", of_int(onnx, integer(node, "group", 1)));
+    arg(onnx, "groups", of_int(onnx, fj_onnx_integer(node, "group", 1)));
     end(onnx, node);
 }
 
 static void gather_elements(fj_onnx *onnx, const fj_onnx_node *node) {
     begin(onnx, node, FJ_NODE_GATHER);
-    arg(onnx, "self", of_value(input(onnx, node, 0)));
-    arg(onnx, "dim", of_int(onnx, integer(node, "axis", 0)));
-    arg(onnx, "index", of_value(input(onnx, node, 1)));
+    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
+    arg(onnx, "dim", of_int(onnx, fj_onnx_integer(node, "axis", 0)));
+    arg(onnx, "index", of_value(fj_onnx_input(onnx, node, 1)));
     end(onnx, node);
 }
 
 static void trilu(fj_onnx *onnx, const fj_onnx_node *node) {
     int64_t diagonal = 0;
-    if (has_input(node, 1) && constant_ints(onnx, input(onnx, node, 1), &diagonal, 1) != 1) {
+    if (fj_onnx_has_input(node, 1) && constant_ints(onnx, fj_onnx_input(onnx, node, 1), &diagonal, 1) != 1) {
         unknown(onnx, node);
         return;
     }
-    begin(onnx, node, integer(node, "upper", 1) != 0 ? FJ_NODE_TRIU : FJ_NODE_TRIL);
-    arg(onnx, "self", of_value(input(onnx, node, 0)));
+    begin(onnx, node, fj_onnx_integer(node, "upper", 1) != 0 ? FJ_NODE_TRIU : FJ_NODE_TRIL);
+    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
     arg(onnx, "diagonal", of_int(onnx, diagonal));
     end(onnx, node);
 }

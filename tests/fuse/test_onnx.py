@@ -99,13 +99,6 @@ class Onnx(harness.Case):
         self.fuse(self.attention([], is_causal=1))
         self.assertIn("return (kv_idx <= q_idx)", self.mod())
 
-    def test_attention_of_other_kinds(self):
-        """What is not covered is read, and not fused."""
-        for content in (self.attention([], softcap=5.0), self.attention(["m"], [value("m", "BOOL", (L, S - 1))]),
-                        self.attention([], left_window_size=2), self.attention(["", "past"], [value("past", "F32", (B, H, 3, E))])):  # fmt: skip
-            report = json.loads(self.ok("fuse", self.file("m.onnx", content), "--json").stdout)
-            self.assertEqual(report["counters"]["fused"], 0)
-
     def test_symbols(self):
         q, k, v = (value(n, "F32", ("batch", H, "length", E)) for n in "qkv")
         nodes = [node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), node("MatMul", ["q", "kt"], ["s"]), node("Softmax", ["s"], ["w"]), node("MatMul", ["w", "v"], ["out"])]
