@@ -34,6 +34,11 @@ fj_array *fj_eval_make(fj_eval *eval, int index) {
 }
 
 const fj_array *fj_eval_of(fj_eval *eval, const fj_node *node, int value) {
+    const fj_value *wanted = &eval->graph->values.data[value];
+    if (eval->arrays[value].data == NULL && wanted->file != NULL)
+        fj_node_fail(eval->graph, node,
+                     "the data of '%.80s' is in '%.100s', which is not in the model's folder", wanted->name,
+                     wanted->file);
     if (eval->arrays[value].data == NULL)
         fj_node_fail(eval->graph, node, "'%.80s' cannot be evaluated", eval->graph->values.data[value].name);
     return &eval->arrays[value];

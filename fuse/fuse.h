@@ -8,6 +8,7 @@
 #ifndef FJ_FUSE_FUSE_H
 #define FJ_FUSE_FUSE_H
 
+#include "fuse/files.h"
 #include "fuse/graph.h"
 
 /* Why a softmax was not fused: the first that applies, in this order. */
@@ -61,16 +62,12 @@ typedef struct fj_findings {
     FJ_VEC(fj_refused) refused;
 } fj_findings;
 
-typedef struct fj_mapping {
-    void *bytes;
-    size_t size;
-} fj_mapping;
-
 typedef struct fj_model {
     fj_arena arena;
     fj_graph graph;
     fj_findings findings;
-    fj_mapping file, weights;
+    fj_mapping file;
+    fj_files files; /* beside it */
 } fj_model;
 
 /* path: what begins as a zip archive is a .pt2, what begins as one an ONNX model, else JSON. FJ_ERR_IO: it cannot be read; FJ_ERR_TENSOR: what is wrong with it, with

@@ -89,6 +89,16 @@ double fj_value_element(const fj_value *value, int64_t index) {
                                          : (double)fj_dtype_load_int(value->dtype, &word, 0);
 }
 
+bool fj_value_size(const fj_graph *graph, const fj_value *value, uint64_t *ret_bytes) {
+    int64_t extent;
+    *ret_bytes = fj_dtype_size(value->dtype);
+    for (int d = 0; d < value->rank; d++)
+        if (!fj_size_is_const(&graph->sizes, value->dims[d], &extent) || extent < 0 ||
+            __builtin_mul_overflow(*ret_bytes, (uint64_t)extent, ret_bytes))
+            return false;
+    return true;
+}
+
 bool fj_value_is_number(const fj_graph *graph, int index, double *ret) {
     const fj_value *value = &graph->values.data[index];
     for (int i = 0; i < value->rank; i++)

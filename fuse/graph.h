@@ -121,8 +121,9 @@ typedef struct fj_value {
     int node, output;   /* RESULT */
     /* What is kept with the model: packed elements, little endian, NULL where they are not at hand; where they lie. */
     const void *data;
-    const char *member; /* of the model's file */
-    uint64_t offset;    /* from the beginning of the file, 0: not in a file */
+    const char *member; /* of the model's file; NULL: not in a file */
+    const char *file;   /* beside the model, in its folder; NULL: the model's own */
+    uint64_t offset;    /* from the beginning of the file */
     bool is_output;
 } fj_value;
 
@@ -173,6 +174,8 @@ static inline int64_t fj_to_int(double x) {
 }
 /* An element of a value's data, which may lie at any address. */
 double fj_value_element(const fj_value *value, int64_t index);
+/* The bytes of its elements; false: a size is a symbol, or they are too many. */
+bool fj_value_size(const fj_graph *graph, const fj_value *value, uint64_t *ret_bytes);
 bool fj_value_is_number(const fj_graph *graph, int value, double *ret); /* a constant of one element */
 
 /* Checks order, arguments, ranks and sizes of every node: fj_fail names the node. Finds mutations. */

@@ -1,10 +1,5 @@
 /* Models: files, mapped, to graphs. */
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/dtype.h"
 #include "fuse/fuse.h"
@@ -19,30 +14,6 @@ const char *fj_reason_name(fj_reason reason) {
     return names[reason];
 }
 
-/* ---- Files ------------------------------------------------------------------------------- */
-
-static fj_status map_file(const char *path, fj_mapping *ret, fj_error *error) {
-    struct stat status;
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return fj_error_set(error, FJ_ERR_IO, "cannot open '%.200s': %s", path, strerror(errno));
-    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
-        (void)close(file);
-        return fj_error_set(error, FJ_ERR_IO, "'%.200s' is empty or not a file", path);
-    }
-    void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
-    const int reason = errno;
-    (void)close(file);
-    if (bytes == MAP_FAILED)
-        return fj_error_set(error, FJ_ERR_IO, "cannot map '%.200s': %s", path, strerror(reason));
-    *ret = (fj_mapping){bytes, (size_t)status.st_size};
-    return FJ_OK;
-}
-
-static void unmap(fj_mapping *mapping) {
-    if (mapping->bytes != NULL) (void)munmap(mapping->bytes, mapping->size);
-    *mapping = (fj_mapping){0};
-}
-
 /* ---- Reading ----------------------------------------------------------------------------- */
 
 typedef struct reading {
@@ -54,26 +25,11 @@ typedef struct reading {
     fj_error *error;
 } reading;
 
-/* Bytes of parameters that lie in a file beside the graph. */
-static void find_weights(fj_scope *scope, reading *r) {
-    fj_graph *graph = &r->model->graph;
-    const char *slash = strrchr(r->path, '/');
-    const char *path = fj_arena_printf(scope->arena, "%.*s%s", slash ? (int)(slash - r->path + 1) : 0,
-                                       r->path, graph->weights);
-    if (map_file(path, &r->model->weights, NULL) != FJ_OK) return; /* told where they are needed */
-    for (size_t i = 0; i < graph->inputs.len; i++) {
-        fj_value *value = &graph->values.data[graph->inputs.data[i]];
-        uint64_t bytes = fj_dtype_size(value->dtype);
-        int64_t extent;
-        for (int d = 0; d < value->rank; d++)
-            if (!fj_size_is_const(&graph->sizes, value->dims[d], &extent) ||
-                __builtin_mul_overflow(bytes, (uint64_t)extent, &bytes))
-                bytes = UINT64_MAX;
-        if (value->data != NULL || value->offset == 0) continue;
-        if (value->offset > r->model->weights.size || bytes > r->model->weights.size - value->offset)
-            fj_fail(scope, FJ_ERR_TENSOR, "'%.80s' lies outside '%.100s'", value->name, graph->weights);
-        value->data = (const char *)r->model->weights.bytes + value->offset;
-    }
+/* Bytes of parameters that lie in files beside the graph. */
+static void find_weights(fj_reader *reader) {
+    const fj_graph *graph = reader->graph;
+    for (size_t i = 0; i < graph->inputs.len; i++)
+        fj_read_weights(reader, &graph->values.data[graph->inputs.data[i]]);
 }
 
 /* The rewritten graph's weights lie in the model's own file. */
@@ -83,7 +39,11 @@ static void name_weights(fj_scope *scope, reading *r) {
 }
 
 static void read_graph(fj_scope *scope, reading *r) {
-    fj_reader reader = {.scope = scope, .arena = scope->arena, .graph = &r->model->graph, .place = ""};
+    fj_reader reader = {.scope = scope,
+                        .arena = scope->arena,
+                        .graph = &r->model->graph,
+                        .place = "",
+                        .files = &r->model->files};
     fj_graph_init(&r->model->graph, scope->arena);
     r->names = json_object();
     reader.names = r->names;
@@ -106,7 +66,7 @@ static void read_graph(fj_scope *scope, reading *r) {
                     "neither a .pt2 archive of torch.export.save, an ONNX model nor a graph in JSON");
         r->root = fj_read_json(&reader, at, r->size);
         fj_read_own(&reader, r->root);
-        if (r->model->graph.weights != NULL && r->path != NULL) find_weights(scope, r);
+        find_weights(&reader);
     }
 }
 
@@ -127,6 +87,7 @@ static fj_status read_bytes(reading *r, const fj_allocator *allocator, fj_model 
     if (model == NULL) return fj_error_set(error, FJ_ERR_MEMORY, "not enough memory for the graph");
     fj_arena_init(&model->arena, allocator);
     r->model = model;
+    if (r->path != NULL) model->files.path = r->path;
     const fj_status status = fj_scope_run(&model->arena, error, read_model, r);
     json_decref(r->names);
     json_decref(r->root);
@@ -147,15 +108,18 @@ fj_status fj_fuse_open(const char *path, const fj_allocator *allocator, fj_model
                        fj_error *error) {
     fj_mapping file = {0};
     fj_model *model = NULL;
-    fj_status status = map_file(path, &file, error);
+    fj_status status = fj_file_map(path, &file, error);
     if (status != FJ_OK) return status;
     reading r = {.bytes = file.bytes, .size = file.size, .path = path};
     status = read_bytes(&r, allocator, &model, error);
     if (status != FJ_OK) {
-        unmap(&file);
+        fj_file_unmap(&file);
         return status;
     }
-    if (model != NULL) model->file = file;
+    if (model != NULL) {
+        model->file = file;
+        model->files.path = NULL; /* the caller's text */
+    }
     *ret_model = model;
     return FJ_OK;
 }
@@ -165,8 +129,8 @@ void fj_fuse_close(fj_model **model) {
     if (closed == NULL) return;
     *model = NULL;
     const fj_allocator *allocator = closed->arena.allocator;
-    unmap(&closed->file);
-    unmap(&closed->weights);
+    fj_file_unmap(&closed->file);
+    fj_files_close(&closed->files);
     fj_arena_finish(&closed->arena);
     fj_free(allocator, closed, sizeof *closed);
 }

@@ -1,10 +1,14 @@
 /* ONNX models: the messages of onnx.proto that are needed, read from bytes. Shapes are those that the file declares (value_info):
- * torch.onnx.export writes them, and onnx.shape_inference adds them. Data in other files is not opened. */
+ * torch.onnx.export writes them, and onnx.shape_inference adds them. Data in other files is mapped when these lie in the model's
+ * folder. */
 #include "fuse/onnx.h"
 
 #include <string.h>
 
 #include "base/dtype.h"
+#include "fuse/files.h"
+
+enum { MOST_INNER = 32 };
 
 static char *text_of(fj_onnx *onnx, const fj_wire_field *field) {
     return fj_arena_strdup(onnx->reader->arena, fj_wire_text(field));
@@ -99,6 +103,9 @@ typedef struct tensor_parts {
     fj_wire raw, typed; /* typed: packed float_data, int32_data, int64_data, double_data */
     uint32_t typed_field;
     bool external;
+    fj_str location; /* of external data: a file in the model's folder */
+    uint64_t offset, length;
+    bool has_length;
 } tensor_parts;
 
 static void add_dim(fj_onnx *onnx, tensor_parts *parts, uint64_t value) {
@@ -118,6 +125,45 @@ static uint64_t packed_varint(fj_wire *wire) {
     return value;
 }
 
+static uint64_t number_of(fj_onnx *onnx, fj_str text, const char *what) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < text.len; i++)
+        if (!fj_is_digit(text.data[i]) || __builtin_mul_overflow(value, (uint64_t)10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(text.data[i] - '0'), &value))
+            fj_read_fail(onnx->reader, "the %s of external data is not a number", what);
+    return value;
+}
+
+/* StringStringEntryProto: location, offset, length; others say nothing of where it is. */
+static void read_external(fj_onnx *onnx, fj_wire wire, tensor_parts *parts) {
+    fj_wire_field field;
+    fj_str key = {"", 0}, value = {"", 0};
+    while (fj_wire_next(&wire, &field)) {
+        if (field.number == 1) key = fj_wire_text(&field);
+        if (field.number == 2) value = fj_wire_text(&field);
+    }
+    if (fj_str_is(key, "location")) parts->location = value;
+    if (fj_str_is(key, "offset")) parts->offset = number_of(onnx, value, "offset");
+    if (fj_str_is(key, "length")) parts->length = number_of(onnx, value, "length"), parts->has_length = true;
+}
+
+/* Where the elements lie, without looking at the file: one that is missing is told of where it is needed. */
+static void place_external(fj_onnx *onnx, const tensor_parts *parts, fj_value *value) {
+    fj_reader *reader = onnx->reader;
+    const char *name = fj_arena_strdup(reader->arena, parts->location);
+    uint64_t bytes;
+    if (strlen(name) != parts->location.len || fj_file_leaves_folder(name))
+        fj_read_fail(reader, "the data of tensor '%.80s' is in '%.100s', which is not in the model's folder",
+                     parts->name, name);
+    if (!fj_value_size(reader->graph, value, &bytes) || (parts->has_length && parts->length != bytes))
+        fj_read_fail(reader, "tensor '%.80s' has other data than its %llu bytes", parts->name,
+                     (unsigned long long)bytes);
+    value->file = name;
+    value->member = "onnx";
+    value->offset = parts->offset;
+    fj_read_weights(reader, value);
+}
+
 static tensor_parts read_parts(fj_onnx *onnx, fj_wire wire, const char *name) {
     tensor_parts parts = {.name = name};
     fj_wire_field field;
@@ -131,6 +177,7 @@ static tensor_parts read_parts(fj_onnx *onnx, fj_wire wire, const char *name) {
         if ((field.number == 4 || field.number == 5 || field.number == 7 || field.number == 10) &&
             field.type == 2)
             parts.typed = field.message, parts.typed_field = field.number;
+        if (field.number == 13 && field.type == 2) read_external(onnx, field.message, &parts);
         if (field.number == 14 && field.type == 0) parts.external = field.value == 1;
     }
     if (parts.name == NULL) parts.name = "";
@@ -169,7 +216,10 @@ int fj_onnx_tensor(fj_onnx *onnx, fj_wire wire, const char *name) {
         (void)fj_size_is_const(&reader->graph->sizes, parts.type.dims[d], &extent);
         if (__builtin_mul_overflow(count, extent, &count)) count = INT64_MAX / 16;
     }
-    if (parts.external) return index; /* told where it is needed */
+    if (parts.external) {
+        place_external(onnx, &parts, value);
+        return index;
+    }
     const size_t size = (size_t)(parts.raw.end - parts.raw.at);
     if (parts.raw.at != NULL && size == (size_t)count * fj_dtype_size(parts.type.dtype)) {
         value->data = parts.raw.at;
@@ -186,7 +236,7 @@ int fj_onnx_tensor(fj_onnx *onnx, fj_wire wire, const char *name) {
 
 /* ---- Nodes ------------------------------------------------------------------------------- */
 
-static fj_onnx_attribute read_attribute(fj_wire wire) {
+static fj_onnx_attribute read_attribute(fj_onnx *onnx, fj_wire wire) {
     fj_onnx_attribute attribute = {.name = {"", 0}};
     fj_wire_field field;
     while (fj_wire_next(&wire, &field)) {
@@ -201,7 +251,8 @@ static fj_onnx_attribute read_attribute(fj_wire wire) {
         if (field.number == 4) attribute.s = fj_wire_text(&field);
         if (field.number == 5 && field.type == 2)
             attribute.has_tensor = true, attribute.tensor = field.message;
-        if (field.number == 6 || field.number == 11) attribute.has_graph = true;
+        if ((field.number == 6 || field.number == 11) && field.type == 2)
+            FJ_PUSH(onnx->reader->arena, &attribute.graphs, field.message);
         if (field.number == 8 && field.type == 0 && attribute.count < FJ_MAX_RANK * 2)
             attribute.ints[attribute.count++] = (int64_t)field.value;
         if (field.number == 8 && field.type == 2)
@@ -209,6 +260,70 @@ static fj_onnx_attribute read_attribute(fj_wire wire) {
                 attribute.ints[attribute.count++] = (int64_t)packed_varint(&field.message);
     }
     return attribute;
+}
+
+/* ---- Graphs inside of nodes -------------------------------------------------------------- */
+
+/* What a graph of If, Loop or Scan is looked at for: values of the graph around it that it reads, which are its node's operands
+ * as much as those in the list, and softmaxes, which are not fused. */
+typedef struct inner_graph {
+    fj_onnx *onnx;
+    const fj_onnx_node *owner;
+    FJ_VEC(int) reads;
+    int depth;
+} inner_graph;
+
+static void add_read(inner_graph *inner, const fj_wire_field *field) {
+    const int value = fj_read_find(inner->onnx->reader, text_of(inner->onnx, field));
+    if (value >= 0) FJ_PUSH(inner->onnx->reader->arena, &inner->reads, value);
+}
+
+static void look_inside(inner_graph *inner, fj_wire wire);
+
+static void look_at_node(inner_graph *inner, fj_wire wire) {
+    fj_arena *arena = inner->onnx->reader->arena;
+    fj_wire_field field, part;
+    fj_str op = {"", 0};
+    const char *name = "";
+    while (fj_wire_next(&wire, &field)) {
+        if (field.number == 1) add_read(inner, &field);
+        if (field.number == 3) name = text_of(inner->onnx, &field);
+        if (field.number == 4) op = fj_wire_text(&field);
+        while (field.number == 5 && field.type == 2 && fj_wire_next(&field.message, &part))
+            if ((part.number == 6 || part.number == 11) && part.type == 2) look_inside(inner, part.message);
+    }
+    if (!fj_str_is(op, "Softmax") && !fj_str_is(op, "Attention")) return;
+    const fj_str owner = inner->owner->op;
+    const char *reason =
+        fj_arena_printf(arena, "it is inside of '%.80s' (%.*s), whose graphs flexjit does not read",
+                        inner->owner->name, (int)(owner.len < 60 ? owner.len : 60), owner.data);
+    if (*name == '\0') name = fj_arena_printf(arena, "%.80s: a softmax", inner->owner->name);
+    FJ_PUSH(arena, &inner->onnx->reader->graph->unread, (fj_unread){name, reason});
+}
+
+static void look_inside(inner_graph *inner, fj_wire wire) {
+    fj_wire_field field, part;
+    if (++inner->depth > MOST_INNER)
+        fj_read_fail(inner->onnx->reader, "its graphs are nested more than %d deep", MOST_INNER);
+    while (fj_wire_next(&wire, &field)) {
+        if (field.number == 1 && field.type == 2) look_at_node(inner, field.message);
+        while (field.number == 12 && field.type == 2 && fj_wire_next(&field.message, &part))
+            if (part.number == 1) add_read(inner, &part); /* a value from around is a result as it is */
+    }
+    inner->depth--;
+}
+
+/* False: the node has no graphs. */
+static bool read_inner(fj_onnx *onnx, const fj_onnx_node *node) {
+    inner_graph inner = {.onnx = onnx, .owner = node};
+    bool found = false;
+    for (size_t i = 0; i < node->attributes.len; i++)
+        for (size_t j = 0; j < node->attributes.data[i].graphs.len; j++) {
+            look_inside(&inner, node->attributes.data[i].graphs.data[j]);
+            found = true;
+        }
+    if (found) fj_onnx_unknown(onnx, node, inner.reads.data, inner.reads.len);
+    return found;
 }
 
 static void read_node(fj_onnx *onnx, fj_wire wire, size_t index) {
@@ -225,17 +340,13 @@ static void read_node(fj_onnx *onnx, fj_wire wire, size_t index) {
         if (field.number == 3) node->name = text_of(onnx, &field);
         if (field.number == 4) node->op = fj_wire_text(&field);
         if (field.number == 5 && field.type == 2)
-            FJ_PUSH(onnx->reader->arena, &node->attributes, read_attribute(field.message));
+            FJ_PUSH(onnx->reader->arena, &node->attributes, read_attribute(onnx, field.message));
         if (field.number == 7) node->domain = fj_wire_text(&field);
     }
     if (node->name == NULL || *node->name == '\0')
         node->name = fj_arena_printf(onnx->reader->arena, "#%zu", index);
     onnx->reader->node = node->name;
-    for (size_t i = 0; i < node->attributes.len; i++)
-        if (node->attributes.data[i].has_graph)
-            fj_read_fail(onnx->reader, "%.*s has a graph of its own, which flexjit does not read",
-                         (int)(node->op.len < 60 ? node->op.len : 60), node->op.data);
-    fj_onnx_translate(onnx, node);
+    if (!read_inner(onnx, node)) fj_onnx_translate(onnx, node);
     onnx->reader->node = NULL;
 }
 

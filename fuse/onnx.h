@@ -21,8 +21,9 @@ typedef struct fj_onnx_attribute {
     fj_str s;
     int count; /* of ints */
     int64_t ints[FJ_MAX_RANK * 2];
-    bool has_tensor, has_graph;
+    bool has_tensor;
     fj_wire tensor;
+    FJ_VEC(fj_wire) graphs; /* of If, Loop and Scan */
 } fj_onnx_attribute;
 
 typedef struct fj_onnx_node {
@@ -53,6 +54,8 @@ bool fj_onnx_has_input(const fj_onnx_node *node, int index);
 int fj_onnx_input(fj_onnx *onnx, const fj_onnx_node *node, int index);
 /* Attention, as our operations; or why it is not known (onnx_attention.c). */
 const char *fj_onnx_attention(fj_onnx *onnx, const fj_onnx_node *node);
+/* Appends a node that nobody knows, which reads its inputs and more. */
+void fj_onnx_unknown(fj_onnx *onnx, const fj_onnx_node *node, const int *more, size_t count);
 /* Appends what a node is of our operations. */
 void fj_onnx_translate(fj_onnx *onnx, const fj_onnx_node *node);
 

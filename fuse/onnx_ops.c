@@ -79,12 +79,15 @@ static void end(fj_onnx *onnx, const fj_onnx_node *node) {
 
 static void arg(fj_onnx *onnx, const char *name, fj_arg value) { fj_read_arg(onnx->reader, name, value); }
 
-static void unknown(fj_onnx *onnx, const fj_onnx_node *node) {
+void fj_onnx_unknown(fj_onnx *onnx, const fj_onnx_node *node, const int *more, size_t count) {
     begin(onnx, node, FJ_NODE_UNKNOWN);
     for (int i = 0; i < node->input_count; i++)
         if (fj_onnx_has_input(node, i)) arg(onnx, "tensors", of_value(fj_onnx_input(onnx, node, i)));
+    for (size_t i = 0; i < count; i++) arg(onnx, "tensors", of_value(more[i]));
     end(onnx, node);
 }
+
+static void unknown(fj_onnx *onnx, const fj_onnx_node *node) { fj_onnx_unknown(onnx, node, NULL, 0); }
 
 /* A value between, for what is more than one of our operations. */
 static int between(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op, int from, const fj_arg *more,

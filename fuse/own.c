@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "fuse/files.h"
 #include "fuse/read.h"
 
 /* ---- Reading ----------------------------------------------------------------------------- */
@@ -188,6 +189,15 @@ static void read_weights(fj_reader *reader, json_t *root) {
     reader->graph->weights = fj_arena_strdup(reader->arena, fj_str_from(name));
 }
 
+static void read_file(fj_reader *reader, const json_t *item, fj_value *value) {
+    const json_t *file = json_object_get(item, "file");
+    const char *name = json_string_value(file);
+    if (file == NULL) return;
+    if (name == NULL || fj_file_leaves_folder(name))
+        fj_read_fail(reader, "'file' of '%.80s' is not a file in the graph's folder", value->name);
+    value->file = fj_arena_strdup(reader->arena, fj_str_from(name));
+}
+
 void fj_read_own(fj_reader *reader, json_t *root) {
     json_t *item;
     size_t i;
@@ -203,6 +213,7 @@ void fj_read_own(fj_reader *reader, json_t *root) {
             value->member = fj_arena_strdup(reader->arena, fj_str_from(member));
             const json_int_t offset = json_integer_value(json_object_get(item, "offset"));
             value->offset = offset > 0 ? (uint64_t)offset : 0;
+            read_file(reader, item, value);
         }
         read_elements(reader, item, index);
     }
@@ -266,6 +277,10 @@ static void write_input(fj_graph *graph, fj_buf *buf, const fj_value *value) {
         fj_buf_put(buf, ",\"member\":");
         fj_write_string(buf, value->member);
         fj_buf_printf(buf, ",\"offset\":%llu", (unsigned long long)value->offset);
+        if (value->file != NULL) {
+            fj_buf_put(buf, ",\"file\":");
+            fj_write_string(buf, value->file);
+        }
     }
     for (int i = 0; i < value->rank; i++)
         if (!fj_size_is_const(&graph->sizes, value->dims[i], &extent) ||

@@ -32,6 +32,19 @@ int fj_read_find(const fj_reader *reader, const char *name) {
     return found ? (int)json_integer_value(found) : -1;
 }
 
+void fj_read_weights(fj_reader *reader, fj_value *value) {
+    const char *name = value->file != NULL ? value->file : reader->graph->weights;
+    uint64_t bytes;
+    if (value->data != NULL || value->member == NULL || name == NULL) return;
+    if (value->file == NULL && value->offset == 0) return;
+    const fj_mapping *file = fj_files_find(reader->files, reader->scope, name);
+    if (file == NULL) return;
+    if (!fj_value_size(reader->graph, value, &bytes) || value->offset > file->size ||
+        bytes > file->size - value->offset)
+        fj_read_fail(reader, "'%.80s' lies outside of '%.100s'", value->name, name);
+    value->data = (const char *)file->bytes + value->offset;
+}
+
 /* ---- Nodes ------------------------------------------------------------------------------- */
 
 void fj_read_node(fj_reader *reader, fj_node_op op, const char *name, const char *target) {

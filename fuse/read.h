@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 
+#include "fuse/files.h"
 #include "fuse/graph.h"
 
 enum { FJ_READ_MOST = 1000000 }; /* values, and nodes, of a graph */
@@ -12,6 +13,7 @@ typedef struct fj_reader {
     fj_scope *scope;
     fj_arena *arena;
     fj_graph *graph;
+    fj_files *files;   /* beside the model */
     json_t *names;     /* name -> value; the caller's to give back */
     const char *place; /* for messages: the member of an archive, or "" */
     fj_node_op op;     /* of the node that is being read */
@@ -24,6 +26,8 @@ _Noreturn void fj_read_fail(fj_reader *reader, const char *format, ...) FJ_PRINT
 /* Fails when the name is taken. */
 int fj_read_value(fj_reader *reader, const char *name, fj_value_kind kind, fj_dtype dtype, int rank,
                   const fj_size *dims);
+/* Finds the elements of a value that lie in a file; where that is missing it is told of where they are needed. */
+void fj_read_weights(fj_reader *reader, fj_value *value);
 /* -1: there is none. */
 int fj_read_find(const fj_reader *reader, const char *name);
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/files.h"
+
 enum {
     END_SIZE = 22,
     END64_SIZE = 56,
@@ -81,16 +83,6 @@ static void read_zip64(const uint8_t *extra, size_t length, uint64_t *fields[3])
     }
 }
 
-static bool leaves_folder(const char *name) {
-    if (name[0] == '/' || strchr(name, '\\') != NULL) return true;
-    for (const char *at = name; *at != '\0';) {
-        const size_t part = strcspn(at, "/");
-        if (part == 2 && at[0] == '.' && at[1] == '.') return true;
-        at += part + (at[part] == '/');
-    }
-    return false;
-}
-
 /* Reads one entry of the directory; returns its length. */
 static uint64_t read_member(zip_reading *r, uint64_t at, uint64_t left, fj_zip_member *member) {
     const uint8_t *entry = r->bytes + at;
@@ -107,7 +99,7 @@ static uint64_t read_member(zip_reading *r, uint64_t at, uint64_t left, fj_zip_m
     uint64_t packed = u32(entry + 20), local = u32(entry + 42);
     member->size = u32(entry + 24);
     read_zip64(entry + CENTRAL_SIZE + name, extra, (uint64_t *[]){&member->size, &packed, &local});
-    if (leaves_folder(member->name))
+    if (fj_file_leaves_folder(member->name))
         fj_fail(r->scope, FJ_ERR_TENSOR, "member '%.100s': its path leaves the archive", member->name);
     if (u16(entry + 10) != 0 || (u16(entry + 8) & 1) != 0 || packed != member->size)
         fj_fail(

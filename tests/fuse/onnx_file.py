@@ -28,7 +28,7 @@ def real(field, value):
 
 
 def tensor(name, dtype, shape, raw=None, **more):
-    """more: floats (field 4), int32s (5), int64s (7), external."""
+    """more: floats (field 4), int32s (5), int64s (7), external: location, offset, length."""
     out = b"".join(number(1, n) for n in shape) + number(2, TYPES[dtype]) + message(8, name)
     if raw is not None:
         out += message(9, raw)
@@ -38,7 +38,9 @@ def tensor(name, dtype, shape, raw=None, **more):
         if key in more:
             out += message(field, b"".join(map(varint, more[key])))
     if more.get("external"):
-        out += message(13, message(1, "location") + message(2, more["external"])) + number(14, 1)
+        for key, text in more["external"].items():
+            out += message(13, message(1, key) + message(2, str(text)))
+        out += number(14, 1)
     return out
 
 
@@ -61,6 +63,11 @@ def node(op, inputs, outputs, domain="", **attributes):
     out = b"".join(message(1, n) for n in inputs) + b"".join(message(2, n) for n in outputs)
     out += message(3, f"{op}_{outputs[0]}") + message(4, op) + (message(7, domain) if domain else b"")
     return out + b"".join(message(5, attribute(n, v)) for n, v in attributes.items())
+
+
+def inner(nodes, outputs):
+    """A graph for an attribute."""
+    return b"".join(message(1, n) for n in nodes) + message(2, "inner") + b"".join(message(12, message(1, n)) for n in outputs)
 
 
 def model(nodes, inputs, outputs, values=(), tensors=(), opset=20, tail=b""):

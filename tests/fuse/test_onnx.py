@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
 import harness
 import models
-from onnx_file import attribute, message, model, node, number, tensor, value
+from onnx_file import inner, message, model, node, number, tensor, value
 
 DATA = pathlib.Path(__file__).parent / "data"
 B, H, L, S, E = 2, 3, 5, 6, 8
@@ -20,11 +20,15 @@ GIVEN = {n: harness.normal("F32", (B, H, L if n == "q" else S, E), i) for i, n i
 BITS = ("BOOL", [L, S], [int(i % S <= i // S) for i in range(L * S)])
 
 
-def eager(middle=(), last="scores", softmax=None, values=(), tensors=(), inputs=(), opset=20, **more):
+def eager(middle=(), last="scores", softmax=None, values=(), tensors=(), inputs=(), opset=20, outputs=(), **more):
     nodes = [node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), node("MatMul", ["q", "kt"], ["scores"]), *middle,
              softmax or node("Softmax", [last], ["w"], axis=-1), node("MatMul", ["w", "v"], ["out"])]  # fmt: skip
     types = [value("kt", "F32", (B, H, E, S)), value("scores", "F32", SCORES), value("w", "F32", SCORES), *values]
-    return model(nodes, [Q, K, V, *inputs], [OUT], types, tensors, opset, **more)
+    return model(nodes, [Q, K, V, *inputs], [OUT, *outputs], types, tensors, opset, **more)
+
+
+def deep(levels):
+    return inner([node("If", ["c"], ["x"], then_branch=deep(levels - 1))] if levels else [], [])
 
 
 def scaled(data):
@@ -144,16 +148,55 @@ class Onnx(harness.Case):
         self.assertIn("Mystery", report["refused"][0]["detail"])
 
     def test_other_files(self):
-        """Data in another file is not needed to fuse, and not opened."""
-        content = scaled(tensor("c", "F32", (), external="../../etc/passwd"))
-        report = json.loads(self.ok("fuse", self.file("m.onnx", content), "--json").stdout)
+        """Data in a file of the model's folder, and nowhere else."""
+        def external(**more):
+            return self.file("m.onnx", scaled(tensor("c", "F32", (), external=more)))
+        given = self.file("m.st", harness.safetensors(GIVEN))
+        self.file("w.bin", bytes(8) + struct.pack("<f", 0.25))
+        whole = external(location="w.bin", offset=8, length=4)
+        report = json.loads(self.ok("fuse", whole, "--json", "--run", given, "--check", "--device", "reference", "--output", self.folder).stdout)
+        self.assertEqual(report["fused"][0]["scale"], 0.25)
+        self.ok("fuse", self.folder / "graph.json")
+        missing = external(location="none.bin")
+        self.assertEqual(len(json.loads(self.ok("fuse", missing, "--json").stdout)["fused"]), 1)
+        self.fails(1, "the data of 'c' is in 'none.bin', which is not in the model's folder", "fuse", missing, "--run", given)
+        (self.folder / "inner").mkdir()
+        self.file("inner/w.bin", struct.pack("<f", 0.5))
+        report = json.loads(self.ok("fuse", external(location="inner/w.bin"), "--json").stdout)
+        self.assertEqual(report["fused"][0]["scale"], 0.5)
+        for location in ("../w.bin", "/etc/passwd", "inner/../w.bin", "", "a\\b"):
+            self.fails(1, "not in the model's folder", "fuse", external(location=location))
+        (self.folder / "out.bin").symlink_to("/etc/passwd")
+        self.fails(1, "not in the model's folder", "fuse", external(location="out.bin"), "--run", given)
+        self.fails(1, "lies outside of 'w.bin'", "fuse", external(location="w.bin", offset=9))
+        self.fails(1, "lies outside of 'w.bin'", "fuse", external(location="w.bin", offset=18446744073709551615))
+        self.fails(1, "offset of external data is not a number", "fuse", external(location="w.bin", offset="-1"))
+        self.fails(1, "other data than its 4 bytes", "fuse", external(location="w.bin", length=5))
+
+    def branches(self, *then):
+        """A region with an If between its softmax and its product, or beside it."""
+        both = {"then_branch": inner([*then, node("Neg", ["v"], ["a"])], ["a"]), "else_branch": inner([node("Neg", ["v"], ["b"])], ["b"])}
+        choice = node("If", ["c"], ["chosen"], **both)
+        content = eager([choice], inputs=[value("c", "BOOL", ())], values=[value("chosen", "F32", (B, H, S, E))], outputs=[value("chosen", "F32", (B, H, S, E))])
+        return json.loads(self.ok("fuse", self.file("m.onnx", content), "--json").stdout)
+
+    def test_graphs_inside(self):
+        """If and Loop are operations that nobody knows; softmaxes inside of them have their reason, and what they read is used."""
+        self.assertEqual(len(self.branches()["fused"]), 1)
+        report = self.branches(node("Softmax", ["v"], ["inside"]), node("If", ["c"], ["deeper"], then_branch=inner([node("Softmax", ["v"], ["w2"])], ["w2"])))
+        self.assertEqual([(r["softmax"], r["reason"]) for r in report["refused"]],
+                         [("Softmax_inside", "op-not-in-the-mod-language"), ("Softmax_w2", "op-not-in-the-mod-language")])  # fmt: skip
+        self.assertIn("inside of 'If_chosen' (If)", report["refused"][0]["detail"])
         self.assertEqual(len(report["fused"]), 1)
-        self.fails(1, "'c' cannot be evaluated", "fuse", self.file("m.onnx", content), "--run", self.file("m.st", harness.safetensors(GIVEN)))
+        for reads in ([node("Neg", ["scores"], ["z"])], [node("If", ["c"], ["z"], then_branch=inner([], ["scores"]))]):
+            report = self.branches(*reads)
+            self.assertEqual([r["reason"] for r in report["refused"]], ["outputs-used"])
+            self.assertIn("If_chosen", report["refused"][0]["detail"])
 
     def test_errors(self):
-        branch = [node("If", ["c"], ["x"], then_branch=b"\x12\x01g")]
         cases = {
-            "has a graph of its own": eager(branch, inputs=[value("c", "BOOL", ())]),
+            "nested more than 32 deep": eager([node("If", ["c"], ["x"], then_branch=deep(40))], inputs=[value("c", "BOOL", ())],
+                                              values=[value("x", "F32", SCORES)]),
             "functions of its own": eager(tail=message(25, b"")),
             "'x' has no type and shape": eager([node("Neg", ["scores"], ["x"])], "x"),
             "input 0, 'nowhere', is not a value": eager([node("Neg", ["nowhere"], ["x"])], "x", values=[value("x", "F32", SCORES)]),
