@@ -1,5 +1,6 @@
 /* What each class of operations computes. Sums of products are float32 sums, as those of libraries are, unless the evaluation is
  * exact or the dtype F64. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -54,6 +55,27 @@ static spread_operand argument(fj_eval *eval, const fj_node *node, int index, co
     case FJ_ARG_FLOAT: return (spread_operand){.number = arg->real};
     case FJ_ARG_BOOL: return (spread_operand){.number = arg->flag};
     default: return (spread_operand){.number = index == 1 ? -HUGE_VAL : HUGE_VAL}; /* clamp's open ends */
+    }
+}
+
+static double largest(fj_dtype dtype) {
+    return dtype == FJ_DTYPE_F64  ? DBL_MAX
+         : dtype == FJ_DTYPE_F32  ? (double)FLT_MAX
+         : dtype == FJ_DTYPE_BF16 ? 0x1.fep127
+                                  : 65504;
+}
+
+/* NaN becomes 0, infinities the ends of the dtype, or what the node says. */
+static void nan_to_num(fj_eval *eval, const fj_node *node) {
+    const fj_array *in = fj_eval_of(eval, node, node->args[0].value);
+    fj_array *out = fj_eval_make(eval, node->outputs[0]);
+    double said[3] = {0, largest(out->dtype), -largest(out->dtype)};
+    for (int i = 0; i < 3; i++)
+        if (node->args[i + 1].kind != FJ_ARG_NONE) said[i] = argument(eval, node, i + 1, out).number;
+    fj_eval_require(eval, node, in->count == out->count, "the result has another size");
+    for (int64_t i = 0; i < out->count; i++) {
+        const double x = in->data[i];
+        out->data[i] = isnan(x) ? said[0] : x == HUGE_VAL ? said[1] : x == -HUGE_VAL ? said[2] : x;
     }
 }
 
@@ -586,7 +608,7 @@ static void same(fj_eval *eval, const fj_node *node) {
 
 void fj_eval_node(fj_eval *eval, const fj_node *node) {
     switch (fj_node_ops[node->op].class) {
-    case FJ_CLASS_POINT: point(eval, node); break;
+    case FJ_CLASS_POINT: (node->op == FJ_NODE_NAN_TO_NUM ? nan_to_num : point)(eval, node); break;
     case FJ_CLASS_GELU: gelu(eval, node); break;
     case FJ_CLASS_VIEW: view(eval, node, 0); break;
     case FJ_CLASS_SPLIT:

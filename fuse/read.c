@@ -123,7 +123,7 @@ void fj_read_arg(fj_reader *reader, const char *name, fj_arg arg) {
         return; /* what the result's type says */
     if (!is_one_of(name,
                    "dtype device layout pin_memory non_blocking copy memory_format generator padding_idx "
-                   "scale_grad_by_freq sparse sparse_grad cudnn_enable half_to_float posinf neginf"))
+                   "scale_grad_by_freq sparse sparse_grad cudnn_enable half_to_float"))
         become_unknown(reader);
 }
 
@@ -137,8 +137,6 @@ static void specialise(fj_reader *reader) {
         }
         reader->op = FJ_NODE_FLOOR_DIV;
     }
-    if (reader->op == FJ_NODE_NAN_TO_NUM && args[1].kind == FJ_ARG_FLOAT && args[1].real != 0)
-        become_unknown(reader);
     for (int i = 0; i < FJ_MAX_ARGS; i++) { /* one dimension as a list of one */
         const bool list = reader->op == FJ_NODE_SUM || reader->op == FJ_NODE_MEAN ||
                           reader->op == FJ_NODE_AMAX || reader->op == FJ_NODE_AMIN ||

@@ -179,7 +179,9 @@ static bool is_nan_of(const fj_graph *graph, int value, int weights) {
 
 /* Whether a node turns the weights of rows that see nothing to 0, and changes no others. */
 static bool is_guard(fj_graph *graph, const fj_node *node, int weights, const fj_anchor *anchor) {
-    if (node->op == FJ_NODE_NAN_TO_NUM) return arg_of(node, 0) == weights;
+    if (node->op == FJ_NODE_NAN_TO_NUM) /* weights are never infinite */
+        return arg_of(node, 0) == weights &&
+               (node->args[1].kind == FJ_ARG_NONE || arg_is(graph, &node->args[1], 0));
     if (node->op == FJ_NODE_FILL)
         return arg_of(node, 0) == weights && is_nan_of(graph, arg_of(node, 1), weights) &&
                arg_is(graph, &node->args[2], 0);
@@ -190,6 +192,43 @@ static bool is_guard(fj_graph *graph, const fj_node *node, int weights, const fj
             /* the rows of the scores are those of the weights as long as nothing has moved these */
             (strip(graph, weights) == strip(graph, anchor->output) &&
              is_empty_row(graph, condition, anchor->input)));
+}
+
+/* nan_to_num taken apart also asks whether weights are infinite, which they never are: where(w == inf, number, w). These are the
+ * questions, until the way comes to the choice that each is for. */
+typedef struct open_questions {
+    int asked[4]; /* values */
+    int count;
+} open_questions;
+
+/* Whether a node asks whether the weights are infinite, for one choice alone. */
+static bool asks_infinite(const fj_lifter *lifter, const fj_node *node, int weights, open_questions *open) {
+    if (node->op != FJ_NODE_EQ || arg_of(node, 0) != weights ||
+        !(arg_is(lifter->graph, &node->args[1], HUGE_VAL) ||
+          arg_is(lifter->graph, &node->args[1], -HUGE_VAL)))
+        return false;
+    const int asked = node->outputs[0];
+    const fj_value *a = &lifter->graph->values.data[asked], *b = &lifter->graph->values.data[weights];
+    if (fj_user_count(lifter, asked) != 1 || lifter->graph->values.data[asked].is_output ||
+        open->count == (int)FJ_ARRAY_LEN(open->asked) || a->rank != b->rank ||
+        memcmp(a->dims, b->dims, sizeof *a->dims * (size_t)a->rank) != 0)
+        return false;
+    open->asked[open->count++] = asked;
+    return true;
+}
+
+/* Whether a node is the choice of one of them: it gives the weights as they are. */
+static bool answers(const fj_graph *graph, const fj_node *node, int weights, open_questions *open) {
+    const fj_value *in = &graph->values.data[weights], *out = &graph->values.data[node->outputs[0]];
+    if (node->op != FJ_NODE_WHERE || arg_of(node, 2) != weights || out->dtype != in->dtype ||
+        out->rank != in->rank || memcmp(out->dims, in->dims, sizeof *in->dims * (size_t)in->rank) != 0)
+        return false;
+    for (int i = 0; i < open->count; i++) {
+        if (open->asked[i] != arg_of(node, 0)) continue;
+        open->asked[i] = open->asked[--open->count];
+        return true;
+    }
+    return false;
 }
 
 /* ---- The way ----------------------------------------------------------------------------- */
@@ -226,6 +265,7 @@ static bool goes_on(fj_lifter *lifter, fj_region *region, const fj_anchor *ancho
 bool fj_second_find(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor, fj_second *ret) {
     fj_graph *graph = lifter->graph;
     int weights = anchor->output;
+    open_questions open = {.count = 0};
     *ret = (fj_second){.node = -1, .narrow = graph->values.data[weights].dtype};
     for (int steps = 0; steps < 64; steps++) {
         const int count = fj_user_count(lifter, weights);
@@ -246,13 +286,18 @@ bool fj_second_find(fj_lifter *lifter, fj_region *region, const fj_anchor *ancho
             const fj_node *node = &graph->nodes.data[user];
             const bool asks = node->op == FJ_NODE_ISNAN && fj_user_count(lifter, node->outputs[0]) == 1 &&
                               fj_user(lifter, node->outputs[0], 0) == next;
-            if (user == next || asks) continue;
+            if (user == next || asks || asks_infinite(lifter, node, weights, &open)) continue;
             fj_region_raise(region, FJ_REASON_OUTPUTS_USED, "'%.80s' is also read by '%.80s'",
                             graph->values.data[weights].name, node->name);
             return false;
         }
         const fj_node *node = &graph->nodes.data[next];
         if (node->op == FJ_NODE_MATMUL) {
+            if (open.count > 0) {
+                fj_region_raise(region, FJ_REASON_OUTPUTS_USED, "'%.80s' is read outside",
+                                graph->values.data[open.asked[0]].name);
+                return false;
+            }
             ret->node = next;
             ret->place = arg_of(node, 0) == weights ? 0 : 1;
             if (arg_of(node, 0) == arg_of(node, 1))
@@ -261,7 +306,7 @@ bool fj_second_find(fj_lifter *lifter, fj_region *region, const fj_anchor *ancho
                        false;
             return true;
         }
-        if (!goes_on(lifter, region, anchor, node, weights, ret)) {
+        if (!answers(graph, node, weights, &open) && !goes_on(lifter, region, anchor, node, weights, ret)) {
             fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, "'%.80s' (%s) of the weights",
                             node->name, fj_node_ops[node->op].name);
             return false;

@@ -102,7 +102,30 @@ def changed_and_forgotten():
     return r.end(r.g.softmax(r.g.add(r.product(), mask)))
 
 
+def taken_apart(r, *more, zero=0.0):
+    """nan_to_num of the weights as run_decompositions() has it; rows that see nothing are NaN before it."""
+    g = r.g
+    seen = g.input("seen", "BOOL", (L, S), [int(i >= S and i % 2) for i in range(L * S)])
+    w = g.softmax(g.where(seen, r.product(), -math.inf))
+    low, high = g.binary("eq", w, -math.inf), g.binary("eq", w, math.inf)
+    safe = g.where(g.unary("isnan", w, "BOOL"), zero, w)
+    safe = g.where(low, -3.4e38, safe)
+    return r.end(g.where(high, 3.4e38, safe), *(low for _ in more))
+
+
+def question_asked_outside():
+    return taken_apart(Region("F32", B), True)
+
+
+def question_of_another_value():
+    """Weights that are 0.25 become 3: no question about infinity."""
+    r = Region("F32", B)
+    w = r.g.softmax(r.product())
+    return r.end(r.g.where(r.g.binary("eq", w, 0.25), 3.0, w))
+
+
 REFUSED = [
+    (question_asked_outside, "outputs-used", ""), (question_of_another_value, "outputs-used", "where"),
     (sum_of_other_rows, None, ""), (sum_that_widens, None, ""), (guard_of_other_rows, "op-not-in-the-mod-language", "where"),
     (rows_cut, "batch-dims-differ", "rows"), (rows_again, "batch-dims-differ", "rows"), (values_cut, "batch-dims-differ", ""),
     (rounded_by_a_choice, "rounding-differs", "F16"), (softmax_of_another_half, "rounding-differs", "F16"),
@@ -168,7 +191,19 @@ def values_scaled():
     return r.end(r.g.softmax(r.product()))
 
 
+def guard_taken_apart():
+    return taken_apart(Region("F32", B))
+
+
+def guard_of_a_view():
+    """What the guard puts in is a view of a zero."""
+    r = Region("F32", B)
+    zero = r.g.expand(r.g.view(r.g.node("full", "F32", [1], fill_value=0.0), 1, 1, 1, 1), B, H, L, S)
+    return taken_apart(r, zero=zero)
+
+
 FUSED = [
+    (guard_taken_apart, 1.0, 1, ["return seen[q_idx, kv_idx]"]), (guard_of_a_view, 1.0, 1, ["return seen[q_idx, kv_idx]"]),
     (bools_counted, 1.0, 2, ["torch.where("]), (a_row_of_ones, 1.0, 0, []), (position_as_half, 1.0, 1, ["[kv_idx]"]),
     (other_product_of_another_width, 0.3, 1, ["[b, h, q_idx, kv_idx]"]), (names_that_meet, 1.0, 4, []), (values_scaled, 1.0, 0, []),
 ]  # fmt: skip
@@ -203,6 +238,18 @@ class Alike(harness.Case):
 
     def test_maximum_of_other_rows(self):
         self.assertEqual(self.fuse(maximum_of_other_rows())["fused"], [])
+
+    def test_nan_to_num(self):
+        """Infinities become the ends of the dtype, or what the node says."""
+        g = Graph()
+        x = g.input("x", "F32", (4,), [math.nan, math.inf, -math.inf, 2.0])
+        g.outputs = [g.unary("nan_to_num", x), g.node("nan_to_num", "F32", (4,), self=x, nan=0.5, posinf=7.0, neginf=-1.0)]
+        path, given = self.file("g.json", g.text()), self.file("g.st", harness.safetensors(g.given))
+        self.ok("fuse", path, "--run", given, "--check", "--output", self.folder / "out")
+        made = harness.read_safetensors(self.folder / "out/outputs.safetensors")
+        most = 3.4028234663852886e38
+        self.assertEqual(made["output_0"][2], [0.0, most, -most, 2.0])
+        self.assertEqual(made["output_1"][2], [0.5, 7.0, -1.0, 2.0])
 
     def test_names_stay_names(self):
         """A node's name is the file's: no line of the mod begins with what follows a line's end in it."""

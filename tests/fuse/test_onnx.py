@@ -204,7 +204,7 @@ class Onnx(harness.Case):
             "other data than its 1 elements": scaled(tensor("c", "F32", (), b"123")),
             "extent beyond": scaled(tensor("c", "F32", (1 << 40,), b"")),
             "it has no graph": number(1, 10) + message(8, number(2, 20)),
-            "does not broadcast": eager([node("Add", ["scores", "m"], ["x"])], "x", values=[value("x", "F32", SCORES)], inputs=[value("m", "F32", (7,))]),
+            "node 'Add_x' (Add): dimension 0 of 'm' is 7, which does not broadcast": eager([node("Add", ["scores", "m"], ["x"])], "x", values=[value("x", "F32", SCORES)], inputs=[value("m", "F32", (7,))]),
         }
         for text, content in cases.items():
             with self.subTest(text):
