@@ -69,12 +69,13 @@ static json_t *json_of_fused(fj_model *model, const fj_fused *fused) {
         (void)json_array_append_new(shape, json_of_size(model, sizes[i]));
     char mod[80];
     (void)snprintf(mod, sizeof mod, "%.60s.py", fused->name);
-    return json_pack("{s:s, s:s, s:o, s:i, s:s, s:b, s:b, s:s, s:o, s:o, s:f, s:o, s:o, s:o}", "name",
+    return json_pack("{s:s, s:s, s:o, s:i, s:s, s:b, s:b, s:b, s:s, s:o, s:o, s:f, s:o, s:o, s:o}", "name",
                      fused->name, "pattern", fused->pattern, "softmax", cli_json_text(fused->softmax),
                      "nodes", fused->nodes, "mod", mod, "score_mod", fused->has_score, "mask_mod",
-                     fused->has_mask, "dtype", fj_dtype_name(fused->dtype), "head_dim",
-                     json_of_size(model, fused->head_dim), "value_dim", json_of_size(model, fused->value_dim),
-                     "scale", fused->scale, "shape", shape, "captures", captures, "notes", notes);
+                     fused->has_mask, "sink_mod", fused->has_sink, "dtype", fj_dtype_name(fused->dtype),
+                     "head_dim", json_of_size(model, fused->head_dim), "value_dim",
+                     json_of_size(model, fused->value_dim), "scale", fused->scale, "shape", shape, "captures",
+                     captures, "notes", notes);
 }
 
 static json_t *count_reasons(const fj_model *model) {
@@ -115,9 +116,9 @@ static int print_text(const fj_model *model) {
     const fj_findings *found = &model->findings;
     for (size_t i = 0; i < found->fused.len; i++) {
         const fj_fused *fused = &found->fused.data[i];
-        printf("%s: '%s' (%s), %s, %d nodes%s%s, scale %.9g\n", fused->name, fused->softmax, fused->pattern,
+        printf("%s: '%s' (%s), %s, %d nodes%s%s%s, scale %.9g\n", fused->name, fused->softmax, fused->pattern,
                fj_dtype_name(fused->dtype), fused->nodes, fused->has_score ? ", score mod" : "",
-               fused->has_mask ? ", mask mod" : "", fused->scale);
+               fused->has_mask ? ", mask mod" : "", fused->has_sink ? ", sink mod" : "", fused->scale);
         for (size_t j = 0; j < fused->notes.len; j++) printf("    note: %s\n", fused->notes.data[j]);
     }
     for (size_t i = 0; i < found->refused.len; i++) {

@@ -402,20 +402,22 @@ static const char *printable(fj_arena *arena, const char *name) {
     return text;
 }
 
-void fj_emit_mod(fj_region *region, fj_fused *fused, int score, int mask) {
+void fj_emit_mod(fj_region *region, fj_fused *fused, const fj_roots *roots) {
     text_emitter e = {.region = region, .fused = fused};
     fj_buf head;
     size_t reads = 0;
     for (size_t i = 0; i < region->terms.len; i++) reads += region->terms.data[i].kind == FJ_TERM_READ;
     fused->captures = FJ_NEW_ARRAY(region->arena, int, reads + 1);
     fused->capture_names = FJ_NEW_ARRAY(region->arena, const char *, reads + 1);
-    fused->has_score = region->terms.data[score].kind != FJ_TERM_SCORE;
-    fused->has_mask = mask >= 0;
+    fused->has_score = region->terms.data[roots->score].kind != FJ_TERM_SCORE;
+    fused->has_mask = roots->mask >= 0;
+    fused->has_sink = roots->sink >= 0;
     e.allocator = (fj_allocator){resize_in_arena, region->arena};
     fj_buf_init(&e.buf, &e.allocator);
     fj_buf_init(&head, &e.allocator);
-    if (fused->has_score) emit_function(&e, score, "score_mod(score, b, h, q_idx, kv_idx)");
-    if (fused->has_mask) emit_function(&e, mask, "mask_mod(b, h, q_idx, kv_idx)");
+    if (fused->has_score) emit_function(&e, roots->score, "score_mod(score, b, h, q_idx, kv_idx)");
+    if (fused->has_mask) emit_function(&e, roots->mask, "mask_mod(b, h, q_idx, kv_idx)");
+    if (fused->has_sink) emit_function(&e, roots->sink, "sink_mod(b, h)");
     fj_buf_printf(&head, "# %s: what '%s' of the graph computes, with a scale of ", fused->name,
                   printable(region->arena, fused->softmax));
     fj_buf_double(&head, fused->scale);

@@ -201,7 +201,8 @@ static bool compiles(fj_lifter *lifter, fj_region *region, const fj_fused *fused
     fj_binding *bindings = FJ_NEW_ARRAY(lifter->graph->arena, fj_binding, fused->capture_count + 1);
     fj_mod *mod = NULL;
     fj_error error = {0};
-    if (lifter->options->context == NULL || (!fused->has_score && !fused->has_mask)) return true;
+    if (lifter->options->context == NULL || (!fused->has_score && !fused->has_mask && !fused->has_sink))
+        return true;
     for (int i = 0; i < fused->capture_count; i++) {
         const fj_value *value = value_of(lifter, fused->captures[i]);
         bindings[i] =
@@ -251,8 +252,9 @@ static bool reads_floats(const fj_region *region, int term, bool *seen) {
 
 /* The score's term, and what else hides it, to a mod and a plan. */
 static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor, const sources *from,
-                   int last, bool transposed, int root, int mask, const bool *depends, int nodes, bool safe,
-                   const char *guard) {
+                   int last, bool transposed, const fj_roots *roots, const bool *depends, int nodes,
+                   bool safe, const char *guard) {
+    int root = roots->score, mask = roots->mask;
     fj_graph *graph = lifter->graph;
     fj_plan_of plan = {.region = region, .node = last, .transposed = transposed};
     int split = -1;
@@ -275,6 +277,7 @@ static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor
     bool *seen = FJ_NEW_ARRAY(graph->arena, bool, region->terms.len + 1);
     check_terms(lifter, region, root, depends, seen);
     if (mask >= 0) check_terms(lifter, region, mask, depends, seen);
+    if (roots->sink >= 0) check_terms(lifter, region, roots->sink, depends, seen);
     memset(seen, 0, region->terms.len);
     if (mask >= 0 && has_score(region, mask, seen))
         fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, "a mask depends on the scores");
@@ -299,7 +302,7 @@ static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor
     fused.value_dim = from->columns[2];
     fused.nodes = nodes;
     memcpy(plan.columns, from->columns, sizeof plan.columns);
-    fj_emit_mod(region, &fused, root, mask);
+    fj_emit_mod(region, &fused, &(fj_roots){root, mask, roots->sink});
     check_devices(lifter, region, &plan, &fused);
     if (region->reasons != 0 || !compiles(lifter, region, &fused)) {
         refuse(lifter, region, fused.softmax);
@@ -350,8 +353,11 @@ static bool read_second(fj_lifter *lifter, fj_region *region, const fj_anchor *a
     fj_broadcast(region, weights, out->rank, index, at);
     at[weights->rank - 2] = region->vars[left];
     at[weights->rank - 1] = region->vars[right];
+    fj_index expected[FJ_MAX_RANK] = {0};
+    memcpy(expected, scores, sizeof *scores * (size_t)value_of(lifter, anchor->output)->rank);
+    fj_sink_columns(region, anchor, expected);
     if (!fj_second_back(lifter, region, anchor, second, at, back) ||
-        memcmp(back, scores, sizeof *scores * (size_t)value_of(lifter, anchor->output)->rank) != 0)
+        memcmp(back, expected, sizeof *scores * (size_t)value_of(lifter, anchor->output)->rank) != 0)
         return fj_region_raise(region, FJ_REASON_BATCH_DIMS_DIFFER,
                                "'%.80s' does not multiply rows of the weights with values", node->name),
                false;
@@ -402,14 +408,16 @@ static void check_dtypes(fj_lifter *lifter, fj_region *region, const fj_anchor *
                        node_of(lifter, anchor->node)->name, fj_dtype_name(softmax));
 }
 
-static void look_at(fj_lifter *lifter, const fj_anchor *anchor, const char *wrong) {
+static void look_at(fj_lifter *lifter, fj_anchor *anchor, const char *wrong) {
     fj_graph *graph = lifter->graph;
     fj_region *region = FJ_NEW(graph->arena, fj_region);
     fj_second second;
     sources *from = FJ_NEW(graph->arena, sources);
     fj_index scores[FJ_MAX_RANK] = {0};
     interior inside = {0};
-    const fj_value *input = value_of(lifter, anchor->input);
+    fj_sink_find(graph, anchor);
+    const fj_value *input = value_of(lifter, anchor->scores);
+    int sink = -1;
     const char *name = node_of(lifter, anchor->node)->name;
     fj_region_init(region, graph, lifter->options);
     if (wrong != NULL) fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, "%s", wrong);
@@ -431,8 +439,9 @@ static void look_at(fj_lifter *lifter, const fj_anchor *anchor, const char *wron
     leading(lifter, region, input, input->dims[input->rank - 2], input->dims[input->rank - 1], scores);
     scores[input->rank - 2] = region->vars[FJ_VAR_Q];
     scores[input->rank - 1] = region->vars[FJ_VAR_KV];
-    const int root = fj_trace(region, anchor->input, scores);
-    if (region->product < 0) explain(lifter, region, anchor->input);
+    const int root = fj_trace(region, anchor->scores, scores);
+    if (anchor->sink >= 0) sink = fj_sink_trace(region, anchor, scores);
+    if (region->product < 0) explain(lifter, region, anchor->scores);
     if (region->product < 0 || !has_second) {
         refuse(lifter, region, name);
         return;
@@ -461,8 +470,9 @@ static void look_at(fj_lifter *lifter, const fj_anchor *anchor, const char *wron
         fj_region_note(region, "'%.60s' subtracts no maximum: it overflows where a kernel does not", name);
     fj_anchor named = *anchor;
     if (safe && strcmp(named.pattern, "softmax") == 0) named.pattern = "safe-softmax";
-    finish(lifter, region, &named, from, second.node, second.place == 1, root, -1, inside.depends,
-           inside.count + 1, safe, second.guard);
+    const fj_roots roots = {root, -1, sink};
+    finish(lifter, region, &named, from, second.node, second.place == 1, &roots, inside.depends,
+           inside.count + 1, safe || sink >= 0, second.guard);
 }
 
 /* ---- Attention as one node --------------------------------------------------------------- */
@@ -542,7 +552,7 @@ static void look_at_sdpa(fj_lifter *lifter, int index) {
     const fj_node *node = node_of(lifter, index);
     const fj_value *q = value_of(lifter, node->args[0].value), *k = value_of(lifter, node->args[1].value),
                    *v = value_of(lifter, node->args[2].value);
-    const fj_anchor anchor = {.node = index, .output = node->outputs[0], .pattern = "sdpa"};
+    const fj_anchor anchor = {.node = index, .output = node->outputs[0], .pattern = "sdpa", .sink = -1};
     fj_index scores[FJ_MAX_RANK] = {0}, at[FJ_MAX_RANK] = {0};
     int64_t columns = 1;
     double scale = 1;
@@ -585,7 +595,8 @@ static void look_at_sdpa(fj_lifter *lifter, int index) {
                                               .printable = true,
                                               .number = scale});
     const int mask = sdpa_mask(lifter, region, node, scores, q->rank, &root);
-    finish(lifter, region, &anchor, from, index, false, root, mask, NULL, 1, true, NULL);
+    const fj_roots roots = {root, mask, -1};
+    finish(lifter, region, &anchor, from, index, false, &roots, NULL, 1, true, NULL);
 }
 
 /* ---- All of them ------------------------------------------------------------------------- */
@@ -629,7 +640,7 @@ static void find(fj_scope *scope, void *argument) {
     for (size_t i = 0; i < graph->nodes.len; i++) {
         const fj_node *node = &graph->nodes.data[i];
         const char *wrong = NULL;
-        fj_anchor anchor;
+        fj_anchor anchor = {0};
         if (node->op == FJ_NODE_SOFTMAX) {
             anchor = (fj_anchor){.node = (int)i,
                                  .input = node->args[0].value,

@@ -8,6 +8,9 @@
 typedef struct fj_anchor {
     int node, input, output;
     const char *pattern;
+    int scores,
+        sink; /* input without what is beside them (sink.c); the value of a column beside the scores, -1: none */
+    bool sink_first; /* it is before them */
 } fj_anchor;
 
 /* What takes the place of a node. */
@@ -45,6 +48,19 @@ bool fj_second_back(fj_lifter *lifter, fj_region *region, const fj_anchor *ancho
                     const fj_index *index, fj_index *ret);
 /* Softmaxes that are written out: exp(x - max) / sum. */
 bool fj_written_out(fj_lifter *lifter, int node, fj_anchor *ret, const char **ret_detail);
+/* The value whose rows a reduction over the last dimension reduces, for a value that broadcasts to these rows as they are; or
+ * -1. */
+int fj_row_reduced(fj_graph *graph, int value, fj_node_op op, const fj_value *rows);
+
+/* ---- Sinks (sink.c) ---------------------------------------------------------------------- */
+
+/* Sets scores and sink of an anchor. */
+void fj_sink_find(fj_graph *graph, fj_anchor *anchor);
+/* The sink's term, at an index of the scores; raises a reason where it is none for each head. */
+int fj_sink_trace(fj_region *region, const fj_anchor *anchor, const fj_index *scores);
+/* An index of the scores becomes one of the softmax's result. */
+void fj_sink_columns(fj_region *region, const fj_anchor *anchor, fj_index *index);
+
 void fj_rewrite(fj_lifter *lifter);
 
 #endif

@@ -45,6 +45,11 @@ typedef struct fj_operand {
     int cost;
 } fj_operand;
 
+/* What a mod computes: terms; mask and sink may be -1. */
+typedef struct fj_roots {
+    int score, mask, sink;
+} fj_roots;
+
 enum { FJ_MOST_CANDIDATES = 24 };
 typedef struct fj_candidates {
     fj_operand items[FJ_MOST_CANDIDATES];
@@ -119,6 +124,6 @@ int fj_split_mask(fj_region *region, int term, int *ret_mask);
 /* Makes all scores of one factor, which is returned; *term changes where they have several. */
 double fj_take_scale(fj_region *region, int *term);
 /* The mod file; names captures in the order of their first use. */
-void fj_emit_mod(fj_region *region, fj_fused *fused, int score, int mask);
+void fj_emit_mod(fj_region *region, fj_fused *fused, const fj_roots *roots);
 
 #endif

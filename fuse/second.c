@@ -88,8 +88,7 @@ static int row_maker(const fj_graph *graph, int value, const fj_value *rows) {
     return -1;
 }
 
-/* The value whose rows a reduction over the last dimension reduces, for a value that broadcasts to these rows; or -1. */
-static int reduced(fj_graph *graph, int value, fj_node_op op, const fj_value *rows) {
+int fj_row_reduced(fj_graph *graph, int value, fj_node_op op, const fj_value *rows) {
     const int made = row_maker(graph, value, rows);
     const fj_node *node = maker(graph, made);
     if (node == NULL || node->op != op || graph->values.data[made].output != 0) return -1;
@@ -121,11 +120,11 @@ bool fj_written_out(fj_lifter *lifter, int index, fj_anchor *ret, const char **r
         quotient.dtype != rows.dtype || arg_of(exponential, 0) < 0 ||
         graph->values.data[arg_of(exponential, 0)].dtype != rows.dtype)
         return false;
-    int summed = reduced(graph, below, FJ_NODE_SUM, &rows);
+    int summed = fj_row_reduced(graph, below, FJ_NODE_SUM, &rows);
     if (summed < 0) { /* with an eps in the divisor it is another function */
         const fj_node *added = maker(graph, below);
         if (added != NULL && added->op == FJ_NODE_ADD)
-            summed = reduced(graph, arg_of(added, 0), FJ_NODE_SUM, &rows);
+            summed = fj_row_reduced(graph, arg_of(added, 0), FJ_NODE_SUM, &rows);
         if (summed < 0 || strip(graph, summed) != above) return false;
         *ret_detail =
             fj_arena_printf(graph->arena, "'%.80s' adds to the divisor of '%.80s'", added->name, node->name);
@@ -139,7 +138,7 @@ bool fj_written_out(fj_lifter *lifter, int index, fj_anchor *ret, const char **r
     if (difference == NULL || difference->op != FJ_NODE_SUB || !arg_is(graph, &difference->args[2], 1))
         return true;
     const int scores = arg_of(difference, 0),
-              most = scores >= 0 ? reduced(graph, arg_of(difference, 1), FJ_NODE_AMAX, &rows) : -1;
+              most = scores >= 0 ? fj_row_reduced(graph, arg_of(difference, 1), FJ_NODE_AMAX, &rows) : -1;
     if (most >= 0 && strip(graph, most) == strip(graph, scores) &&
         graph->values.data[scores].dtype == rows.dtype) {
         ret->input = scores;
@@ -157,12 +156,12 @@ static bool is_empty_row(fj_graph *graph, int value, int scores) {
     int hidden;
     if (outer == NULL) return false;
     if (outer->op == FJ_NODE_LOGICAL_NOT || outer->op == FJ_NODE_BIT_NOT) {
-        const int inner = reduced(graph, arg_of(outer, 0), FJ_NODE_ANY, &rows);
+        const int inner = fj_row_reduced(graph, arg_of(outer, 0), FJ_NODE_ANY, &rows);
         const fj_node *seen = maker(graph, inner);
         if (seen == NULL || (seen->op != FJ_NODE_LOGICAL_NOT && seen->op != FJ_NODE_BIT_NOT)) return false;
         hidden = arg_of(seen, 0);
     } else if (outer->op == FJ_NODE_ALL) {
-        hidden = reduced(graph, value, FJ_NODE_ALL, &rows);
+        hidden = fj_row_reduced(graph, value, FJ_NODE_ALL, &rows);
     } else {
         return false;
     }

@@ -124,7 +124,84 @@ def question_of_another_value():
     return r.end(r.g.where(r.g.binary("eq", w, 0.25), 3.0, w))
 
 
+# Sinks: a column that the softmax sees and the values do not.
+
+
+def with_sink(r, sink, first=False, shift=True, cut=None, width=1):
+    """As GPT-OSS has it: the column beside the scores, the row's maximum subtracted, the softmax, the column cut off."""
+    g = r.g
+    scores = g.add(g.mul(r.product(), 0.3), r.mask())
+    whole = g.node("cat", "F32", [B, H, L, S + width], tensors=[sink, scores] if first else [scores, sink], dim=-1)
+    x = g.binary("sub", whole, g.reduce("amax", whole)) if shift else whole
+    begin = (width if first else 0) if cut is None else cut
+    return r.end(g.slice(g.softmax(x), 3, begin, begin + S))
+
+
+def heads_sink(r, shape=(1, H, 1, 1)):
+    return r.g.expand(r.g.view(r.g.input("sinks", "F32", (H,)), *shape), B, H, L, 1)
+
+
+def sink():
+    r = Region("F32", B)
+    return with_sink(r, heads_sink(r))
+
+
+def sink_before():
+    r = Region("F32", B)
+    return with_sink(r, r.g.expand(r.g.view(r.g.input("sinks", "F32", (B, H)), B, H, 1, 1), B, H, L, 1), True, False)
+
+
+def sink_of_a_number():
+    """softmax1: exp(x) / (1 + sum)."""
+    r = Region("F32", B)
+    return with_sink(r, r.g.node("zeros", "F32", (B, H, L, 1)))
+
+
+def sink_of_queries():
+    r = Region("F32", B)
+    return with_sink(r, r.g.input("sinks", "F32", (B, H, L, 1)))
+
+
+def sink_of_scores():
+    r = Region("F32", B)
+    return with_sink(r, r.g.slice(r.product(), 3, 0, 1))
+
+
+def sink_that_stays():
+    """The last column is cut off, and the sink was the first one."""
+    r = Region("F32", B)
+    return with_sink(r, heads_sink(r), True, cut=0)
+
+
+def first_key_cut():
+    r = Region("F32", B)
+    return with_sink(r, heads_sink(r), cut=1)
+
+
+def two_columns():
+    r = Region("F32", B)
+    return with_sink(r, r.g.expand(r.g.view(r.g.input("sinks", "F32", (H, 2)), 1, H, 1, 2), B, H, L, 2), width=2)
+
+
+def shifted_by_keys():
+    """What is subtracted is the maximum of a column."""
+    r = Cube()
+    s = r.product()
+    return r.end(r.g.softmax(r.g.binary("sub", s, r.g.node("amax", "F32", (N, N, 1, N), self=s, dim=[-2], keepdim=True))))
+
+
+def sink_with_a_value():
+    r = Region("F32", B)
+    g = r.g
+    whole = g.node("cat", "F32", [B, H, L, S + 1], tensors=[r.product(), heads_sink(r)], dim=-1)
+    g.outputs = [g.matmul(g.softmax(whole), g.input("values", "F32", (B, H, S + 1, E)))]
+    return g
+
+
 REFUSED = [
+    (sink_of_queries, "op-not-in-the-mod-language", "differs between queries"), (sink_of_scores, "op-not-in-the-mod-language", ""),
+    (sink_that_stays, "batch-dims-differ", ""), (first_key_cut, "batch-dims-differ", ""), (two_columns, "op-not-in-the-mod-language", "cat"),
+    (shifted_by_keys, "op-not-in-the-mod-language", "amax"), (sink_with_a_value, "batch-dims-differ", ""),
     (question_asked_outside, "outputs-used", ""), (question_of_another_value, "outputs-used", "where"),
     (sum_of_other_rows, None, ""), (sum_that_widens, None, ""), (guard_of_other_rows, "op-not-in-the-mod-language", "where"),
     (rows_cut, "batch-dims-differ", "rows"), (rows_again, "batch-dims-differ", "rows"), (values_cut, "batch-dims-differ", ""),
@@ -203,6 +280,8 @@ def guard_of_a_view():
 
 
 FUSED = [
+    (sink, 0.3, 2, ["def sink_mod(b, h):\n    return sinks[h]", "mask[b, 0, 0, kv_idx]"]), (sink_before, 0.3, 2, ["return sinks[b, h]"]),
+    (sink_of_a_number, 0.3, 1, ["return 0.0"]),
     (guard_taken_apart, 1.0, 1, ["return seen[q_idx, kv_idx]"]), (guard_of_a_view, 1.0, 1, ["return seen[q_idx, kv_idx]"]),
     (bools_counted, 1.0, 2, ["torch.where("]), (a_row_of_ones, 1.0, 0, []), (position_as_half, 1.0, 1, ["[kv_idx]"]),
     (other_product_of_another_width, 0.3, 1, ["[b, h, q_idx, kv_idx]"]), (names_that_meet, 1.0, 4, []), (values_scaled, 1.0, 0, []),

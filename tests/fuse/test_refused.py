@@ -182,7 +182,7 @@ REFUSED = [
     (cumulative_scores, "op-not-in-the-mod-language", "cumsum"), (unknown_of_scores, "op-not-in-the-mod-language", "my.op"),
     (weights_masked, "op-not-in-the-mod-language", "mul"), (normalised_by_rows, "op-not-in-the-mod-language", "mean"),
     (dropout, "dropout-in-training", "dropout"), (eps_in_divisor, "op-not-in-the-mod-language", "add"),
-    (sink_column, "op-not-in-the-mod-language", "cat"), (wrong_heads, "batch-dims-differ", ""), (keys_reversed, "batch-dims-differ", ""),
+    (sink_column, "op-not-in-the-mod-language", "differs between queries"), (wrong_heads, "batch-dims-differ", ""), (keys_reversed, "batch-dims-differ", ""),
     (large_heads, "size-bound", "257"),
 ]  # fmt: skip
 RUNS = {softmax_over_rows, no_product_above, no_product_below, weights_masked, normalised_by_rows, sink_column, wrong_heads, keys_reversed,
