@@ -80,8 +80,7 @@ static const char *read_type(fj_onnx *onnx, fj_wire wire) {
         }
     }
     FJ_PUSH(onnx->reader->arena, &onnx->kinds, type);
-    if (json_object_set_new(onnx->types, name, json_integer((json_int_t)onnx->kinds.len - 1)) != 0)
-        fj_read_fail(onnx->reader, "a name of a value is not UTF-8");
+    fj_read_map(onnx->reader, onnx->types, name, (int64_t)onnx->kinds.len - 1);
     return name;
 }
 

@@ -15,6 +15,30 @@ void fj_read_fail(fj_reader *reader, const char *format, ...) {
             in_node ? "node '" : "", in_node ? reader->node : "", in_node ? "': " : "", text);
 }
 
+/* Whether a text is one that JSON takes: shortest forms, no surrogates, up to U+10FFFF. */
+static bool is_utf8(const char *text) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    for (const unsigned char *at = (const unsigned char *)text; *at != '\0';) {
+        const int length = *at < 0x80 ? 1 : *at >> 5 == 6 ? 2 : *at >> 4 == 14 ? 3 : *at >> 3 == 30 ? 4 : 0;
+        uint32_t code = length == 1 ? *at : *at & (0xffu >> (length + 1));
+        for (int i = 1; i < length; i++) {
+            if (at[i] >> 6 != 2) return false;
+            code = code << 6 | (at[i] & 63u);
+        }
+        if (length == 0 || code < least[length] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+            return false;
+        at += length;
+    }
+    return true;
+}
+
+/* A number under a name, in an object of JSON, which is the readers' table. */
+void fj_read_map(fj_reader *reader, json_t *map, const char *name, int64_t number) {
+    if (!is_utf8(name)) fj_read_fail(reader, "a name of a value is not UTF-8");
+    if (json_object_set_new(map, name, json_integer(number)) == 0) return;
+    fj_fail(reader->scope, FJ_ERR_MEMORY, "not enough memory for the graph");
+}
+
 int fj_read_value(fj_reader *reader, const char *name, fj_value_kind kind, fj_dtype dtype, int rank,
                   const fj_size *dims) {
     if (fj_read_find(reader, name) >= 0) fj_read_fail(reader, "two values are called '%.80s'", name);
@@ -22,8 +46,7 @@ int fj_read_value(fj_reader *reader, const char *name, fj_value_kind kind, fj_dt
         fj_read_fail(reader, "the graph has more than %d values", FJ_READ_MOST);
     char *kept = fj_arena_strdup(reader->arena, fj_str_from(name));
     const int value = fj_graph_value(reader->graph, kept, kind, dtype, rank, dims);
-    if (json_object_set_new(reader->names, kept, json_integer(value)) != 0)
-        fj_fail(reader->scope, FJ_ERR_MEMORY, "not enough memory for the graph");
+    fj_read_map(reader, reader->names, kept, value);
     return value;
 }
 
@@ -178,6 +201,8 @@ void fj_read_node_end(fj_reader *reader, const int *outputs, int output_count) {
 json_t *fj_read_json(fj_reader *reader, const char *text, size_t size) {
     json_error_t error;
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    if (root == NULL && (json_error_code(&error) == json_error_out_of_memory || error.text[0] == '\0'))
+        fj_fail(reader->scope, FJ_ERR_MEMORY, "not enough memory for the graph");
     if (root == NULL)
         fj_read_fail(reader, "line %d, column %d: %.200s", error.line, error.column, error.text);
     return root;

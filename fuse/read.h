@@ -26,6 +26,8 @@ _Noreturn void fj_read_fail(fj_reader *reader, const char *format, ...) FJ_PRINT
 /* Fails when the name is taken. */
 int fj_read_value(fj_reader *reader, const char *name, fj_value_kind kind, fj_dtype dtype, int rank,
                   const fj_size *dims);
+/* Puts a number under a name into a table of names. */
+void fj_read_map(fj_reader *reader, json_t *map, const char *name, int64_t number);
 /* Finds the elements of a value that lie in a file; where that is missing it is told of where they are needed. */
 void fj_read_weights(fj_reader *reader, fj_value *value);
 /* -1: there is none. */
