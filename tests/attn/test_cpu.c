@@ -85,30 +85,72 @@ START_TEST(few_rows_and_many_keys) {
 }
 END_TEST
 
-/* A derivative that is infinite or NaN where it is masked, and a key of NaN that nobody sees. */
-START_TEST(what_is_masked_has_no_gradient) {
-    const fj_mod_desc mod = {
-        .struct_size = sizeof mod, .score = "score * log(q - kv)", .mask = "(q > kv) & (kv != 2)"};
-    test_call calls[2];
+/* Forward and backward by the cpu and by the definition, of head dimensions 16. captures: may be NULL. */
+static void check_both(const fj_mod_desc *mod, test_sizes sizes, const DLTensor *const *captures,
+                       void (*change)(test_call *call), test_call calls[2]) {
     for (int i = 0; i < 2; i++) {
         fj_error error = {0};
-        call_init(&calls[i], (test_sizes){1, 4, 2, 37, 40, 16, 16});
-        for (int d = 0; d < 16; d++) row_of(&calls[i].key, 1, 2)[d] = NAN;
+        call_init(&calls[i], sizes);
+        calls[i].args.captures = captures;
+        if (change) change(&calls[i]);
         for (int direction = FJ_FORWARD; direction <= FJ_BACKWARD; direction++) {
             const fj_problem problem = problem_of((fj_direction)direction);
             test_stack stack;
-            stack_open(&stack, i == 0 ? FJ_DEVICE_CPU : FJ_DEVICE_REFERENCE, &mod, &problem);
+            stack_open(&stack, i == 0 ? FJ_DEVICE_CPU : FJ_DEVICE_REFERENCE, mod, &problem);
             calls[i].args.max = direction == FJ_FORWARD ? &calls[i].max.dl : NULL;
             ck_assert_msg(call_launch(&calls[i], stack.kernel, NULL, &error) == FJ_OK, "%s", error.text);
             stack_finish(&stack);
         }
     }
+    check_near(&calls[0].out, &calls[1].out, "out");
     check_near(&calls[0].dquery, &calls[1].dquery, "dquery");
     check_near(&calls[0].dkey, &calls[1].dkey, "dkey");
     check_near(&calls[0].dvalue, &calls[1].dvalue, "dvalue");
+}
+
+static void spoil_a_key(test_call *call) {
+    for (int d = 0; d < 16; d++) row_of(&call->key, 1, 2)[d] = NAN;
+}
+
+/* A derivative that is infinite or NaN where it is masked, and a key of NaN that nobody sees. */
+START_TEST(what_is_masked_has_no_gradient) {
+    const fj_mod_desc mod = {
+        .struct_size = sizeof mod, .score = "score * log(q - kv)", .mask = "(q > kv) & (kv != 2)"};
+    test_call calls[2];
+    check_both(&mod, (test_sizes){1, 4, 2, 37, 40, 16, 16}, NULL, spoil_a_key, calls);
     for (size_t i = 0; i < calls[0].dquery.bytes / sizeof(float); i++)
         ck_assert(isfinite(((float *)calls[0].dquery.dl.data)[i]));
     for (int i = 0; i < 2; i++) call_finish(&calls[i]);
+}
+END_TEST
+
+/* Backward leaves out several tiles of queries at once: what lies behind them is seen. */
+START_TEST(rows_behind_many_that_see_nothing) {
+    const fj_mod_desc mod = {.struct_size = sizeof mod, .mask = "(q - kv > 500) | ((q < 3) & (kv < 2))"};
+    test_call calls[2];
+    check_both(&mod, (test_sizes){1, 1, 1, 800, 40, 16, 16}, NULL, NULL, calls);
+    for (int i = 0; i < 2; i++) call_finish(&calls[i]);
+}
+END_TEST
+
+/* A block of keys some of which lie past a table's end: they are what the other branch says, and the rest is the table's. */
+START_TEST(a_table_that_ends_within_a_block) {
+    const fj_binding binding = {.name = "few", .dtype = FJ_DTYPE_I64, .rank = 1, .dims = {-1}};
+    static const char *const masks[] = {"where(kv < 5, few[kv], 0) >= 5", "where(kv < 5, -few[kv], 0) < 0"};
+    const int64_t dims[] = {5};
+    test_tensor few;
+    tensor_init(&few, FJ_DTYPE_I64, 1, dims);
+    for (int i = 0; i < 5; i++) ((int64_t *)few.dl.data)[i] = 7 + i;
+    const DLTensor *captures[] = {&few.dl};
+    for (size_t m = 0; m < FJ_ARRAY_LEN(masks); m++) {
+        const fj_mod_desc mod = {
+            .struct_size = sizeof mod, .mask = masks[m], .bindings = &binding, .binding_count = 1};
+        test_call calls[2];
+        check_both(&mod, (test_sizes){1, 1, 1, 7, 300, 16, 16}, captures, NULL, calls);
+        ck_assert(((float *)calls[0].lse.dl.data)[0] > -INFINITY);
+        for (int i = 0; i < 2; i++) call_finish(&calls[i]);
+    }
+    free(few.dl.data);
 }
 END_TEST
 
@@ -321,6 +363,8 @@ int main(void) {
     tcase_set_timeout(tests, 100);
     tcase_add_test(tests, few_rows_and_many_keys);
     tcase_add_test(tests, what_is_masked_has_no_gradient);
+    tcase_add_test(tests, rows_behind_many_that_see_nothing);
+    tcase_add_test(tests, a_table_that_ends_within_a_block);
     tcase_add_test(tests, what_is_not_selected_is_not_read);
     tcase_add_test(tests, a_capture_without_a_gradient_comes_first);
     tcase_add_test(tests, items_of_a_phase_share_nothing);

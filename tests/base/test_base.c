@@ -145,6 +145,7 @@ START_TEST(a_failed_buffer_stays_failed) {
     fj_buf_init(&buf, &allocator);
     for (int i = 0; i < 1000; i++) fj_buf_put(&buf, "0123456789");
     ck_assert(buf.failed);
+    ck_assert_uint_le(buf.len, buf.cap);
     ck_assert_int_eq(fj_buf_take(&buf, &text), FJ_ERR_MEMORY);
     ck_assert_ptr_null(text.data);
     ck_assert_uint_eq(state.live, 0);

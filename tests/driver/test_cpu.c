@@ -253,6 +253,19 @@ START_TEST(more_cores_than_workers) {
 }
 END_TEST
 
+static void run_never(void *user, int64_t items, void (*fn)(void *arg, int64_t item, int worker), void *arg) {
+    (void)user, (void)fn, (void)arg;
+    ck_abort_msg("an executor is asked to run %d items", (int)items);
+}
+
+START_TEST(nothing_wakes_no_executor) {
+    const fj_executor executor = {.workers = 2, .run = run_never};
+    const fj_launch launch = {.struct_size = sizeof launch, .executor = &executor};
+    fj_driver_parallel(&launch, 2, 0, see_threads, NULL);
+    fj_driver_parallel(&launch, 2, -1, see_threads, NULL);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("driver");
     TCase *tests = tcase_create("cpu");
@@ -265,6 +278,7 @@ int main(void) {
     tcase_add_test(tests, another_abi_is_no_kernel);
     tcase_add_test(tests, every_item_runs_once);
     tcase_add_test(tests, more_cores_than_workers);
+    tcase_add_test(tests, nothing_wakes_no_executor);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -24,6 +24,8 @@ START_TEST(factories_are_no_candidates) {
                 "def make(a, b, c, d):\n    def mask(b, h, q, kv):\n        return q >= kv\n    return mask\n"
                 "def nothing(a, b, c, d):\n    print(a)\n" SCORE("score * 2"));
     ck_assert_uint_eq(graph->mask, 0);
+    ASSERT_OK(.source = "def make(a, b, c, d):\n    return lambda b, h, q, kv: q >= kv\n" SCORE("score * 2"));
+    ck_assert_uint_eq(graph->mask, 0);
 }
 END_TEST
 

@@ -187,6 +187,8 @@ START_TEST(expression_errors) {
     expression_fails("{1, 2}", 1, 6, "sets");
     expression_fails("(x for x in y)", 1, 14, "generator");
     expression_fails("'abc", 1, 4, "not closed on its line");
+    expression_fails("'''", 1, 3, "never closed");
+    expression_fails("1.5a", 1, 4, "number");
     expression_fails("'''abc", 1, 6, "never closed");
     expression_fails("'\\x4g'", 2, 3, "2 hexadecimal digits");
     expression_fails("f'{a'", 5, 1, "not closed");

@@ -180,6 +180,9 @@ START_TEST(legal_values_depend_on_each_other) {
     wanted.of[FJ_AXIS_KERNEL] = 1;
     wanted.of[FJ_AXIS_WARPS] = 8;
     check_values(&of, &gpu, &wanted, FJ_AXIS_TILE_Q, "128 256"); /* 16 or 32 rows to a warp */
+    wanted.of[FJ_AXIS_KERNEL] = 0;
+    check_values(&of, &gpu, &wanted, FJ_AXIS_TILE_Q, "32 64 128 256"); /* 4 rows to a warp at least */
+    wanted.of[FJ_AXIS_KERNEL] = 1;
     wanted.of[FJ_AXIS_TILE_Q] = 256;
     wanted.of[FJ_AXIS_TILE_KV] = 128;
     check_values(&of, &gpu, &wanted, FJ_AXIS_STAGES,

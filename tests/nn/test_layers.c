@@ -333,6 +333,8 @@ START_TEST(test_wrong_masks) {
           "attn_mask has shape [4,5]; allowed are [L,S], [B*H,L,S] and [B,H,L,S], with B 2, H 2, L 4, S 4");
     s.mha_call.attn_mask = &tensor_3(FJ_DTYPE_BOOL, B, L, L)->dl;
     fails(&s, FJ_ERR_TENSOR, "attn_mask has shape [2,4,4]");
+    s.mha_call.attn_mask = &tensor_1(FJ_DTYPE_BOOL, L)->dl;
+    fails(&s, FJ_ERR_TENSOR, "attn_mask has shape [4]");
     s.mha_call.attn_mask = &tensor_2(FJ_DTYPE_F64, L, L)->dl;
     fails(&s, FJ_ERR_TENSOR, "attn_mask is F64: the layer was made for masks of BOOL, where true is hidden");
     s.mha_call.attn_mask = NULL;

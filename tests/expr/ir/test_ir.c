@@ -192,6 +192,8 @@ static const rule_case rule_cases[] = {
     {"%1 = q\n%2 = kv\n%3 = lt.bool %1, %2\n%4 = cast_i32.i32 %3\n%5 = const_i32 0\n%6 = le.bool %4, %5\nmask %6\n",
      "%1 = q\n%2 = kv\n%3 = ge.bool %1, %2\nmask %3\n"},
     /* a scatter that leaves its loop adds as often */
+    {"%1 = score\n%2 = minimum.float %1, %1\n%3 = clamp_max.float %2, %2\nscore %3\n",
+     "%1 = score\nscore %1\n"},
     {"capture 0 F64 [4] \"c\" gradient\n%1 = const_i64 2\n%2 = loop #0 %1\n%3 = sub.i64 %2, %2\n%4 = adjoint\n"
      "%5 = scatter @0 %4, %3\neffect %5\n",
      "capture 0 F64 [4] \"c\" gradient\n%1 = const_i64 2\n%2 = loop #0 %1\n%3 = const_i64 0\n%4 = adjoint\n"
