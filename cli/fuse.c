@@ -107,6 +107,7 @@ static int print_json(fj_model *model, cli_fuse_run *run) {
     json_t *object = json_pack("{s:o, s:o, s:o, s:o, s:i}", "fused", fused, "refused", refused, "counters",
                                count_reasons(model), "notes", notes, "nodes", (int)model->graph.nodes.len);
     if (run->errors != NULL) (void)json_object_set(object, "errors", run->errors);
+    if (run->gradients != NULL) (void)json_object_set(object, "gradients", run->gradients);
     json_t *error = cli_take_error();
     if (error != NULL) (void)json_object_set_new(object, "error", error);
     return cli_print_json(object);
@@ -136,6 +137,8 @@ static int check_usage(const cli_args *args) {
         return cli_usage(args->verb, "it takes one graph, a .pt2, .onnx or .json file");
     if (cli_args_has(args, CLI_OPT_FUSE_CHECK) && !cli_args_has(args, CLI_OPT_FUSE_RUN))
         return cli_usage(args->verb, "--check needs --run");
+    if (cli_args_has(args, CLI_OPT_FUSE_BACKWARD) && !cli_args_has(args, CLI_OPT_FUSE_CHECK))
+        return cli_usage(args->verb, "--backward needs --check");
     if (cli_args_has(args, CLI_OPT_LIST) &&
         (cli_args_has(args, CLI_OPT_FUSE_OUTPUT) || cli_args_has(args, CLI_OPT_FUSE_RUN)))
         return cli_usage(args->verb, "--list writes and runs nothing");

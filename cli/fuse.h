@@ -17,7 +17,8 @@ typedef struct cli_fuse_run {
     fj_array *exact, *before, *after; /* exact, before: with --check */
     fj_context *context;
     fj_device *device;
-    json_t *errors; /* of --check, by output */
+    json_t *errors;    /* of --check, by output */
+    json_t *gradients; /* of --backward, by attention */
 } cli_fuse_run;
 
 /* Each returns an exit status; errors are reported. Without --run they do nothing. */

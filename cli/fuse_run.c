@@ -119,6 +119,49 @@ static int check(cli_fuse_run *run, const fj_model *model) {
     return status;
 }
 
+/* ---- Gradients --------------------------------------------------------------------------- */
+
+static int check_one(cli_fuse_run *run, fj_model *before, fj_model *after, size_t index) {
+    const fj_evaluation evaluation = {
+        .input = find_input, .user = run, .device = run->device, .context = run->context};
+    const char *name = after->findings.fused.data[index].name;
+    fj_gradient_check *checks;
+    fj_error error = {0};
+    int count, status = CLI_EXIT_OK;
+    const fj_status result =
+        fj_fuse_check_gradients(before, after, index, &run->arena, &evaluation, &checks, &count, &error);
+    if (result != FJ_OK) return cli_fail_library(result, &error);
+    json_t *parts = json_object();
+    for (int i = 0; i < count; i++) {
+        const fj_gradient_check *each = &checks[i];
+        cli_note("%s: gradient of '%s': error %.3g, bound %.3g: %s", name, each->name, each->error,
+                 each->bound, each->ok ? "ok" : "BAD");
+        (void)json_object_set_new(parts, each->name,
+                                  json_pack("{s:o, s:o}", "error", cli_json_number(each->error), "bound",
+                                            cli_json_number(each->bound)));
+        if (!each->ok && status == CLI_EXIT_OK)
+            status =
+                cli_fail(CLI_EXIT_FAILED, "%s: the gradient of '%s' is out of bounds: error %.3g, bound %.3g",
+                         name, each->name, each->error, each->bound);
+    }
+    (void)json_object_set_new(run->gradients, name, parts);
+    return status;
+}
+
+/* The graph as it was is read again: the other one was rewritten. */
+static int check_gradients(cli_fuse_run *run, fj_model *after) {
+    fj_model *before = NULL;
+    fj_error error = {0};
+    const fj_status result = fj_fuse_open(run->args->positionals[0], NULL, &before, &error);
+    if (result != FJ_OK) return cli_fail_library(result, &error);
+    int status = CLI_EXIT_OK;
+    run->gradients = json_object();
+    for (size_t i = 0; i < after->findings.fused.len && status == CLI_EXIT_OK; i++)
+        status = check_one(run, before, after, i);
+    fj_fuse_close(&before);
+    return status;
+}
+
 /* ---- Writing ----------------------------------------------------------------------------- */
 
 static int write_outputs(cli_fuse_run *run, const char *folder) {
@@ -166,6 +209,8 @@ int cli_fuse_run_after(cli_fuse_run *run, fj_model *model) {
     if (status == CLI_EXIT_OK) status = evaluate(run, model, false, &run->after);
     if (status == CLI_EXIT_OK && folder != NULL) status = write_outputs(run, folder);
     if (status == CLI_EXIT_OK && run->exact != NULL) status = check(run, model);
+    if (status == CLI_EXIT_OK && cli_args_has(run->args, CLI_OPT_FUSE_BACKWARD))
+        status = check_gradients(run, model);
     return status;
 }
 
@@ -178,4 +223,5 @@ void cli_fuse_run_finish(cli_fuse_run *run) {
     fj_device_unref(&run->device);
     fj_context_unref(&run->context);
     json_decref(run->errors);
+    json_decref(run->gradients);
 }

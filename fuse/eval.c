@@ -91,6 +91,14 @@ static const void *ask(fj_eval *eval, const fj_value *value, const int64_t **ret
     return data;
 }
 
+static void replace(fj_eval *eval, int value) {
+    const fj_evaluation *how = eval->how;
+    fj_array *array = &eval->arrays[value];
+    for (int i = 0; i < how->override_count && array->data != NULL; i++)
+        if (how->overrides[i].value == value)
+            memcpy(array->data, how->overrides[i].data, (size_t)array->count * sizeof *array->data);
+}
+
 static void take_inputs(fj_eval *eval) {
     fj_graph *graph = eval->graph;
     const int64_t *dims = NULL;
@@ -110,6 +118,7 @@ static void take_inputs(fj_eval *eval) {
                 fj_fail(eval->scope, FJ_ERR_TENSOR, "dimension %d of input '%.80s' is %lld, not %s", d,
                         value->name, (long long)dims[d], fj_size_text(&graph->sizes, value->dims[d]));
         load(eval, graph->inputs.data[i], data);
+        replace(eval, graph->inputs.data[i]);
     }
 }
 
@@ -153,14 +162,17 @@ static void evaluate(fj_scope *scope, void *argument) {
         fj_node_fail(graph, &graph->nodes.data[graph->mutation],
                      "it changes a tensor that others read; such a graph cannot be evaluated");
     take_inputs(eval);
-    for (size_t i = 0; i < graph->nodes.len; i++) {
+    const size_t last = eval->how->until > 0 ? (size_t)eval->how->until : graph->nodes.len;
+    for (size_t i = 0; i < last; i++) {
         const fj_node *node = &graph->nodes.data[i];
         if (node->op == FJ_NODE_ATTENTION)
             call_fused(eval, node);
         else
             fj_eval_node(eval, node);
+        for (int j = 0; j < node->output_count; j++) replace(eval, node->outputs[j]);
     }
-    for (size_t i = 0; i < graph->outputs.len; i++) {
+    if (eval->how->ret_arrays != NULL) *eval->how->ret_arrays = eval->arrays;
+    for (size_t i = 0; i < graph->outputs.len && e->outputs != NULL; i++) {
         const fj_array *array = &eval->arrays[graph->outputs.data[i]];
         if (array->data == NULL)
             fj_fail(scope, FJ_ERR_TENSOR, "output %zu cannot be evaluated: its tensor is missing", i);

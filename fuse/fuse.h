@@ -47,7 +47,9 @@ typedef struct fj_fused {
     int nodes; /* how many it replaced */
     int capture_count;
     const char **capture_names;
-    int *captures;              /* values of the graph */
+    int *captures;         /* values of the graph */
+    int inputs[3], result; /* those that queries, keys and values come from; what the second product gave */
+    bool transposed;       /* the result has queries in columns */
     FJ_VEC(const char *) notes; /* what may differ in numbers */
 } fj_fused;
 
@@ -101,6 +103,12 @@ typedef struct fj_array {
     double *data;
 } fj_array;
 
+/* Elements that a value has in place of its own. */
+typedef struct fj_override {
+    int value;
+    const double *data;
+} fj_override;
+
 typedef struct fj_evaluation {
     /* The caller's tensor of this name, packed; false: there is none. */
     bool (*input)(void *user, const char *name, fj_dtype *ret_dtype, int *ret_rank, const int64_t **ret_dims,
@@ -109,12 +117,29 @@ typedef struct fj_evaluation {
     bool exact;        /* floats are not rounded to the dtypes of values */
     fj_device *device; /* for fused attentions; NULL: the graph has none */
     fj_context *context;
+    const fj_override *overrides; /* by override_count */
+    int override_count;
+    int until;             /* the node that is not evaluated any more; 0: all are */
+    fj_array **ret_arrays; /* gets those of all values, by value; NULL: they are not asked for */
 } fj_evaluation;
 
 /* The elements as their dtype has them, packed. */
 void fj_fuse_store(const fj_array *array, void *data);
-/* outputs: as many as the graph's, in arena, which is the caller's. FJ_ERR_TENSOR names the node. */
+/* outputs: as many as the graph's, in arena, which is the caller's; NULL: not asked for. FJ_ERR_TENSOR names the node. */
 FJ_NODISCARD fj_status fj_fuse_evaluate(fj_model *model, fj_arena *arena, const fj_evaluation *evaluation,
                                         fj_array *outputs, fj_error *error);
+
+/* The gradient of one value that a fused attention reads, along a direction, against differences. */
+typedef struct fj_gradient_check {
+    const char *name; /* the value's */
+    double error, bound;
+    bool ok;
+} fj_gradient_check;
+
+/* Of the fused attention of this index. before: the same file, opened again, without what fj_fuse_find does. The list is in arena. */
+FJ_NODISCARD fj_status fj_fuse_check_gradients(fj_model *before, fj_model *after, size_t index,
+                                               fj_arena *arena, const fj_evaluation *evaluation,
+                                               fj_gradient_check **ret_checks, int *ret_count,
+                                               fj_error *error);
 
 #endif

@@ -301,6 +301,9 @@ static void finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor
     fused.head_dim = from->columns[1];
     fused.value_dim = from->columns[2];
     fused.nodes = nodes;
+    fused.result = node_of(lifter, last)->outputs[0];
+    fused.transposed = transposed;
+    for (int i = 0; i < 3; i++) fused.inputs[i] = plan.operands[i].value;
     memcpy(plan.columns, from->columns, sizeof plan.columns);
     fj_emit_mod(region, &fused, &(fj_roots){root, mask, roots->sink});
     check_devices(lifter, region, &plan, &fused);
