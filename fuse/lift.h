@@ -1,4 +1,5 @@
-/* What lift.c and second.c share. */
+/* What the files of the lifter share: lift.c and lift_sdpa.c walk a region, second.c and sink.c are parts of that, lift_result.c makes of
+ * it a fused attention or a reason, rewrite.c the graph after. */
 #ifndef FJ_FUSE_LIFT_H
 #define FJ_FUSE_LIFT_H
 
@@ -51,6 +52,39 @@ bool fj_written_out(fj_lifter *lifter, int node, fj_anchor *ret, const char **re
 /* The value whose rows a reduction over the last dimension reduces, for a value that broadcasts to these rows as they are; or
  * -1. */
 int fj_row_reduced(fj_graph *graph, int value, fj_node_op op, const fj_value *rows);
+
+/* Where queries, keys and values may come from; how many columns they have. */
+typedef struct fj_sources {
+    fj_candidates candidates[3];
+    fj_size columns[3];
+} fj_sources;
+
+typedef struct fj_interior {
+    bool *depends; /* values that are made of the product */
+    bool *leads;   /* values that the second product is made of */
+    int count;
+} fj_interior;
+
+/* ---- Regions (lift.c, lift_sdpa.c) ------------------------------------------------------- */
+
+/* Variables of a tensor [..., rows, columns]: two dimensions before these are batch and heads, more are a batch and heads in
+ * parts, one is heads. index: those of its dimensions but the last two. */
+void fj_lift_leading(fj_lifter *lifter, fj_region *region, const fj_value *value, fj_size q_len,
+                     fj_size kv_len, fj_index *index);
+/* How many elements a row of q, k or v has. */
+void fj_lift_set_columns(fj_region *region, fj_size columns);
+/* Marks what lies between the first product and the second one, `last`. */
+void fj_lift_mark(fj_lifter *lifter, int product, int last, int weights, fj_interior *ret);
+/* Raises a reason where a value inside is used outside. */
+void fj_lift_check_inside(fj_lifter *lifter, fj_region *region, int last, fj_interior *inside);
+/* The first of the reasons that were raised. */
+void fj_lift_refuse(fj_lifter *lifter, fj_region *region, const char *softmax);
+/* The score's term, and what else hides it, to a mod and a plan. */
+void fj_lift_finish(fj_lifter *lifter, fj_region *region, const fj_anchor *anchor, const fj_sources *from,
+                    int last, bool transposed, const fj_roots *roots, const bool *depends, int nodes,
+                    bool safe, const char *guard);
+/* The node of this index, to a fused attention or a reason. */
+void fj_lift_sdpa(fj_lifter *lifter, int index);
 
 /* ---- Sinks (sink.c) ---------------------------------------------------------------------- */
 

@@ -8,9 +8,7 @@
 #include "base/dtype.h"
 #include "fuse/files.h"
 
-enum { MOST_INNER = 32 };
-
-static char *text_of(fj_onnx *onnx, const fj_wire_field *field) {
+char *fj_onnx_text(fj_onnx *onnx, const fj_wire_field *field) {
     return fj_arena_strdup(onnx->reader->arena, fj_wire_text(field));
 }
 
@@ -69,7 +67,7 @@ static const char *read_type(fj_onnx *onnx, fj_wire wire) {
     const char *name = "";
     fj_onnx_type type = {.known = false};
     while (fj_wire_next(&wire, &field)) {
-        if (field.number == 1) name = text_of(onnx, &field);
+        if (field.number == 1) name = fj_onnx_text(onnx, &field);
         if (field.number == 2 && field.type == 2) type_wire = field.message;
     }
     while (fj_wire_next(&type_wire, &kind)) {
@@ -171,7 +169,7 @@ static tensor_parts read_parts(fj_onnx *onnx, fj_wire wire, const char *name) {
         if (field.number == 1 && field.type == 2)
             while (field.message.at < field.message.end) add_dim(onnx, &parts, packed_varint(&field.message));
         if (field.number == 2 && field.type == 0) parts.type.known = dtype_of(field.value, &parts.type.dtype);
-        if (field.number == 8 && parts.name == NULL) parts.name = text_of(onnx, &field);
+        if (field.number == 8 && parts.name == NULL) parts.name = fj_onnx_text(onnx, &field);
         if (field.number == 9 && field.type == 2) parts.raw = field.message;
         if ((field.number == 4 || field.number == 5 || field.number == 7 || field.number == 10) &&
             field.type == 2)
@@ -261,70 +259,6 @@ static fj_onnx_attribute read_attribute(fj_onnx *onnx, fj_wire wire) {
     return attribute;
 }
 
-/* ---- Graphs inside of nodes -------------------------------------------------------------- */
-
-/* What a graph of If, Loop or Scan is looked at for: values of the graph around it that it reads, which are its node's operands
- * as much as those in the list, and softmaxes, which are not fused. */
-typedef struct inner_graph {
-    fj_onnx *onnx;
-    const fj_onnx_node *owner;
-    FJ_VEC(int) reads;
-    int depth;
-} inner_graph;
-
-static void add_read(inner_graph *inner, const fj_wire_field *field) {
-    const int value = fj_read_find(inner->onnx->reader, text_of(inner->onnx, field));
-    if (value >= 0) FJ_PUSH(inner->onnx->reader->arena, &inner->reads, value);
-}
-
-static void look_inside(inner_graph *inner, fj_wire wire);
-
-static void look_at_node(inner_graph *inner, fj_wire wire) {
-    fj_arena *arena = inner->onnx->reader->arena;
-    fj_wire_field field, part;
-    fj_str op = {"", 0};
-    const char *name = "";
-    while (fj_wire_next(&wire, &field)) {
-        if (field.number == 1) add_read(inner, &field);
-        if (field.number == 3) name = text_of(inner->onnx, &field);
-        if (field.number == 4) op = fj_wire_text(&field);
-        while (field.number == 5 && field.type == 2 && fj_wire_next(&field.message, &part))
-            if ((part.number == 6 || part.number == 11) && part.type == 2) look_inside(inner, part.message);
-    }
-    if (!fj_str_is(op, "Softmax") && !fj_str_is(op, "Attention")) return;
-    const fj_str owner = inner->owner->op;
-    const char *reason =
-        fj_arena_printf(arena, "it is inside of '%.80s' (%.*s), whose graphs flexjit does not read",
-                        inner->owner->name, (int)(owner.len < 60 ? owner.len : 60), owner.data);
-    if (*name == '\0') name = fj_arena_printf(arena, "%.80s: a softmax", inner->owner->name);
-    FJ_PUSH(arena, &inner->onnx->reader->graph->unread, (fj_unread){name, reason});
-}
-
-static void look_inside(inner_graph *inner, fj_wire wire) {
-    fj_wire_field field, part;
-    if (++inner->depth > MOST_INNER)
-        fj_read_fail(inner->onnx->reader, "its graphs are nested more than %d deep", MOST_INNER);
-    while (fj_wire_next(&wire, &field)) {
-        if (field.number == 1 && field.type == 2) look_at_node(inner, field.message);
-        while (field.number == 12 && field.type == 2 && fj_wire_next(&field.message, &part))
-            if (part.number == 1) add_read(inner, &part); /* a value from around is a result as it is */
-    }
-    inner->depth--;
-}
-
-/* False: the node has no graphs. */
-static bool read_inner(fj_onnx *onnx, const fj_onnx_node *node) {
-    inner_graph inner = {.onnx = onnx, .owner = node};
-    bool found = false;
-    for (size_t i = 0; i < node->attributes.len; i++)
-        for (size_t j = 0; j < node->attributes.data[i].graphs.len; j++) {
-            look_inside(&inner, node->attributes.data[i].graphs.data[j]);
-            found = true;
-        }
-    if (found) fj_onnx_unknown(onnx, node, inner.reads.data, inner.reads.len);
-    return found;
-}
-
 static void read_node(fj_onnx *onnx, fj_wire wire, size_t index) {
     fj_onnx_node *node = FJ_NEW(onnx->reader->arena, fj_onnx_node);
     fj_wire_field field;
@@ -334,9 +268,9 @@ static void read_node(fj_onnx *onnx, fj_wire wire, size_t index) {
             if (*count == FJ_ONNX_INPUTS)
                 fj_read_fail(onnx->reader, "node %zu has more than %d inputs or outputs", index,
                              FJ_ONNX_INPUTS);
-            (field.number == 1 ? node->inputs : node->outputs)[(*count)++] = text_of(onnx, &field);
+            (field.number == 1 ? node->inputs : node->outputs)[(*count)++] = fj_onnx_text(onnx, &field);
         }
-        if (field.number == 3) node->name = text_of(onnx, &field);
+        if (field.number == 3) node->name = fj_onnx_text(onnx, &field);
         if (field.number == 4) node->op = fj_wire_text(&field);
         if (field.number == 5 && field.type == 2)
             FJ_PUSH(onnx->reader->arena, &node->attributes, read_attribute(onnx, field.message));
@@ -345,7 +279,7 @@ static void read_node(fj_onnx *onnx, fj_wire wire, size_t index) {
     if (node->name == NULL || *node->name == '\0')
         node->name = fj_arena_printf(onnx->reader->arena, "#%zu", index);
     onnx->reader->node = node->name;
-    if (!read_inner(onnx, node)) fj_onnx_translate(onnx, node);
+    if (!fj_onnx_inner(onnx, node)) fj_onnx_translate(onnx, node);
     onnx->reader->node = NULL;
 }
 

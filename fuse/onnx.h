@@ -52,6 +52,21 @@ int64_t fj_onnx_integer(const fj_onnx_node *node, const char *name, int64_t othe
 bool fj_onnx_has_input(const fj_onnx_node *node, int index);
 /* The value of an input; fails when there is none. */
 int fj_onnx_input(fj_onnx *onnx, const fj_onnx_node *node, int index);
+/* Appends a node, argument by argument (fj_read_arg); its results are the node's, of the types that the file declares. */
+void fj_onnx_begin(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op);
+void fj_onnx_end(fj_onnx *onnx, const fj_onnx_node *node);
+/* A value between, for what is more than one of our operations. */
+int fj_onnx_between(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op, int from, const fj_arg *more,
+                    int count, int rank, const fj_size *dims);
+static inline fj_arg fj_onnx_of_value(int value) { return (fj_arg){.kind = FJ_ARG_VALUE, .value = value}; }
+static inline fj_arg fj_onnx_of_real(double value) { return (fj_arg){.kind = FJ_ARG_FLOAT, .real = value}; }
+fj_arg fj_onnx_of_int(fj_onnx *onnx, int64_t value);
+fj_arg fj_onnx_of_ints(fj_onnx *onnx, const int64_t *values, int count);
+/* Integers of a constant; -1: they are not known. */
+int fj_onnx_constant(fj_onnx *onnx, int index, int64_t *ret, int room);
+/* A node with graphs of its own (onnx_inner.c); false: it has none. */
+bool fj_onnx_inner(fj_onnx *onnx, const fj_onnx_node *node);
+char *fj_onnx_text(fj_onnx *onnx, const fj_wire_field *field);
 /* Attention, as our operations; or why it is not known (onnx_attention.c). */
 const char *fj_onnx_attention(fj_onnx *onnx, const fj_onnx_node *node);
 /* Appends a node that nobody knows, which reads its inputs and more. */

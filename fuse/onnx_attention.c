@@ -33,8 +33,6 @@ static const fj_value *value_of(const fj_onnx *onnx, int value) {
     return &onnx->reader->graph->values.data[value];
 }
 
-static fj_arg of_value(int value) { return (fj_arg){.kind = FJ_ARG_VALUE, .value = value}; }
-static fj_arg of_real(double value) { return (fj_arg){.kind = FJ_ARG_FLOAT, .real = value}; }
 static fj_arg of_size(fj_size size) { return (fj_arg){.kind = FJ_ARG_INT, .size = size}; }
 
 /* A node with these arguments, in the order of its signature; name: of its value, NULL: one of its own. */
@@ -57,13 +55,13 @@ static int build(const attention *a, fj_node_op op, int count, const fj_arg *arg
 /* Of one operand with a number or another one; the result has the shape of `like`. */
 static int point(const attention *a, fj_node_op op, int x, fj_arg y, fj_dtype dtype, int like) {
     const fj_value shape = *value_of(a->onnx, like);
-    return build(a, op, y.kind == FJ_ARG_NONE ? 1 : 2, (fj_arg[]){of_value(x), y}, dtype, shape.rank,
+    return build(a, op, y.kind == FJ_ARG_NONE ? 1 : 2, (fj_arg[]){fj_onnx_of_value(x), y}, dtype, shape.rank,
                  shape.dims, NULL);
 }
 
 static int view(const attention *a, int x, int rank, const fj_size *dims, const char *name) {
-    return build(a, FJ_NODE_RESHAPE, 1, (fj_arg[]){of_value(x)}, value_of(a->onnx, x)->dtype, rank, dims,
-                 name);
+    return build(a, FJ_NODE_RESHAPE, 1, (fj_arg[]){fj_onnx_of_value(x)}, value_of(a->onnx, x)->dtype, rank,
+                 dims, name);
 }
 
 static int permute(const attention *a, int x, const int64_t *order) {
@@ -71,7 +69,7 @@ static int permute(const attention *a, int x, const int64_t *order) {
     fj_size dims[4], sizes[4];
     for (int i = 0; i < 4; i++) dims[i] = in.dims[order[i]], sizes[i] = fj_size_of(a->sizes, order[i]);
     const fj_arg arg = {.kind = FJ_ARG_INTS, .count = 4, .sizes = sizes};
-    return build(a, FJ_NODE_PERMUTE, 2, (fj_arg[]){of_value(x), arg}, in.dtype, 4, dims, NULL);
+    return build(a, FJ_NODE_PERMUTE, 2, (fj_arg[]){fj_onnx_of_value(x), arg}, in.dtype, 4, dims, NULL);
 }
 
 static int join(const attention *a, int first, int second, int dim) {
@@ -178,7 +176,7 @@ static const char *read_mask(attention *a) {
     mask.dims[last] = fj_size_of(a->sizes, total - keys);
     const bool is_bool = mask.dtype == FJ_DTYPE_BOOL;
     const int rest = is_bool ? build(a, FJ_NODE_ZEROS, 0, NULL, mask.dtype, mask.rank, mask.dims, NULL)
-                             : build(a, FJ_NODE_FULL, 1, (fj_arg[]){of_real(-HUGE_VAL)}, mask.dtype,
+                             : build(a, FJ_NODE_FULL, 1, (fj_arg[]){fj_onnx_of_real(-HUGE_VAL)}, mask.dtype,
                                      mask.rank, mask.dims, NULL);
     a->mask = join(a, a->mask, rest, last);
     return NULL;
@@ -225,10 +223,10 @@ static bool is_plain(const attention *a) {
 static int plain(const attention *a) {
     const fj_arg yes = {.kind = FJ_ARG_BOOL, .flag = true}, no = {.kind = FJ_ARG_BOOL};
     const fj_arg args[] = {
-        of_value(a->in[Q]), of_value(a->in[K]),
-        of_value(a->in[V]), a->mask >= 0 ? of_value(a->mask) : (fj_arg){.kind = FJ_ARG_NONE},
-        of_real(0),         a->causal ? yes : no,
-        of_real(a->scale),  a->group > 1 ? yes : no};
+        fj_onnx_of_value(a->in[Q]), fj_onnx_of_value(a->in[K]),
+        fj_onnx_of_value(a->in[V]), a->mask >= 0 ? fj_onnx_of_value(a->mask) : (fj_arg){.kind = FJ_ARG_NONE},
+        fj_onnx_of_real(0),         a->causal ? yes : no,
+        fj_onnx_of_real(a->scale),  a->group > 1 ? yes : no};
     return build(a, FJ_NODE_SDPA, 8, args, a->dtype, 4, (fj_size[]){a->b, a->h, a->l, a->ev}, NULL);
 }
 
@@ -256,8 +254,8 @@ static int both(const attention *a, int seen, int more) {
                 : other >= 0                                      ? y.dims[other]
                                                                   : x.dims[at];
     }
-    return build(a, FJ_NODE_LOGICAL_AND, 2, (fj_arg[]){of_value(seen), of_value(more)}, FJ_DTYPE_BOOL, rank,
-                 dims, NULL);
+    return build(a, FJ_NODE_LOGICAL_AND, 2, (fj_arg[]){fj_onnx_of_value(seen), fj_onnx_of_value(more)},
+                 FJ_DTYPE_BOOL, rank, dims, NULL);
 }
 
 /* Where a key is seen by what positions say; -1: everywhere. */
@@ -266,14 +264,14 @@ static int seen_of(const attention *a) {
     const fj_size start = a->nonpad < 0 ? a->past : fj_size_sub(a->sizes, zero, a->l);
     const int keys = positions(a, zero, a->t, false), queries = positions(a, start, a->l, true);
     /* p - key */
-    int apart = build(a, FJ_NODE_SUB, 2, (fj_arg[]){of_value(queries), of_value(keys)}, FJ_DTYPE_I64, 2,
-                      (fj_size[]){a->l, a->t}, NULL),
+    int apart = build(a, FJ_NODE_SUB, 2, (fj_arg[]){fj_onnx_of_value(queries), fj_onnx_of_value(keys)},
+                      FJ_DTYPE_I64, 2, (fj_size[]){a->l, a->t}, NULL),
         seen = -1;
     if (a->nonpad >= 0) {
-        apart = build(a, FJ_NODE_ADD, 2, (fj_arg[]){of_value(apart), of_value(a->nonpad)}, FJ_DTYPE_I64, 4,
-                      (fj_size[]){a->b, one, a->l, a->t}, NULL);
-        seen = build(a, FJ_NODE_LT, 2, (fj_arg[]){of_value(keys), of_value(a->nonpad)}, FJ_DTYPE_BOOL, 4,
-                     (fj_size[]){a->b, one, one, a->t}, NULL);
+        apart = build(a, FJ_NODE_ADD, 2, (fj_arg[]){fj_onnx_of_value(apart), fj_onnx_of_value(a->nonpad)},
+                      FJ_DTYPE_I64, 4, (fj_size[]){a->b, one, a->l, a->t}, NULL);
+        seen = build(a, FJ_NODE_LT, 2, (fj_arg[]){fj_onnx_of_value(keys), fj_onnx_of_value(a->nonpad)},
+                     FJ_DTYPE_BOOL, 4, (fj_size[]){a->b, one, one, a->t}, NULL);
     }
     if (a->causal) seen = both(a, seen, compare(a, FJ_NODE_GE, apart, of_size(zero)));
     if (a->left >= 0)
@@ -286,7 +284,7 @@ static int seen_of(const attention *a) {
 static int repeated(const attention *a, int value) {
     const fj_value in = *value_of(a->onnx, value);
     const fj_size dims[4] = {in.dims[0], a->h, in.dims[2], in.dims[3]};
-    const fj_arg args[] = {of_value(value), of_size(fj_size_of(a->sizes, a->group)),
+    const fj_arg args[] = {fj_onnx_of_value(value), of_size(fj_size_of(a->sizes, a->group)),
                            of_size(fj_size_of(a->sizes, 1))};
     return a->group == 1 ? value : build(a, FJ_NODE_REPEAT_INTERLEAVE, 3, args, in.dtype, 4, dims, NULL);
 }
@@ -297,29 +295,31 @@ static int in_parts(const attention *a) {
     const fj_arg none = {.kind = FJ_ARG_NONE};
     int stages[4], seen = seen_of(a); /* by qk_matmul_output_mode */
     const int keys = permute(a, repeated(a, a->in[K]), order), values = repeated(a, a->in[V]);
-    int scores =
-        build(a, FJ_NODE_MATMUL, 2, (fj_arg[]){of_value(a->in[Q]), of_value(keys)}, a->dtype, 4, dims, NULL);
-    stages[0] = scores = point(a, FJ_NODE_MUL, scores, of_real(a->scale), a->dtype, scores);
+    int scores = build(a, FJ_NODE_MATMUL, 2, (fj_arg[]){fj_onnx_of_value(a->in[Q]), fj_onnx_of_value(keys)},
+                       a->dtype, 4, dims, NULL);
+    stages[0] = scores = point(a, FJ_NODE_MUL, scores, fj_onnx_of_real(a->scale), a->dtype, scores);
     if (a->cap > 0) {
-        scores = point(a, FJ_NODE_DIV, scores, of_real(a->cap), a->dtype, scores);
+        scores = point(a, FJ_NODE_DIV, scores, fj_onnx_of_real(a->cap), a->dtype, scores);
         scores = point(a, FJ_NODE_TANH, scores, none, a->dtype, scores);
-        scores = point(a, FJ_NODE_MUL, scores, of_real(a->cap), a->dtype, scores);
+        scores = point(a, FJ_NODE_MUL, scores, fj_onnx_of_real(a->cap), a->dtype, scores);
     }
     stages[1] = scores;
     if (a->mask >= 0 && value_of(a->onnx, a->mask)->dtype == FJ_DTYPE_BOOL)
         seen = both(a, seen, a->mask);
     else if (a->mask >= 0)
-        scores = point(a, FJ_NODE_ADD, scores, of_value(a->mask), a->dtype, scores);
+        scores = point(a, FJ_NODE_ADD, scores, fj_onnx_of_value(a->mask), a->dtype, scores);
     if (seen >= 0)
-        scores = build(a, FJ_NODE_WHERE, 3, (fj_arg[]){of_value(seen), of_value(scores), of_real(-HUGE_VAL)},
-                       a->dtype, 4, dims, NULL);
+        scores =
+            build(a, FJ_NODE_WHERE, 3,
+                  (fj_arg[]){fj_onnx_of_value(seen), fj_onnx_of_value(scores), fj_onnx_of_real(-HUGE_VAL)},
+                  a->dtype, 4, dims, NULL);
     stages[2] = scores;
     int weights = point(a, FJ_NODE_SOFTMAX, scores, of_size(fj_size_of(a->sizes, -1)), a->precision, scores);
     if (a->precision != a->dtype) weights = point(a, FJ_NODE_CAST, weights, none, a->dtype, weights);
     stages[3] = weights;
     if (wants(a, SCORES)) give(a, SCORES, stages[fj_onnx_integer(a->node, "qk_matmul_output_mode", 0)]);
-    return build(a, FJ_NODE_MATMUL, 2, (fj_arg[]){of_value(weights), of_value(values)}, a->dtype, 4,
-                 (fj_size[]){a->b, a->h, a->l, a->ev}, NULL);
+    return build(a, FJ_NODE_MATMUL, 2, (fj_arg[]){fj_onnx_of_value(weights), fj_onnx_of_value(values)},
+                 a->dtype, 4, (fj_size[]){a->b, a->h, a->l, a->ev}, NULL);
 }
 
 const char *fj_onnx_attention(fj_onnx *onnx, const fj_onnx_node *node) {

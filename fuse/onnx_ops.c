@@ -5,102 +5,13 @@
 #include "base/dtype.h"
 #include "fuse/onnx.h"
 
-/* ---- Arguments --------------------------------------------------------------------------- */
-
-const fj_onnx_attribute *fj_onnx_find(const fj_onnx_node *node, const char *name) {
-    for (size_t i = 0; i < node->attributes.len; i++)
-        if (fj_str_is(node->attributes.data[i].name, name)) return &node->attributes.data[i];
-    return NULL;
-}
-
-int64_t fj_onnx_integer(const fj_onnx_node *node, const char *name, int64_t otherwise) {
-    const fj_onnx_attribute *found = fj_onnx_find(node, name);
-    return found ? found->i : otherwise;
-}
-
-bool fj_onnx_has_input(const fj_onnx_node *node, int index) {
-    return index < node->input_count && node->inputs[index][0] != '\0';
-}
-
-int fj_onnx_input(fj_onnx *onnx, const fj_onnx_node *node, int index) {
-    const char *name = fj_onnx_has_input(node, index) ? node->inputs[index] : "";
-    const int value = fj_read_find(onnx->reader, name);
-    if (value < 0) fj_read_fail(onnx->reader, "input %d, '%.80s', is not a value made before", index, name);
-    return value;
-}
-
 static const fj_value *value_of(const fj_onnx *onnx, int value) {
     return &onnx->reader->graph->values.data[value];
-}
-static fj_arg of_value(int value) { return (fj_arg){.kind = FJ_ARG_VALUE, .value = value}; }
-static fj_arg of_int(fj_onnx *onnx, int64_t value) {
-    return (fj_arg){.kind = FJ_ARG_INT, .size = fj_size_of(&onnx->reader->graph->sizes, value)};
-}
-static fj_arg of_real(double value) { return (fj_arg){.kind = FJ_ARG_FLOAT, .real = value}; }
-static fj_arg of_ints(fj_onnx *onnx, const int64_t *values, int count) {
-    fj_arg arg = {
-        .kind = FJ_ARG_INTS, .count = count, .sizes = FJ_NEW_ARRAY(onnx->reader->arena, fj_size, count + 1)};
-    for (int i = 0; i < count; i++) arg.sizes[i] = fj_size_of(&onnx->reader->graph->sizes, values[i]);
-    return arg;
-}
-
-/* Integers of a constant; -1: they are not known. */
-static int constant_ints(fj_onnx *onnx, int index, int64_t *ret, int room) {
-    const fj_value *value = value_of(onnx, index);
-    int64_t count = 1;
-    if (value->data == NULL || value->kind != FJ_VALUE_CONSTANT || value->rank > 1 ||
-        fj_dtype_is_float(value->dtype))
-        return -1;
-    if (value->rank == 1 && !fj_size_is_const(&onnx->reader->graph->sizes, value->dims[0], &count)) return -1;
-    if (count > room) return -1;
-    for (int64_t i = 0; i < count; i++) ret[i] = fj_to_int(fj_value_element(value, i));
-    return (int)count;
-}
-
-/* ---- Nodes ------------------------------------------------------------------------------- */
-
-static int declare(fj_onnx *onnx, const char *name) {
-    const fj_onnx_type type = fj_onnx_type_of(onnx, name);
-    return fj_read_value(onnx->reader, name, FJ_VALUE_RESULT, type.dtype, type.rank, type.dims);
-}
-
-static void begin(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
-    fj_read_node(onnx->reader, op, node->name, NULL);
-    onnx->reader->target = fj_arena_strdup(onnx->reader->arena, node->op);
-}
-
-static void end(fj_onnx *onnx, const fj_onnx_node *node) {
-    int outputs[FJ_ONNX_INPUTS], count = 0;
-    for (int i = 0; i < node->output_count; i++)
-        if (node->outputs[i][0] != '\0') outputs[count++] = declare(onnx, node->outputs[i]);
-    fj_read_node_end(onnx->reader, outputs, count);
-    onnx->reader->node = node->name;
 }
 
 static void arg(fj_onnx *onnx, const char *name, fj_arg value) { fj_read_arg(onnx->reader, name, value); }
 
-void fj_onnx_unknown(fj_onnx *onnx, const fj_onnx_node *node, const int *more, size_t count) {
-    begin(onnx, node, FJ_NODE_UNKNOWN);
-    for (int i = 0; i < node->input_count; i++)
-        if (fj_onnx_has_input(node, i)) arg(onnx, "tensors", of_value(fj_onnx_input(onnx, node, i)));
-    for (size_t i = 0; i < count; i++) arg(onnx, "tensors", of_value(more[i]));
-    end(onnx, node);
-}
-
 static void unknown(fj_onnx *onnx, const fj_onnx_node *node) { fj_onnx_unknown(onnx, node, NULL, 0); }
-
-/* A value between, for what is more than one of our operations. */
-static int between(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op, int from, const fj_arg *more,
-                   int count, int rank, const fj_size *dims) {
-    fj_graph *graph = onnx->reader->graph;
-    fj_arg args[5] = {of_value(from)};
-    for (int i = 0; i < count; i++) args[i + 1] = more[i];
-    const char *name = fj_arena_printf(onnx->reader->arena, "%s.%zu", node->name, graph->values.len);
-    const int out =
-        fj_read_value(onnx->reader, name, FJ_VALUE_RESULT, value_of(onnx, from)->dtype, rank, dims);
-    (void)fj_graph_node(graph, op, name, args, count + 1, &out, 1);
-    return out;
-}
 
 static const struct {
     const char *name;
@@ -149,11 +60,11 @@ static bool translate_plain(fj_onnx *onnx, const fj_onnx_node *node) {
     if (other) return unknown(onnx, node), true;
     const char *signature = info->signature;
     fj_parameter parameter;
-    begin(onnx, node, op);
+    fj_onnx_begin(onnx, node, op);
     for (int i = 0; i < operands && fj_parameter_next(&signature, &parameter); i++)
         arg(onnx, fj_arena_strdup(onnx->reader->arena, parameter.name),
-            of_value(fj_onnx_input(onnx, node, i)));
-    end(onnx, node);
+            fj_onnx_of_value(fj_onnx_input(onnx, node, i)));
+    fj_onnx_end(onnx, node);
     return true;
 }
 
@@ -162,10 +73,11 @@ static void transpose(fj_onnx *onnx, const fj_onnx_node *node) {
     const int value = fj_onnx_input(onnx, node, 0), rank = value_of(onnx, value)->rank;
     int64_t reversed[FJ_MAX_RANK];
     for (int i = 0; i < rank; i++) reversed[i] = rank - 1 - i;
-    begin(onnx, node, FJ_NODE_PERMUTE);
-    arg(onnx, "self", of_value(value));
-    arg(onnx, "dims", perm ? of_ints(onnx, perm->ints, perm->count) : of_ints(onnx, reversed, rank));
-    end(onnx, node);
+    fj_onnx_begin(onnx, node, FJ_NODE_PERMUTE);
+    arg(onnx, "self", fj_onnx_of_value(value));
+    arg(onnx, "dims",
+        perm ? fj_onnx_of_ints(onnx, perm->ints, perm->count) : fj_onnx_of_ints(onnx, reversed, rank));
+    fj_onnx_end(onnx, node);
 }
 
 static void softmax(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
@@ -176,10 +88,10 @@ static void softmax(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
         unknown(onnx, node);
         return;
     }
-    begin(onnx, node, op);
-    arg(onnx, "self", of_value(value));
-    arg(onnx, "dim", of_int(onnx, axis));
-    end(onnx, node);
+    fj_onnx_begin(onnx, node, op);
+    arg(onnx, "self", fj_onnx_of_value(value));
+    arg(onnx, "dim", fj_onnx_of_int(onnx, axis));
+    fj_onnx_end(onnx, node);
 }
 
 static void reduce(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
@@ -188,17 +100,17 @@ static void reduce(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
     int count = axes ? axes->count : 0;
     if (axes != NULL && count <= FJ_MAX_RANK) memcpy(dims, axes->ints, sizeof *dims * (size_t)count);
     if (fj_onnx_has_input(node, 1))
-        count = constant_ints(onnx, fj_onnx_input(onnx, node, 1), dims, FJ_MAX_RANK);
+        count = fj_onnx_constant(onnx, fj_onnx_input(onnx, node, 1), dims, FJ_MAX_RANK);
     if (count < 0 || count > FJ_MAX_RANK ||
         (count == 0 && fj_onnx_integer(node, "noop_with_empty_axes", 0) != 0)) {
         unknown(onnx, node);
         return;
     }
-    begin(onnx, node, op);
-    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
-    arg(onnx, "dim", of_ints(onnx, dims, count));
+    fj_onnx_begin(onnx, node, op);
+    arg(onnx, "self", fj_onnx_of_value(fj_onnx_input(onnx, node, 0)));
+    arg(onnx, "dim", fj_onnx_of_ints(onnx, dims, count));
     arg(onnx, "keepdim", (fj_arg){.kind = FJ_ARG_BOOL, .flag = fj_onnx_integer(node, "keepdims", 1) != 0});
-    end(onnx, node);
+    fj_onnx_end(onnx, node);
 }
 
 /* One of our slices for each axis. */
@@ -210,7 +122,7 @@ static void slice(fj_onnx *onnx, const fj_onnx_node *node) {
     for (int i = 0; i < 4; i++) {
         const bool given = fj_onnx_has_input(node, i + 1);
         const int found =
-            given ? constant_ints(onnx, fj_onnx_input(onnx, node, i + 1), lists[i], FJ_MAX_RANK) : count;
+            given ? fj_onnx_constant(onnx, fj_onnx_input(onnx, node, i + 1), lists[i], FJ_MAX_RANK) : count;
         for (int j = 0; !given && j < count; j++) lists[i][j] = i == 2 ? j : 1;
         known &= found >= 0 && (count < 0 || found == count);
         count = found;
@@ -226,19 +138,21 @@ static void slice(fj_onnx *onnx, const fj_onnx_node *node) {
     memcpy(dims, value_of(onnx, value)->dims, sizeof dims);
     for (int j = 0; j < count; j++) {
         const int64_t axis = lists[2][j] < 0 ? lists[2][j] + rank : lists[2][j];
-        const fj_arg more[4] = {
-            of_int(onnx, axis), of_int(onnx, lists[0][j]), {.kind = FJ_ARG_NONE}, of_int(onnx, lists[3][j])};
+        const fj_arg more[4] = {fj_onnx_of_int(onnx, axis),
+                                fj_onnx_of_int(onnx, lists[0][j]),
+                                {.kind = FJ_ARG_NONE},
+                                fj_onnx_of_int(onnx, lists[3][j])};
         static const char *const names[] = {"dim", "start", "end", "step"};
         dims[axis] = out.dims[axis];
         if (out.rank != rank) fj_read_fail(onnx->reader, "the result has another rank");
         if (j + 1 < count) {
-            value = between(onnx, node, FJ_NODE_SLICE, value, more, 4, rank, dims);
+            value = fj_onnx_between(onnx, node, FJ_NODE_SLICE, value, more, 4, rank, dims);
             continue;
         }
-        begin(onnx, node, FJ_NODE_SLICE);
-        arg(onnx, "self", of_value(value));
+        fj_onnx_begin(onnx, node, FJ_NODE_SLICE);
+        arg(onnx, "self", fj_onnx_of_value(value));
         for (int k = 0; k < 4; k++) arg(onnx, names[k], more[k]);
-        end(onnx, node);
+        fj_onnx_end(onnx, node);
     }
 }
 
@@ -249,10 +163,10 @@ static void index_by(fj_onnx *onnx, const fj_onnx_node *node, int table, int fir
                    .values = FJ_NEW_ARRAY(onnx->reader->arena, int, first + count + 1)};
     for (int i = 0; i < first; i++) list.values[i] = -1;
     for (int i = 0; i < count; i++) list.values[first + i] = indices[i];
-    begin(onnx, node, FJ_NODE_INDEX);
-    arg(onnx, "self", of_value(table));
+    fj_onnx_begin(onnx, node, FJ_NODE_INDEX);
+    arg(onnx, "self", fj_onnx_of_value(table));
     arg(onnx, "indices", list);
-    end(onnx, node);
+    fj_onnx_end(onnx, node);
 }
 
 static void gather(fj_onnx *onnx, const fj_onnx_node *node) {
@@ -262,12 +176,12 @@ static void gather(fj_onnx *onnx, const fj_onnx_node *node) {
     if (axis < 0) axis += rank;
     if (axis < 0 || axis >= rank)
         fj_read_fail(onnx->reader, "axis %lld of a tensor of rank %d", (long long)axis, rank);
-    if (value_of(onnx, indices)->rank == 0 && constant_ints(onnx, indices, &number, 1) == 1) {
-        begin(onnx, node, FJ_NODE_SELECT);
-        arg(onnx, "self", of_value(table));
-        arg(onnx, "dim", of_int(onnx, axis));
-        arg(onnx, "index", of_int(onnx, number));
-        end(onnx, node);
+    if (value_of(onnx, indices)->rank == 0 && fj_onnx_constant(onnx, indices, &number, 1) == 1) {
+        fj_onnx_begin(onnx, node, FJ_NODE_SELECT);
+        arg(onnx, "self", fj_onnx_of_value(table));
+        arg(onnx, "dim", fj_onnx_of_int(onnx, axis));
+        arg(onnx, "index", fj_onnx_of_int(onnx, number));
+        fj_onnx_end(onnx, node);
         return;
     }
     index_by(onnx, node, table, (int)axis, &indices, 1);
@@ -286,10 +200,10 @@ static void gather_nd(fj_onnx *onnx, const fj_onnx_node *node) {
         return;
     }
     for (int i = 0; i < (int)count; i++) {
-        const fj_arg more[2] = {of_int(onnx, rank - 1), of_int(onnx, i)};
+        const fj_arg more[2] = {fj_onnx_of_int(onnx, rank - 1), fj_onnx_of_int(onnx, i)};
         fj_size dims[FJ_MAX_RANK];
         memcpy(dims, value_of(onnx, tuples)->dims, sizeof dims);
-        indices[i] = between(onnx, node, FJ_NODE_SELECT, tuples, more, 2, rank - 1, dims);
+        indices[i] = fj_onnx_between(onnx, node, FJ_NODE_SELECT, tuples, more, 2, rank - 1, dims);
     }
     index_by(onnx, node, table, 0, indices, (int)count);
 }
@@ -299,7 +213,7 @@ static int turned(fj_onnx *onnx, const fj_onnx_node *node, int index, bool turn)
     if (!turn) return value;
     if (value_of(onnx, value)->rank != 2) fj_read_fail(onnx->reader, "its input %d is not a matrix", index);
     const fj_size dims[2] = {value_of(onnx, value)->dims[1], value_of(onnx, value)->dims[0]};
-    return between(onnx, node, FJ_NODE_T, value, NULL, 0, 2, dims);
+    return fj_onnx_between(onnx, node, FJ_NODE_T, value, NULL, 0, 2, dims);
 }
 
 static void gemm(fj_onnx *onnx, const fj_onnx_node *node) {
@@ -311,13 +225,13 @@ static void gemm(fj_onnx *onnx, const fj_onnx_node *node) {
         unknown(onnx, node);
         return;
     }
-    begin(onnx, node, adds ? FJ_NODE_ADDMM : FJ_NODE_MATMUL);
-    if (adds) arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 2)));
-    arg(onnx, adds ? "mat1" : "self", of_value(a));
-    arg(onnx, adds ? "mat2" : "other", of_value(b));
-    if (adds && alpha != NULL) arg(onnx, "alpha", of_real(alpha->f));
-    if (adds && beta != NULL) arg(onnx, "beta", of_real(beta->f));
-    end(onnx, node);
+    fj_onnx_begin(onnx, node, adds ? FJ_NODE_ADDMM : FJ_NODE_MATMUL);
+    if (adds) arg(onnx, "self", fj_onnx_of_value(fj_onnx_input(onnx, node, 2)));
+    arg(onnx, adds ? "mat1" : "self", fj_onnx_of_value(a));
+    arg(onnx, adds ? "mat2" : "other", fj_onnx_of_value(b));
+    if (adds && alpha != NULL) arg(onnx, "alpha", fj_onnx_of_real(alpha->f));
+    if (adds && beta != NULL) arg(onnx, "beta", fj_onnx_of_real(beta->f));
+    fj_onnx_end(onnx, node);
 }
 
 /* Reasons for attentions that stay unknown are those of softmaxes that are not fused. */
@@ -351,13 +265,14 @@ static void norm(fj_onnx *onnx, const fj_onnx_node *node, bool centred) {
         unknown(onnx, node);
         return;
     }
-    begin(onnx, node, centred ? FJ_NODE_LAYER_NORM : FJ_NODE_RMS_NORM);
-    arg(onnx, "input", of_value(value));
-    arg(onnx, "normalized_shape", of_ints(onnx, extents, rank - (int)first));
-    if (fj_onnx_has_input(node, 1)) arg(onnx, "weight", of_value(fj_onnx_input(onnx, node, 1)));
-    if (centred && fj_onnx_has_input(node, 2)) arg(onnx, "bias", of_value(fj_onnx_input(onnx, node, 2)));
-    arg(onnx, "eps", of_real(epsilon ? epsilon->f : 1e-5));
-    end(onnx, node);
+    fj_onnx_begin(onnx, node, centred ? FJ_NODE_LAYER_NORM : FJ_NODE_RMS_NORM);
+    arg(onnx, "input", fj_onnx_of_value(value));
+    arg(onnx, "normalized_shape", fj_onnx_of_ints(onnx, extents, rank - (int)first));
+    if (fj_onnx_has_input(node, 1)) arg(onnx, "weight", fj_onnx_of_value(fj_onnx_input(onnx, node, 1)));
+    if (centred && fj_onnx_has_input(node, 2))
+        arg(onnx, "bias", fj_onnx_of_value(fj_onnx_input(onnx, node, 2)));
+    arg(onnx, "eps", fj_onnx_of_real(epsilon ? epsilon->f : 1e-5));
+    fj_onnx_end(onnx, node);
 }
 
 static void along(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
@@ -366,22 +281,22 @@ static void along(fj_onnx *onnx, const fj_onnx_node *node, fj_node_op op) {
                    .values = FJ_NEW_ARRAY(onnx->reader->arena, int, node->input_count + 1)};
     for (int i = 0; i < node->input_count; i++)
         list.values[i] = op == FJ_NODE_CAT || i == 0 ? fj_onnx_input(onnx, node, i) : -1;
-    begin(onnx, node, op);
+    fj_onnx_begin(onnx, node, op);
     if (op == FJ_NODE_CAT)
         arg(onnx, "tensors", list);
     else
-        arg(onnx, "self", of_value(list.values[0]));
-    arg(onnx, "dim", of_int(onnx, fj_onnx_integer(node, "axis", 0)));
-    end(onnx, node);
+        arg(onnx, "self", fj_onnx_of_value(list.values[0]));
+    arg(onnx, "dim", fj_onnx_of_int(onnx, fj_onnx_integer(node, "axis", 0)));
+    fj_onnx_end(onnx, node);
 }
 
 static void gelu(fj_onnx *onnx, const fj_onnx_node *node) {
     const fj_onnx_attribute *form = fj_onnx_find(node, "approximate");
-    begin(onnx, node, FJ_NODE_GELU);
-    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
+    fj_onnx_begin(onnx, node, FJ_NODE_GELU);
+    arg(onnx, "self", fj_onnx_of_value(fj_onnx_input(onnx, node, 0)));
     if (form != NULL && fj_str_is(form->s, "tanh"))
         arg(onnx, "approximate", (fj_arg){.kind = FJ_ARG_TEXT, .text = "tanh"});
-    end(onnx, node);
+    fj_onnx_end(onnx, node);
 }
 
 /* In one or two dimensions, with as much padding before as after. */
@@ -396,35 +311,36 @@ static void convolution(fj_onnx *onnx, const fj_onnx_node *node) {
         unknown(onnx, node);
         return;
     }
-    begin(onnx, node, FJ_NODE_CONV);
-    arg(onnx, "input", of_value(fj_onnx_input(onnx, node, 0)));
-    arg(onnx, "weight", of_value(fj_onnx_input(onnx, node, 1)));
-    if (fj_onnx_has_input(node, 2)) arg(onnx, "bias", of_value(fj_onnx_input(onnx, node, 2)));
-    if (strides != NULL) arg(onnx, "stride", of_ints(onnx, strides->ints, strides->count));
-    if (pads != NULL) arg(onnx, "padding", of_ints(onnx, pads->ints, pads->count / 2));
-    if (dilations != NULL) arg(onnx, "dilation", of_ints(onnx, dilations->ints, dilations->count));
-    arg(onnx, "groups", of_int(onnx, fj_onnx_integer(node, "group", 1)));
-    end(onnx, node);
+    fj_onnx_begin(onnx, node, FJ_NODE_CONV);
+    arg(onnx, "input", fj_onnx_of_value(fj_onnx_input(onnx, node, 0)));
+    arg(onnx, "weight", fj_onnx_of_value(fj_onnx_input(onnx, node, 1)));
+    if (fj_onnx_has_input(node, 2)) arg(onnx, "bias", fj_onnx_of_value(fj_onnx_input(onnx, node, 2)));
+    if (strides != NULL) arg(onnx, "stride", fj_onnx_of_ints(onnx, strides->ints, strides->count));
+    if (pads != NULL) arg(onnx, "padding", fj_onnx_of_ints(onnx, pads->ints, pads->count / 2));
+    if (dilations != NULL) arg(onnx, "dilation", fj_onnx_of_ints(onnx, dilations->ints, dilations->count));
+    arg(onnx, "groups", fj_onnx_of_int(onnx, fj_onnx_integer(node, "group", 1)));
+    fj_onnx_end(onnx, node);
 }
 
 static void gather_elements(fj_onnx *onnx, const fj_onnx_node *node) {
-    begin(onnx, node, FJ_NODE_GATHER);
-    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
-    arg(onnx, "dim", of_int(onnx, fj_onnx_integer(node, "axis", 0)));
-    arg(onnx, "index", of_value(fj_onnx_input(onnx, node, 1)));
-    end(onnx, node);
+    fj_onnx_begin(onnx, node, FJ_NODE_GATHER);
+    arg(onnx, "self", fj_onnx_of_value(fj_onnx_input(onnx, node, 0)));
+    arg(onnx, "dim", fj_onnx_of_int(onnx, fj_onnx_integer(node, "axis", 0)));
+    arg(onnx, "index", fj_onnx_of_value(fj_onnx_input(onnx, node, 1)));
+    fj_onnx_end(onnx, node);
 }
 
 static void trilu(fj_onnx *onnx, const fj_onnx_node *node) {
     int64_t diagonal = 0;
-    if (fj_onnx_has_input(node, 1) && constant_ints(onnx, fj_onnx_input(onnx, node, 1), &diagonal, 1) != 1) {
+    if (fj_onnx_has_input(node, 1) &&
+        fj_onnx_constant(onnx, fj_onnx_input(onnx, node, 1), &diagonal, 1) != 1) {
         unknown(onnx, node);
         return;
     }
-    begin(onnx, node, fj_onnx_integer(node, "upper", 1) != 0 ? FJ_NODE_TRIU : FJ_NODE_TRIL);
-    arg(onnx, "self", of_value(fj_onnx_input(onnx, node, 0)));
-    arg(onnx, "diagonal", of_int(onnx, diagonal));
-    end(onnx, node);
+    fj_onnx_begin(onnx, node, fj_onnx_integer(node, "upper", 1) != 0 ? FJ_NODE_TRIU : FJ_NODE_TRIL);
+    arg(onnx, "self", fj_onnx_of_value(fj_onnx_input(onnx, node, 0)));
+    arg(onnx, "diagonal", fj_onnx_of_int(onnx, diagonal));
+    fj_onnx_end(onnx, node);
 }
 
 void fj_onnx_translate(fj_onnx *onnx, const fj_onnx_node *node) {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
-#include "fuse/read.h"
+#include "fuse/pt2.h"
 #include "fuse/zip.h"
 
 enum { SCHEMA_MAJOR = 8, SCHEMA_MINOR = 20 };
@@ -20,89 +20,6 @@ static bool dtype_of(json_int_t number, fj_dtype *ret) {
     if (number < 0 || number >= (json_int_t)FJ_ARRAY_LEN(types) || types[number] < 0) return false;
     *ret = (fj_dtype)types[number];
     return true;
-}
-
-/* Text of sympy's srepr: Symbol('s0', ...), Integer(4), Mul(a, b), Add(a, b), Pow(a, Integer(2)). What is anything else is a
- * symbol of its own: it is equal to itself. */
-static fj_size parse_srepr(fj_reader *reader, fj_str *text, int depth);
-
-static bool take(fj_str *text, const char *word) {
-    const size_t length = strlen(word);
-    if (text->len < length || memcmp(text->data, word, length) != 0) return false;
-    text->data += length;
-    text->len -= length;
-    return true;
-}
-
-/* The text up to the bracket that closes what was opened before. */
-static fj_str take_inside(fj_str *text) {
-    int depth = 1;
-    size_t at = 0;
-    while (at < text->len && depth > 0) {
-        depth += text->data[at] == '(';
-        depth -= text->data[at] == ')';
-        at++;
-    }
-    const fj_str inside = {text->data, at > 0 ? at - 1 : 0};
-    text->data += at;
-    text->len -= at;
-    return inside;
-}
-
-static fj_size opaque(fj_reader *reader, fj_str text) {
-    char *name = fj_arena_printf(reader->arena, "u_%.*s", (int)(text.len < 200 ? text.len : 200), text.data);
-    uint32_t hash = 2166136261u;
-    for (size_t i = 0; i < text.len; i++) hash = (hash ^ (unsigned char)text.data[i]) * 16777619u;
-    for (char *at = name; *at != '\0'; at++)
-        if (!fj_is_alnum(*at)) *at = '_';
-    return fj_size_symbol(&reader->graph->sizes,
-                          fj_str_from(fj_arena_printf(reader->arena, "%.60s_%08x", name, hash)));
-}
-
-static fj_size parse_symbol(fj_reader *reader, fj_str inside) {
-    const char *quote =
-        inside.len > 0 && inside.data[0] == '\'' ? memchr(inside.data + 1, '\'', inside.len - 1) : NULL;
-    if (quote == NULL) return opaque(reader, inside);
-    const fj_str name = {inside.data + 1, (size_t)(quote - inside.data - 1)};
-    for (size_t i = 0; i < name.len; i++)
-        if (!fj_is_alnum(name.data[i]) && name.data[i] != '_') return opaque(reader, name);
-    return name.len == 0 ? opaque(reader, name) : fj_size_symbol(&reader->graph->sizes, name);
-}
-
-static fj_size parse_list(fj_reader *reader, fj_str inside, bool product, int depth) {
-    fj_sizes *sizes = &reader->graph->sizes;
-    fj_size total = fj_size_of(sizes, product);
-    while (inside.len > 0) {
-        const fj_size item = parse_srepr(reader, &inside, depth);
-        total = product ? fj_size_mul(sizes, total, item) : fj_size_add(sizes, total, item);
-        while (take(&inside, " ") || take(&inside, ",")) {}
-    }
-    return total;
-}
-
-static fj_size parse_srepr(fj_reader *reader, fj_str *text, int depth) {
-    const fj_str whole = *text;
-    fj_size size;
-    if (depth > 32) fj_read_fail(reader, "a size is nested more than 32 deep");
-    if (take(text, "Symbol(")) return parse_symbol(reader, take_inside(text));
-    if (take(text, "Mul(")) return parse_list(reader, take_inside(text), true, depth + 1);
-    if (take(text, "Add(")) return parse_list(reader, take_inside(text), false, depth + 1);
-    if (take(text, "Integer(") && fj_size_parse(&reader->graph->sizes, take_inside(text), &size)) return size;
-    *text = whole;
-    while (text->len > 0 && text->data[0] != '(' && text->data[0] != ',') text->data++, text->len--;
-    if (take(text, "(")) (void)take_inside(text);
-    return opaque(reader, (fj_str){whole.data, (size_t)(text->data - whole.data)});
-}
-
-/* {"as_int": 4} or {"as_expr": {"expr_str": ..., "hint": ...}} */
-static fj_size read_size(fj_reader *reader, json_t *item) {
-    const json_t *number = json_object_get(item, "as_int");
-    const char *text = json_string_value(json_object_get(json_object_get(item, "as_expr"), "expr_str"));
-    if (json_is_integer(number)) return fj_size_of(&reader->graph->sizes, json_integer_value(number));
-    if (text == NULL || strlen(text) > 4096)
-        fj_read_fail(reader, "a size is neither a number nor an expression");
-    fj_str rest = fj_str_from(text);
-    return parse_srepr(reader, &rest, 0);
 }
 
 /* ---- Values ------------------------------------------------------------------------------ */
@@ -130,7 +47,7 @@ static int read_value(pt2_file *pt2, const char *name, fj_value_kind kind) {
         fj_read_fail(reader, "'%.80s' has rank %zu; the limit is %d", name, rank, FJ_MAX_RANK);
     for (size_t i = 0; i < rank; i++) {
         int64_t extent;
-        dims[i] = read_size(reader, json_array_get(sizes, i));
+        dims[i] = fj_pt2_size(reader, json_array_get(sizes, i));
         if (fj_size_is_const(&reader->graph->sizes, dims[i], &extent) && extent < 0)
             fj_read_fail(reader, "'%.80s' has the extent %lld", name, (long long)extent);
     }
@@ -162,7 +79,7 @@ static bool read_sym_int(pt2_file *pt2, json_t *item, fj_size *ret) {
         return *ret = fj_size_of(&pt2->reader->graph->sizes, json_integer_value(number)), true;
     json_t *known = name ? json_object_get(pt2->ints, name) : NULL;
     if (known == NULL) return false;
-    *ret = read_size(pt2->reader, known);
+    *ret = fj_pt2_size(pt2->reader, known);
     return true;
 }
 
@@ -276,7 +193,8 @@ static void read_node(pt2_file *pt2, json_t *object, size_t index) {
     const char *target = fj_read_text(reader, object, "target"),
                *name = json_string_value(json_object_get(object, "name"));
     fj_str call = fj_str_from(target);
-    if (!take(&call, "torch.ops.aten.") && !take(&call, "torch.ops.prims.")) call = fj_str_from(target);
+    if (!fj_pt2_take(&call, "torch.ops.aten.") && !fj_pt2_take(&call, "torch.ops.prims."))
+        call = fj_str_from(target);
     const fj_node_op op = fj_node_op_target(call, &in_place);
     fj_read_node(reader, op, name ? name : fj_arena_printf(reader->arena, "#%zu", index), target);
     reader->in_place = in_place;
@@ -308,7 +226,7 @@ static void check_meta(pt2_file *pt2, json_t *meta, const fj_value *value, const
         fj_read_fail(pt2->reader, "the bytes of '%.80s' have another dtype than the graph's %s", full_name,
                      fj_dtype_name(value->dtype));
     for (int i = 0; same && i < value->rank; i++)
-        same = read_size(pt2->reader, json_array_get(sizes, (size_t)i)) == value->dims[i];
+        same = fj_pt2_size(pt2->reader, json_array_get(sizes, (size_t)i)) == value->dims[i];
     if (!same)
         fj_read_fail(pt2->reader, "the bytes of '%.80s' have another shape than the graph says", full_name);
 }

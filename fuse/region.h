@@ -102,6 +102,14 @@ int fj_term_not(fj_region *region, int term);
 
 /* The element of a value at an index. */
 int fj_trace(fj_region *region, int value, const fj_index *index);
+/* The same of what an operation on elements gives (trace_point.c). */
+int fj_trace_point(fj_region *region, int value, const fj_index *index);
+/* A value as it is: captured. */
+int fj_term_read(fj_region *region, int value, const fj_index *index);
+/* Whether mods compute floats in this dtype. */
+bool fj_is_kernel_float(const fj_region *region, fj_dtype dtype);
+/* The first dimension that is not known to be 1 or that of the result, whose last ones dims are; or -1. */
+int fj_unproven(const fj_region *region, const fj_value *in, const fj_size *dims, int rank);
 /* Indices of an operand that broadcasts to a result. */
 void fj_broadcast(fj_region *region, const fj_value *in, int out_rank, const fj_index *index, fj_index *ret);
 

@@ -31,7 +31,7 @@ static int read_terms(fj_region *region, int value, const int *indices) {
     return fj_term_make(region, term);
 }
 
-static int read(fj_region *region, int value, const fj_index *index) {
+int fj_term_read(fj_region *region, int value, const fj_index *index) {
     int indices[FJ_MAX_RANK] = {0};
     for (int i = 0; i < value_of(region, value)->rank; i++) indices[i] = fj_term_index(region, index[i]);
     return read_terms(region, value, indices);
@@ -45,7 +45,7 @@ void fj_broadcast(fj_region *region, const fj_value *in, int out_rank, const fj_
 
 /* Whether each dimension is 1 or that of the result, as sizes: a symbol of another name may be 1 too, and then it is not what
  * it seems. dims: the result's last ones. The first that is not, or -1. */
-static int unproven(const fj_region *region, const fj_value *in, const fj_size *dims, int rank) {
+int fj_unproven(const fj_region *region, const fj_value *in, const fj_size *dims, int rank) {
     for (int i = 0; i < in->rank; i++)
         if (!fj_size_is(&region->graph->sizes, in->dims[i], 1) && in->dims[i] != dims[rank - in->rank + i])
             return i;
@@ -122,16 +122,16 @@ static int addmm(fj_region *region, int node_index, const fj_index *index, int v
         int64_t number = 0;
         if (arg->kind != FJ_ARG_FLOAT &&
             !(arg->kind == FJ_ARG_INT && fj_size_is_const(&region->graph->sizes, arg->size, &number)))
-            return read(region, value, index);
+            return fj_term_read(region, value, index);
         factors[i] = arg->kind == FJ_ARG_FLOAT ? arg->real : (double)number;
     }
     if (node->args[0].kind != FJ_ARG_VALUE || node->args[1].kind != FJ_ARG_VALUE ||
         node->args[2].kind != FJ_ARG_VALUE ||
-        unproven(region, value_of(region, node->args[0].value), value_of(region, value)->dims,
-                 value_of(region, value)->rank) >= 0)
-        return read(region, value, index);
+        fj_unproven(region, value_of(region, node->args[0].value), value_of(region, value)->dims,
+                    value_of(region, value)->rank) >= 0)
+        return fj_term_read(region, value, index);
     const int found = product(region, node_index, 1, index);
-    if (found < 0) return read(region, value, index);
+    if (found < 0) return fj_term_read(region, value, index);
     const int scaled = fj_term_op(region, FJ_NODE_MUL, FJ_TERM_FLOAT, 2,
                                   (int[]){found, fj_term_number(region, factors[1], FJ_TERM_FLOAT)});
     if (factors[0] == 0) return scaled;
@@ -142,202 +142,6 @@ static int addmm(fj_region *region, int node_index, const fj_index *index, int v
         added = fj_term_op(region, FJ_NODE_MUL, FJ_TERM_FLOAT, 2,
                            (int[]){added, fj_term_number(region, factors[0], FJ_TERM_FLOAT)});
     return fj_term_op(region, FJ_NODE_ADD, FJ_TERM_FLOAT, 2, (int[]){scaled, added});
-}
-
-/* ---- Operations on elements -------------------------------------------------------------- */
-
-/* Whether removing a conversion changes no bit of what follows. */
-static bool widens(fj_dtype from, fj_dtype to) {
-    if (from == to) return true;
-    if (!fj_dtype_is_float(to))
-        return !fj_dtype_is_float(from) && fj_dtype_size(to) > fj_dtype_size(from) && to != FJ_DTYPE_BOOL;
-    return fj_dtype_is_float(from) && fj_dtype_size(to) > fj_dtype_size(from);
-}
-
-/* What mods compute floats in: an integer as one of these is rounded as in the graph. As a half it loses its last digits there. */
-static bool is_kernel_float(const fj_region *region, fj_dtype dtype) {
-    return dtype == (region->dtype == FJ_DTYPE_F64 ? FJ_DTYPE_F64 : FJ_DTYPE_F32);
-}
-
-static int cast(fj_region *region, const fj_node *node, int value, int term, const fj_index *index) {
-    const fj_value *in = value_of(region, node->args[0].value), *out = value_of(region, value);
-    const bool scored = region->terms.data[term].scored;
-    const bool before = in->node >= 0 && region->graph->nodes.data[in->node].op == FJ_NODE_CAST;
-    const fj_dtype first =
-        before ? value_of(region, region->graph->nodes.data[in->node].args[0].value)->dtype : in->dtype;
-    if (out->dtype == FJ_DTYPE_BOOL) return fj_term_bool(region, term);
-    if (in->dtype == FJ_DTYPE_BOOL &&
-        !fj_dtype_is_float(out->dtype)) /* bools are not added as integers are */
-        return fj_term_op(
-            region, FJ_NODE_WHERE, FJ_TERM_INT, 3,
-            (int[]){term, fj_term_number(region, 1, FJ_TERM_INT), fj_term_number(region, 0, FJ_TERM_INT)});
-    if (widens(in->dtype, out->dtype) && !(out->dtype == FJ_DTYPE_F64 && region->dtype != FJ_DTYPE_F64))
-        return term;
-    if (before && first == out->dtype && widens(first, in->dtype)) return term; /* up and down again */
-    const bool to_float = fj_dtype_is_float(out->dtype) && !fj_dtype_is_float(in->dtype);
-    if (to_float && (in->dtype == FJ_DTYPE_BOOL || is_kernel_float(region, out->dtype)))
-        return fj_term_op(region, FJ_NODE_CAST, FJ_TERM_FLOAT, 1, &term);
-    if (scored)
-        fj_region_raise(region,
-                        fj_dtype_is_float(out->dtype) ? FJ_REASON_ROUNDING_DIFFERS
-                                                      : FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE,
-                        "'%.80s' converts the scores from %s to %s", node->name, fj_dtype_name(in->dtype),
-                        fj_dtype_name(out->dtype));
-    return read(region, value, index);
-}
-
-/* A result of a lesser dtype than an operand: an operation in place, or two dtypes that a file contradicts itself in. */
-static bool rounds(const fj_value *in, const fj_value *out) {
-    return fj_dtype_is_float(in->dtype) && fj_dtype_is_float(out->dtype) && in->dtype != out->dtype &&
-           fj_dtype_size(out->dtype) <= fj_dtype_size(in->dtype);
-}
-
-/* Whether an operation that the scores have no part in gives the same bits in a kernel as in the graph. */
-static bool is_same_in_kernels(const fj_region *region, const fj_node *node, const fj_value *out) {
-    const fj_node_op_info *info = &fj_node_ops[node->op];
-    if (info->text == NULL) return false;
-    for (int i = 0; i < info->arity; i++) {
-        if (node->args[i].kind != FJ_ARG_VALUE) continue;
-        const fj_dtype dtype = value_of(region, node->args[i].value)->dtype;
-        if (dtype == FJ_DTYPE_F64 && region->dtype != FJ_DTYPE_F64) return false;
-        if (dtype == FJ_DTYPE_F8_E4M3 || dtype == FJ_DTYPE_F8_E5M2) return false;
-        if (rounds(value_of(region, node->args[i].value), out)) return false;
-    }
-    if (info->bool_result || info->trust == FJ_TRUST_EXACT) {
-        const bool wraps = !fj_dtype_is_float(out->dtype) && out->dtype != FJ_DTYPE_I64 &&
-                           out->dtype != FJ_DTYPE_I32 && out->dtype != FJ_DTYPE_BOOL;
-        return !(out->dtype == FJ_DTYPE_F64 && region->dtype != FJ_DTYPE_F64) && !wraps;
-    }
-    if (info->trust != FJ_TRUST_BASIC) return false;
-    if (fj_dtype_is_float(out->dtype))
-        return out->dtype == FJ_DTYPE_F32 && region->dtype != FJ_DTYPE_F64
-                 ? true
-                 : out->dtype == region->dtype && !is_half(out->dtype);
-    return out->dtype == FJ_DTYPE_I64 && (node->op == FJ_NODE_ADD || node->op == FJ_NODE_SUB ||
-                                          node->op == FJ_NODE_RSUB || node->op == FJ_NODE_MUL);
-}
-
-/* A number as an operand. What is only chosen, not computed with, has the dtype of the result. */
-static bool number_of(fj_region *region, const fj_node *node, const fj_arg *arg, const fj_value *out,
-                      int *ret) {
-    int64_t integer;
-    double real;
-    if (arg->kind == FJ_ARG_FLOAT)
-        real = arg->real;
-    else if (arg->kind == FJ_ARG_BOOL)
-        return *ret = fj_term_number(region, arg->flag, FJ_TERM_BOOL), true;
-    else if (arg->kind != FJ_ARG_INT || !fj_size_is_const(&region->graph->sizes, arg->size, &integer) ||
-             llabs(integer) > INT32_MAX)
-        return false;
-    else
-        real = (double)integer;
-    if (fj_node_ops[node->op].bool_result) { /* it has the dtype of the tensor that it is compared with */
-        for (int i = 0; i < 2; i++) {
-            if (node->args[i].kind != FJ_ARG_VALUE) continue;
-            const fj_dtype dtype = value_of(region, node->args[i].value)->dtype;
-            if (is_half(dtype) || dtype == FJ_DTYPE_F32) real = fj_dtype_round(dtype, real);
-        }
-    }
-    const bool chosen = node->op == FJ_NODE_WHERE || node->op == FJ_NODE_FILL || node->op == FJ_NODE_CLAMP;
-    if (chosen && is_half(out->dtype)) real = fj_dtype_round(out->dtype, real);
-    if (chosen && out->dtype == FJ_DTYPE_F32 && region->dtype != FJ_DTYPE_F64)
-        real = fj_dtype_round(FJ_DTYPE_F32, real);
-    const bool is_float = arg->kind == FJ_ARG_FLOAT || (chosen && fj_dtype_is_float(out->dtype));
-    *ret = fj_term_number(region, real, is_float ? FJ_TERM_FLOAT : FJ_TERM_INT);
-    return true;
-}
-
-/* Operations that say more than their row of the table: scores times a number, conditions, three operands. */
-static int build(fj_region *region, const fj_node *node, const fj_value *out, int *x) {
-    const fj_term_type type = type_of(out->dtype);
-    fj_node_op op = node->op;
-    if (op == FJ_NODE_ADD || op == FJ_NODE_SUB || op == FJ_NODE_RSUB) {
-        const fj_term *alpha = &region->terms.data[x[2]];
-        const int scaled = op == FJ_NODE_RSUB ? 0 : 1;
-        if (!(alpha->kind == FJ_TERM_NUMBER && alpha->number == 1))
-            x[scaled] = fj_term_op(region, FJ_NODE_MUL, type, 2, (int[]){x[scaled], x[2]});
-        if (op == FJ_NODE_RSUB) {
-            const int first = x[0];
-            x[0] = x[1], x[1] = first;
-            op = FJ_NODE_SUB;
-        }
-        if (out->dtype == FJ_DTYPE_BOOL) return fj_term_op(region, FJ_NODE_LOGICAL_OR, type, 2, x);
-        return fj_term_op(region, op, type, 2, x);
-    }
-    if (op == FJ_NODE_FILL)
-        return fj_term_op(region, FJ_NODE_WHERE, type, 3, (int[]){fj_term_bool(region, x[1]), x[2], x[0]});
-    if (op == FJ_NODE_WHERE) x[0] = fj_term_bool(region, x[0]);
-    if (op == FJ_NODE_LOGICAL_AND || op == FJ_NODE_LOGICAL_OR || op == FJ_NODE_LOGICAL_XOR)
-        for (int i = 0; i < 2; i++) x[i] = fj_term_bool(region, x[i]);
-    if (op == FJ_NODE_MUL && out->dtype == FJ_DTYPE_BOOL)
-        return fj_term_op(region, FJ_NODE_LOGICAL_AND, type, 2, x);
-    if (op == FJ_NODE_LOGICAL_NOT || (op == FJ_NODE_BIT_NOT && out->dtype == FJ_DTYPE_BOOL))
-        return fj_term_not(region, x[0]);
-    return fj_term_op(region, op, type, fj_node_ops[op].arity, x);
-}
-
-static bool is_language(const fj_region *region, const fj_node *node, const int *x) {
-    const fj_node_op_info *info = &fj_node_ops[node->op];
-    (void)x;
-    if (node->op == FJ_NODE_CLAMP)
-        return node->args[1].kind != FJ_ARG_VALUE && node->args[2].kind != FJ_ARG_VALUE;
-    if (node->op == FJ_NODE_BIT_NOT)
-        return region->graph->values.data[node->outputs[0]].dtype == FJ_DTYPE_BOOL;
-    return info->text != NULL;
-}
-
-static int point(fj_region *region, int value, const fj_index *index) {
-    const fj_value *out = value_of(region, value);
-    const fj_node *node = &region->graph->nodes.data[out->node];
-    const fj_node_op_info *info = &fj_node_ops[node->op];
-    fj_index at[FJ_MAX_RANK] = {0};
-    int x[3] = {0}, doubtful = -1, rounded = -1;
-    bool scored = false, known = true;
-    for (int i = 0; i < info->arity; i++) {
-        const fj_arg *arg = &node->args[i];
-        if (arg->kind == FJ_ARG_VALUE) {
-            if (unproven(region, value_of(region, arg->value), out->dims, out->rank) >= 0)
-                doubtful = arg->value;
-            fj_broadcast(region, value_of(region, arg->value), out->rank, index, at);
-            x[i] = fj_trace(region, arg->value, at);
-            scored |= region->terms.data[x[i]].scored;
-            if (region->terms.data[x[i]].scored && rounds(value_of(region, arg->value), out))
-                rounded = arg->value;
-        } else if (arg->kind == FJ_ARG_NONE && node->op == FJ_NODE_CLAMP) {
-            x[i] = fj_term_number(region, i == 1 ? -HUGE_VAL : HUGE_VAL, FJ_TERM_FLOAT);
-        } else {
-            known &= number_of(region, node, arg, out, &x[i]);
-        }
-    }
-    if (doubtful >= 0 && scored)
-        fj_region_raise(region, FJ_REASON_MASK_DOES_NOT_BROADCAST,
-                        "a size of '%.80s' is another symbol than that of '%.80s'",
-                        value_of(region, doubtful)->name, out->name);
-    if (doubtful >= 0) return read(region, value, index);
-    if (node->op == FJ_NODE_CAST) return cast(region, node, value, x[0], index);
-    if (rounded >= 0)
-        fj_region_raise(region, FJ_REASON_ROUNDING_DIFFERS, "'%.80s' rounds the scores from %s to %s",
-                        node->name, fj_dtype_name(value_of(region, rounded)->dtype),
-                        fj_dtype_name(out->dtype));
-    if (!scored) {
-        if (!known || !is_same_in_kernels(region, node, out)) return read(region, value, index);
-        const int made = build(region, node, out, x);
-        const fj_term *t = &region->terms.data[made];
-        /* Positions have 32 bits in kernels: what multiplies them may overflow. */
-        const bool overflows = t->kind == FJ_TERM_OP && t->op == FJ_NODE_MUL && t->type == FJ_TERM_INT;
-        return overflows ? read(region, value, index) : made;
-    }
-    if (!known || !is_language(region, node, x)) {
-        fj_region_raise(region, FJ_REASON_OP_NOT_IN_THE_MOD_LANGUAGE, "'%.80s' (%s) of the scores",
-                        node->name, info->name);
-        return read(region, value, index);
-    }
-    if (out->dtype == FJ_DTYPE_F64 && region->dtype != FJ_DTYPE_F64)
-        fj_region_raise(region, FJ_REASON_ROUNDING_DIFFERS, "'%.80s' computes the scores in F64", node->name);
-    if (is_half(out->dtype) && info->trust != FJ_TRUST_EXACT)
-        fj_region_note(region, "'%.60s' rounds the scores to %s; kernels keep float32", node->name,
-                       fj_dtype_name(out->dtype));
-    return build(region, node, out, x);
 }
 
 /* ---- The rest ---------------------------------------------------------------------------- */
@@ -374,13 +178,14 @@ static int create(fj_region *region, int value, const fj_index *index) {
     if (node->op != FJ_NODE_ARANGE || node->args[0].kind != FJ_ARG_INT || node->args[1].kind != FJ_ARG_INT ||
         out->rank != 1 || !fj_size_is_const(&region->graph->sizes, node->args[1].size, &step) ||
         type == FJ_TERM_BOOL)
-        return read(region, value, index);
+        return fj_term_read(region, value, index);
     fj_indices *x = &region->indices;
     const int position = fj_term_index(region, fj_index_add(x, fj_index_size(x, node->args[0].size),
                                                             fj_index_scale(x, index[0], node->args[1].size)));
     if (type == FJ_TERM_INT) return position;
-    return is_kernel_float(region, out->dtype) ? fj_term_op(region, FJ_NODE_CAST, FJ_TERM_FLOAT, 1, &position)
-                                               : read(region, value, index);
+    return fj_is_kernel_float(region, out->dtype)
+             ? fj_term_op(region, FJ_NODE_CAST, FJ_TERM_FLOAT, 1, &position)
+             : fj_term_read(region, value, index);
 }
 
 static int triangle(fj_region *region, int value, const fj_index *index) {
@@ -389,7 +194,7 @@ static int triangle(fj_region *region, int value, const fj_index *index) {
     int64_t diagonal;
     if (out->rank < 2 || node->args[1].kind != FJ_ARG_INT ||
         !fj_size_is_const(&region->graph->sizes, node->args[1].size, &diagonal))
-        return read(region, value, index);
+        return fj_term_read(region, value, index);
     const int inside = fj_trace(region, node->args[0].value, index);
     const int row = fj_term_index(region, index[out->rank - 2]),
               column = fj_term_index(region, index[out->rank - 1]);
@@ -433,28 +238,28 @@ static int indexed(fj_region *region, int value, const fj_index *index) {
     const fj_arg *list = &node->args[1];
     const fj_value *in = value_of(region, node->args[0].value);
     int first = -1, last = -1, given = 0, spread = 0, terms[FJ_MAX_RANK] = {0};
-    if (list->kind != FJ_ARG_VALUES || list->count > in->rank) return read(region, value, index);
+    if (list->kind != FJ_ARG_VALUES || list->count > in->rank) return fj_term_read(region, value, index);
     for (int i = 0; i < list->count; i++) {
         if (list->values[i] < 0) continue;
         const fj_value *each = value_of(region, list->values[i]);
-        if (type_of(each->dtype) != FJ_TERM_INT) return read(region, value, index);
+        if (type_of(each->dtype) != FJ_TERM_INT) return fj_term_read(region, value, index);
         if (first < 0) first = i;
         last = i, given++;
         if (each->rank > spread) spread = each->rank;
     }
     if (given == 0 || last - first + 1 != given || in->rank - given + spread != out->rank)
-        return read(region, value, index);
+        return fj_term_read(region, value, index);
     for (int d = 0; d < in->rank; d++) {
         if (d < first || d > last) {
             terms[d] = fj_term_index(region, index[d < first ? d : d - given + spread]);
             continue;
         }
         fj_index at[FJ_MAX_RANK] = {0};
-        if (unproven(region, value_of(region, list->values[d]), out->dims + first, spread) >= 0)
-            return read(region, value, index);
+        if (fj_unproven(region, value_of(region, list->values[d]), out->dims + first, spread) >= 0)
+            return fj_term_read(region, value, index);
         fj_broadcast(region, value_of(region, list->values[d]), spread, index + first, at);
         terms[d] = fj_trace(region, list->values[d], at);
-        if (region->terms.data[terms[d]].scored) return read(region, value, index);
+        if (region->terms.data[terms[d]].scored) return fj_term_read(region, value, index);
     }
     return lookup(region, node->args[0].value, terms);
 }
@@ -464,9 +269,9 @@ static int embedding(fj_region *region, int value, const fj_index *index) {
     const fj_node *node = &region->graph->nodes.data[out->node];
     if (node->args[0].kind != FJ_ARG_VALUE || node->args[1].kind != FJ_ARG_VALUE ||
         value_of(region, node->args[0].value)->rank != 2)
-        return read(region, value, index);
+        return fj_term_read(region, value, index);
     const int row = fj_trace(region, node->args[1].value, index);
-    if (region->terms.data[row].scored) return read(region, value, index);
+    if (region->terms.data[row].scored) return fj_term_read(region, value, index);
     const int terms[FJ_MAX_RANK] = {row, fj_term_index(region, index[out->rank - 1])};
     return lookup(region, node->args[0].value, terms);
 }
@@ -478,30 +283,30 @@ static int trace(fj_region *region, int value, const fj_index *index) {
         const bool rounds = is_half(v->dtype) || (v->dtype == FJ_DTYPE_F32 && region->dtype != FJ_DTYPE_F64);
         return fj_term_number(region, rounds ? fj_dtype_round(v->dtype, number) : number, type_of(v->dtype));
     }
-    if (v->node < 0 || region->depth > MOST_DEPTH) return read(region, value, index);
+    if (v->node < 0 || region->depth > MOST_DEPTH) return fj_term_read(region, value, index);
     const fj_node *node = &region->graph->nodes.data[v->node];
     fj_index at[FJ_MAX_RANK] = {0};
     int found;
     switch (fj_node_ops[node->op].class) {
-    case FJ_CLASS_POINT: return point(region, value, index);
+    case FJ_CLASS_POINT: return fj_trace_point(region, value, index);
     case FJ_CLASS_VIEW:
     case FJ_CLASS_SPLIT:
         if (!fj_index_view(region->graph, &region->indices, node, v->output, index, at))
-            return read(region, value, index);
+            return fj_term_read(region, value, index);
         return fj_trace(region, node->args[0].value, at);
     case FJ_CLASS_CREATE: return create(region, value, index);
     case FJ_CLASS_TRIANGLE: return triangle(region, value, index);
     case FJ_CLASS_MATMUL:
         found = product(region, v->node, 0, index);
-        return found >= 0 ? found : read(region, value, index);
+        return found >= 0 ? found : fj_term_read(region, value, index);
     case FJ_CLASS_ADDMM: return addmm(region, v->node, index, value);
     case FJ_CLASS_INDEX: return indexed(region, value, index);
     case FJ_CLASS_EMBEDDING: return embedding(region, value, index);
     case FJ_CLASS_SAME:
         if (node->args[2].kind == FJ_ARG_BOOL && !node->args[2].flag)
             return fj_trace(region, node->args[0].value, index);
-        return read(region, value, index);
-    default: return read(region, value, index);
+        return fj_term_read(region, value, index);
+    default: return fj_term_read(region, value, index);
     }
 }
 
@@ -514,7 +319,8 @@ int fj_trace(fj_region *region, int value, const fj_index *index) {
     int term = trace(region, value, index);
     region->depth--;
     const fj_term *t = &region->terms.data[term];
-    if (!t->scored && !t->printable) term = read(region, value, index); /* its own indices may be numbers */
+    if (!t->scored && !t->printable)
+        term = fj_term_read(region, value, index); /* its own indices may be numbers */
     fj_memo memo = {.value = value, .term = term, .next = region->memo_of[value]};
     memcpy(memo.index, index, sizeof *index * (size_t)rank);
     FJ_PUSH(region->arena, &region->memo, memo);

@@ -1,4 +1,8 @@
-/* Protocol buffers as bytes: fields of a message, one after the other. Untrusted. */
+/* Protocol buffers as bytes: fields of a message, one after the other. Untrusted.
+ *
+ * Read here, and not by protobuf-c: that unpacks a whole model before anything is looked at, copying every tensor, where models are
+ * mapped and their weights stay in the file; it needs onnx.proto and its compiler when flexjit is built, for a dozen messages of
+ * which a few fields each are wanted; and it takes no message above 2 GB. The format of the wire is four kinds of fields. */
 #ifndef FJ_FUSE_WIRE_H
 #define FJ_FUSE_WIRE_H
 
