@@ -211,11 +211,12 @@ static void check_matmul(fj_graph *graph, const fj_node *node, int first) {
         (differ(graph, out->dims[rank - 2], a->dims[a->rank - 2]) ||
          differ(graph, out->dims[rank - 1], b->dims[b->rank - 1])))
         fj_node_fail(graph, node, "the result's rows and columns are not those of its factors");
-    for (int i = 0; i + 2 < rank; i++)
+    const int batch = out->rank - (a->rank > 1) - (b->rank > 1); /* dimensions; a vector has none */
+    for (int i = 0; i < batch; i++)
         for (int j = 0; j < 2; j++) {
             const fj_value *in = j ? b : a;
-            const int at = i - (rank - in->rank);
-            if (at >= 0 && !fj_size_is(&graph->sizes, in->dims[at], 1) &&
+            const int at = i - (batch - (in->rank - 2));
+            if (at >= 0 && in->rank > 2 && !fj_size_is(&graph->sizes, in->dims[at], 1) &&
                 differ(graph, in->dims[at], out->dims[i]))
                 fj_node_fail(graph, node, "batch dimension %d of '%.60s' does not broadcast to the result's",
                              at, in->name);

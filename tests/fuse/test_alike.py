@@ -318,6 +318,21 @@ class Alike(harness.Case):
     def test_maximum_of_other_rows(self):
         self.assertEqual(self.fuse(maximum_of_other_rows())["fused"], [])
 
+    def test_products_of_vectors(self):
+        """A vector has no batch: the other factor's dimensions are the result's."""
+        g = Graph()
+        a, v, w = g.input("a", "F32", (B, H, L, E)), g.input("v", "F32", (E,)), g.input("w", "F32", (L,))
+        g.outputs = [g.node("matmul", "F32", (B, H, L), self=a, other=v), g.node("matmul", "F32", (B, H, E), self=w, other=a),
+                     g.node("matmul", "F32", (), self=v, other=v)]  # fmt: skip
+        path, given = self.file("g.json", g.text()), self.file("g.st", harness.safetensors(g.given))
+        self.ok("fuse", path, "--run", given, "--check", "--output", self.folder / "out")
+        made, x = harness.read_safetensors(self.folder / "out/outputs.safetensors"), harness.read_safetensors(given)
+        for i in range(B * H * L):
+            self.assertAlmostEqual(made["output_0"][2][i], sum(x["a"][2][i * E + e] * x["v"][2][e] for e in range(E)), delta=1e-5)
+        for i in range(B * H * E):
+            expected = sum(x["a"][2][(i // E * L + j) * E + i % E] * x["w"][2][j] for j in range(L))
+            self.assertAlmostEqual(made["output_1"][2][i], expected, delta=1e-5)
+
     def test_nan_to_num(self):
         """Infinities become the ends of the dtype, or what the node says."""
         g = Graph()
