@@ -158,7 +158,8 @@ int cli_time_duel(cli_kernel *a, cli_kernel *b, const cli_flush *of, cli_samples
 
 /* ---- The child (tune_worker.c, tune_child.c) --------------------------------------------- */
 
-/* Requests, one JSON object a line, with their answers:
+/* Requests, one JSON object a line, each with its "number", and their answers, which repeat it: a line with another number,
+ * or none, is not the answer, whoever wrote it. Without the number:
  *   {"do":"begin", "row":N, "variant":the default}   {"flops", "bytes", "peak", "rate"}
  *   {"do":"try", "variant":NAME, "give_up":ms}       {"ms", "runtimes", "validation_ms", "confirmed"}
  *   {"do":"duel", "variant":NAME}                    {"default":[ms], "variant":[ms]}
@@ -175,7 +176,8 @@ typedef enum cli_answer {
 typedef struct cli_child {
     const cli_args *args;
     int process, channel;
-    char *line;
+    json_int_t asked; /* the number of the last request; those of a child that is gone are not used again */
+    char *line;       /* what was read of it and not yet looked at */
     size_t length, room;
     char end[64]; /* how the last one ended: "signal 11" */
 } cli_child;

@@ -146,9 +146,34 @@ static bool grow(cli_child *child) {
     return true;
 }
 
-/* A line, or why there is none. */
-static cli_answer read_line(cli_child *child, double until) {
+/* Takes a whole line from what was read; NULL: there is none. What is no object is no answer: {}. */
+static json_t *take_line(cli_child *child) {
+    char *end = child->length > 0 ? memchr(child->line, '\n', child->length) : NULL;
+    if (end == NULL) return NULL;
+    const size_t size = (size_t)(end - child->line) + 1;
+    json_t *object = json_loadb(child->line, size, 0, NULL);
+    child->length -= size;
+    memmove(child->line, child->line + size, child->length);
+    if (json_is_object(object)) return object;
+    json_decref(object);
+    return json_object();
+}
+
+/* The answer to the last request: a candidate may have written lines of its own, and an answer may be late. */
+static json_t *take_answer(cli_child *child) {
+    for (json_t *object = take_line(child); object != NULL; object = take_line(child)) {
+        const json_t *number = json_object_get(object, "number");
+        if (json_is_integer(number) && json_integer_value(number) == child->asked) return object;
+        json_decref(object);
+    }
+    return NULL;
+}
+
+/* The answer, or why there is none. */
+static cli_answer read_answer(cli_child *child, double until, json_t **ret_reply) {
     for (;;) {
+        *ret_reply = take_answer(child);
+        if (*ret_reply != NULL) return CLI_ANSWERED;
         const double left = until - cli_seconds();
         if (cli_interrupted()) return CLI_ANSWER_INTERRUPTED;
         if (left <= 0) return CLI_ANSWER_TIMEOUT;
@@ -159,18 +184,14 @@ static cli_answer read_line(cli_child *child, double until) {
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) return CLI_ANSWER_CRASH;
         child->length += (size_t)got;
-        if (child->line[child->length - 1] == '\n') return CLI_ANSWERED; /* one answer to one request */
     }
 }
 
 static cli_answer exchange(cli_child *child, json_t *request, double seconds, json_t **ret_reply) {
     const double until = cli_seconds() + seconds;
-    child->length = 0;
+    json_object_set_new(request, "number", json_integer(++child->asked));
     if (!send_request(child, request)) return CLI_ANSWER_CRASH;
-    const cli_answer answer = read_line(child, until);
-    if (answer != CLI_ANSWERED) return answer;
-    *ret_reply = json_loadb(child->line, child->length, 0, NULL);
-    return *ret_reply != NULL ? CLI_ANSWERED : CLI_ANSWER_CRASH;
+    return read_answer(child, until, ret_reply);
 }
 
 cli_answer cli_child_ask(cli_child *child, json_t *request, double seconds, json_t **ret_reply) {

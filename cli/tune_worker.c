@@ -47,10 +47,12 @@ static bool send_all(const char *text, size_t size) {
     return true;
 }
 
-static bool answer(json_t *object) {
+/* On a line of its own, whatever a candidate has written. */
+static bool answer(json_t *object, json_int_t number) {
+    if (object != NULL) json_object_set_new(object, "number", json_integer(number));
     char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
-    const bool sent = text != NULL && send_all(text, strlen(text)) && send_all("\n", 1);
+    const bool sent = text != NULL && send_all("\n", 1) && send_all(text, strlen(text)) && send_all("\n", 1);
     free(text);
     return sent;
 }
@@ -196,26 +198,30 @@ static int serve(worker *w, const json_t *request, json_t **ret_reply) {
 }
 
 /* One line; false at the end of the stream. */
-static bool read_request(FILE *stream, json_t **ret_request) {
+static bool read_request(FILE *stream, json_t **ret_request, json_int_t *ret_number) {
     char line[LONGEST_REQUEST];
     if (fgets(line, sizeof line, stream) == NULL) return false;
     *ret_request = json_loads(line, 0, NULL);
+    *ret_number = json_integer_value(json_object_get(*ret_request, "number"));
     return *ret_request != NULL;
 }
 
 int cli_tune_worker(const cli_args *args) {
     worker w = {0};
     json_t *request = NULL;
+    json_int_t number = 0;
     cli_report_begin(true);
     FILE *stream = fdopen(dup(CHANNEL), "r");
     int status = stream == NULL ? cli_no_memory() : cli_tune_open(args, &w.tune);
-    while (status == CLI_EXIT_OK && read_request(stream, &request)) {
+    while (status == CLI_EXIT_OK && read_request(stream, &request, &number)) {
         json_t *reply = NULL;
         status = serve(&w, request, &reply);
         json_decref(request);
-        if (status == CLI_EXIT_OK && !answer(reply)) break;
+        if (status == CLI_EXIT_OK && !answer(reply, number)) break;
     }
-    if (status != CLI_EXIT_OK) answer(error_of(status));
+    if (status != CLI_EXIT_OK && number == 0 && stream != NULL && read_request(stream, &request, &number))
+        json_decref(request); /* the start failed: that is the answer */
+    if (status != CLI_EXIT_OK) answer(error_of(status), number);
     end_row(&w);
     cli_flush_close(&w.flush);
     cli_tune_close(&w.tune);
