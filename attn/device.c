@@ -1,5 +1,6 @@
 /* Devices, and the peak of one. This file alone knows what kinds there are. */
 #include <stdio.h>
+#include <string.h>
 
 #include "attn/objects.h"
 #include "base/clock.h"
@@ -21,10 +22,15 @@ static fj_status open_host(fj_device *device, fj_arch arch, fj_error *error) {
     return FJ_OK;
 }
 
-/* A CPU of an instruction set: this one, if it has it. */
+/* A CPU of an instruction set: this one, with its caches and cores, if it has it. */
 static void open_isa(fj_device *device, fj_isa isa) {
-    if (fj_jit_features().isa[isa]) device->driver = &fj_driver_cpu;
-    device->features = fj_jit_isa_features(isa);
+    const fj_features any = fj_jit_isa_features(isa);
+    fj_features here = fj_jit_features();
+    device->features = any;
+    if (!here.isa[isa]) return;
+    device->driver = &fj_driver_cpu;
+    memcpy(here.isa, any.isa, sizeof here.isa);
+    device->features = here;
 }
 
 static fj_status open_gpu(fj_device *device, fj_arch arch, fj_error *error) {

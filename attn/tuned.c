@@ -21,9 +21,9 @@ static bool describe(fj_buf *out, const fj_tuning_found *found) {
     fj_buf_printf(out, "tuning record %s:%d (%s%s", found->file, found->line,
                   found->shipped ? "shipped, " : "", found->rule == FJ_TUNING_EXACT ? "exact" : "nearest");
     if (found->rule == FJ_TUNING_NEAREST)
-        fj_buf_printf(out, ": %sbatch times heads %lld, %lld queries, %lld keys",
-                      found->other_device ? "another device, " : "", (long long)found->batch_heads,
-                      (long long)found->q_len, (long long)found->kv_len);
+        fj_buf_printf(out, ": %s%sbatch times heads %lld, %lld queries, %lld keys",
+                      found->other_device ? "another device, " : "", found->other_mod ? "another mod, " : "",
+                      (long long)found->batch_heads, (long long)found->q_len, (long long)found->kv_len);
     fj_buf_put(out, ")");
     return !out->failed;
 }

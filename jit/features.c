@@ -53,21 +53,21 @@ void fj_jit_cpu_name(char name[FJ_JIT_CPU_NAME]) { name[0] = '\0'; }
 
 #endif
 
-static void look_at_caches(fj_features *features) {
+static void look_at_machine(fj_features *features) {
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    features->cores = cores > 0 ? (int)cores : 0;
 #ifdef _SC_LEVEL1_DCACHE_SIZE /* glibc */
     const long l1d = sysconf(_SC_LEVEL1_DCACHE_SIZE), l2 = sysconf(_SC_LEVEL2_CACHE_SIZE),
                l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
     features->l1d = l1d > 0 ? l1d : 0;
     features->l2 = l2 > 0 ? l2 : 0;
     features->l3 = l3 > 0 ? l3 : 0;
-#else
-    (void)features;
 #endif
 }
 
 fj_features fj_jit_features(void) {
     fj_features features = fj_jit_isa_features((fj_isa)fj_isa_best());
-    look_at_caches(&features);
+    look_at_machine(&features);
     return features;
 }
 

@@ -51,8 +51,9 @@ typedef struct fj_features {
     bool emulated;          /* which is the emulator's */
     int multiprocessors;
     int shared_limit; /* bytes of dynamic shared memory that a block can have */
-    int64_t l1d, l2,
-        l3; /* bytes of this CPU's caches, of the first core; 0: not known. Only records of tuning have them */
+    /* Only records of tuning have these. */
+    int cores;           /* processors of this machine that are online, also hardware threads; 0: not known */
+    int64_t l1d, l2, l3; /* bytes of this CPU's caches, of the first core; 0: not known */
 } fj_features;
 
 fj_features fj_jit_features(void);

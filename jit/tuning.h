@@ -7,7 +7,7 @@
  * files are merged by `cat`:
  *
  *   {"schema":1,"tool":"flexjit 0.1.0"}
- *   {"call":{"batch_heads":8,"gqa":1,"kv_len":512,"q_len":512},"date":"2026-11-30T12:00:00Z",
+ *   {"call":{"batch_heads":8,"gqa":1,"kv_len":512,"mask_cost":0,"q_len":512,"score_cost":3},"date":"2026-11-30T12:00:00Z",
  *    "default":{"time_ms":2.1,"variant":"fwd_cpu_..."},"device":{...},"machine":"...","problem":{...},"time_ms":1.9,
  *    "variant":"fwd_cpu_..."}
  *
@@ -54,7 +54,7 @@ typedef struct fj_tuning_call {
 
 /* How near a record is. */
 typedef enum fj_tuning_rule {
-    FJ_TUNING_EXACT,   /* the same device, problem and lengths */
+    FJ_TUNING_EXACT,   /* the same device, problem, costs of the mod, and lengths */
     FJ_TUNING_NEAREST, /* the same architecture and problem; lengths each within a factor of FJ_TUNING_REACH */
 } fj_tuning_rule;
 
@@ -63,8 +63,8 @@ typedef enum fj_tuning_rule {
 typedef struct fj_tuning_found {
     fj_variant variant;
     fj_tuning_rule rule;
-    bool shipped, other_device;
-    const char *file; /* lives as long as the tuning */
+    bool shipped, other_device, other_mod; /* other_mod: of the same class of cost */
+    const char *file;                      /* lives as long as the tuning */
     int line;
     int64_t batch_heads, q_len, kv_len; /* that were measured */
 } fj_tuning_found;

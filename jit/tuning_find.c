@@ -2,8 +2,12 @@
  *
  * Of the records of the same architecture and problem the one is taken whose lengths are nearest: the distance is the worst
  * of three ratios (batch times heads, queries, keys), each looked at alone, so that calls whose products agree are far apart
- * all the same. Equal ones are told apart by the other two ratios, then by the whole device, then by the group of heads, then
- * by layer, then the later one of a layer wins. The shipped layer is asked only where the user's have nothing.
+ * all the same. Equal ones are told apart by the other two ratios, then by the whole device, then by the mod, then by the group
+ * of heads, then by layer, then the later one of a layer wins. The shipped layer is asked only where the user's have nothing.
+ *
+ * Mods of a class of cost (tuning_record.c) are one problem, as plans list the same variants for them: what was measured with
+ * one of them is a better guess for another than the default is, and nobody measures each of their mods. But it is a guess: a
+ * record is exact only where the costs of score and mask agree too, and a sweep of the mod itself comes before it.
  */
 #include "jit/tuning_record.h"
 
@@ -14,7 +18,7 @@
 typedef struct nearness {
     double distance; /* the logarithm of the worst ratio */
     double sum;      /* of all three, where the worst are equal */
-    bool other_device, other_group;
+    bool other_device, other_mod, other_group;
 } nearness;
 
 typedef struct lookup {
@@ -34,6 +38,7 @@ static nearness nearness_of(const fj_tuning_key *a, const fj_tuning_key *b) {
     return (nearness){.distance = fmax(heads, fmax(q, kv)),
                       .sum = heads + q + kv,
                       .other_device = !fj_cache_digest_equal(a->device, b->device),
+                      .other_mod = a->score_cost != b->score_cost || a->mask_cost != b->mask_cost,
                       .other_group = a->gqa != b->gqa};
 }
 
@@ -41,6 +46,7 @@ static bool is_nearer(const nearness *a, const nearness *b) {
     if (a->distance < b->distance || a->distance > b->distance) return a->distance < b->distance;
     if (a->sum < b->sum || a->sum > b->sum) return a->sum < b->sum;
     if (a->other_device != b->other_device) return b->other_device;
+    if (a->other_mod != b->other_mod) return b->other_mod;
     return a->other_group < b->other_group;
 }
 
@@ -89,12 +95,14 @@ fj_status fj_tuning_find(fj_tuning *tuning, const fj_tuning_call *call, bool *re
     if (shipped) look_at_shelf(&look, &tuning->shelves.data[shelf]);
     warn_of_illegal(&look);
     if (!look.best) return FJ_OK;
-    const bool exact = look.near.distance <= 0 && !look.near.other_device && !look.near.other_group;
+    const bool exact =
+        look.near.distance <= 0 && !look.near.other_device && !look.near.other_mod && !look.near.other_group;
     *ret_is_found = true;
     *ret_found = (fj_tuning_found){.variant = look.variant,
                                    .rule = exact ? FJ_TUNING_EXACT : FJ_TUNING_NEAREST,
                                    .shipped = shipped,
                                    .other_device = look.near.other_device,
+                                   .other_mod = look.near.other_mod,
                                    .file = tuning->files.data[look.best->file],
                                    .line = look.best->line,
                                    .batch_heads = look.best->key.batch_heads,

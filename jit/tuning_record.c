@@ -13,7 +13,14 @@
 
 /* FEW_QUERIES: a call with fewer is like decoding, for what is looked up. HEAVY and LONG_MASK are where plans of GPU kernels
  * change what they list (plan_cuda.c); above COSTLY times that, what a mod costs is all that counts. */
-enum { FEW_QUERIES = 64, FORWARD_HEAVY = 16, BACKWARD_HEAVY = 48, COSTLY = 16, LONG_MASK = 48 };
+enum {
+    FEW_QUERIES = 64,
+    FORWARD_HEAVY = 16,
+    BACKWARD_HEAVY = 48,
+    COSTLY = 16,
+    LONG_MASK = 48,
+    NOT_KNOWN = -1
+};
 
 #define TOOL "flexjit " FJ_VERSION
 
@@ -44,15 +51,24 @@ static fj_isa isa_of(const fj_tuning_call *call) {
 static json_t *device_json(const fj_tuning_call *call) {
     const fj_features *features = call->features;
     if (!is_gpu(call))
-        return json_pack("{s:s, s:s, s:I, s:I, s:I}", "target", fj_jit_target_name(FJ_TARGET_CPU), "arch",
-                         fj_jit_isa_name(isa_of(call)), "l1d", (json_int_t)features->l1d, "l2",
-                         (json_int_t)features->l2, "l3", (json_int_t)features->l3);
+        return json_pack("{s:s, s:s, s:i, s:I, s:I, s:I}", "target", fj_jit_target_name(FJ_TARGET_CPU),
+                         "arch", fj_jit_isa_name(isa_of(call)), "cores", features->cores, "l1d",
+                         (json_int_t)features->l1d, "l2", (json_int_t)features->l2, "l3",
+                         (json_int_t)features->l3);
     char arch[FJ_ARCH_NAME];
     fj_jit_arch_name((fj_arch){features->arch.number, '\0'}, arch);
     return json_pack("{s:s, s:s, s:i, s:i}", "target",
                      fj_jit_target_name(features->emulated ? FJ_TARGET_EMU : FJ_TARGET_CUDA), "arch", arch,
                      "multiprocessors", features->multiprocessors, "shared_limit", features->shared_limit);
 }
+
+/* What one score costs, and one look at the mask: two mods of which both agree are taken for one. */
+static int64_t score_cost(const fj_tuning_call *call) {
+    const fj_ir_cost cost = fj_jit_mod_cost(call->problem);
+    return (int64_t)cost.score + cost.gradient;
+}
+
+static int64_t mask_cost(const fj_tuning_call *call) { return fj_jit_mod_cost(call->problem).mask; }
 
 static const char *class_of(int64_t cost, int heavy) {
     if (cost <= 0) return "none";
@@ -64,7 +80,6 @@ static json_t *problem_json(const fj_tuning_call *call) {
     const fj_jit_problem *of = call->problem;
     const bool gpu = is_gpu(call), backward = of->kind == FJ_JIT_BACKWARD;
     const bool is_few = call->q_len > 0 && call->q_len < FEW_QUERIES;
-    const fj_ir_cost cost = fj_jit_mod_cost(of);
     json_t *object =
         json_pack("{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:b, s:b, s:b}", //
                   "direction", backward ? "bwd" : "fwd", "dtype", fj_dtype_name(of->dtype), "head_dim",
@@ -73,9 +88,9 @@ static json_t *problem_json(const fj_tuning_call *call) {
                   : of->paged ? "paged"
                               : "dense",
                   "mask", fj_mask_tier_name(call->tier), "cost",
-                  class_of((int64_t)cost.score + cost.gradient, backward ? BACKWARD_HEAVY : FORWARD_HEAVY),
-                  "mask_cost", class_of(cost.mask, LONG_MASK), "block_mask", (int)of->block_mask,
-                  "few_queries", (int)(of->few_queries || is_few), "grouped", (int)(of->gqa > 1));
+                  class_of(score_cost(call), backward ? BACKWARD_HEAVY : FORWARD_HEAVY), "mask_cost",
+                  class_of(mask_cost(call), LONG_MASK), "block_mask", (int)of->block_mask, "few_queries",
+                  (int)(of->few_queries || is_few), "grouped", (int)(of->gqa > 1));
     json_t *flags =
         json_pack("{s:b, s:b, s:b, s:b, s:b, s:b}", //
                   "max", (int)of->max, "capture_grads", (int)(of->gradient && of->gradient->scatters.len > 0),
@@ -113,7 +128,9 @@ bool fj_tuning_key_of(const fj_tuning_call *call, fj_tuning_key *ret_key) {
     *ret_key = (fj_tuning_key){.batch_heads = call->batch_heads,
                                .q_len = call->q_len,
                                .kv_len = call->kv_len,
-                               .gqa = call->problem->gqa};
+                               .gqa = call->problem->gqa,
+                               .score_cost = score_cost(call),
+                               .mask_cost = mask_cost(call)};
     return digest_keys(device_json(call), problem_json(call), ret_key);
 }
 
@@ -166,6 +183,12 @@ static bool read_count(const json_t *call, const char *name, json_int_t least, i
     return json_is_integer(value) && *ret_value >= least;
 }
 
+/* One that has none is of a mod that is not known. */
+static bool read_cost(const json_t *call, const char *name, int64_t *ret_value) {
+    *ret_value = NOT_KNOWN;
+    return !json_object_get(call, name) || read_count(call, name, 0, ret_value);
+}
+
 static bool is_target(const char *name) {
     for (int i = 0; name && i < FJ_TARGET_COUNT; i++)
         if (strcmp(name, fj_jit_target_name((fj_target)i)) == 0) return true;
@@ -189,6 +212,9 @@ static const char *read_record(const json_t *object, fj_tuning_record *ret_recor
         !read_count(call, "q_len", 1, &record.key.q_len) ||
         !read_count(call, "kv_len", 1, &record.key.kv_len) || !read_count(call, "gqa", 0, &record.key.gqa))
         return "is a record without lengths";
+    if (!read_cost(call, "score_cost", &record.key.score_cost) ||
+        !read_cost(call, "mask_cost", &record.key.mask_cost))
+        return "is a record whose costs are no numbers";
     if (!digest_keys(json_incref(device), json_incref(problem), &record.key))
         return "does not fit into memory";
     memcpy(record.variant, variant, strlen(variant) + 1);
@@ -255,11 +281,11 @@ char *fj_tuning_record_text(const fj_tuning_new *record) {
                        at.tm_mday, at.tm_hour, at.tm_min, at.tm_sec);
     json_t *machine = json_string(record->machine ? record->machine : "");
     if (!machine) machine = json_string(""); /* not UTF-8 */
-    return line_take(json_pack("{s:{s:I, s:I, s:I, s:I}, s:s, s:o, s:o, s:o, s:f, s:s, s:{s:s, s:f}}", //
-                               "call", "batch_heads", (json_int_t)call->batch_heads, "gqa",
-                               (json_int_t)call->problem->gqa, "kv_len", (json_int_t)call->kv_len, "q_len",
-                               (json_int_t)call->q_len, "date", date, "device", device_json(call), "problem",
-                               problem_json(call), "machine", machine, "time_ms", record->best.ms, "variant",
-                               record->best.variant, "default", "variant", record->standard.variant,
-                               "time_ms", record->standard.ms));
+    return line_take(json_pack(
+        "{s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:s, s:o, s:o, s:o, s:f, s:s, s:{s:s, s:f}}", //
+        "call", "batch_heads", (json_int_t)call->batch_heads, "gqa", (json_int_t)call->problem->gqa, "kv_len",
+        (json_int_t)call->kv_len, "q_len", (json_int_t)call->q_len, "mask_cost", (json_int_t)mask_cost(call),
+        "score_cost", (json_int_t)score_cost(call), "date", date, "device", device_json(call), "problem",
+        problem_json(call), "machine", machine, "time_ms", record->best.ms, "variant", record->best.variant,
+        "default", "variant", record->standard.variant, "time_ms", record->standard.ms));
 }

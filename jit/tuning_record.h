@@ -16,6 +16,7 @@ typedef struct fj_tuning_key {
     fj_digest arch;   /* the part of it that has to agree */
     fj_digest problem;
     int64_t batch_heads, q_len, kv_len, gqa;
+    int64_t score_cost, mask_cost; /* of the mod; below 0: not known */
 } fj_tuning_key;
 
 /* False: out of memory. */

@@ -843,9 +843,10 @@ FJ_NODISCARD FJ_API fj_status fj_cache_import(fj_context *context, const char *f
 /* Records of what was measured: JSON lines in *.jsonl of the folders of FLEXJIT_TUNE_PATH (else XDG_DATA_HOME/flexjit/tune,
  * else ~/.local/share/flexjit/tune), to be merged by `cat`; the library may be built with some. A context reads them once. They
  * decide for plans that have lengths (batch_heads, q_len, kv_len) and ask for no variant themselves: the variant is that of
- * the record of the same device, problem and lengths (exact); else of the same architecture or instruction set, problem,
- * and class of the mod's cost, and the nearest lengths, each within a factor of 4, less than 64 queries apart from
- * more (nearest); else the same of what the library was built with (shipped); else the default. What a file holds never
+ * the record of the same device (also its cores and caches), problem, costs of the mod, and lengths (exact); else of the same
+ * architecture or instruction set, problem, and class of the mod's cost, and the nearest lengths, each within a factor of 4,
+ * less than 64 queries apart from more (nearest): mods of one class of cost share what was measured with one of them, as a
+ * guess that a sweep of the mod itself replaces; else the same of what the library was built with (shipped); else the default. What a file holds never
  * makes a plan fail: what is not understood, or of another version, is counted in a warning. A tuned variant whose kernel
  * cannot be had (it does not compile; FLEXJIT_NO_JIT, and no layer has it) is replaced by the default, with a warning (not of
  * shipped ones that FLEXJIT_NO_JIT keeps from being compiled). */

@@ -31,7 +31,7 @@ class Tuned(harness.Case):
         text = self.ok("show", "--score", "score", "--stage", "plan", "--device", "cpu", "--head-dim", 16).stdout
         self.variant = text.split("\n              ")[1].split("\n")[0]
         record = {
-            "call": {"batch_heads": 4, "gqa": 1, "kv_len": 80, "q_len": 64},
+            "call": {"batch_heads": 4, "gqa": 1, "kv_len": 80, "mask_cost": 0, "q_len": 64, "score_cost": 0},
             "device": {"arch": self.variant.split("_")[-1], "target": "cpu"}, "problem": PROBLEM, "variant": self.variant,
         }
         return {**record, **changes}

@@ -149,6 +149,8 @@ START_TEST(devices) {
     append(first, NULL, &here, THIRD);
     check_call(first, &newer, THIRD, "exact tune.jsonl:3");
     check_call(first, &caches, OTHER, "exact tune.jsonl:2");
+    const fj_tuning_call many = call_of(&many_cores, 8, 512, 512);
+    check_call(first, &many, THIRD, "nearest tune.jsonl:3");
     append(first, NULL, &old, THIRD);
     check_call(first, &old, THIRD, "exact tune.jsonl:4");
     ck_assert_int_eq(warnings, 0); /* records of other devices are nothing to warn of */
@@ -254,6 +256,38 @@ START_TEST(cost_classes) {
 }
 END_TEST
 
+/* Mods of one class share records, and their own come first; of equal lengths, not before nearer ones. */
+START_TEST(mods_of_one_class) {
+    const fj_ir bias = {.cost = {.score = 3}}, cap = {.cost = {.score = 9}},
+                window = {.cost = {.score = 3, .mask = 2}}, band = {.cost = {.score = 3, .mask = 5}};
+    const fj_ir *const mods[] = {&bias, &cap, &window, &band};
+    fj_jit_problem problems[FJ_ARRAY_LEN(mods)];
+    fj_tuning_call calls[FJ_ARRAY_LEN(mods)];
+    for (size_t i = 0; i < FJ_ARRAY_LEN(mods); i++) {
+        problems[i] = forward;
+        problems[i].ir = mods[i];
+        calls[i] = call_of(&avx512, 8, 512, 512);
+        calls[i].problem = &problems[i];
+    }
+    append(first, NULL, &calls[0], OTHER);
+    append(first, NULL, &calls[2], OTHER);
+    check_call(first, &calls[0], OTHER, "exact tune.jsonl:2");
+    check_call(first, &calls[1], OTHER, "nearest tune.jsonl:2");
+    check_call(first, &calls[3], OTHER, "nearest tune.jsonl:3");
+    append(first, NULL, &calls[1], THIRD);
+    append(first, NULL, &calls[3], THIRD);
+    check_call(first, &calls[0], OTHER, "exact tune.jsonl:2");
+    check_call(first, &calls[1], THIRD, "exact tune.jsonl:4");
+    check_call(first, &calls[2], OTHER, "exact tune.jsonl:3");
+    check_call(first, &calls[3], THIRD, "exact tune.jsonl:5");
+    fj_tuning_call longer = calls[1];
+    longer.q_len = longer.kv_len = 1024;
+    append(first, NULL, &longer, DEFAULT);
+    longer.problem = &problems[0];
+    check_call(first, &longer, DEFAULT, "nearest tune.jsonl:6");
+}
+END_TEST
+
 /* Gradients of captures are summed by more kernels. */
 START_TEST(capture_gradients_apart) {
     fj_ir plain = {.cost = {.gradient = 1}}, summing = plain;
@@ -273,4 +307,4 @@ END_TEST
 
 RUN_SUITE("jit tuning", exact_then_nearest, distance, reach, decoding_and_prefill_apart, lengths_not_known,
           later_wins_in_a_layer, earlier_layers_win, shipped_comes_last, devices, gpus, problems_apart,
-          groups, cost_classes, capture_gradients_apart)
+          groups, cost_classes, mods_of_one_class, capture_gradients_apart)

@@ -178,9 +178,9 @@ START_TEST(text_of_a_record) {
     memset(date + strlen("\"date\":\""), 'D', strlen("2026-11-30T12:00:00Z"));
     ck_assert_str_eq(
         line,
-        "{\"call\":{\"batch_heads\":8,\"gqa\":1,\"kv_len\":256,\"q_len\":512},\"date\":\"DDDDDDDDDDDDDDDDDDDD\","
+        "{\"call\":{\"batch_heads\":8,\"gqa\":1,\"kv_len\":256,\"mask_cost\":0,\"q_len\":512,\"score_cost\":0},\"date\":\"DDDDDDDDDDDDDDDDDDDD\","
         "\"default\":{\"time_ms\":1.5,\"variant\":\"" DEFAULT
-        "\"},\"device\":{\"arch\":\"avx512\",\"l1d\":32768,"
+        "\"},\"device\":{\"arch\":\"avx512\",\"cores\":2,\"l1d\":32768,"
         "\"l2\":1048576,\"l3\":33554432,\"target\":\"cpu\"},\"machine\":\"a \\\"machine\\\"\",\"problem\":{"
         "\"block_mask\":false,\"capture_grads\":false,\"cost\":\"none\",\"deterministic\":true,"
         "\"direction\":\"fwd\",\"dtype\":\"F32\",\"few_queries\":false,\"form\":\"dense\",\"grouped\":false,"

@@ -36,11 +36,15 @@ static inline void teardown(void) { folder_remove(folder); }
 
 /* ---- Calls and records ------------------------------------------------------------------------------------- */
 
-static const fj_features avx512 = {.isa = {true, true, true}, .l1d = 32768, .l2 = 1 << 20, .l3 = 1 << 25};
+static const fj_features avx512 = {
+    .isa = {true, true, true}, .cores = 2, .l1d = 32768, .l2 = 1 << 20, .l3 = 1 << 25};
+static const fj_features many_cores = {
+    .isa = {true, true, true}, .cores = 64, .l1d = 32768, .l2 = 1 << 20, .l3 = 1 << 25};
 static const fj_features other_caches = {
-    .isa = {true, true, true}, .l1d = 49152, .l2 = 2 << 20, .l3 = 1 << 26};
-static const fj_features bf16 = {.isa = {true, true, true, true}, .l1d = 32768, .l2 = 1 << 20, .l3 = 1 << 25};
-static const fj_features avx2 = {.isa = {true, true}, .l1d = 32768, .l2 = 1 << 20, .l3 = 1 << 25};
+    .isa = {true, true, true}, .cores = 2, .l1d = 49152, .l2 = 2 << 20, .l3 = 1 << 26};
+static const fj_features bf16 = {
+    .isa = {true, true, true, true}, .cores = 2, .l1d = 32768, .l2 = 1 << 20, .l3 = 1 << 25};
+static const fj_features avx2 = {.isa = {true, true}, .cores = 2, .l1d = 32768, .l2 = 1 << 20, .l3 = 1 << 25};
 static const fj_jit_problem forward = {.kind = FJ_JIT_FORWARD,
                                        .dtype = FJ_DTYPE_F32,
                                        .head_dim = 64,
