@@ -98,6 +98,11 @@ static fj_status check_result(const fj_plan *winner, const fj_tuning_result *res
     return FJ_OK;
 }
 
+fj_status fj_tuning_check(fj_context *context, const char *file, fj_error *error) {
+    if (!context) return fj_error_set(error, FJ_ERR_ARGUMENT, "context is NULL");
+    return fj_tuning_probe(context->tuning, file, error);
+}
+
 fj_status fj_tuning_add(const fj_plan *winner, const char *file, const fj_tuning_result *result,
                         fj_error *error) {
     fj_tuning_result all;

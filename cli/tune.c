@@ -187,6 +187,10 @@ static int sweep(const cli_args *args, work *w) {
     if (status == CLI_EXIT_OK)
         status = cli_log_open(&w->tune, cli_args_text(args, CLI_OPT_TUNE_LOG, NULL), &w->log);
     if (status != CLI_EXIT_OK) return status;
+    fj_error error = {0};
+    const fj_status writable =
+        fj_tuning_check(w->tune.context, cli_args_text(args, CLI_OPT_TUNE_OUTPUT, NULL), &error);
+    if (writable != FJ_OK) return cli_fail_library(writable, &error);
     cli_interrupt_defer();
     status = find_problems(w);
     w->are_found = status == CLI_EXIT_OK;

@@ -95,6 +95,9 @@ typedef struct fj_tuning_new {
  * Lookups of this tuning do not see it once files were read. */
 fj_status fj_tuning_append(fj_tuning *tuning, const char *file, const fj_tuning_new *record, fj_error *error);
 
+/* Whether fj_tuning_append could add to it, by what is there now. Writes and makes nothing; one that is missing could be made. */
+fj_status fj_tuning_probe(fj_tuning *tuning, const char *file, fj_error *error);
+
 typedef struct fj_tuning_layer {
     const char *path; /* "(built in)" of the shipped one, the last */
     bool written, exists;

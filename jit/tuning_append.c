@@ -40,7 +40,7 @@ static const char *write_once(const fj_file_ops *ops, int descriptor, const fj_b
     return ops->fsync(descriptor) == 0 ? NULL : strerror(errno);
 }
 
-/* NULL, or what is wrong. */
+/* NULL, or what is wrong. record NULL: nothing is written. */
 static const char *add(const fj_tuning *tuning, int descriptor, const char *header, const char *record) {
     fj_buf text, line;
     bool needs_header = false;
@@ -51,9 +51,9 @@ static const char *add(const fj_tuning *tuning, int descriptor, const char *head
         wrong = look_through((fj_str){text.data, text.len}, header, &needs_header);
     if (text.len > 0 && text.data[text.len - 1] != '\n') fj_buf_put(&line, "\n");
     if (text.len == 0 || needs_header) fj_buf_put(&line, header);
-    fj_buf_put(&line, record);
+    if (record) fj_buf_put(&line, record);
     if (!wrong && (text.failed || line.failed)) wrong = "out of memory";
-    if (!wrong) wrong = write_once(tuning->ops, descriptor, &line);
+    if (!wrong && record) wrong = write_once(tuning->ops, descriptor, &line);
     fj_buf_finish(&line);
     fj_buf_finish(&text);
     return wrong;
@@ -61,16 +61,17 @@ static const char *add(const fj_tuning *tuning, int descriptor, const char *head
 
 static fj_status add_to(const fj_tuning *tuning, const char *path, const char *header, const char *record,
                         fj_error *error) {
-    const int flags = O_RDWR | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC;
+    const int flags = O_RDWR | O_APPEND | (record ? O_CREAT : 0) | O_NONBLOCK | O_CLOEXEC;
     const int descriptor = tuning->ops->openat(AT_FDCWD, path, flags, 0644);
+    if (descriptor < 0 && !record && errno == ENOENT) return FJ_OK;
     const char *wrong = descriptor < 0 ? strerror(errno) : add(tuning, descriptor, header, record);
     if (descriptor >= 0 && tuning->ops->close(descriptor) != 0 && !wrong) wrong = strerror(errno);
     if (!wrong) return FJ_OK;
     return fj_error_set(error, FJ_ERR_IO, "tuning record cannot be added to '%.200s': %s", path, wrong);
 }
 
-fj_status fj_tuning_append(fj_tuning *tuning, const char *file, const fj_tuning_new *record,
-                           fj_error *error) {
+/* record NULL: it is seen whether one could be added. */
+static fj_status append(fj_tuning *tuning, const char *file, const fj_tuning_new *record, fj_error *error) {
     if (!file && tuning->folders == 0)
         return fj_error_set(error, FJ_ERR_IO, "no folder for tuning records: set FLEXJIT_TUNE_PATH or HOME");
     fj_buf path;
@@ -79,16 +80,25 @@ fj_status fj_tuning_append(fj_tuning *tuning, const char *file, const fj_tuning_
         fj_buf_put(&path, file);
     else
         fj_buf_printf(&path, "%s/" FJ_TUNING_FILE, fj_tuning_folder(tuning, 0));
-    char *header = fj_tuning_header_text(), *text = fj_tuning_record_text(record);
+    char *header = fj_tuning_header_text(), *text = record ? fj_tuning_record_text(record) : NULL;
     fj_status status = FJ_ERR_MEMORY;
-    if (path.failed || !header || !text) {
+    if (path.failed || !header || (record && !text)) {
         (void)fj_error_set(error, FJ_ERR_MEMORY, "out of memory");
     } else {
-        if (!file) make_folders(tuning->ops, path.data);
+        if (!file && record) make_folders(tuning->ops, path.data);
         status = add_to(tuning, path.data, header, text, error);
     }
     free(header);
     free(text);
     fj_buf_finish(&path);
     return status;
+}
+
+fj_status fj_tuning_append(fj_tuning *tuning, const char *file, const fj_tuning_new *record,
+                           fj_error *error) {
+    return append(tuning, file, record, error);
+}
+
+fj_status fj_tuning_probe(fj_tuning *tuning, const char *file, fj_error *error) {
+    return append(tuning, file, NULL, error);
 }

@@ -868,6 +868,10 @@ FJ_NODISCARD FJ_API fj_status fj_plan_tuned_variants(const fj_plan *plan, fj_tex
 FJ_NODISCARD FJ_API fj_status fj_tuning_add(const fj_plan *winner, const char *file,
                                             const fj_tuning_result *result, fj_error *error);
 
+/* Whether fj_tuning_add could add to a file, for who wants to know it before a long measurement. Writes nothing; a file that is
+ * missing could be made. file NULL: as there. FJ_ERR_IO: it is of something else or of another schema, or cannot be opened. */
+FJ_NODISCARD FJ_API fj_status fj_tuning_check(fj_context *context, const char *file, fj_error *error);
+
 /* ---- Tools ------------------------------------------------------------------------------- */
 
 /* What was found where, as JSON text: compilers, CPU features, layers of the cache and of records of tuning, threads. "works": false when something

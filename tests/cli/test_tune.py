@@ -271,6 +271,11 @@ class Tune(harness.Case):
         for option in ("--report", "--output", "--log"):
             self.fails(1, str(nowhere), "tune", *SHAPE, "--budget", "0", option, nowhere, env=self.env())
             self.fails(1, str(self.folder), "tune", *SHAPE, "--budget", "0", option, self.folder, env=self.env())
+        other, log = self.file("other.txt", "a letter\n"), self.folder / "unused.json"
+        self.fails(1, "it is not a file of tuning records", "tune", *SHAPE, "--budget", "0", "--log", log, "--output", other,
+                   env=self.env())  # fmt: skip
+        self.assertEqual(other.read_text(), "a letter\n")
+        self.assertNotIn("median", log.read_text() if log.exists() else "")  # nothing was measured
         self.fails(1, "no folder for tuning records", "tune", *SHAPE, "--budget", "0", env={"FLEXJIT_TUNE_PATH": ":"})
 
     def test_files_that_would_replace_each_other(self):
