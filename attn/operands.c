@@ -365,7 +365,7 @@ static fj_status resolve_forward(const fj_validation *v, const fj_args *args, fj
     if (args->out_raw && !v->plan->mod->program.out)
         return fj_attn_bad(v, "out_raw is given, but the mod has no mod of the output");
     const target targets[] = {
-        {"out", args->out, OUT, .written = true, .to = &all->out},
+        {"out", args->out, OUT, .optional = true, .written = true, .to = &all->out},
         {"out_raw", args->out_raw, OUT, .optional = true, .written = true, .to = &all->out_raw},
         {"lse", args->lse, ROWS, .written = true, .to = &all->lse},
         {"lse_low", args->lse_low, ROWS, .optional = true, .written = true, .to = &all->lse_low},

@@ -474,7 +474,8 @@ typedef union fj_scalar {
  *
  * The data of all of them is memory of the device: see fj_device_dlpack.
  * lse, max, dlse and the gradients of captures are F32, or F64 for F64 inputs. Forward writes out,
- * lse and max; backward reads out and lse as forward gave them and writes dquery, dkey, dvalue,
+ * lse and max; where out is NULL it is not computed, nor is the mod of the output then, and lse is the same: on cpu
+ * without reading values. Backward reads out and lse as forward gave them and writes dquery, dkey, dvalue,
  * dcaptures and dscalars, fully, whatever they held. The reference device also takes F64 outputs
  * (and F64 out, lse, dout, dlse) for any input dtype.
  * lse_low [B,Hq,L], as lse, optional: what rounding took from lse, so that lse + lse_low is the logarithm to twice

@@ -50,7 +50,7 @@ struct fj_cpu_block_mask {
 
 struct fj_cpu_args {
     struct fj_cpu_tensor query, key, value; /* [B,Hq,L,E] [B,Hkv,S,E] [B,Hkv,S,Ev] */
-    struct fj_cpu_tensor out, lse, max;     /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L] */
+    struct fj_cpu_tensor out, lse, max;     /* [B,Hq,L,Ev] [B,Hq,L] [B,Hq,L]; forward: out may be absent */
     struct fj_cpu_tensor lse_low;           /* [B,Hq,L], may be absent: what rounding took from lse */
     /* With FJ_HAS_OUT: as out, before fj_out. Forward writes it, where it is not absent; backward reads it in place of out. */
     struct fj_cpu_tensor out_raw;

@@ -145,6 +145,7 @@ static void multiply_keys(const struct pass *p, int first, int rows) {
 }
 
 static void multiply_values(const struct pass *p, int first, int rows, int class) {
+    if (!wants_output(p->it)) return;
 #if FJ_DIRECT
     if (p->it->way != WAY_PACKED && direct_values(p, rows)) return;
 #endif

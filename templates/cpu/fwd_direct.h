@@ -38,16 +38,21 @@ FJ_SHARED int direct_values(const struct pass *p, int rows);
 #define FJ_ROW_SIZE (FJ_IN_SIZE * (FJ_HEAD_DIM > FJ_VALUE_DIM ? FJ_HEAD_DIM : FJ_VALUE_DIM))
 #define FJ_AHEAD (FJ_ROW_SIZE > 256 ? 32 : FJ_ROUND(8192 / FJ_ROW_SIZE, 16)) /* rows */
 
+/* The key `next` of the block, or of those that follow. */
+static inline const char *next_key(const struct pass *p, int next) {
+    return key_row(p->it, p->key + (p->key + next < p->it->args->kv_len ? next : 0));
+}
 /* What is needed that many rows after key `key` of the block, when keys are at work. */
 static inline const char *after_key(const struct pass *p, int key) {
     const int next = key + FJ_AHEAD;
     if (next < p->keys) return key_row(p->it, p->key + next);
+    if (!wants_output(p->it)) return next_key(p, next);
     return value_row(p->it, p->key + (next - p->keys < p->keys ? next - p->keys : 0));
 }
 static inline const char *after_value(const struct pass *p, int key) {
     const int next = key + FJ_AHEAD;
     if (next < p->keys) return value_row(p->it, p->key + next);
-    return key_row(p->it, p->key + (p->key + next < p->it->args->kv_len ? next : 0));
+    return next_key(p, next);
 }
 
 /* ---- Narrow: scores of a few rows -------------------------------------------------------------- */

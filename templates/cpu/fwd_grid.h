@@ -161,6 +161,11 @@ static inline const char *value_row(const struct item *it, int64_t kv) {
     return kv_row(it, &it->args->value, kv);
 }
 
+/* Whether anything of the output is wanted, or the logarithms of sums alone. */
+static inline int wants_output(const struct item *it) {
+    return it->args->out.data != NULL || (FJ_HAS_OUT && it->args->out_raw.data != NULL);
+}
+
 static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Whether rows fill vectors so well that broadcasting each key costs less than packing keys. */

@@ -187,20 +187,21 @@ static void put_row(const struct item *it, int row, fj_real *line, fj_real facto
         tile_store(line + col, tile_fma(tile_load(line + col), tile_splat(factor), tile_splat(0)));
     factor = 1;
     if (a->out_raw.data) tile_unpack_row((char *)row_at(&a->out_raw, it->batch, h, q), line, FJ_VALUE_DIM, 1);
-    apply_output(it, row, line, x);
+    if (a->out.data) apply_output(it, row, line, x);
 #endif
-    tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM, factor);
+    if (a->out.data) tile_unpack_row((char *)row_at(&a->out, it->batch, h, q), line, FJ_VALUE_DIM, factor);
 }
 
 FJ_SHARED void finish_rows(const struct item *it, fj_real *sums, const fj_real *top, const fj_real *sum) {
     struct ends e;
     struct epilogue x = {.sink_head = -1, .out_head = -1};
+    const int output = wants_output(it);
     for (int row = 0; row < it->rows; row++) {
         fj_real *line = sums + (int64_t)row * FJ_O_LINE;
         if (row % FJ_LANES == 0) find_ends(it, row, top, sum, &e, &x);
         /* Nothing to see: zeros, whatever 0 * V left in the sums. */
         if (sum[row] == 0) memset(line, 0, sizeof(fj_real) * FJ_O_LINE);
-        put_row(it, row, line, e.factor[row % FJ_LANES], &x);
+        if (output) put_row(it, row, line, e.factor[row % FJ_LANES], &x);
         put_statistics(it, row, top[row], sum[row], &e);
     }
 }

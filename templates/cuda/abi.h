@@ -141,7 +141,7 @@ struct fj_cuda_forward {
 struct fj_cuda_merge {
     struct fj_cuda_tensor part_out, part_lse, part_low, part_max; /* of reals */
     int64_t split_out, split_lse; /* as in fj_cuda_forward; split_lse: of lse_low and max, too */
-    struct fj_cuda_tensor out, lse, max, lse_low; /* except for out, data may be NULL */
+    struct fj_cuda_tensor out, lse, max, lse_low; /* data may be NULL */
     const int32_t *q_position;                    /* for the output's hook, as in fj_cuda_forward */
     int64_t q_position_stride;
     struct fj_cuda_fault *fault; /* as in fj_cuda_forward */

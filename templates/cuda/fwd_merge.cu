@@ -124,17 +124,18 @@ FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, i
 #endif
     fj_real sums[FJ_MERGE_COLUMNS];
     fj_merge_outputs(a, lse, fj_part(a.part_out, b, h, q), base, sums);
-    fj_element *out = static_cast<fj_element *>(a.out.data) + fj_offset(a.out, b, h, q);
+    fj_element *out =
+        a.out.data ? static_cast<fj_element *>(a.out.data) + fj_offset(a.out, b, h, q) : nullptr;
 #pragma unroll
     for (int j = 0; j < FJ_MERGE_COLUMNS; j++) {
         const int32_t c = static_cast<int32_t>(fj_lane()) + j * FJ_WARP;
         fj_real x = end.dead ? fj_real(0) : sums[j] * end.factor;
 #if FJ_HAS_OUT
-        if (c < FJ_VALUE_DIM) fj_look_at_out(a, mod, place, b, h, q_position, c, x);
+        if (c < FJ_VALUE_DIM && out) fj_look_at_out(a, mod, place, b, h, q_position, c, x);
         if (c < FJ_VALUE_DIM && raw_row) raw_row[c] = fj_narrow(x);
         x = fj_out_of(mod, place, c, x);
 #endif
-        if (c < FJ_VALUE_DIM) out[c] = fj_narrow(x);
+        if (c < FJ_VALUE_DIM && out) out[c] = fj_narrow(x);
     }
 }
 

@@ -193,14 +193,14 @@ FJ_DEVICE fj_stored fj_store_rows(const fj_task &t, const fj_rows &rows, const f
     bool bad = zeros != 0;
 #if FJ_HAS_OUT
     fj_store_raw(t);
-    fj_stage_outputs(t, o, factors);
+    if (t.a.out.data) fj_stage_outputs(t, o, factors);
     fj_warp_sync();
 #endif
 #pragma unroll 1
     for (uint32_t i = fj_lane(); i < 16 * ROW_TILES * tile::chunks; i += FJ_WARP) {
         const uint32_t row = own + i / tile::chunks, chunk = i % tile::chunks;
         const int32_t in_column = t.at.first + static_cast<int32_t>(row);
-        if (in_column >= t.at.rows) break;
+        if (in_column >= t.at.rows || !t.a.out.data) break;
         fj_raw *to = static_cast<fj_raw *>(t.a.out.data) +
                      fj_offset(t.a.out, t.at.b, fj_row_head(t.at, in_column), fj_row_query(t.at, in_column));
         const fj_b128 x = *fj_shared_at<fj_b128>(tile::at(row, chunk));
@@ -218,7 +218,8 @@ FJ_DEVICE void fj_put_nan(const fj_task &t, int32_t h, int32_t q, int32_t column
         (static_cast<fj_raw *>(t.raw.data) + fj_offset(t.raw, t.at.b, h, q))[column] = fj_raw_of(x);
     x = fj_out_of(t.mod, fj_out_place_of(t.mod, t.at.b, h, fj_q_position(t.a, t.at.b, q)), column, x);
 #endif
-    (static_cast<fj_raw *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, h, q))[column] = fj_raw_of(x);
+    if (t.a.out.data)
+        (static_cast<fj_raw *>(t.a.out.data) + fj_offset(t.a.out, t.at.b, h, q))[column] = fj_raw_of(x);
 }
 #endif
 

@@ -289,12 +289,13 @@ FJ_DEVICE void fj_simt_finish_row(const fj_simt &t, int i) {
         if (t.raw.data)
             static_cast<fj_element *>(t.raw.data)[fj_offset(t.raw, t.at.b, t.h[i], t.q_index[i]) + column] =
                 fj_narrow(x);
+        if (!a.out.data) continue;
         fj_look_at_out(a, t.mod, own, t.at.b, t.h[i], q_position, column, x);
         x = fj_out_of(t.mod, own, column, x);
 #endif
         if (FJ_PARTIAL)
             static_cast<fj_real *>(a.out.data)[place + column] = x;
-        else
+        else if (a.out.data)
             static_cast<fj_element *>(a.out.data)[place + column] = fj_narrow(x);
     }
 }

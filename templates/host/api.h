@@ -30,8 +30,8 @@ typedef union flexjit_scalar {
  *     dout, dlse as out, lse; dquery, dkey, dvalue as query, key, value
  *     gradients of captured tensors (of their shape) and of scalars: as lse
  *
- * Forward writes out, lse (the natural logarithm, -inf for a query that sees nothing), lse_low if it is there (what rounding took
- * from lse), and max. Backward reads out, lse, lse_low and, if it is there, dlse, and writes the gradients that are there, all of
+ * Forward writes out if it is there, lse (the natural logarithm, -inf for a query that sees nothing), lse_low if it is there (what
+ * rounding took from lse), and max. Backward reads out, lse, lse_low and, if it is there, dlse, and writes the gradients that are there, all of
  * their elements. Elements of different indices of what is written may not overlap. What a query does not see contributes
  * exactly 0, whatever lies there. */
 typedef struct flexjit_args {

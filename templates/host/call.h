@@ -149,7 +149,7 @@ static const char *fj_resolve_operands(const fj_emitted *of, const flexjit_args 
          true,
          {4, of->element, true, false, {b, hkv, s, v}},
          FJ_SENTENCES("value")},
-        {&args->out, &all->out, true, {4, of->element, true, !back, {b, hq, l, v}}, FJ_SENTENCES("out")},
+        {&args->out, &all->out, true, {4, of->element, back, !back, {b, hq, l, v}}, FJ_SENTENCES("out")},
         {&args->lse, &all->lse, true, {3, of->real, true, !back, {b, hq, l}}, FJ_SENTENCES("lse")},
         {&args->lse_low,
          &all->lse_low,

@@ -355,6 +355,67 @@ START_TEST(a_cpu_of_an_instruction_set) {
 }
 END_TEST
 
+/* ---- Logarithms of sums alone ------------------------------------------------------------------------------- */
+
+/* lse has the bits that it has beside an output; the output's mod, which reads what is not there, is not evaluated; and where
+ * values are not read, they need not be readable. */
+static void check_lse_alone(test_stack *stack, int64_t keys, bool reads_values) {
+    const int64_t widths[] = {16, 3};
+    test_call calls[2];
+    test_tensor tables[2];
+    fj_error error = {0};
+    void *const unreadable = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(unreadable, MAP_FAILED);
+    for (int i = 0; i < 2; i++) {
+        call_init(&calls[i], (test_sizes){1, 4, 2, 5, keys, 16, 16});
+        tensor_init(&tables[i], FJ_DTYPE_F32, 1, &widths[i]);
+        const DLTensor *captures[] = {&tables[i].dl};
+        calls[i].args.captures = captures;
+        calls[i].args.max = &calls[i].max.dl;
+        if (i == 1) calls[i].args.out = NULL;
+        void *const value = calls[i].value.dl.data;
+        if (i == 1 && !reads_values) calls[i].value.dl.data = unreadable;
+        ck_assert_msg(call_launch(&calls[i], stack->kernel, NULL, &error) == FJ_OK, "%s", error.text);
+        calls[i].value.dl.data = value;
+    }
+    ck_assert_mem_eq(calls[1].lse.dl.data, calls[0].lse.dl.data, calls[0].lse.bytes);
+    ck_assert_mem_eq(calls[1].max.dl.data, calls[0].max.dl.data, calls[0].max.bytes);
+    ck_assert(((float *)calls[0].lse.dl.data)[0] != 0);
+    for (int i = 0; i < 2; i++) {
+        call_finish(&calls[i]);
+        free(tables[i].dl.data);
+    }
+    (void)munmap(unreadable, 1 << 20);
+}
+
+/* Of few rows, split or not, and of so many that keys are packed; on every device. */
+START_TEST(lse_alone) {
+    static const struct {
+        fj_device_kind device;
+        const char *kernel;
+        bool few;
+    } of[] = {{FJ_DEVICE_CPU, NULL, true},
+              {FJ_DEVICE_CPU, NULL, false},
+              {FJ_DEVICE_REFERENCE, NULL, false},
+              {FJ_DEVICE_EMU, "mma", false},
+              {FJ_DEVICE_EMU, "simt", false}};
+    const fj_binding binding = {.name = "table", .dtype = FJ_DTYPE_F32, .rank = 1, .dims = {-1}};
+    const fj_mod_desc mod = {.struct_size = sizeof mod,
+                             .mask = "q != 3",
+                             .out = "out + table[d]",
+                             .bindings = &binding,
+                             .binding_count = 1};
+    fj_problem problem = problem_of(FJ_FORWARD);
+    test_stack stack;
+    problem.kernel = of[_i].kernel;
+    problem.few_queries = of[_i].few;
+    stack_open(&stack, of[_i].device, &mod, &problem);
+    check_lse_alone(&stack, 70, of[_i].device != FJ_DEVICE_CPU);
+    if (of[_i].device == FJ_DEVICE_CPU) check_lse_alone(&stack, 2100, false);
+    stack_finish(&stack);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("attn");
     TCase *tests = tcase_create("cpu");
@@ -369,6 +430,7 @@ int main(void) {
     tcase_add_test(tests, a_capture_without_a_gradient_comes_first);
     tcase_add_test(tests, items_of_a_phase_share_nothing);
     tcase_add_test(tests, a_cpu_of_an_instruction_set);
+    tcase_add_loop_test(tests, lse_alone, 0, 5);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
