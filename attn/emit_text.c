@@ -282,14 +282,16 @@ static void put_cuda_tables(const fj_emit *of, fj_buf *out) {
         [FJ_GRID_KEYS] = "FJ_GRID_KEYS",
     };
     const fj_gpu_facts facts = fj_jit_facts(&of->plan->jit_problem, of->variant);
-    fj_buf_printf(out,
-                  "static const fj_gpu_facts fj_emitted_facts = {\n    .mma = %s,\n    .pack_heads = %s,\n"
-                  "    .tile_m = %d,\n    .head_pad = %d,\n    .backward = %s,\n    .deterministic = %s,\n"
-                  "    .notes = %s,\n    .capture_grads = %s,\n    .element = %d,\n    .real = %d,\n"
-                  "    .inputs = %d,\n};\n",
-                  c_bool(facts.mma), c_bool(facts.pack_heads), facts.tile_m, facts.head_pad,
-                  c_bool(facts.backward), c_bool(facts.deterministic), c_bool(facts.notes),
-                  c_bool(facts.capture_grads), facts.element, facts.real, facts.inputs);
+    fj_buf_printf(
+        out,
+        "static const fj_gpu_facts fj_emitted_facts = {\n    .mma = %s,\n    .pack_heads = %s,\n"
+        "    .tile_m = %d,\n    .head_pad = %d,\n    .backward = %s,\n    .deterministic = %s,\n"
+        "    .notes = %s,\n    .capture_grads = %s,\n    .element = %d,\n    .real = %d,\n"
+        "    .inputs = %d,\n    .splits = %d,\n    .tile_n = %d,\n    .value_dim = %d,\n    .room = %d,\n"
+        "    .max = %s,\n};\n",
+        c_bool(facts.mma), c_bool(facts.pack_heads), facts.tile_m, facts.head_pad, c_bool(facts.backward),
+        c_bool(facts.deterministic), c_bool(facts.notes), c_bool(facts.capture_grads), facts.element,
+        facts.real, facts.inputs, facts.splits, facts.tile_n, facts.value_dim, facts.room, c_bool(facts.max));
     fj_buf_put(out, "static const fj_entry fj_emitted_entries[FJ_EMITTED_ENTRIES] = {\n");
     for (int i = 0; i < of->variant->entry_count; i++) {
         const fj_entry *entry = &of->variant->entries[i];

@@ -109,14 +109,7 @@ static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, fj_lau
     fj_status status = check_extents(all, error);
     if (status == FJ_OK) status = check_captures(kernel, all, error);
     if (status != FJ_OK) return status;
-    *ret_extents = (fj_launch_extents){.batch = all->batch,
-                                       .heads_q = all->heads_q,
-                                       .heads_kv = all->heads_kv,
-                                       .q_len = all->q_len,
-                                       .kv_len = all->kv_len,
-                                       .packed = all->form == FJ_FORM_PACKED,
-                                       .largest = -1,
-                                       .multiprocessors = plan->device->features.multiprocessors};
+    *ret_extents = fj_attn_gpu_extents(kernel, all);
     if (plan->problem.shared_keys && plan->problem.direction == FJ_BACKWARD) {
         const int64_t keys = all->heads_kv * all->kv_len;
         ret_extents->key_elements = all->dkey.present ? keys * all->head_dim : 0;
@@ -129,6 +122,11 @@ static fj_status measure(const fj_kernel *kernel, const fj_resolved *all, fj_lau
     }
     if (fits && fj_jit_lay_out(&plan->jit_problem, variant, ret_extents, ret_workspace)) return FJ_OK;
     return fj_error_set(error, FJ_ERR_UNSUPPORTED, "the workspace is larger than memory can be addressed");
+}
+
+int64_t fj_attn_gpu_splits(const fj_kernel *kernel, const fj_resolved *all) {
+    const fj_launch_extents extents = fj_attn_gpu_extents(kernel, all);
+    return fj_jit_splits(&kernel->plan->jit_problem, kernel->variant, &extents);
 }
 
 fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_workspace *ret_layout,
@@ -168,8 +166,11 @@ static fj_status launch_entry(const ready *r, int index, const fj_gpu_parameters
                               fj_error *error) {
     const fj_driver *driver = r->kernel->plan->device->driver;
     const fj_entry *entry = &r->kernel->variant->entries[index];
-    const uint32_t grid[3] = {(uint32_t)fj_jit_blocks(r->kernel->variant, entry, &r->extents), 1,
-                              (uint32_t)entry->slices};
+    const int64_t parts = entry->grid == FJ_GRID_QUERY_TILES
+                            ? fj_jit_splits(&r->kernel->plan->jit_problem, r->kernel->variant, &r->extents)
+                            : 1;
+    const uint32_t grid[3] = {(uint32_t)fj_jit_blocks(r->kernel->variant, entry, &r->extents),
+                              (uint32_t)parts, (uint32_t)entry->slices};
     return driver->launch(driver, &r->kernel->gpu->entries[index], grid, parameters->bytes, &r->call->launch,
                           error);
 }
@@ -226,14 +227,17 @@ fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char 
     if (status != FJ_OK) return status;
     bool forward = plan->problem.direction == FJ_FORWARD,
          notes = forward && fj_jit_notes_faults(&plan->jit_problem);
-    fj_attn_gpu_fill_parameters(kernel, &r.all, &r.layout, workspace, &parameters);
+    fj_attn_gpu_fill_parameters(kernel, &r.all, &r.layout, workspace, false, &parameters);
     const fj_driver *driver = plan->device->driver;
     if (driver->check) status = driver->check(&kernel->gpu->entries[0], call->launch.stream, error);
     if (status == FJ_OK && notes)
         status = fill(&r, workspace + r.layout.fault, sizeof(struct fj_cuda_fault), error);
     /* Kernels divide by heads. */
-    for (int i = 0; i < kernel->variant->entry_count && status == FJ_OK && r.all.heads_q > 0; i++)
+    for (int i = 0; i < kernel->variant->entry_count && status == FJ_OK && r.all.heads_q > 0; i++) {
+        const bool merge = forward && i == 1; /* of the parts of split keys */
+        if (merge) fj_attn_gpu_fill_parameters(kernel, &r.all, &r.layout, workspace, true, &parameters);
         status = launch_entry(&r, i, &parameters, error);
+    }
     if (status == FJ_OK && !forward) status = clear_gradients(&r, error);
     return status == FJ_OK && notes && driver->is_host ? report_fault(&r, error) : status;
 }

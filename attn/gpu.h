@@ -29,6 +29,8 @@ void fj_attn_gpu_finish(fj_kernel *kernel);
 /* FJ_ERR_UNSUPPORTED: shapes that no grid covers. */
 fj_status fj_attn_gpu_lay_out(const fj_kernel *kernel, const fj_resolved *all, fj_workspace *ret_layout,
                               fj_error *error);
+/* Parts of the keys of a call: 1 where they are not split. */
+int64_t fj_attn_gpu_splits(const fj_kernel *kernel, const fj_resolved *all);
 fj_status fj_attn_gpu_launch(const fj_kernel *kernel, const fj_call *call, char *workspace,
                              size_t workspace_size, fj_error *error);
 /* fj_kernel_check, where launches return before they are done. */
@@ -54,8 +56,11 @@ _Static_assert(sizeof(struct fj_cuda_backward) + sizeof(struct fj_cuda_block_mas
 
 /* FJ_ERR_UNSUPPORTED: the mod's captures and scalars do not fit. At planning, so never at a launch. */
 fj_status fj_attn_gpu_check_parameters(const fj_plan *plan, fj_error *error);
+/* merge: of fj_fwd_merge, else of all other entries. */
 void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
-                                 char *workspace, fj_gpu_parameters *ret_parameters);
+                                 char *workspace, bool merge, fj_gpu_parameters *ret_parameters);
+/* Without gradients, and keys that serve a batch. */
+fj_launch_extents fj_attn_gpu_extents(const fj_kernel *kernel, const fj_resolved *all);
 /* Elements of a gradient. */
 int64_t fj_attn_gpu_count(const fj_tensor *tensor);
 

@@ -18,7 +18,8 @@ static size_t parameter_size(const fj_plan *plan) {
                     (plan->problem.shared_keys ? sizeof(struct fj_cuda_shared_keys) : 0) +
                     (plan->problem.dropout ? sizeof(struct fj_cuda_dropout) : 0) +
                     (plan->jit_problem.out ? sizeof(struct fj_cuda_epilogue) : 0);
-    if (plan->problem.direction == FJ_FORWARD) return sizeof(struct fj_cuda_forward) + inputs;
+    if (plan->problem.direction == FJ_FORWARD)
+        return FJ_MOST(sizeof(struct fj_cuda_forward), sizeof(struct fj_cuda_merge)) + inputs;
     return sizeof(struct fj_cuda_backward) + inputs +
            (captures + scalars) * sizeof(struct fj_cuda_capture_grad);
 }
@@ -125,8 +126,20 @@ static int64_t workspace_rows(const fj_resolved *all) {
         .batch = all->batch, .q_len = all->q_len, .packed = all->form == FJ_FORM_PACKED});
 }
 
+fj_launch_extents fj_attn_gpu_extents(const fj_kernel *kernel, const fj_resolved *all) {
+    return (fj_launch_extents){.batch = all->batch,
+                               .heads_q = all->heads_q,
+                               .heads_kv = all->heads_kv,
+                               .q_len = all->q_len,
+                               .kv_len = all->kv_len,
+                               .packed = all->form == FJ_FORM_PACKED,
+                               .largest = -1,
+                               .multiprocessors = kernel->plan->device->features.multiprocessors};
+}
+
 void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all, const fj_workspace *layout,
-                                 char *workspace, fj_gpu_parameters *ret_parameters) {
+                                 char *workspace, bool merge, fj_gpu_parameters *ret_parameters) {
+    const fj_launch_extents of = fj_attn_gpu_extents(kernel, all);
     const fj_plan *plan = kernel->plan;
     const bool backward = plan->problem.direction == FJ_BACKWARD,
                shared = backward && plan->problem.shared_keys;
@@ -144,8 +157,10 @@ void fj_attn_gpu_fill_parameters(const fj_kernel *kernel, const fj_resolved *all
     ret_parameters->size = 0;
     if (backward)
         fj_gpu_put_backward(&facts, &call, cache, layout, workspace, workspace_rows(all), ret_parameters);
+    else if (merge)
+        fj_gpu_put_merge(&facts, &call, &of, layout, workspace, ret_parameters);
     else
-        fj_gpu_put_forward(&facts, &call, cache, layout, workspace, ret_parameters);
+        fj_gpu_put_forward(&facts, &call, &of, cache, layout, workspace, ret_parameters);
     if (plan->problem.block_mask)
         fj_gpu_put(ret_parameters, &all->block_mask->lists, sizeof all->block_mask->lists);
     if (fj_jit_has_sequences(&plan->jit_problem)) put_sequences(all, ret_parameters);

@@ -251,3 +251,16 @@ fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args, fj_bloc
     free_front(kernel, &sized);
     return FJ_OK;
 }
+
+fj_status fj_kernel_splits(const fj_kernel *kernel, const fj_args *args, int64_t *ret_splits,
+                           fj_error *error) {
+    fj_call call = {0};
+    struct sized sized; /* large: size_call fills what is used of it */
+    if (!ret_splits) return fj_error_set(error, FJ_ERR_ARGUMENT, "ret_splits is NULL");
+    fj_status status = read_call(kernel, args, NULL, &call, error);
+    if (status == FJ_OK) status = size_call(kernel, &call, true, &sized, error);
+    if (status != FJ_OK) return status;
+    *ret_splits = kernel->gpu ? fj_attn_gpu_splits(kernel, &sized.all) : 1;
+    free_front(kernel, &sized);
+    return FJ_OK;
+}

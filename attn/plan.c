@@ -137,6 +137,25 @@ fj_mask_tier fj_plan_mask_tier(const fj_plan *plan) {
 
 /* ---- Showing --------------------------------------------------------------------------------------------- */
 
+/* Parts of the keys, for calls as the problem says they are like; dense ones. */
+static void put_splits(const fj_plan *plan, fj_buf *out) {
+    const fj_problem *problem = &plan->problem;
+    const int64_t group = problem->gqa > 0 ? problem->gqa : 1;
+    if (plan->variant.splits == 1) return;
+    fj_buf_put(out, "keys          split, by each launch's shape");
+    if (problem->batch_heads > 0 && problem->q_len > 0 && problem->kv_len > 0) {
+        const fj_launch_extents extents = {.batch = 1,
+                                           .heads_q = problem->batch_heads,
+                                           .heads_kv = FJ_MOST(problem->batch_heads / group, 1),
+                                           .q_len = problem->q_len,
+                                           .kv_len = problem->kv_len};
+        fj_buf_printf(out, ": %lld parts for %lld heads, %lld queries, %lld keys",
+                      (long long)fj_jit_splits(&plan->jit_problem, &plan->variant, &extents),
+                      (long long)problem->batch_heads, (long long)problem->q_len, (long long)problem->kv_len);
+    }
+    fj_buf_put(out, "\n");
+}
+
 static void put_plan(const fj_plan *plan, fj_buf *out) {
     const fj_problem *problem = &plan->problem;
     fj_buf_printf(out, "device        %s\n", fj_device_name(plan->device));
@@ -148,6 +167,7 @@ static void put_plan(const fj_plan *plan, fj_buf *out) {
     if (problem->dropout) fj_buf_put(out, "dropout       yes\n");
     fj_buf_printf(out, "variant %s\n", plan->variant.name);
     fj_buf_printf(out, "decided by %s\n", plan->decision);
+    if (plan->device->traits->text == FJ_TEXT_GPU) put_splits(plan, out);
     if (plan->device->traits->text == FJ_TEXT_NONE) return;
     fj_attn_put_variants(plan, out);
 }

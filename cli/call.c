@@ -181,8 +181,10 @@ static fj_status make(cli_kernel *kernel, const fj_mod *mod, const fj_problem *p
         fj_error_finish(error); /* the reference has no blocks */
         kernel->blocks = (fj_block_counts){0};
     }
-    result =
-        fj_kernel_workspace(kernel->kernel, &kernel->args, &kernel->launch, &kernel->workspace_size, error);
+    result = fj_kernel_splits(kernel->kernel, &kernel->args, &kernel->splits, error);
+    if (result == FJ_OK)
+        result = fj_kernel_workspace(kernel->kernel, &kernel->args, &kernel->launch, &kernel->workspace_size,
+                                     error);
     if (result == FJ_OK)
         result = fj_device_alloc(kernel->device, kernel->workspace_size, &kernel->workspace, error);
     if (result == FJ_OK) result = fj_timer_create(kernel->device, &kernel->timer, error);

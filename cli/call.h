@@ -171,6 +171,7 @@ typedef struct cli_kernel {
     fj_kernel *kernel;
     fj_kernel_info info;
     fj_block_counts blocks; /* all zero when the device does not say */
+    int64_t splits;         /* parts of the keys */
     fj_args args;
     fj_launch launch;
     void *workspace;

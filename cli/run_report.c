@@ -25,6 +25,7 @@ void cli_run_print_line(const cli_run *run, fj_direction direction) {
         run->options.form != FJ_FORM_DENSE ? ", " : "",
         run->options.form != FJ_FORM_DENSE ? cli_form_names[run->options.form] : "");
     if (run->options.dropout) printf(", dropout %g", run->options.dropout_rate);
+    if (kernel->splits > 1) printf(", keys in %" PRId64 " parts", kernel->splits);
     printf("%s%s\n", is_tuned ? ", by " : "", is_tuned ? kernel->info.decision : "");
     fflush(stdout);
 }
@@ -82,6 +83,7 @@ static json_t *direction_json(const cli_run *run, fj_direction direction) {
         json_object_set_new(object, "dropout", cli_json_number(run->options.dropout_rate));
         json_object_set_new(object, "seed", json_string(seed));
     }
+    if (object != NULL) json_object_set_new(object, "splits", json_integer(kernel->splits));
     if (object != NULL) json_object_set_new(object, "decided", cli_json_text(kernel->info.decision));
     if (object != NULL && run->comparisons != NULL) {
         json_object_set_new(object, "errors", comparisons_json(run, direction));

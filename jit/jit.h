@@ -128,8 +128,11 @@ typedef struct fj_variant {
         tile_n; /* rows a block keeps, rows it takes at a time: queries and keys; cuda's fj_bwd_kv: keys, queries */
     /* cuda, emu */
     fj_arch arch;
-    bool mma;           /* tensor cores; else the simt templates */
-    bool pack_heads;    /* rows of a tile are (query, head of a group) */
+    bool mma;        /* tensor cores; else the simt templates */
+    bool pack_heads; /* rows of a tile are (query, head of a group) */
+    int splits; /* forward: parts of the keys: 1: all at once; 0: as many as a launch finds best (_split), or so
+                           many (_split4) */
+    int room;   /* blocks of the first entry that the device holds at a time */
     bool wide_captures; /* a dimension of a capture may exceed 2^31 - 1 */
     bool one_copy;      /* partial and full blocks share the text of the score mod (_one) */
     int head_pad, value_pad;

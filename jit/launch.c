@@ -8,6 +8,11 @@ fj_gpu_facts fj_jit_facts(const fj_jit_problem *problem, const fj_variant *varia
         .mma = variant->mma,
         .pack_heads = variant->pack_heads,
         .tile_m = variant->tile_m,
+        .splits = variant->splits,
+        .tile_n = variant->tile_n,
+        .value_dim = problem->value_dim,
+        .room = variant->room,
+        .max = problem->max,
         .head_pad = variant->head_pad,
         .backward = backward,
         .deterministic = problem->deterministic,
@@ -23,6 +28,11 @@ fj_gpu_facts fj_jit_facts(const fj_jit_problem *problem, const fj_variant *varia
 int64_t fj_jit_blocks(const fj_variant *variant, const fj_entry *entry, const fj_launch_extents *of) {
     const fj_gpu_facts facts = {.tile_m = variant->tile_m, .pack_heads = variant->pack_heads};
     return fj_gpu_blocks(&facts, entry, of);
+}
+
+int64_t fj_jit_splits(const fj_jit_problem *problem, const fj_variant *variant, const fj_launch_extents *of) {
+    const fj_gpu_facts facts = fj_jit_facts(problem, variant);
+    return facts.backward || facts.splits == 1 ? 1 : fj_gpu_splits(&facts, of);
 }
 
 bool fj_jit_lay_out(const fj_jit_problem *problem, const fj_variant *variant, const fj_launch_extents *of,

@@ -16,7 +16,8 @@
  *     bias           254, 483               146, 307
  *
  * A forward variant may be packed: the rows of its tiles are (query, head of a group), so that few queries fill a
- * tile. Any variant may be wide, for captured tensors with a dimension beyond 2^31 - 1.
+ * tile. Where queries are few, blocks of the grid take parts of the keys, which a second kernel merges; how many, each
+ * launch finds by its shapes. Any variant may be wide, for captured tensors with a dimension beyond 2^31 - 1.
  */
 #include <string.h>
 
@@ -58,7 +59,7 @@ static const tile bwd_tf32[] = {
     {256, 32, 64, 1, 8}, {192, 32, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 32, 1, 2},
 };
 static const tile fwd_simt[] = {{256, 64, 32, 1, 4}, {256, 32, 32, 1, 4}, {256, 16, 16, 1, 2}};
-/* Packed: few rows, in all. */
+/* Packed, or without a group to pack: few rows, in all. */
 static const tile fwd_pack[] = {
     {256, 16, 64, 2, 1}, {256, 32, 64, 2, 2}, {256, 64, 32, 2, 4}, {256, 16, 32, 1, 1}};
 static const tile fwd_pack_tf32[] = {
@@ -76,6 +77,7 @@ typedef struct plan {
     int count;
     bool half;  /* 16-bit inputs */
     bool wide;  /* of the variants that are listed now */
+    bool few;   /* queries: keys are split */
     bool heavy; /* the mod */
 } plan;
 
@@ -98,7 +100,7 @@ static void consider(plan *p, const tile *t, bool mma, bool pack, bool busy) {
         [FJ_AXIS_TILE_KV] = t->n,
         [FJ_AXIS_STAGES] = t->stages,
         [FJ_AXIS_WARPS] = t->warps,
-        [FJ_AXIS_SPLITS] = 1,
+        [FJ_AXIS_SPLITS] = !p->few,
         [FJ_AXIS_PACK] = pack,
         [FJ_AXIS_WIDE] = p->wide,
         [FJ_AXIS_MOD_CHUNKS] = FJ_VALUE_PLAN,
@@ -125,6 +127,7 @@ typedef struct tiles {
 static tiles mma_tiles(const plan *p, bool pack) {
     if (p->features->arch.number < 80 || p->problem->dtype == FJ_DTYPE_F64) return (tiles){0};
     if (p->problem->kind == FJ_JIT_BACKWARD) return p->half ? TILES(bwd_mma) : TILES(bwd_tf32);
+    pack |= p->few;
     if (!p->half) return pack ? TILES(fwd_pack_tf32) : TILES(fwd_tf32);
     return pack ? TILES(fwd_pack) : TILES(fwd_mma);
 }
@@ -151,14 +154,14 @@ static void list_all(plan *p, bool pack) {
          round++) /* a heavy mod: few sums before many; of each, first what is busy */
         for (size_t i = 0; i < mma.count; i++)
             if (round / 2 == (p->heavy && !has_few_sums(p->problem, &mma.list[i])))
-                consider(p, &mma.list[i], true, pack, !pack && round % 2 == 0);
+                consider(p, &mma.list[i], true, pack, !pack && !p->few && round % 2 == 0);
     for (size_t i = 0; i < simt.count; i++) consider(p, &simt.list[i], false, pack, false);
 }
 
-/* Packing is for few queries of a group of heads; it can always be asked for. */
+/* Packing is for few queries, of a head as of a group of them: so one kernel serves all. It can always be asked for. */
 static void list_packed_or_not(plan *p) {
     const fj_jit_problem *problem = p->problem;
-    const bool packed_first = problem->few_queries && problem->gqa != 1;
+    const bool packed_first = problem->few_queries;
     if (problem->kind == FJ_JIT_BACKWARD) {
         list_all(p, false);
         return;
@@ -177,6 +180,7 @@ int fj_jit_cuda_variants(const fj_jit_problem *problem, const fj_features *featu
     plan p = {.problem = problem, .features = features, .variants = ret_variants};
     p.half = problem->dtype == FJ_DTYPE_F16 || problem->dtype == FJ_DTYPE_BF16;
     p.heavy = is_heavy(problem);
+    p.few = problem->few_queries && problem->kind == FJ_JIT_FORWARD;
     for (int wide = 0; wide <= 1; wide++) {
         p.wide = wide != 0;
         list_packed_or_not(&p);

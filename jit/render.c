@@ -145,6 +145,14 @@ static void put_constants(fj_buf *out, const constant *constants, size_t count) 
         fj_buf_printf(out, "#define FJ_%s %d\n", constants[i].name, constants[i].value);
 }
 
+/* Of a variant's name, what its text depends on: not the number of parts at the end, one text has any. */
+static int name_length(const fj_variant *variant) {
+    size_t length = strlen(variant->name);
+    while (variant->splits > 1 && variant->name[length - 1] >= '0' && variant->name[length - 1] <= '9')
+        length--;
+    return (int)length;
+}
+
 /* The dtypes' numbers are the text's own. */
 static void put_prologue_cuda(const struct render *render) {
     static const fj_dtype dtypes[] = {FJ_DTYPE_F16, FJ_DTYPE_BF16, FJ_DTYPE_F32, FJ_DTYPE_F64};
@@ -176,12 +184,14 @@ static void put_prologue_cuda(const struct render *render) {
         {"MASK_UNROLL", variant->mask_unroll},
         {forward ? "ONE_COPY" : "FULL_COPY", forward ? variant->one_copy : !variant->one_copy},
     };
-    fj_buf_printf(render->out, "// flexjit %s: %s\n#define FJ_VARIANT \"%s\"\n", FJ_VERSION, variant->name,
-                  variant->name);
+    const int length = name_length(variant);
+    fj_buf_printf(render->out, "// flexjit %s: %.*s\n#define FJ_VARIANT \"%.*s\"\n", FJ_VERSION, length,
+                  variant->name, length, variant->name);
     for (size_t i = 0; i < FJ_ARRAY_LEN(dtypes); i++)
         fj_buf_printf(render->out, "#define FJ_DTYPE_%s %zu\n", fj_dtype_name(dtypes[i]), i + 1);
     fj_buf_printf(render->out, "#define FJ_IN_DTYPE FJ_DTYPE_%s\n", fj_dtype_name(problem->dtype));
     if (problem->block_mask) fj_buf_put(render->out, "#define FJ_BLOCK_MASK 1\n");
+    if (variant->splits != 1) fj_buf_put(render->out, "#define FJ_PARTIAL 1\n");
     if (problem->packed) fj_buf_put(render->out, "#define FJ_PACKED 1\n");
     if (problem->paged) fj_buf_put(render->out, "#define FJ_PAGED 1\n");
     if (problem->shared_keys) fj_buf_put(render->out, "#define FJ_SHARED_KEYS 1\n");
@@ -307,8 +317,9 @@ static void put_request(fj_scope *scope, void *argument) {
     _Static_assert(FJ_ARRAY_LEN(kinds) == FJ_JIT_KIND_COUNT, "a word for each");
     const struct render *render = argument;
     const fj_jit_problem *problem = render->problem;
-    fj_buf_printf(render->out, "flexjit %s\nkernel %s\ndirection %s\ndtype %s\n", FJ_VERSION,
-                  render->variant->name, kinds[problem->kind], fj_dtype_name(problem->dtype));
+    fj_buf_printf(render->out, "flexjit %s\nkernel %.*s\ndirection %s\ndtype %s\n", FJ_VERSION,
+                  name_length(render->variant), render->variant->name, kinds[problem->kind],
+                  fj_dtype_name(problem->dtype));
     if (render->variant->target != FJ_TARGET_CPU) {
         char arch[FJ_ARCH_NAME];
         fj_jit_arch_name(render->variant->arch, arch);

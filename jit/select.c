@@ -47,7 +47,8 @@ static const fj_variant *find_variant(const search *s, const char *name) {
 }
 
 static bool is_family(const fj_variant *a, const fj_variant *b) {
-    return a->mma == b->mma && a->pack_heads == b->pack_heads && a->wide_captures == b->wide_captures;
+    return a->mma == b->mma && a->pack_heads == b->pack_heads && a->splits == b->splits &&
+           a->wide_captures == b->wide_captures;
 }
 
 static fj_status make(const search *s, const fj_variant *variant, fj_made *ret_made, fj_error *error) {

@@ -18,7 +18,7 @@ static const struct {
     [FJ_AXIS_ISA] = {"isa", true, false, {3, 2, 1, 0, -1}},
     [FJ_AXIS_STAGES] = {"stages", false, true, {1, 2, 3, 4, -1}},
     [FJ_AXIS_WARPS] = {"warps", false, true, {1, 2, 4, 8, 16, -1}},
-    [FJ_AXIS_SPLITS] = {"splits", true, true, {1, -1}},
+    [FJ_AXIS_SPLITS] = {"splits", true, true, {1, 0, 2, 4, 8, 16, 32, 64, -1}},
     [FJ_AXIS_PACK] = {"pack", false, true, {0, 1, -1}},
     [FJ_AXIS_DIRECT] = {"direct", true, false, {0, 1, -1}},
     [FJ_AXIS_WIDE] = {"wide", false, true, {0, 1, -1}},
@@ -51,7 +51,7 @@ fj_values fj_jit_values_of(const fj_variant *v) {
         [FJ_AXIS_ISA] = (int)v->isa,
         [FJ_AXIS_STAGES] = v->stages,
         [FJ_AXIS_WARPS] = v->warps,
-        [FJ_AXIS_SPLITS] = 1,
+        [FJ_AXIS_SPLITS] = v->splits,
         [FJ_AXIS_PACK] = v->pack_heads,
         [FJ_AXIS_DIRECT] = v->direct,
         [FJ_AXIS_WIDE] = v->wide_captures,
@@ -165,8 +165,8 @@ static bool compare(void *user, const fj_variant *variant) {
     const fj_values values = fj_jit_values_of(variant);
     const int *a = values.of, *b = n->to.of;
     const int kind = (a[FJ_AXIS_KERNEL] != b[FJ_AXIS_KERNEL]) + (a[FJ_AXIS_PACK] != b[FJ_AXIS_PACK]) +
-                     (a[FJ_AXIS_DIRECT] != b[FJ_AXIS_DIRECT]) + (a[FJ_AXIS_WIDE] != b[FJ_AXIS_WIDE]) +
-                     abs(a[FJ_AXIS_ISA] - b[FJ_AXIS_ISA]);
+                     (a[FJ_AXIS_DIRECT] != b[FJ_AXIS_DIRECT]) + (a[FJ_AXIS_SPLITS] != b[FJ_AXIS_SPLITS]) +
+                     (a[FJ_AXIS_WIDE] != b[FJ_AXIS_WIDE]) + abs(a[FJ_AXIS_ISA] - b[FJ_AXIS_ISA]);
     const int distance = 1000 * kind + 4 * ratio(a[FJ_AXIS_TILE_Q], b[FJ_AXIS_TILE_Q]) +
                          4 * ratio(a[FJ_AXIS_TILE_KV], b[FJ_AXIS_TILE_KV]) +
                          3 * ratio(a[FJ_AXIS_WARPS], b[FJ_AXIS_WARPS]) +
@@ -199,6 +199,7 @@ static void read_word(const char *word, fj_values *values) {
     } words[] = {
         {"mma", FJ_AXIS_KERNEL, 1},    {"pack", FJ_AXIS_PACK, 1},    {"wide", FJ_AXIS_WIDE, 1},
         {"direct", FJ_AXIS_DIRECT, 1}, {"one", FJ_AXIS_ONE_COPY, 1}, {"roll", FJ_AXIS_MASK_UNROLL, 1},
+        {"split", FJ_AXIS_SPLITS, 0},
     };
     static const struct {
         char letter;
@@ -211,6 +212,7 @@ static void read_word(const char *word, fj_values *values) {
         if (strcmp(word, words[i].word) == 0) values->of[words[i].axis] = words[i].value;
     for (int isa = 0; isa < FJ_ISA_COUNT; isa++)
         if (strcmp(word, fj_jit_isa_name((fj_isa)isa)) == 0) values->of[FJ_AXIS_ISA] = isa;
+    if (strncmp(word, "split", 5) == 0 && word[5]) values->of[FJ_AXIS_SPLITS] = atoi(word + 5);
     const size_t digits = strspn(word + 1, "0123456789");
     if (digits == 0 || digits > 4 || word[1 + digits]) return;
     for (size_t i = 0; i < FJ_ARRAY_LEN(letters); i++)

@@ -23,9 +23,12 @@ enum {
     CPU_KEYS = 64,
     CPU_MOST_KEYS = 1024,
     MOST_STAGES = 4,
+    MOST_SPLITS = 64,
+    MOST_WARPS = 32, /* of a multiprocessor that split keys count on: 64 registers for each thread */
     THREAD_REGISTERS = 255,
     BLOCK_REGISTERS = 65536,
-    DELTA_THREADS = 128
+    DELTA_THREADS = 128,
+    MERGE_THREADS = 128
 };
 
 static const char *const prefixes[] = {
@@ -93,7 +96,7 @@ static bool make_cpu(const fj_jit_problem *problem, const fj_features *features,
         if (keys < CPU_KEYS || keys > CPU_MOST_KEYS || keys % CPU_KEYS) return false;
         if (problem->kind == FJ_JIT_BACKWARD && keys < 2 * panel_of(problem, isa)) return false;
     }
-    fj_variant v = {.isa = isa, .direct = direct, .tile_m = rows, .tile_n = keys};
+    fj_variant v = {.isa = isa, .direct = direct, .tile_m = rows, .tile_n = keys, .splits = 1};
     name_cpu(problem, &v);
     *ret_variant = v;
     return true;
@@ -134,10 +137,15 @@ static bool is_legal_tile(const fj_jit_problem *problem, const fj_variant *v) {
            sums_of(problem, v) <= BLOCK_REGISTERS / (32 * w);
 }
 
+/* Where it is not chosen at each launch. */
+static bool is_split(int splits) { return splits == 0 || (splits <= MOST_SPLITS && is_power(splits)); }
+
 static bool is_legal_gpu(const fj_jit_problem *problem, const fj_features *features, const int *of) {
     const int kernel = of[FJ_AXIS_KERNEL], pack = of[FJ_AXIS_PACK], wide = of[FJ_AXIS_WIDE];
     const bool mma = features->arch.number >= 80 && problem->dtype != FJ_DTYPE_F64;
     if (!is_attention(problem) || kernel > mma) return false;
+    if (of[FJ_AXIS_SPLITS] != 1 && (problem->kind != FJ_JIT_FORWARD || !is_split(of[FJ_AXIS_SPLITS])))
+        return false;
     if (pack > (problem->kind == FJ_JIT_FORWARD)) return false;
     return wide == 0 ? !needs_wide(problem->ir) : wide == 1 && problem->ir && problem->ir->captures.len > 0;
 }
@@ -192,7 +200,7 @@ static bool set_unrolling(const fj_jit_problem *problem, const int *of, fj_varia
 /* ---- GPUs: names and entries ----------------------------------------------------------------------------------- */
 
 static void name_gpu(const fj_jit_problem *problem, fj_variant *v) {
-    char chunks[16] = "", mask[16] = "";
+    char chunks[16] = "", mask[16] = "", splits[24] = "";
     const bool backward = problem->kind == FJ_JIT_BACKWARD;
     const bool tf32 = v->mma && problem->dtype == FJ_DTYPE_F32 && problem->tf32;
     const char *sequences = problem->packed   ? "_varlen"
@@ -202,14 +210,16 @@ static void name_gpu(const fj_jit_problem *problem, fj_variant *v) {
     if (v->mod_chunks > 1) (void)snprintf(chunks, sizeof chunks, "_t%d", v->mod_chunks);
     if (v->mask_unroll == 1) (void)snprintf(mask, sizeof mask, "_roll");
     if (v->mask_unroll > 2) (void)snprintf(mask, sizeof mask, "_u%d", v->mask_unroll);
-    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s%s%s%s%s%s%s",
+    if (v->splits == 0) (void)snprintf(splits, sizeof splits, "_split");
+    if (v->splits > 1) (void)snprintf(splits, sizeof splits, "_split%d", v->splits);
+    (void)snprintf(v->name, sizeof v->name, "%s_%s_%s%s_e%d_v%d_m%d_n%d_s%d_w%d%s%s%s%s%s%s%s%s%s",
                    prefixes[problem->kind], fj_jit_kernel_name(v->mma),
                    tf32 ? "tf32" : fj_dtype_code_name(problem->dtype),
                    backward && !problem->deterministic ? "_atomic" : "", problem->head_dim,
                    problem->value_dim, v->tile_m, v->tile_n, v->stages, v->warps,
                    v->pack_heads ? "_pack" : "", v->wide_captures ? "_wide" : "", sequences,
                    problem->shared_keys ? "_shared" : "", problem->block_mask ? "_blocks" : "", chunks,
-                   v->one_copy ? "_one" : "", mask);
+                   v->one_copy ? "_one" : "", mask, splits);
 }
 
 static void add_entry(fj_variant *v, const char *name, int threads, int shared, fj_grid grid) {
@@ -222,6 +232,15 @@ static void add_forward(const fj_jit_problem *problem, fj_variant *v, int real) 
                         : FJ_FWD_SIMT_SHARED(m, n, e, d, real);
     add_entry(v, "fj_fwd", v->warps * 32, shared, FJ_GRID_QUERY_TILES);
     if (!v->mma) v->entries[0].slices = FJ_FWD_SIMT_SLICES(d);
+    if (v->splits != 1) add_entry(v, "fj_fwd_merge", MERGE_THREADS, 0, FJ_GRID_ROWS);
+}
+
+/* Blocks of the first entry on the device, by shared memory and warps. */
+static int room_of(const fj_variant *v, const fj_features *features) {
+    enum { RESERVED = 1024 };
+    const int by_shared = (features->shared_limit + RESERVED) / (v->entries[0].shared + RESERVED);
+    const int by_warps = v->warps < MOST_WARPS ? MOST_WARPS / v->warps : 1;
+    return features->multiprocessors * (by_shared < by_warps ? by_shared : by_warps);
 }
 
 static void add_backward(const fj_jit_problem *problem, fj_variant *v, int real) {
@@ -264,6 +283,7 @@ static bool make_gpu(const fj_jit_problem *problem, const fj_features *features,
         .mma = mma,
         .pack_heads = of[FJ_AXIS_PACK],
         .wide_captures = of[FJ_AXIS_WIDE],
+        .splits = of[FJ_AXIS_SPLITS],
         .tile_m = of[FJ_AXIS_TILE_Q],
         .tile_n = of[FJ_AXIS_TILE_KV],
         .stages = of[FJ_AXIS_STAGES],
@@ -277,6 +297,7 @@ static bool make_gpu(const fj_jit_problem *problem, const fj_features *features,
     else
         add_forward(problem, &v, real);
     if (!fits(&v, features->shared_limit) || !set_unrolling(problem, of, &v)) return false;
+    v.room = room_of(&v, features);
     name_gpu(problem, &v);
     *ret_variant = v;
     return true;
@@ -287,9 +308,10 @@ bool fj_jit_make_variant(const fj_jit_problem *problem, const fj_features *featu
     fj_values all = *values;
     if (all.of[FJ_AXIS_WIDE] == FJ_VALUE_PLAN)
         all.of[FJ_AXIS_WIDE] = features->arch.number && needs_wide(problem->ir);
-    if (!is_supported(problem) || all.of[FJ_AXIS_SPLITS] != 1) return false;
+    if (!is_supported(problem)) return false;
     for (int axis = 0; axis < FJ_AXIS_COUNT; axis++)
         if (!fj_jit_has_axis(features, (fj_axis)axis) && all.of[axis] > 0) return false;
+    if (!features->arch.number && all.of[FJ_AXIS_SPLITS] != 1) return false;
     return features->arch.number ? make_gpu(problem, features, all.of, ret_variant)
                                  : make_cpu(problem, features, all.of, ret_variant);
 }

@@ -340,8 +340,9 @@ typedef enum fj_form {
  *   isa               cpu: 0 portable, 1 avx2, 2 avx512, 3 avx512bf16
  *   direct            cpu, forward: 1: units of few rows read keys and values where they lie, instead of packing them first;
  *                     the default where few_queries is set. The results are the same bits
- *   splits            parts of the keys that blocks take apart: 1, as no kernel for a GPU splits them (those of the cpu do
- *                     so by themselves where queries are few)
+ *   splits            cuda and emu, forward: parts of the keys that blocks take apart, merged by a second kernel: 1, a power of
+ *                     two up to 64, or 0, the default where few_queries is set: as many as fill the device, by the shapes of
+ *                     each launch (fj_kernel_splits). Those of the cpu split keys by themselves: 1
  *
  * and for cuda and emu
  *
@@ -647,6 +648,10 @@ typedef struct fj_block_counts {
 } fj_block_counts;
 FJ_NODISCARD FJ_API fj_status fj_kernel_blocks(const fj_kernel *kernel, const fj_args *args,
                                                fj_block_counts *ret_counts, fj_error *error);
+/* Parts that a launch of a kernel for a GPU cuts the keys into, by the shapes of args: 1 for kernels that do not (see fj_option,
+ * "splits"), and on other devices. Parts have as many blocks with work, but for one. */
+FJ_NODISCARD FJ_API fj_status fj_kernel_splits(const fj_kernel *kernel, const fj_args *args,
+                                               int64_t *ret_splits, fj_error *error);
 
 /* ---- Block masks ------------------------------------------------------------------------- */
 

@@ -58,44 +58,8 @@ FJ_DEVICE void fj_find_rows(fj_tile_coord &at, int32_t b, int32_t head, int32_t 
     at.head = FJ_PACK_HEADS ? at.head_kv * ratio : head;
 }
 FJ_DEVICE void fj_find_keys(fj_tile_coord &at, int32_t kv_len) {
-    const int32_t blocks = FJ_CEIL_DIV(kv_len, FJ_TILE_N);
     at.block = 0;
-    at.block_end = blocks;
-    if (FJ_PARTIAL) {
-        const int32_t each = FJ_CEIL_DIV(blocks, static_cast<int32_t>(fj_grid_y()));
-        const int32_t start = each * static_cast<int32_t>(fj_block_y());
-        at.block = start < blocks ? start : blocks;
-        at.block_end = start + each < blocks ? start + each : blocks;
-    }
-}
-
-FJ_DEVICE fj_work fj_work_of(const fj_forward_args &args, uint32_t number_in_grid = fj_block_x()) {
-    const fj_cuda_forward &a = args.call;
-    const int32_t number = static_cast<int32_t>(number_in_grid);
-    const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole;
-    fj_tile_coord at;
-    at.group = FJ_PACK_HEADS ? ratio : 1;
-    const int32_t heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
-#if FJ_PACKED
-    const fj_quotient place = fj_divide(number, heads);
-    const fj_sequence_tile tile =
-        fj_find_sequence(args.sequences.cu_q, a.batch, place.whole, at.group, FJ_TILE_M);
-    fj_find_rows(at, tile.b, place.rest, ratio, (tile.tiles - 1 - tile.tile) * FJ_TILE_M);
-#else
-    const int32_t tiles = FJ_CEIL_DIV(a.q_len * at.group, FJ_TILE_M);
-    const fj_grid_tile place = fj_grid_tile_of(number, tiles, a.batch, heads, a.l2_group);
-    fj_find_rows(at, place.column.whole, place.column.rest, ratio, (tiles - 1 - place.tile) * FJ_TILE_M);
-#endif
-#if FJ_SEQUENCES
-    fj_work work = {fj_call_of_sequence(a, args.sequences, at.b < 0 ? 0 : at.b), at};
-    work.at.rows = work.call.q_len * at.group;
-    fj_find_keys(work.at, work.call.kv_len);
-    return work;
-#else
-    at.rows = a.q_len * at.group;
-    fj_find_keys(at, a.kv_len);
-    return fj_work{a, at};
-#endif
+    at.block_end = FJ_CEIL_DIV(kv_len, FJ_TILE_N);
 }
 
 FJ_DEVICE int32_t fj_row_query(const fj_tile_coord &at, int32_t row) {
@@ -167,6 +131,129 @@ FJ_DEVICE fj_streamed_tile fj_tile_next(const fj_forward_call &a, const fj_mod_a
 #else
     return fj_tile_take<false>(tiles, at.block_end, 0,
                                [&](int32_t, int32_t block) { return fj_class_of(a, mod, at, block); });
+#endif
+}
+
+#if FJ_PARTIAL
+// ---- Parts of the keys -----------------------------------------------------------------------------------
+//
+//      blocks   | . F F | . . P | F F . | F . . |      32 lanes look at as many blocks each, and count those that are live
+//      part         ^-------------^-------------^      parts have as many live blocks, but for one
+//
+//  The parts of a tile are those of its live blocks, in order: a part without any has no blocks, and writes what says so.
+
+// The first of the items of part `part`, of so many.
+FJ_DEVICE int32_t fj_part_start(int32_t items, int32_t part, int32_t parts) {
+    const fj_quotient each = fj_divide(items, parts);
+    return each.whole * part + (part < each.rest ? part : each.rest);
+}
+
+#if FJ_HAS_MASK || FJ_BLOCK_MASK
+// Of live(block): whether the mask leaves something of it; pages that are not there are not looked up.
+struct fj_live_blocks {
+    int32_t each, before, own; // blocks of a lane; live ones before this lane's, and its own
+    int32_t all;
+};
+template <class Live> FJ_DEVICE fj_live_blocks fj_count_live(int32_t blocks, Live live) {
+    const int32_t lane = static_cast<int32_t>(fj_lane());
+    fj_live_blocks count = {FJ_CEIL_DIV(blocks, FJ_WARP), 0, 0, 0};
+#pragma unroll 1
+    for (int32_t i = 0; i < count.each; i++) {
+        const int32_t block = lane * count.each + i;
+        count.own += block < blocks && live(block) ? 1 : 0;
+    }
+    int32_t end = count.own;
+#pragma unroll 1
+    for (int32_t step = 1; step < FJ_WARP; step *= 2) {
+        const uint32_t other =
+            fj_shuffle_index(static_cast<uint32_t>(end), static_cast<uint32_t>(lane - step) % FJ_WARP);
+        if (lane >= step) end += static_cast<int32_t>(other);
+    }
+    count.before = end - count.own;
+    count.all = static_cast<int32_t>(fj_shuffle_index(static_cast<uint32_t>(end), FJ_WARP - 1));
+    return count;
+}
+
+// The live block with this number; past the last one: `blocks`.
+template <class Live>
+FJ_DEVICE int32_t fj_find_live(const fj_live_blocks &count, int32_t number, int32_t blocks, Live live) {
+    if (number >= count.all) return blocks;
+    const uint32_t owners = fj_ballot(count.before <= number && number < count.before + count.own);
+    const uint32_t owner = fj_popcount((owners & (0u - owners)) - 1);
+    int32_t left =
+        number - static_cast<int32_t>(fj_shuffle_index(static_cast<uint32_t>(count.before), owner));
+#pragma unroll 1
+    for (int32_t i = 0;; i += FJ_WARP) {
+        const int32_t in = i + static_cast<int32_t>(fj_lane());
+        const int32_t block = static_cast<int32_t>(owner) * count.each + in;
+        uint32_t seen = fj_ballot(in < count.each && block < blocks && live(block));
+        const int32_t some = static_cast<int32_t>(fj_popcount(seen));
+        if (left >= some) {
+            left -= some;
+            continue;
+        }
+        for (; left > 0; left--) seen &= seen - 1;
+        return static_cast<int32_t>(owner) * count.each + i +
+               static_cast<int32_t>(fj_popcount((seen & (0u - seen)) - 1));
+    }
+}
+#endif
+
+FJ_DEVICE void fj_find_part([[maybe_unused]] const fj_forward_args &args,
+                            [[maybe_unused]] const fj_forward_call &a, fj_tile_coord &at) {
+    const int32_t part = static_cast<int32_t>(fj_block_y()), parts = static_cast<int32_t>(fj_grid_y());
+    const int32_t blocks = at.block_end;
+#if FJ_HAS_MASK || FJ_BLOCK_MASK
+    if (FJ_PACKED && at.b < 0) return; // nobody's
+    const fj_mod_args mod = fj_mod_of(args);
+    const auto live = [&](int32_t block) {
+        const int32_t key = block * FJ_TILE_N;
+        return fj_class_of_keys(a, mod, at, key, key + FJ_TILE_N) != FJ_CLASS_EMPTY;
+    };
+    const fj_live_blocks count = fj_count_live(blocks, live);
+    at.block = fj_find_live(count, fj_part_start(count.all, part, parts), blocks, live);
+    at.block_end = fj_find_live(count, fj_part_start(count.all, part + 1, parts), blocks, live);
+#else
+    at.block = fj_part_start(blocks, part, parts);
+    at.block_end = fj_part_start(blocks, part + 1, parts);
+#endif
+}
+#endif
+
+// ---- Who works on what --------------------------------------------------------------------------------------
+
+FJ_DEVICE fj_work fj_work_of(const fj_forward_args &args, uint32_t number_in_grid = fj_block_x()) {
+    const fj_cuda_forward &a = args.call;
+    const int32_t number = static_cast<int32_t>(number_in_grid);
+    const int32_t ratio = fj_divide(a.heads_q, a.heads_kv).whole;
+    fj_tile_coord at;
+    at.group = FJ_PACK_HEADS ? ratio : 1;
+    const int32_t heads = FJ_PACK_HEADS ? a.heads_kv : a.heads_q;
+#if FJ_PACKED
+    const fj_quotient place = fj_divide(number, heads);
+    const fj_sequence_tile tile =
+        fj_find_sequence(args.sequences.cu_q, a.batch, place.whole, at.group, FJ_TILE_M);
+    fj_find_rows(at, tile.b, place.rest, ratio, (tile.tiles - 1 - tile.tile) * FJ_TILE_M);
+#else
+    const int32_t tiles = FJ_CEIL_DIV(a.q_len * at.group, FJ_TILE_M);
+    const fj_grid_tile place = fj_grid_tile_of(number, tiles, a.batch, heads, a.l2_group);
+    fj_find_rows(at, place.column.whole, place.column.rest, ratio, (tiles - 1 - place.tile) * FJ_TILE_M);
+#endif
+#if FJ_SEQUENCES
+    fj_work work = {fj_call_of_sequence(a, args.sequences, at.b < 0 ? 0 : at.b), at};
+    work.at.rows = work.call.q_len * at.group;
+    fj_find_keys(work.at, work.call.kv_len);
+#if FJ_PARTIAL
+    fj_find_part(args, work.call, work.at);
+#endif
+    return work;
+#else
+    at.rows = a.q_len * at.group;
+    fj_find_keys(at, a.kv_len);
+#if FJ_PARTIAL
+    fj_find_part(args, a, at);
+#endif
+    return fj_work{a, at};
 #endif
 }
 

@@ -9,6 +9,7 @@
 //     with a weight of 0. If all have, M is subtracted as 0: out = 0, lse = -inf.
 //  3. A sink joins the sum here, once; the output's hook is called here, once.
 //  4. NaN in a split's lse makes the row NaN.
+//  5. Packed sequences: rows of all of them are one batch of tensors; b is found for the mods of the sink and the output.
 #include "hooks.h"
 
 #include "identity.h"
@@ -26,6 +27,9 @@ struct fj_merge_args {
     struct fj_cuda_merge call;
 #if FJ_BLOCK_MASK
     struct fj_cuda_block_mask blocks;
+#endif
+#if FJ_SEQUENCES
+    struct fj_cuda_sequences sequences;
 #endif
 #if FJ_DROPOUT
     struct fj_cuda_dropout dropout;
@@ -99,10 +103,30 @@ FJ_DEVICE void fj_merge_outputs(const fj_cuda_merge &a, const fj_split_lse &lse,
     }
 }
 
+#if FJ_PACKED
+// The sequence of a row of all: the last one that begins at it or before, of those that have rows.
+FJ_DEVICE int32_t fj_sequence_of(const int32_t *cu, int32_t batch, int32_t row) {
+    int32_t from = 0, to = batch - 1;
+    while (from < to) {
+        const int32_t middle = from + (to - from + 1) / 2;
+        if (cu[middle] <= row)
+            from = middle;
+        else
+            to = middle - 1;
+    }
+    return from;
+}
+#endif
+
+// Packed, q is a row of all sequences: their tensors have one batch.
 FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, int64_t number) {
     const fj_cuda_merge &a = args.call;
     const int32_t q = static_cast<int32_t>(number % a.q_len), column = static_cast<int32_t>(number / a.q_len);
+#if FJ_PACKED
+    const int32_t b = fj_sequence_of(args.sequences.cu_q, a.batch, q), h = column;
+#else
     const int32_t b = column / a.heads_q, h = column % a.heads_q;
+#endif
     const fj_split_lse lse = {fj_part(a.part_lse, b, h, q),
                               a.part_low.data ? fj_part(a.part_low, b, h, q) : nullptr, a.split_lse};
     const fj_real most = fj_greatest(lse.high, a.split_lse, a.splits);
@@ -117,7 +141,13 @@ FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, i
     if (fj_lane() == 0 && a.max.data) static_cast<fj_real *>(a.max.data)[fj_offset(a.max, b, h, q)] = max;
 #endif
 #if FJ_HAS_OUT
-    const int32_t q_position = fj_q_position(a, b, q);
+    int32_t q_position = fj_q_position(a, b, q);
+#if FJ_PACKED
+    q_position -= args.sequences.cu_q[b];
+#endif
+#if FJ_SEQUENCES
+    if (args.sequences.q_offset) q_position += args.sequences.q_offset[b];
+#endif
     const fj_out_place place = fj_out_place_of(mod, b, h, q_position);
     const fj_cuda_tensor &raw = args.epilogue.raw;
     fj_element *raw_row = raw.data ? static_cast<fj_element *>(raw.data) + fj_offset(raw, b, h, q) : nullptr;
@@ -142,7 +172,7 @@ FJ_DEVICE void fj_merge_row(const fj_merge_args &args, const fj_mod_args &mod, i
 FJ_KERNEL(fj_fwd_merge, FJ_MERGE_THREADS, 1, fj_merge_args) {
     const fj_cuda_merge &a = args.call;
     const fj_mod_args mod = fj_mod_of(args);
-    const int64_t rows = static_cast<int64_t>(a.batch) * a.heads_q * a.q_len;
+    const int64_t rows = static_cast<int64_t>(FJ_PACKED ? 1 : a.batch) * a.heads_q * a.q_len;
     const int64_t warps = fj_block_threads() / FJ_WARP;
     for (int64_t row = fj_block_x() * warps + fj_warp(); row < rows; row += warps * fj_grid_x())
         fj_merge_row(args, mod, row);

@@ -187,11 +187,15 @@ static void fj_use_tables(fj_ready *r) {
     }
 }
 
-static void fj_fill_parameters(const fj_ready *r, fj_gpu_parameters *to) {
+/* merge: of fj_fwd_merge. */
+static void fj_fill_parameters(const fj_ready *r, bool merge, fj_gpu_parameters *to) {
     const fj_resolved *all = &r->all;
     to->size = 0;
-    if (!fj_emitted_facts.backward)
-        fj_gpu_put_forward(&fj_emitted_facts, all, r->kernel->cache, &r->layout, r->workspace, to);
+    if (merge)
+        fj_gpu_put_merge(&fj_emitted_facts, all, &r->extents, &r->layout, r->workspace, to);
+    else if (!fj_emitted_facts.backward)
+        fj_gpu_put_forward(&fj_emitted_facts, all, &r->extents, r->kernel->cache, &r->layout, r->workspace,
+                           to);
     else
         fj_gpu_put_backward(&fj_emitted_facts, all, r->kernel->cache, &r->layout, r->workspace, all->q_len,
                             to);
@@ -229,11 +233,13 @@ static CUresult fj_clear_gradients(fj_ready *r) {
 static CUresult fj_launch_entry(const fj_ready *r, int index, fj_gpu_parameters *parameters) {
     const fj_entry *entry = &fj_emitted_entries[index];
     const unsigned blocks = (unsigned)fj_gpu_blocks(&fj_emitted_facts, entry, &r->extents),
+                   parts = (unsigned)fj_gpu_blocks_y(&fj_emitted_facts, entry, &r->extents),
                    slices = (unsigned)entry->slices;
     void *arguments[] = {parameters->bytes};
     if (blocks == 0 || slices == 0) return CUDA_SUCCESS;
-    return cuLaunchKernel(fj_function(r->kernel->entries[index]), blocks, 1, slices, (unsigned)entry->threads,
-                          1, 1, (unsigned)entry->shared, r->stream, arguments, NULL);
+    return cuLaunchKernel(fj_function(r->kernel->entries[index]), blocks, parts, slices,
+                          (unsigned)entry->threads, 1, 1, (unsigned)entry->shared, r->stream, arguments,
+                          NULL);
 }
 
 CUresult FJ_EMITTED(launch)(const flexjit_kernel *kernel, const flexjit_args *args, CUdeviceptr workspace,
@@ -246,12 +252,14 @@ CUresult FJ_EMITTED(launch)(const flexjit_kernel *kernel, const flexjit_args *ar
         return CUDA_ERROR_INVALID_VALUE;
     r.kernel = kernel, r.stream = stream, r.workspace = (char *)(uintptr_t)workspace;
     fj_use_tables(&r);
-    fj_fill_parameters(&r, &parameters);
+    fj_fill_parameters(&r, false, &parameters);
     if (fj_emitted_facts.notes)
         result = (CUresult)fj_fill(&r, r.workspace + r.layout.fault, sizeof(struct fj_cuda_fault));
     /* Kernels divide by heads. */
-    for (int i = 0; i < FJ_EMITTED_ENTRIES && result == CUDA_SUCCESS && args->heads_q > 0; i++)
+    for (int i = 0; i < FJ_EMITTED_ENTRIES && result == CUDA_SUCCESS && args->heads_q > 0; i++) {
+        if (i == 1 && fj_emitted_facts.splits != 1) fj_fill_parameters(&r, true, &parameters);
         result = fj_launch_entry(&r, i, &parameters);
+    }
     return result == CUDA_SUCCESS && fj_emitted_facts.backward ? fj_clear_gradients(&r) : result;
 }
 

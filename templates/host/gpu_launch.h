@@ -33,6 +33,11 @@ typedef struct fj_entry {
 typedef struct fj_gpu_facts {
     bool mma, pack_heads;
     int tile_m, head_pad;
+    /* Forward, with FJ_PARTIAL: parts of the keys, 0: as many as a launch finds best; 1: without. The next are for these. */
+    int splits;
+    int tile_n, value_dim;
+    int room; /* blocks that the device holds at a time */
+    bool max;
     bool backward, deterministic;
     bool notes;         /* forward: of a mod that may read badly */
     int dout_columns;   /* backward, of a mod of the output: of dout in the workspace; else 0 */
@@ -53,11 +58,12 @@ typedef struct fj_launch_extents {
 
 /* Where the kernels' parts lie in the workspace, each at a multiple of 256 bytes; 0 also for one that is not there.
  *
- *     forward     | fault |                                  zeroed on the stream, where the mod may read badly
+ *     forward     | fault | parts |                 fault: zeroed on the stream, where the mod may read badly
  *     backward    | rows | sums | most | runs | dquery_sums | dkey | dvalue | dout |       templates/cuda/abi.h
  */
 typedef struct fj_workspace {
     size_t fault;
+    size_t parts; /* of the keys: fj_gpu_parts */
     size_t rows;
     size_t sums, most; /* of each gradient that is wanted, in order */
     size_t runs;
@@ -69,7 +75,15 @@ typedef struct fj_workspace {
 
 enum { FJ_BLOCKS_PER_MULTIPROCESSOR = 8, FJ_DELTA_WARPS = 4, FJ_ELEMENTS_PER_BLOCK = 1024 };
 
+/* Of split keys: most parts; what a part costs beside its blocks of keys, in the time of one; parts that are merged in it. */
+enum { FJ_SPLIT_MOST = 128, FJ_SPLIT_START = 3, FJ_SPLIT_MERGED = 16 };
+
 /* ---- Grids --------------------------------------------------------------------------------------------- */
+
+/* Queries of all heads and batches. */
+static inline int64_t fj_gpu_rows(const fj_launch_extents *of) {
+    return (of->packed ? 1 : of->batch) * of->heads_q * of->q_len;
+}
 
 /* At most: every sequence may end within a tile. */
 static inline int64_t fj_gpu_packed_tiles(const fj_gpu_facts *v, const fj_launch_extents *of, int64_t rows) {
@@ -103,8 +117,7 @@ static inline int64_t fj_gpu_blocks(const fj_gpu_facts *facts, const fj_entry *e
     case FJ_GRID_QUERY_TILES: return fj_gpu_query_tiles(facts, of);
     case FJ_GRID_KEY_TILES: return fj_gpu_key_tiles(facts, of);
     case FJ_GRID_ROWS: {
-        const int64_t rows =
-            FJ_CEIL_DIV((of->packed ? 1 : of->batch) * of->heads_q * of->q_len, FJ_DELTA_WARPS);
+        const int64_t rows = FJ_CEIL_DIV(fj_gpu_rows(of), FJ_DELTA_WARPS);
         return fj_gpu_some_blocks(of, rows > sums ? rows : sums);
     }
     case FJ_GRID_GRADIENTS: return fj_gpu_some_blocks(of, sums);
@@ -112,6 +125,39 @@ static inline int64_t fj_gpu_blocks(const fj_gpu_facts *facts, const fj_entry *e
         return fj_gpu_some_blocks(of, (of->key_elements + of->value_elements) / FJ_ELEMENTS_PER_BLOCK + 1);
     }
     return 0;
+}
+
+/* ---- Split keys ------------------------------------------------------------------------------------------- */
+
+/* Blocks of the keys of a sequence; packed, whose lengths are not the host's to read, of one of average length. */
+static inline int64_t fj_gpu_key_blocks(const fj_gpu_facts *facts, const fj_launch_extents *of) {
+    const int64_t sequences = of->packed && of->batch > 0 ? of->batch : 1;
+    return FJ_CEIL_DIV(FJ_CEIL_DIV(of->kv_len, sequences), facts->tile_n);
+}
+
+/* Parts of the keys of a tile. Few tiles leave multiprocessors without work, each more part costs a start and a merge: of
+ * all numbers the one that is done first, where blocks of the grid run in waves. From shapes alone: the same call has the
+ * same parts, so the same bits. */
+static inline int64_t fj_gpu_splits(const fj_gpu_facts *facts, const fj_launch_extents *of) {
+    const int64_t blocks = fj_gpu_key_blocks(facts, of);
+    const int64_t wanted = facts->splits ? facts->splits : FJ_SPLIT_MOST,
+                  most = blocks < wanted ? blocks : wanted;
+    if (most <= 1 || facts->splits) return most > 1 ? most : 1;
+    const int64_t tiles = fj_gpu_query_tiles(facts, of), room = facts->room > 0 ? facts->room : 1;
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t parts = 1; parts <= most; parts++) {
+        const int64_t waves = FJ_CEIL_DIV(tiles * parts, room);
+        const int64_t cost = waves * (FJ_CEIL_DIV(blocks, parts) + FJ_SPLIT_START) * FJ_SPLIT_MERGED + parts;
+        if (cost < least) least = cost, best = parts;
+    }
+    return best;
+}
+
+/* Blocks along y. */
+static inline int64_t fj_gpu_blocks_y(const fj_gpu_facts *facts, const fj_entry *entry,
+                                      const fj_launch_extents *of) {
+    const bool split = !facts->backward && facts->splits != 1 && entry->grid == FJ_GRID_QUERY_TILES;
+    return split ? fj_gpu_splits(facts, of) : 1;
 }
 
 /* ---- The workspace --------------------------------------------------------------------------------------- */
@@ -152,7 +198,11 @@ static inline bool fj_gpu_lay_out(const fj_gpu_facts *facts, const fj_launch_ext
                                   fj_workspace *ret_workspace) {
     *ret_workspace = (fj_workspace){.size = 0};
     if (facts->backward) return fj_gpu_lay_out_backward(facts, of, ret_workspace);
-    return fj_gpu_add_part(ret_workspace, &ret_workspace->fault, facts->notes, sizeof(struct fj_cuda_fault));
+    const int64_t rows = facts->splits == 1 ? 0 : fj_gpu_rows(of);
+    return fj_gpu_add_part(ret_workspace, &ret_workspace->fault, facts->notes,
+                           sizeof(struct fj_cuda_fault)) &&
+           fj_gpu_add_part(ret_workspace, &ret_workspace->parts, rows ? fj_gpu_splits(facts, of) * rows : 0,
+                           FJ_FWD_PART_REALS((int64_t)1, facts->value_dim, facts->max) * facts->real);
 }
 
 #endif

@@ -73,17 +73,56 @@ static inline int32_t fj_gpu_l2_group(const fj_gpu_facts *facts, const fj_resolv
 
 /* ---- Calls ---------------------------------------------------------------------------------------- */
 
-static inline void fj_gpu_put_forward(const fj_gpu_facts *facts, const fj_resolved *all, int64_t cache,
-                                      const fj_workspace *layout, char *workspace, fj_gpu_parameters *to) {
+/* What the parts of split keys give: of each row, for all parts, out, then lse, then lse_low, then the maximum. */
+typedef struct fj_gpu_parts {
+    struct fj_cuda_tensor out, lse, low, max;
+    int64_t split_out, split_lse;
+} fj_gpu_parts;
+
+/* Of the first part; packed sequences have one batch. */
+static inline struct fj_cuda_tensor fj_gpu_part(const fj_launch_extents *of, char *at, int64_t columns) {
+    return (struct fj_cuda_tensor){
+        at, {of->packed ? 0 : of->heads_q * of->q_len * columns, of->q_len * columns, columns}};
+}
+static inline fj_gpu_parts fj_gpu_parts_of(const fj_gpu_facts *facts, const fj_launch_extents *of,
+                                           const fj_workspace *layout, char *workspace) {
+    const int64_t rows = fj_gpu_rows(of), v = facts->value_dim,
+                  each = fj_gpu_splits(facts, of) * rows * facts->real;
+    char *at = workspace + layout->parts;
+    fj_gpu_parts parts = {.out = fj_gpu_part(of, at, v),
+                          .lse = fj_gpu_part(of, at + each * v, 1),
+                          .low = fj_gpu_part(of, at + each * (v + 1), 1),
+                          .split_out = rows * v,
+                          .split_lse = rows};
+    if (facts->max) parts.max = fj_gpu_part(of, at + each * (v + 2), 1);
+    return parts;
+}
+
+static inline struct fj_cuda_fault *fj_gpu_fault(const fj_gpu_facts *facts, const fj_workspace *layout,
+                                                 char *workspace) {
+    return facts->notes ? (struct fj_cuda_fault *)(void *)(workspace + layout->fault) : NULL;
+}
+
+/* Of fj_fwd. */
+static inline void fj_gpu_put_forward(const fj_gpu_facts *facts, const fj_resolved *all,
+                                      const fj_launch_extents *of, int64_t cache, const fj_workspace *layout,
+                                      char *workspace, fj_gpu_parameters *to) {
+    fj_gpu_parts results = {.out = fj_gpu_describe(&all->out),
+                            .lse = fj_gpu_describe(&all->lse),
+                            .low = fj_gpu_describe(&all->lse_low),
+                            .max = fj_gpu_describe(&all->max)};
+    if (facts->splits != 1) results = fj_gpu_parts_of(facts, of, layout, workspace);
     const struct fj_cuda_forward forward = {
         .query = fj_gpu_describe(&all->query),
         .key = fj_gpu_describe(&all->key),
         .value = fj_gpu_describe(&all->value),
-        .out = fj_gpu_describe(&all->out),
-        .lse = fj_gpu_describe(&all->lse),
-        .max = fj_gpu_describe(&all->max),
-        .lse_low = fj_gpu_describe(&all->lse_low),
-        .fault = facts->notes ? (struct fj_cuda_fault *)(void *)(workspace + layout->fault) : NULL,
+        .out = results.out,
+        .lse = results.lse,
+        .max = results.max,
+        .lse_low = results.low,
+        .split_out = results.split_out,
+        .split_lse = results.split_lse,
+        .fault = fj_gpu_fault(facts, layout, workspace),
         .scale = all->scale,
         .batch = (int32_t)all->batch,
         .heads_q = (int32_t)all->heads_q,
@@ -94,6 +133,31 @@ static inline void fj_gpu_put_forward(const fj_gpu_facts *facts, const fj_resolv
         .vector = fj_gpu_vectors(facts, all),
     };
     fj_gpu_put(to, &forward, sizeof forward);
+}
+
+/* Of fj_fwd_merge, in the place of fj_fwd's. */
+static inline void fj_gpu_put_merge(const fj_gpu_facts *facts, const fj_resolved *all,
+                                    const fj_launch_extents *of, const fj_workspace *layout, char *workspace,
+                                    fj_gpu_parameters *to) {
+    const fj_gpu_parts parts = fj_gpu_parts_of(facts, of, layout, workspace);
+    const struct fj_cuda_merge merge = {
+        .part_out = parts.out,
+        .part_lse = parts.lse,
+        .part_low = parts.low,
+        .part_max = parts.max,
+        .split_out = parts.split_out,
+        .split_lse = parts.split_lse,
+        .out = fj_gpu_describe(&all->out),
+        .lse = fj_gpu_describe(&all->lse),
+        .max = fj_gpu_describe(&all->max),
+        .lse_low = fj_gpu_describe(&all->lse_low),
+        .fault = fj_gpu_fault(facts, layout, workspace),
+        .splits = (int32_t)fj_gpu_splits(facts, of),
+        .batch = (int32_t)all->batch,
+        .heads_q = (int32_t)all->heads_q,
+        .q_len = (int32_t)all->q_len,
+    };
+    fj_gpu_put(to, &merge, sizeof merge);
 }
 
 /* rows: queries of a head in the workspace. */

@@ -74,7 +74,7 @@ static uint32_t flags_of(const host_call *c, fj_direction direction) {
     fj_workspace layout;
     box_check(fj_attn_resolve(c->plan, &c->args, false, storage, &all, &error), &error);
     box_check(fj_attn_gpu_lay_out(c->kernel, &all, &layout, &error), &error);
-    fj_attn_gpu_fill_parameters(c->kernel, &all, &layout, c->memory, &parameters);
+    fj_attn_gpu_fill_parameters(c->kernel, &all, &layout, c->memory, false, &parameters);
     memcpy(&forward, parameters.bytes, sizeof forward);
     memcpy(&backward, parameters.bytes, sizeof backward);
     return direction == FJ_FORWARD ? forward.vector : backward.vector;
@@ -205,6 +205,43 @@ START_TEST(a_fault_outside_the_call_is_refused) {
 }
 END_TEST
 
+/* Parts of the keys: none where tiles fill the device or keys are of one block; never more than blocks. 100 blocks at a time. */
+START_TEST(parts_fill_the_device) {
+    static const struct {
+        int64_t heads, keys;
+        int asked;
+        int64_t least, most;
+    } cases[] = {
+        {1, 64, 0, 1, 1},           {1, 0, 0, 1, 1},         {1, 640, 0, 2, 10},
+        {1, 1 << 20, 0, 90, 128},   {10, 1 << 20, 0, 8, 10}, {100, 1 << 20, 0, 1, 1},
+        {400, 1 << 20, 0, 1, 1},    {1, 1 << 20, 4, 4, 4},   {1, 100, 4, 2, 2},
+        {400, 1 << 20, 16, 16, 16}, {1, 1 << 20, 1, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const fj_gpu_facts facts = {.mma = true,
+                                    .tile_m = 16,
+                                    .tile_n = 64,
+                                    .value_dim = 64,
+                                    .real = 4,
+                                    .room = 100,
+                                    .splits = cases[i].asked};
+        const fj_launch_extents of = {.batch = 1,
+                                      .heads_q = cases[i].heads,
+                                      .heads_kv = cases[i].heads,
+                                      .q_len = 1,
+                                      .kv_len = cases[i].keys};
+        fj_workspace layout;
+        const int64_t parts = fj_gpu_splits(&facts, &of);
+        ck_assert_msg(parts >= cases[i].least && parts <= cases[i].most, "case %zu: %lld parts", i,
+                      (long long)parts);
+        ck_assert(fj_gpu_lay_out(&facts, &of, &layout));
+        const size_t each = (size_t)cases[i].heads * (64 + 2) * 4;
+        const size_t needed = cases[i].asked == 1 ? 0 : each * (size_t)parts;
+        ck_assert(layout.size >= needed && layout.size < needed + 256);
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("gpu");
     TCase *group = tcase_create("host");
@@ -213,6 +250,7 @@ int main(void) {
     tcase_add_test(group, vectors_are_aligned);
     tcase_add_test(group, a_gradient_that_is_zero_is_written);
     tcase_add_test(group, a_fault_outside_the_call_is_refused);
+    tcase_add_test(group, parts_fill_the_device);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

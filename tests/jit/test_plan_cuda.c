@@ -234,7 +234,7 @@ START_TEST(few_queries_of_a_group_are_packed) {
     static const struct {
         int gqa;
         bool few, packed;
-    } cases[] = {{0, false, false}, {8, false, false}, {8, true, true}, {0, true, true}, {1, true, false}};
+    } cases[] = {{0, false, false}, {8, false, false}, {8, true, true}, {0, true, true}, {1, true, true}};
     for (size_t i = 0; i < FJ_ARRAY_LEN(cases); i++)
         for (int arch = 75; arch <= 80; arch += 5) {
             fj_features features = fj_jit_arch_features((fj_arch){arch, 0});
@@ -246,6 +246,7 @@ START_TEST(few_queries_of_a_group_are_packed) {
                                  .few_queries = cases[i].few};
             int count = fj_jit_variants(&of, &features, list);
             ck_assert_int_eq(list[0].pack_heads, cases[i].packed);
+            ck_assert_int_eq(list[0].splits, !cases[i].few);
             ck_assert_int_ne(list[count - 1].pack_heads, cases[i].packed); /* the others are legal too */
             of.kind = FJ_JIT_BACKWARD;
             count = fj_jit_variants(&of, &features, list);

@@ -174,7 +174,7 @@ START_TEST(legal_values_depend_on_each_other) {
     fj_values wanted = any();
     check_values(&of, &gpu, &wanted, FJ_AXIS_KERNEL, "0 1");
     check_values(&of, &old, &wanted, FJ_AXIS_KERNEL, "0");
-    check_values(&of, &gpu, &wanted, FJ_AXIS_SPLITS, "1");
+    check_values(&of, &gpu, &wanted, FJ_AXIS_SPLITS, "0 1 2 4 8 16 32 64");
     check_values(&of, &gpu, &wanted, FJ_AXIS_WIDE, "0");
     check_values(&of, &gpu, &wanted, FJ_AXIS_MOD_CHUNKS, "1");
     wanted.of[FJ_AXIS_KERNEL] = 1;
@@ -191,6 +191,8 @@ START_TEST(legal_values_depend_on_each_other) {
     check_values(&of, &gpu, &wanted, FJ_AXIS_STAGES, ""); /* 2 (256 256 + 128 320) are not */
     wanted = any();
     of.kind = FJ_JIT_BACKWARD, of.head_dim = 64;
+    check_values(&of, &gpu, &wanted, FJ_AXIS_SPLITS, "1"); /* forward alone */
+    check_values(&of, &avx512, &wanted, FJ_AXIS_SPLITS, "1");
     check_values(&of, &avx512, &wanted, FJ_AXIS_ISA, "0 1 2");
     check_values(&of, &avx2, &wanted, FJ_AXIS_ISA, "0 1");
     check_values(&of, &avx2, &wanted, FJ_AXIS_TILE_Q, "48 96 144 192 240");

@@ -26,7 +26,7 @@ static void name_kernel(kernel *k) {
     fj_buf_printf(&name, "%s%s%s%s%s%s%s", k->variant.name, k->problem.tf32 ? "_tf32" : "",
                   k->problem.max ? "_max" : "", k->pack ? "_pack" : "", k->table ? "_table" : "",
                   k->hand ? "_hand" : "", k->problem.dropout ? "_dropout" : "");
-    if (k->splits > 0) fj_buf_printf(&name, "_split%d", k->splits);
+    if (k->splits > 0 && k->variant.splits == 1) fj_buf_printf(&name, "_split%d", k->splits);
     fj_buf_printf(&name, "_%s", k->mod->name);
     if (name.failed || name.len >= sizeof k->name) abort();
     memcpy(k->name, name.data, name.len + 1);
@@ -46,7 +46,8 @@ void kernel_put_graphs(kernel *k) {
 
 void kernel_finish(kernel *k) {
     kernel_put_graphs(k);
-    if (k->splits > 0)
+    if (k->variant.splits != 1) k->splits = k->variant.splits ? k->variant.splits : 3;
+    if (k->splits > 0 && k->variant.splits == 1)
         k->variant.entries[k->variant.entry_count++] =
             (fj_entry){.name = "fj_fwd_merge", .threads = 128, .slices = 1};
     name_kernel(k);
@@ -66,6 +67,7 @@ static bool parse_problem(fj_jit_problem *p, const char *name) {
     p->paged = strstr(name, "_paged_") != NULL;
     p->q_offset = strstr(name, "_offset_") != NULL;
     p->dropout = strstr(name, "_dropout_") != NULL;
+    p->few_queries = strstr(name, "_split_") != NULL; /* whose list has these */
     if (!p->deterministic) end += 7;
     if (sscanf(name + end, "e%d_v%d_", &p->head_dim, &p->value_dim) != 2) return false;
     for (int i = 0; i < FJ_DTYPE_COUNT; i++)

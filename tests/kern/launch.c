@@ -47,9 +47,11 @@ typedef struct parts {
 
 static struct fj_cuda_tensor describe_part(const call *c, int64_t first, int64_t columns) {
     const shape *s = c->shape;
+    const int64_t q_len = sequences_rows(c, s->q_len);
+    const bool packed = c->kernel->problem.packed;
     return (struct fj_cuda_tensor){
         (void *)(uintptr_t)(c->parts.address + (size_t)(first * c->kernel->splits) * call_real_size(c)),
-        {s->heads_q * s->q_len * columns, s->q_len * columns, columns}};
+        {packed ? 0 : s->heads_q * q_len * columns, q_len * columns, columns}};
 }
 
 static parts parts_of(const call *c) {
